@@ -1,0 +1,1 @@
+"""Wherry: a container engine in Python."""

@@ -1,0 +1,4 @@
+"""Images: names, configs, layers; pull, push, archives.
+
+Read ``service`` first. May import ``registry``, ``store`` and below.
+"""

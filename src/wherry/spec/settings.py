@@ -1,0 +1,32 @@
+"""The daemon's configuration: one frozen value, made by ``daemon.py`` from flags and environment and handed down."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Where the daemon keeps things and what it calls what it makes in the kernel.
+
+    Two daemons with different ``data_root`` live side by side: every kernel object carries ``tag``, a short name derived from it.
+    """
+
+    data_root: str = "/var/lib/wherry"
+    run_root: str = "/run/wherry"
+    hosts: tuple[str, ...] = ("unix:///run/wherry/wherry.sock",)
+    snapshotter: str = ""  # "", overlay, vfs: empty chooses
+    address_pools: tuple[tuple[str, int], ...] = (("172.17.0.0/12", 16), ("192.168.0.0/16", 20))  # base, prefix length of each network
+    insecure_registries: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
+    default_log_options: dict[str, str] = field(default_factory=lambda: {"max-size": "20m", "max-file": "5"})
+    default_ip: str = ""  # host address for published ports; empty: all
+    debug: bool = False
+
+    @property
+    def tag(self) -> str:
+        """Four to six characters: empty-safe prefix for bridges, veths, nft tables and cgroups.  ``wh`` for the default data root."""
+        if self.data_root == "/var/lib/wherry":
+            return "wh"
+        return "wh" + hashlib.sha256(self.data_root.encode()).hexdigest()[:4]

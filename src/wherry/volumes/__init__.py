@@ -1,0 +1,4 @@
+"""Volumes: directories that outlive containers.
+
+May import ``store`` and below.
+"""
