@@ -85,10 +85,10 @@ class Renderer:
             return b"".join([body for _, body in bodies])
         headers = _HEADERS
         parts: list[bytes] = []
-        for number, body in bodies:
-            size = len(body)
+        for number, text in bodies:
+            size = len(text)
             parts.append(headers[number, size] if size < 512 else struct.pack(">BxxxI", number, size))
-            parts.append(body)
+            parts.append(text)
         return b"".join(parts)
 
     def _decorated(self, entry: Entry) -> tuple[int, bytes] | None:
@@ -121,7 +121,7 @@ def _parse(lines: bytes) -> list[Entry]:
 
 def files_of(path: str) -> list[str]:
     """The rotated files and the current one, oldest first; only those that exist."""
-    older = []
+    older: list[str] = []
     while os.path.exists(f"{path}.{len(older) + 1}"):
         older.append(f"{path}.{len(older) + 1}")
     return [*reversed(older), *([path] if os.path.exists(path) else [])]

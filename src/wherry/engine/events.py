@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Iterator
 
 REMEMBERED = 256  # events that a late listener can ask for with `since`, as Docker keeps
 BACKLOG = 4096  # events a listener may fall behind before it is cut off
@@ -107,11 +106,21 @@ def _matches_one(event: Event, key: str, values: list[str]) -> bool:
     if key == "scope":
         return "local" in values
     if key == "image":
-        return any(value in (event.ident if event.kind == "image" else None, event.attributes.get("image"), event.attributes.get("name") if event.kind == "image" else None)
-                   for value in values)
+        return any(
+            value
+            in (
+                event.ident if event.kind == "image" else None,
+                event.attributes.get("image"),
+                event.attributes.get("name") if event.kind == "image" else None,
+            )
+            for value in values
+        )
     if key in ("container", "network", "volume", "daemon"):
         if event.kind == key:
-            return any(event.ident == value or event.attributes.get("name") == value or (len(value) >= 4 and event.ident.startswith(value)) for value in values)
+            return any(
+                event.ident == value or event.attributes.get("name") == value or (len(value) >= 4 and event.ident.startswith(value))
+                for value in values
+            )
         return key == "container" and any(event.attributes.get("container", "").startswith(value) for value in values)
     return False
 
