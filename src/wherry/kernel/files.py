@@ -21,6 +21,7 @@ RESOLVE_IN_ROOT = 0x10
 AT_EMPTY_PATH = 0x1000  # include/uapi/linux/fcntl.h
 AT_SYMLINK_NOFOLLOW = 0x100
 FICLONE = 0x40049409  # include/uapi/linux/fs.h
+_UNABLE = (errno.ENOSYS, errno.EBADF)  # before Linux 6.13; an O_PATH descriptor itself
 _RETRIES = 64  # openat2 answers EAGAIN when a rename races with ".."; it may be asked again
 
 
@@ -119,7 +120,7 @@ def get_xattr(dir_fd: int, name: str | bytes, attribute: str) -> bytes:
         if result >= 0:
             return buffer.raw[:result]
         match ctypes.get_errno():
-            case errno.ENOSYS:
+            case errno.ENOSYS | errno.EBADF:
                 return os.getxattr(_through_proc(dir_fd, target), attribute, follow_symlinks=not target)
             case errno.ERANGE if size < 65536:
                 size = 65536
@@ -133,7 +134,7 @@ def set_xattr(dir_fd: int, name: str | bytes, attribute: str, value: bytes) -> N
     buffer = ctypes.create_string_buffer(value, len(value) or 1)
     arguments = _XattrArgs(ctypes.addressof(buffer), len(value), 0)
     result = _setxattrat(dir_fd, target, flags, attribute.encode(), arguments, ctypes.sizeof(arguments))
-    if result < 0 and ctypes.get_errno() == errno.ENOSYS:
+    if result < 0 and ctypes.get_errno() in _UNABLE:
         os.setxattr(_through_proc(dir_fd, target), attribute, value, follow_symlinks=not target)
         return
     libc.check(result, "setxattrat", target)
@@ -146,7 +147,7 @@ def list_xattrs(dir_fd: int, name: str | bytes) -> list[str]:
     result = _listxattrat(dir_fd, target, flags, buffer, len(buffer))
     if result < 0:
         match ctypes.get_errno():
-            case errno.ENOSYS:
+            case errno.ENOSYS | errno.EBADF:
                 return os.listxattr(_through_proc(dir_fd, target), follow_symlinks=not target)
             case errno.EOPNOTSUPP:
                 return []
@@ -158,7 +159,7 @@ def remove_xattr(dir_fd: int, name: str | bytes, attribute: str) -> None:
     """Remove an extended attribute.  Arguments as `get_xattr`."""
     target, flags = _at(name)
     result = _removexattrat(dir_fd, target, flags, attribute.encode())
-    if result < 0 and ctypes.get_errno() == errno.ENOSYS:
+    if result < 0 and ctypes.get_errno() in _UNABLE:
         os.removexattr(_through_proc(dir_fd, target), attribute, follow_symlinks=not target)
         return
     libc.check(result, "removexattrat", target)
@@ -211,5 +212,5 @@ def _at(name: str | bytes) -> tuple[bytes, int]:
 
 
 def _through_proc(dir_fd: int, target: bytes) -> bytes:
-    """Before Linux 6.13: /proc/self/fd/N is followed to the file itself, /proc/self/fd/N/name is not followed further."""
+    """What the calls above cannot reach: /proc/self/fd/N is followed to the file itself, /proc/self/fd/N/name is not followed further."""
     return b"/proc/self/fd/%d" % dir_fd + (b"/" + target if target else b"")
