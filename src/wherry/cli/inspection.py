@@ -1,0 +1,79 @@
+"""``inspect``: objects as indented JSON, or through a template.
+
+Docker runs the template on its Go structs first and, where that fails, on the plain JSON with missing keys an error: ``typed`` gives the
+first view (which maps are free-form, what an absent field is), so that both ``{{if .State.Health}}`` and its messages are the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wherry.cli.template import Template, TemplateError
+from wherry.cli.template_values import NIL_LIST, NIL_MAP, NIL_POINTER, Null, Record
+
+_MAPS = frozenset((
+    "Annotations", "AuxiliaryAddresses", "Containers", "Data", "DriverOpts", "ExposedPorts", "Labels", "Networks", "Options",
+    "PortBindings", "Ports", "StorageOpt", "Sysctls", "Tmpfs", "Volumes",
+))  # fmt: skip
+_POINTERS = frozenset((
+    "Descriptor", "Health", "Healthcheck", "IPAMConfig", "Init", "MemorySwappiness", "OomKillDisable", "PidsLimit", "StopTimeout",
+    "UsageData",
+))  # fmt: skip
+_ABSENT: dict[str, Any] = {
+    "Annotations": NIL_MAP, "Author": "", "Comment": "", "Container": "", "Descriptor": NIL_POINTER, "DockerVersion": "",
+    "ExposedPorts": NIL_MAP, "Health": NIL_POINTER, "Healthcheck": NIL_POINTER, "Init": NIL_POINTER, "MacAddress": "", "Mounts": NIL_LIST,
+    "OnBuild": NIL_LIST, "Options": NIL_MAP, "Shell": NIL_LIST, "StopSignal": "", "StopTimeout": NIL_POINTER, "StorageOpt": NIL_MAP,
+    "Sysctls": NIL_MAP, "Tmpfs": NIL_MAP, "UsageData": NIL_POINTER, "Variant": "",
+}  # fmt: skip
+
+
+class Inspector:
+    """Collects objects one by one; ``text()`` is what goes to stdout.  Raises TemplateError as it is made, for a bad template."""
+
+    def __init__(self, layout: str) -> None:
+        self._layout = layout
+        self._template = Template(layout) if layout and layout != "json" else None
+        self._strict = False
+        self._objects: list[Any] = []
+        self._lines: list[str] = []
+
+    def add(self, found: Any) -> None:
+        """Take one object, as parsed JSON.  Raises TemplateError where the template fails on it."""
+        if self._template is None:
+            self._objects.append(found)
+        else:
+            self._lines.append(self._render(self._template, found) + "\n")
+
+    def _render(self, template: Template, found: Any) -> str:
+        try:
+            return template.render(typed(found), strict=self._strict)
+        except TemplateError:
+            self._strict = True
+            try:
+                return template.render(found, strict=True)
+            except TemplateError as error:
+                raise TemplateError(f"template parsing error: {error}") from None
+
+    def text(self) -> str:
+        if self._template is not None:
+            return "".join(self._lines) or "\n"
+        import json
+
+        if self._layout == "json":
+            return json.dumps(self._objects, ensure_ascii=False, separators=(",", ":")) + "\n"
+        return json.dumps(self._objects, ensure_ascii=False, indent=4) + "\n"
+
+
+def typed(value: Any, name: str = "", parent: str = "") -> Any:
+    """``value`` as Go's structs would show it: objects are Records, but for the maps whose keys are the user's."""
+    if isinstance(value, dict):
+        free = name in _MAPS or (name == "Config" and parent == "LogConfig")
+        items = {key: typed(item, "" if free else key, name) for key, item in value.items()}
+        return items if free else Record(items, optional=_ABSENT)
+    if isinstance(value, list):
+        return [typed(item, "", name) for item in value]
+    return _null(name) if value is None else value
+
+
+def _null(name: str) -> Null:
+    return NIL_MAP if name in _MAPS else NIL_POINTER if name in _POINTERS else NIL_LIST
