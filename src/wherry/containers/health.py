@@ -57,7 +57,9 @@ class Health:
         return plan.start_interval_ns if starting else plan.interval_ns
 
 
-def plan_of(test: list[str], *, interval: int, timeout: int, start_period: int, start_interval: int, retries: int, shell: list[str]) -> ProbePlan | None:
+def plan_of(
+    test: list[str], *, interval: int, timeout: int, start_period: int, start_interval: int, retries: int, shell: list[str]
+) -> ProbePlan | None:
     """The plan of a Healthcheck config; None when there is none or it is NONE.  Zero means the default."""
     if not test or test[0] in ("NONE", ""):
         return None

@@ -42,7 +42,9 @@ class RestartPolicy:
 def checked(name: str, maximum: int) -> RestartPolicy:
     """The policy named by a request.  Raises InvalidRequest in Docker's words."""
     if name and name not in POLICIES:
-        raise InvalidRequest(f"invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'")
+        raise InvalidRequest(
+            f"invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )
     if maximum and name != "on-failure":
         raise InvalidRequest("invalid restart policy: maximum retry count can only be used with 'on-failure'")
     if maximum < 0:

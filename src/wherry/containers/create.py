@@ -1,0 +1,328 @@
+"""From an Engine API create body and an image to a container record: defaults, merging, and every check that needs no kernel.
+
+Source: Engine API 1.51 ContainerCreate; messages as Docker 28 gives them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from wherry.containers import restart, security
+from wherry.containers.health import SHORTEST_NS
+from wherry.errors import InvalidRequest, NotSupported
+from wherry.spec.docker.container import Config, ContainerCreate, Healthcheck, HostConfig, LogConfig
+from wherry.spec.docker.network import EndpointSettings
+
+NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+DEFAULT_SHM_BYTES = 64 << 20
+SMALLEST_MEMORY = 6 << 20
+LOG_DRIVERS = ("json-file", "local", "none")
+LOG_OPTIONS = frozenset(
+    {"max-size", "max-file", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size", "compress"}
+)
+RUNTIME = "wherry"
+
+
+def checked_name(name: str) -> str:
+    """The name without its slash.  Raises InvalidRequest."""
+    if not NAME.fullmatch(name) or len(name) > 255:
+        raise InvalidRequest(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    return name.removeprefix("/")
+
+
+def merge_config(asked: ContainerCreate, image: Config | None, *, hostname: str) -> Config:
+    """The container's Config: what was asked for, completed from the image.  Raises InvalidRequest where nothing is left to run."""
+    config = asked.config()
+    base = image or Config()
+    if not config.user:
+        config.user = base.user
+    if not config.working_dir:
+        config.working_dir = base.working_dir
+    config.env = merged_env(config.env or [], base.env or [])
+    config.labels = {**(base.labels or {}), **(config.labels or {})}
+    config.exposed_ports = {**(base.exposed_ports or {}), **(config.exposed_ports or {})} or None
+    config.volumes = {**(base.volumes or {}), **(config.volumes or {})} or None
+    if config.entrypoint is None or not config.entrypoint:
+        if not config.cmd:
+            config.cmd = base.cmd
+        if config.entrypoint is None or base.entrypoint:
+            config.entrypoint = base.entrypoint
+    if config.entrypoint == [""]:
+        config.entrypoint = None
+    config.cmd = config.cmd or None
+    config.entrypoint = config.entrypoint or None
+    if not config.entrypoint and not (config.cmd and config.cmd[0]):
+        raise InvalidRequest("no command specified")
+    config.healthcheck = merged_healthcheck(config.healthcheck, base.healthcheck)
+    if not config.stop_signal:
+        config.stop_signal = base.stop_signal
+    if config.shell is None:
+        config.shell = base.shell
+    if not config.hostname:
+        config.hostname = hostname
+    return config
+
+
+def merged_env(asked: Sequence[str], image: Sequence[str]) -> list[str]:
+    """``asked`` first, then what only the image sets.  Raises InvalidRequest: `invalid environment variable: =x`."""
+    for item in asked:
+        if not item or item.startswith("="):
+            raise InvalidRequest(f"invalid environment variable: {item}")
+        if "\0" in item:
+            raise InvalidRequest("invalid environment variable: it contains a null byte")
+    names = {item.partition("=")[0] for item in asked}
+    return [*asked, *(item for item in image if item.partition("=")[0] not in names)]
+
+
+def merged_healthcheck(asked: Healthcheck | None, image: Healthcheck | None) -> Healthcheck | None:
+    if asked is None or image is None:
+        return asked or image
+    return Healthcheck(
+        test=asked.test or image.test,
+        interval=asked.interval or image.interval,
+        timeout=asked.timeout or image.timeout,
+        start_period=asked.start_period or image.start_period,
+        start_interval=asked.start_interval or image.start_interval,
+        retries=asked.retries or image.retries,
+    )
+
+
+def complete_host_config(asked: HostConfig | None, *, log_options: dict[str, str]) -> HostConfig:
+    """The HostConfig with Docker's defaults filled in, as `inspect` shows it."""
+    host = asked or HostConfig()
+    host.network_mode = "bridge" if host.network_mode in ("", "default") else host.network_mode
+    host.ipc_mode = host.ipc_mode or "private"
+    host.cgroupns_mode = host.cgroupns_mode or "private"
+    host.restart_policy.name = host.restart_policy.name or "no"
+    host.shm_size = host.shm_size or DEFAULT_SHM_BYTES
+    host.runtime = host.runtime or RUNTIME
+    if not host.log_config.type:
+        host.log_config = LogConfig(type="json-file", config=host.log_config.config or {})
+    if host.log_config.type == "json-file":
+        host.log_config.config = {**log_options, **(host.log_config.config or {})}
+    if host.memory and not host.memory_swap:
+        host.memory_swap = 2 * host.memory
+    for name in ("dns", "dns_options", "dns_search"):
+        setattr(host, name, getattr(host, name) or [])
+    if host.oom_kill_disable is None:
+        host.oom_kill_disable = False
+    return host
+
+
+def check(config: Config, host: HostConfig, *, cpus: int) -> None:
+    """Everything about a request that can be refused before anything is made.  Raises InvalidRequest or NotSupported in Docker's words."""
+    policy = restart.checked(host.restart_policy.name, host.restart_policy.maximum_retry_count)
+    if host.auto_remove and policy.name != "no":
+        raise InvalidRequest("can't create 'AutoRemove' container with restart policy")
+    _check_config(config)
+    check_resources(host, cpus=cpus)
+    _check_logging(host.log_config)
+    _check_namespaces(host)
+    _check_unsupported(host)
+    for device in host.devices or ():
+        if set(device.cgroup_permissions) - set("rwm"):
+            raise InvalidRequest(f"invalid device mode: {device.cgroup_permissions}")
+    for limit in host.ulimits or ():
+        check_ulimit(limit.name, limit.soft, limit.hard)
+    security.normalised(host.cap_add, "CapAdd")
+    security.normalised(host.cap_drop, "CapDrop")
+    security.check_sysctls(host.sysctls, host_network=host.network_mode == "host", host_ipc=host.ipc_mode == "host")
+    security.refuse_labels(
+        security.parse_security_options(host.security_opt), apparmor_available=os.path.exists("/sys/module/apparmor/parameters/enabled")
+    )
+
+
+def _check_config(config: Config) -> None:
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise InvalidRequest(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
+    for value in (config.hostname, config.domainname, config.user):
+        if any(character in value for character in "\n\r\0"):
+            raise InvalidRequest(f"invalid value {value!r}: line breaks are not allowed")
+    if len(config.hostname) > 63:
+        raise InvalidRequest(f"invalid hostname format: {config.hostname}")
+    if config.stop_signal:
+        signal_number(config.stop_signal)
+    if config.healthcheck:
+        for name, length_ns in (
+            ("Interval", config.healthcheck.interval),
+            ("Timeout", config.healthcheck.timeout),
+            ("StartPeriod", config.healthcheck.start_period),
+            ("StartInterval", config.healthcheck.start_interval),
+        ):
+            if length_ns and length_ns < SHORTEST_NS:
+                raise InvalidRequest(f"{name} in Healthcheck cannot be less than 1ms")
+        if config.healthcheck.retries < 0:
+            raise InvalidRequest("Retries in Healthcheck cannot be negative")
+
+
+def check_resources(host: HostConfig, *, cpus: int) -> None:
+    """The limits of `run` and `update`."""
+    if host.memory and host.memory < SMALLEST_MEMORY:
+        raise InvalidRequest("Minimum memory limit allowed is 6MB")
+    if host.memory > 0 and 0 < host.memory_swap < host.memory:
+        raise InvalidRequest("Minimum memoryswap limit should be larger than memory limit, see usage")
+    if host.memory == 0 and host.memory_swap > 0:
+        raise InvalidRequest("You should always set the Memory limit when using Memoryswap limit, see usage")
+    if host.memory_reservation and host.memory and host.memory_reservation > host.memory:
+        raise InvalidRequest("Minimum memory limit can not be less than memory reservation limit, see usage")
+    if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
+        raise InvalidRequest(f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100")
+    if host.nano_cpus and (host.cpu_period or host.cpu_quota):
+        raise InvalidRequest("Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set")
+    if host.nano_cpus < 0 or host.nano_cpus > cpus * 1_000_000_000:
+        raise InvalidRequest(f"range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
+    if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
+        raise InvalidRequest("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+    if 0 < host.cpu_quota < 1000:
+        raise InvalidRequest("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    if host.cpuset_cpus:
+        wanted = parse_cpuset(host.cpuset_cpus, "cpuset cpus")
+        if wanted - set(range(cpus)):
+            raise InvalidRequest(f"Requested CPUs are not available - requested {host.cpuset_cpus}, available: 0-{cpus - 1}")
+    if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
+        raise InvalidRequest("Range of blkio weight is from 10 to 1000")
+    if not -1000 <= host.oom_score_adj <= 1000:
+        raise InvalidRequest(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+    if host.shm_size < 0:
+        raise InvalidRequest("SHM size can not be less than 0")
+
+
+def parse_cpuset(text: str, what: str) -> set[int]:
+    """`0-2,4` as a set.  Raises InvalidRequest."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or len(part) > 12:
+            raise InvalidRequest(f"Invalid value {text} for {what}")
+        found |= set(range(int(first), min(int(last if dash else first), 8192) + 1))
+    return found
+
+
+def _check_logging(log: LogConfig) -> None:
+    if log.type not in LOG_DRIVERS:
+        raise InvalidRequest(f'error looking up logging plugin {log.type}: plugin "{log.type}" not found')
+    for option in log.config or {}:
+        if option not in LOG_OPTIONS:
+            raise InvalidRequest(f"unknown log opt '{option}' for {log.type} log driver")
+    size_bytes((log.config or {}).get("max-size", "0"))
+    if not (log.config or {}).get("max-file", "1").isdigit() or (log.config or {}).get("max-file", "1") == "0":
+        raise InvalidRequest("max-file cannot be less than 1")
+
+
+def _check_namespaces(host: HostConfig) -> None:
+    if host.network_mode.startswith("container:") and host.port_bindings:
+        raise InvalidRequest("conflicting options: port publishing and the container type network mode")
+    if host.network_mode.startswith("container:") and host.links:
+        raise InvalidRequest(
+            "conflicting options: container type network can't be used with links. This would result in undefined behavior"
+        )
+    if host.network_mode == "host" and host.links:
+        raise InvalidRequest("conflicting options: host type networking can't be used with links. This would result in undefined behavior")
+    for value, name, words in (
+        (host.pid_mode, "PID", ("", "private", "host")),
+        (host.ipc_mode, "IPC", ("", "none", "private", "shareable", "host")),
+        (host.uts_mode, "UTS", ("", "private", "host")),
+        (host.cgroupns_mode, "cgroup namespace", ("", "private", "host")),
+    ):
+        if value not in words and not (value.startswith("container:") and name in ("PID", "IPC")):
+            raise InvalidRequest(f"invalid {name} mode: {value}")
+    if host.userns_mode not in ("", "host"):
+        raise InvalidRequest(f"invalid USER mode: {host.userns_mode}")
+
+
+def _check_unsupported(host: HostConfig) -> None:
+    """What Wherry does not do is said by name, never ignored."""
+    for request in host.device_requests or ():
+        raise InvalidRequest(f'could not select device driver "{request.driver}" with capabilities: {_go_lists(request.capabilities)}')
+    if host.runtime != RUNTIME:
+        raise InvalidRequest(f"unknown or invalid runtime name: {host.runtime}")
+    if host.storage_opt:
+        raise NotSupported("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
+    if host.isolation not in ("", "default"):
+        raise InvalidRequest(f'invalid isolation ({host.isolation}): linux only supports "default"')
+    if host.volume_driver not in ("", "local"):
+        raise InvalidRequest(f'error looking up volume plugin {host.volume_driver}: plugin "{host.volume_driver}" not found')
+    if host.cpu_realtime_period or host.cpu_realtime_runtime:
+        raise NotSupported("--cpu-rt-period and --cpu-rt-runtime are not supported: this kernel's scheduler has no real-time groups")
+    if host.cgroup_parent:
+        raise NotSupported("--cgroup-parent is not supported")
+
+
+def _go_lists(value: list[list[str]] | None) -> str:
+    return "[" + " ".join("[" + " ".join(inner) + "]" for inner in value or []) + "]"
+
+
+def check_ulimit(name: str, soft: int, hard: int) -> None:
+    if "RLIMIT_" + name.upper() not in RLIMITS:
+        raise InvalidRequest(f"invalid ulimit type: {name}")
+    if hard != -1 and (soft == -1 or soft > hard):
+        raise InvalidRequest(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
+
+
+RLIMITS = frozenset(
+    f"RLIMIT_{name}"
+    for name in "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME".split()
+)
+
+
+def signal_number(text: str) -> int:
+    """`SIGTERM`, `term`, `15`, `RTMIN+1` as a number.  Raises InvalidRequest: `invalid signal: BOGUS`."""
+    word = text.upper().removeprefix("SIG")
+    if word.isdigit() and len(word) < 4:
+        number = int(word)
+        if 0 < number <= 64:
+            return number
+    elif (match := re.fullmatch(r"RTM(IN|AX)(?:([+-])(\d{1,2}))?", word)) is not None:
+        number = (34 if match[1] == "IN" else 64) + int((match[2] or "+") + (match[3] or "0"))
+        if 34 <= number <= 64:
+            return number
+    elif "SIG" + word in signal.Signals.__members__:
+        return int(signal.Signals["SIG" + word])
+    raise InvalidRequest(f"invalid signal: {text}")
+
+
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+
+
+def size_bytes(text: str) -> int:
+    """`20m`, `1gb`, `512` as bytes.  Raises InvalidRequest: `invalid size: 'x'`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?", text.strip().lower())
+    if match is None:
+        raise InvalidRequest(f"invalid size: '{text}'")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def endpoints_asked(body: ContainerCreate, host: HostConfig) -> dict[str, EndpointSettings]:
+    """The networks a create names: NetworkingConfig and NetworkMode together."""
+    asked = {
+        name: settings or EndpointSettings()
+        for name, settings in ((body.networking_config and body.networking_config.endpoints_config) or {}).items()
+    }
+    if host.network_mode in ("host", "none") or host.network_mode.startswith("container:"):
+        extra = [name for name in asked if name != host.network_mode]
+        if extra and not host.network_mode.startswith("container:"):
+            raise InvalidRequest("cannot attach both user-defined and non-user-defined network-modes")
+        if asked and host.network_mode.startswith("container:"):
+            raise InvalidRequest("conflicting options: cannot attach to a network in the container network mode")
+        return (
+            {host.network_mode: asked.get(host.network_mode, EndpointSettings())} if not host.network_mode.startswith("container:") else {}
+        )
+    first = asked.pop("default", None) if host.network_mode == "bridge" and "bridge" not in asked else asked.get(host.network_mode)
+    return {host.network_mode: first or EndpointSettings(), **{name: value for name, value in asked.items() if name != host.network_mode}}
+
+
+def command_of(config: Config) -> tuple[str, list[str]]:
+    """What inspect calls Path and Args."""
+    words = [*(config.entrypoint or []), *(config.cmd or [])]
+    return words[0], words[1:]
+
+
+def from_image(config: Any) -> Config:
+    """An image's ``config`` object (``spec.image.Config``) as the API's Config."""
+    return msgspec.convert(msgspec.to_builtins(config), Config)

@@ -1,0 +1,167 @@
+"""From a request's volumes, binds, mounts and tmpfs to one list of mount records.  Pure.
+
+Source: behaviours of Docker 28 (`-v`, `--mount`, `--tmpfs`, VOLUME); Engine API 1.51 Mount.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+
+from wherry.containers.record import MountRecord
+from wherry.errors import InvalidRequest, NotSupported
+from wherry.spec.docker.container import HostConfig, Mount
+
+PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
+_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_LABELLING = frozenset({"z", "Z"})
+_CONSISTENCY = frozenset({"consistent", "cached", "delegated", "default"})
+_FORBIDDEN_UNDER = "/proc"
+
+
+def collect(host: HostConfig, image_volumes: Iterable[str], inherited: Sequence[MountRecord] = ()) -> list[MountRecord]:
+    """Every mount the container gets, in order of precedence: inherited (`--volumes-from`), binds, mounts, tmpfs, then VOLUME paths.
+
+    A volume record without a name asks for an anonymous volume.  Raises InvalidRequest in Docker's words.
+    """
+    found: dict[str, MountRecord] = {record.destination: record for record in inherited}
+    taken: set[str] = set()
+    asked = [parse_bind(text) for text in host.binds or ()]
+    asked += [parse_mount(mount) for mount in host.mounts or ()]
+    for record in asked:
+        if record.destination in taken:
+            raise InvalidRequest(f"Duplicate mount point: {record.destination}")
+        taken.add(record.destination)
+        found[record.destination] = record
+    for destination, options in (host.tmpfs or {}).items():
+        target = checked_destination(destination)
+        if target in taken:
+            raise InvalidRequest(f"Duplicate mount point: {target}")
+        found[target] = MountRecord(type="tmpfs", destination=target, options=[word for word in options.split(",") if word], spec="tmpfs")
+    for path in image_volumes:
+        target = checked_destination(path)
+        if target not in found:
+            found[target] = MountRecord(type="volume", destination=target, driver="local", copy_up=True, anonymous=True, spec="image")
+    return list(found.values())
+
+
+def checked_destination(path: str) -> str:
+    """A clean absolute path inside the container, not the root and not under /proc (where labels and sysctls are written)."""
+    if not path.startswith("/"):
+        raise InvalidRequest(f"invalid mount config for type \"bind\": invalid mount path: '{path}' mount path must be absolute")
+    if "\0" in path or "\n" in path:
+        raise InvalidRequest(f"invalid mount path: {path!r}")
+    clean = posixpath.normpath("/" + path.lstrip("/"))
+    if clean == "/":
+        raise InvalidRequest("invalid volume specification: invalid mount config: destination can't be '/'")
+    if clean == _FORBIDDEN_UNDER or clean.startswith(_FORBIDDEN_UNDER + "/"):
+        raise InvalidRequest(f'"{clean}" cannot be mounted because it is inside /proc')
+    return clean
+
+
+def parse_bind(text: str) -> MountRecord:
+    """`SOURCE:DESTINATION[:MODE]`; a source without a slash names a volume."""
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not parts[0] or not parts[1]:
+        raise InvalidRequest(f"invalid volume specification: '{text}'")
+    source, destination = parts[0], checked_destination(parts[1])
+    mode = parts[2] if len(parts) == 3 else ""
+    words = [word for word in mode.split(",") if word]
+    is_bind = source.startswith("/")
+    allowed = {"ro", "rw"} | _LABELLING | _CONSISTENCY | (PROPAGATIONS if is_bind else {"nocopy"})
+    if any(word not in allowed for word in words) or ("ro" in words and "rw" in words):
+        raise InvalidRequest(f"invalid mode: {mode}")
+    propagation = next((word for word in words if word in PROPAGATIONS), "")
+    if is_bind:
+        return MountRecord(
+            type="bind",
+            source=posixpath.normpath(source),
+            destination=destination,
+            mode=mode,
+            read_only="ro" in words,
+            propagation=propagation or "rprivate",
+        )
+    return MountRecord(
+        type="volume",
+        name=checked_volume_name(source),
+        destination=destination,
+        driver="local",
+        mode=mode or "z",
+        read_only="ro" in words,
+        copy_up="nocopy" not in words,
+    )
+
+
+def checked_volume_name(name: str) -> str:
+    if not _VOLUME_NAME.fullmatch(name):
+        raise InvalidRequest(
+            f'create {name}: "{name}" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. '
+            "If you intended to pass a host directory, use absolute path"
+        )
+    return name
+
+
+def parse_mount(mount: Mount) -> MountRecord:
+    """One of HostConfig.Mounts."""
+
+    if mount.type not in ("bind", "volume", "tmpfs"):
+        if mount.type in ("image", "cluster", "npipe"):
+            raise NotSupported(f'mounts of type "{mount.type}" are not supported')
+        raise InvalidRequest(f'invalid mount config for type "{mount.type}": mount type unknown')
+    if not mount.target:
+        raise InvalidRequest(f'invalid mount config for type "{mount.type}": field Target must not be empty')
+    destination = checked_destination(mount.target)
+    if mount.type == "bind":
+        return _bind(mount, destination)
+    if mount.type == "tmpfs":
+        return _tmpfs(mount, destination)
+    options = mount.volume_options
+    driver = options.driver_config if options else None
+    if driver and (driver.options or driver.name not in ("", "local")):
+        raise NotSupported("volume-driver and volume-opt in --mount are not supported: create the volume first with `volume create`")
+    return MountRecord(
+        type="volume",
+        name=checked_volume_name(mount.source) if mount.source else "",
+        anonymous=not mount.source,
+        destination=destination,
+        driver="local",
+        mode="z",
+        read_only=mount.read_only,
+        copy_up=not (options and options.no_copy),
+        subpath=options.subpath if options else "",
+        spec="mounts",
+    )
+
+
+def _bind(mount: Mount, destination: str) -> MountRecord:
+    if not mount.source:
+        raise InvalidRequest('invalid mount config for type "bind": field Source must not be empty')
+    if not mount.source.startswith("/"):
+        raise InvalidRequest(f"invalid mount config for type \"bind\": invalid mount path: '{mount.source}' mount path must be absolute")
+    options = mount.bind_options
+    propagation = options.propagation if options else ""
+    if propagation and propagation not in PROPAGATIONS:
+        raise InvalidRequest(f"invalid mount config for type \"bind\": invalid propagation mode '{propagation}'")
+    return MountRecord(
+        type="bind",
+        source=posixpath.normpath(mount.source),
+        destination=destination,
+        read_only=mount.read_only,
+        propagation=propagation or "rprivate",
+        non_recursive=bool(options and options.non_recursive),
+        spec="mounts" if not (options and options.create_mountpoint) else "binds",
+    )
+
+
+def _tmpfs(mount: Mount, destination: str) -> MountRecord:
+    if mount.source:
+        raise InvalidRequest('invalid mount config for type "tmpfs": field Source must not be specified')
+    options = []
+    if mount.tmpfs_options:
+        if mount.tmpfs_options.size_bytes:
+            options.append(f"size={mount.tmpfs_options.size_bytes}")
+        if mount.tmpfs_options.mode:
+            options.append(f"mode={mount.tmpfs_options.mode:o}")
+        options += ["=".join(pair) for pair in mount.tmpfs_options.options or ()]
+    return MountRecord(type="tmpfs", destination=destination, read_only=mount.read_only, options=options, spec="mounts")
