@@ -1,0 +1,378 @@
+"""Command specifications and the parser of their command lines, with the semantics of Go's pflag and Docker's error texts.
+
+A command module holds ``COMMAND = Command(...)``; ``parse`` turns words into an ``Invocation``, which its ``run`` receives. Nothing is
+imported here: this is on the way of every command.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from wherry.cli.program import Program
+
+MANY = 1 << 30
+TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
+FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
+
+
+class Failure(Exception):
+    """The command ends here: ``str`` goes to standard error, ``status`` is the exit code."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class UsageFailure(Failure):
+    """Wrong words on the command line; the usage line and a hint are shown too.  ``prefixed``: the program's name comes first."""
+
+    def __init__(self, message: str, status: int = 125, *, prefixed: bool = False) -> None:
+        super().__init__(message, status)
+        self.prefixed = prefixed
+
+
+class HelpWanted(Exception):
+    """``--help`` was among the flags.  ``deprecated``: it was spelled ``-h``."""
+
+    def __init__(self, *, deprecated: bool = False) -> None:
+        super().__init__("help")
+        self.deprecated = deprecated
+
+
+class Flag:
+    """One flag.
+
+    ``kind``: bool, string, int, uint16 hold one value; list, map, filter and others repeat, unless ``parse`` and ``single``. ``parse``
+    checks and converts one value and raises ValueError with the reason. ``alias_of`` names the flag whose value this spelling sets.
+    ``refused``: why this cannot be carried out; giving it fails with that reason.
+    """
+
+    __slots__ = ("alias_of", "default", "help", "hidden", "kind", "name", "parse", "refused", "shorthand", "single")
+
+    def __init__(
+        self,
+        name: str,
+        kind: str = "bool",
+        help: str = "",
+        *,
+        short: str = "",
+        default: object = None,
+        hidden: bool = False,
+        parse: Callable[[str], object] | None = None,
+        single: bool = False,
+        alias_of: str = "",
+        refused: str = "",
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.help = help
+        self.shorthand = short
+        self.hidden = hidden or bool(alias_of)
+        self.parse = parse or _PARSERS.get(kind)
+        self.single = single or kind in _SINGLE
+        self.default = default if default is not None else (_ZERO[kind] if kind in _ZERO else (None if self.single else ()))
+        self.alias_of = alias_of
+        self.refused = refused
+
+    def spelled(self) -> str:
+        """As Docker quotes it in errors: ``"-p, --publish"``."""
+        return f"-{self.shorthand}, --{self.name}" if self.shorthand else f"--{self.name}"
+
+
+class Command:
+    """One command: what follows its name in the usage line, one line of help, its flags, how many arguments, and what it does.
+
+    ``interspersed``: flags may follow arguments.
+    """
+
+    __slots__ = ("flags", "interspersed", "maximum", "minimum", "run", "summary", "usage")
+
+    def __init__(
+        self,
+        usage: str,
+        summary: str,
+        run: Callable[[Invocation], int],
+        *,
+        flags: Sequence[Flag] = (),
+        minimum: int = 0,
+        maximum: int = MANY,
+        interspersed: bool = True,
+    ) -> None:
+        self.usage = usage
+        self.summary = summary
+        self.run = run
+        self.flags = flags
+        self.minimum = minimum
+        self.maximum = maximum
+        self.interspersed = interspersed
+
+
+class Invocation:
+    """A command line taken apart: ``arguments``, and flag values by name through typed readers."""
+
+    __slots__ = ("arguments", "command", "given", "path", "program", "values")
+
+    def __init__(self, command: Command, path: str, program: Program) -> None:
+        self.command = command
+        self.path = path
+        self.program = program
+        self.arguments: list[str] = []
+        self.values: dict[str, Any] = {}
+        self.given: set[str] = set()
+
+    def flag(self, name: str) -> bool:
+        return bool(self.values[name])
+
+    def text(self, name: str) -> str:
+        return self.values[name] or ""
+
+    def number(self, name: str) -> int:
+        return self.values[name] or 0
+
+    def texts(self, name: str) -> list[str]:
+        """All values of a repeatable flag, in order."""
+        return list(self.values[name])
+
+    def value(self, name: str) -> Any:
+        """Whatever the flag's own ``parse`` made."""
+        return self.values[name]
+
+
+def parse(command: Command, path: str, program: Program, words: Sequence[str]) -> Invocation:
+    """Take ``words`` apart.  Raises UsageFailure, HelpWanted."""
+    found = Invocation(command, path, program)
+    found.values = {flag.name: flag.default for flag in command.flags if not flag.alias_of}
+    found.arguments = parse_flags(command.flags, words, found.values, found.given, interspersed=command.interspersed)
+    count = len(found.arguments)
+    if not command.minimum <= count <= command.maximum:
+        raise UsageFailure(f"'wherry {path}' {_arity(command)}", 1, prefixed=True)
+    return found
+
+
+def parse_flags(flags: Sequence[Flag], words: Sequence[str], values: dict[str, Any], given: set[str], *, interspersed: bool) -> list[str]:
+    """Set ``values`` and ``given`` from the flags among ``words``; return the other words."""
+    long = {flag.name: flag for flag in flags}
+    short = {flag.shorthand: flag for flag in flags if flag.shorthand}
+    arguments: list[str] = []
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if len(word) < 2 or word[0] != "-":
+            arguments.append(word)
+            if not interspersed:
+                arguments += words[position:]
+                break
+        elif word == "--":
+            arguments += words[position:]
+            break
+        elif word[1] == "-":
+            position = _long(word, words, position, long, values, given)
+        else:
+            position = _cluster(word, words, position, short, values, given)
+    return arguments
+
+
+def _long(word: str, words: Sequence[str], position: int, flags: dict[str, Flag], values: dict[str, Any], given: set[str]) -> int:
+    name, equals, text = word[2:].partition("=")
+    if not name or name[0] == "-":
+        raise UsageFailure(f"bad flag syntax: {word}")
+    flag = flags.get(name)
+    if flag is None:
+        if name == "help":
+            raise HelpWanted
+        raise UsageFailure(f"unknown flag: --{name}")
+    if not equals:
+        if flag.kind == "bool":
+            text = "true"
+        elif position < len(words):
+            text = words[position]
+            position += 1
+        else:
+            raise UsageFailure(f"flag needs an argument: --{name}")
+    _set(flag, flags, text, values, given)
+    return position
+
+
+def _cluster(word: str, words: Sequence[str], position: int, flags: dict[str, Flag], values: dict[str, Any], given: set[str]) -> int:
+    letters = word[1:]
+    while letters:
+        letter, letters = letters[0], letters[1:]
+        flag = flags.get(letter)
+        if flag is None:
+            if letter == "h":
+                raise HelpWanted(deprecated=True)
+            raise UsageFailure(f"unknown shorthand flag: {letter!r} in {word}")
+        if letters.startswith("=") and len(letters) > 1:
+            text, letters = letters[1:], ""
+        elif flag.kind == "bool":
+            text = "true"
+        elif letters:
+            text, letters = letters, ""
+        elif position < len(words):
+            text = words[position]
+            position += 1
+        else:
+            raise UsageFailure(f"flag needs an argument: {letter!r} in {word}")
+        _set(flag, flags, text, values, given)
+    return position
+
+
+def _set(flag: Flag, flags: dict[str, Flag], text: str, values: dict[str, Any], given: set[str]) -> None:
+    value: object = text
+    if flag.parse is not None:
+        try:
+            value = flag.parse(text)
+        except ValueError as error:
+            raise UsageFailure(f'invalid argument "{text}" for "{flag.spelled()}" flag: {error}') from None
+    if flag.refused and value != flag.default:
+        raise Failure(f"wherry: --{flag.name} is not supported: {flag.refused}", 125)
+    name = flag.alias_of or flag.name
+    if flag.single:
+        values[name] = value
+    else:
+        values[name] = (*values[name], value) if name in given else (value,)
+    given.add(name)
+
+
+def _arity(command: Command) -> str:
+    low, high = command.minimum, command.maximum
+    if high == 0:
+        return "accepts no arguments"
+    if low == high:
+        return f"requires {low} argument{'s' if low > 1 else ''}"
+    if high == MANY:
+        return f"requires at least {low} argument{'s' if low > 1 else ''}"
+    if low == 0:
+        return f"requires at most {high} argument{'s' if high > 1 else ''}"
+    return f"requires at least {low} and at most {high} arguments"
+
+
+def parse_bool(text: str) -> bool:
+    """Go's strconv.ParseBool."""
+    if text in TRUE:
+        return True
+    if text in FALSE:
+        return False
+    raise ValueError(f'strconv.ParseBool: parsing "{text}": invalid syntax')
+
+
+def parse_int(text: str) -> int:
+    """Go's strconv.ParseInt with base 0 and 64 bits."""
+    return _integer(text, "ParseInt", -(1 << 63), (1 << 63) - 1)
+
+
+def parse_uint16(text: str) -> int:
+    return _integer(text, "ParseUint", 0, (1 << 16) - 1)
+
+
+def _integer(text: str, function: str, low: int, high: int) -> int:
+    digits = text.lstrip("+-")
+    try:
+        if text.strip() != text or (low == 0 and text[:1] in "+-") or not text.isascii():
+            raise ValueError
+        value = int(text, 8) if len(digits) > 1 and digits[0] == "0" and digits.isdecimal() else int(text, 0)
+    except ValueError:
+        raise ValueError(f'strconv.{function}: parsing "{text}": invalid syntax') from None
+    if not low <= value <= high:
+        raise ValueError(f'strconv.{function}: parsing "{text}": value out of range')
+    return value
+
+
+def parse_bytes(text: str) -> int:
+    """A size with an optional binary unit (``512m``, ``1.5GiB``), as Docker's ``units.RAMInBytes``."""
+    digits = text.rstrip("bBiIkKmMgGtTpPeE ")
+    unit = text[len(digits) :].strip().lower()
+    if (
+        digits.strip() != digits
+        or not digits
+        or digits[0] not in "0123456789."
+        or digits.count(".") > 1
+        or not digits.replace(".", "").isdecimal()
+    ):
+        raise ValueError(f"invalid size: '{text}'")
+    factor = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}.get(
+        unit if unit == "b" else unit.removesuffix("b").removesuffix("i")
+    )
+    if factor is None:
+        raise ValueError(f"invalid suffix: '{unit}'")
+    return int(float(digits) * 1024**factor) if "." in digits else int(digits) * 1024**factor
+
+
+def parse_swap(text: str) -> int:
+    """A size, or -1 for no limit."""
+    return -1 if text == "-1" else parse_bytes(text)
+
+
+DURATION_UNITS = (("ns", 1), ("us", 1000), ("µs", 1000), ("ms", 1_000_000), ("s", 10**9), ("m", 60 * 10**9), ("h", 3600 * 10**9))
+
+
+def parse_duration(text: str) -> int:
+    """A Go duration (``1h30m``, ``-1.5s``, ``0``) in nanoseconds."""
+    rest = text.lstrip("+-") if text[:1] in ("+", "-") and len(text) - len(text.lstrip("+-")) == 1 else text
+    if rest == "0":
+        return 0
+    if not rest:
+        raise ValueError(f'time: invalid duration "{text}"')
+    total = 0
+    while rest:
+        digits = 0
+        while digits < len(rest) and rest[digits] in "0123456789.":
+            digits += 1
+        number, rest = rest[:digits], rest[digits:]
+        letters = 0
+        while letters < len(rest) and rest[letters] not in "0123456789.":
+            letters += 1
+        unit, rest = rest[:letters], rest[letters:]
+        whole, point, fraction = number.partition(".")
+        if not (whole or fraction) or "." in fraction:
+            raise ValueError(f'time: invalid duration "{text}"')
+        if not unit:
+            raise ValueError(f'time: missing unit in duration "{text}"')
+        factor = dict(DURATION_UNITS).get(unit)
+        if factor is None:
+            raise ValueError(f'time: unknown unit "{unit}" in duration "{text}"')
+        total += int(whole or "0") * factor + (int(fraction or "0") * factor // 10 ** len(fraction) if point else 0)
+    return -total if text[0] == "-" else total
+
+
+def parse_cpus(text: str) -> int:
+    """A decimal number of CPUs as billionths."""
+    whole, _, fraction = text.partition(".")
+    if not (whole + fraction).isdecimal() or not text.isascii():
+        raise ValueError(f"failed to parse {text} as a rational number")
+    if len(fraction.rstrip("0")) > 9:
+        raise ValueError("value is too precise")
+    return int(whole or "0") * 10**9 + int((fraction + "0" * 9)[:9])
+
+
+def parse_filter(text: str) -> str:
+    """``key=value``, kept as a word; ``filters`` joins them."""
+    if "=" not in text:
+        raise ValueError("invalid argument: bad format of filter (expected name=value)")
+    return text
+
+
+def filters(words: Sequence[str]) -> dict[str, dict[str, bool]]:
+    """``--filter`` values as the API takes them: key to a set of values."""
+    found: dict[str, dict[str, bool]] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        found.setdefault(key.strip().lower(), {})[value.strip()] = True
+    return found
+
+
+_SINGLE = frozenset(("bool", "string", "int", "uint16", "bytes", "decimal", "duration"))
+_ZERO: dict[str, object] = {"bool": False, "string": "", "int": 0, "uint16": 0, "bytes": 0, "decimal": 0, "duration": 0}
+_PARSERS: dict[str, Callable[[str], object]] = {
+    "bool": parse_bool,
+    "int": parse_int,
+    "uint16": parse_uint16,
+    "bytes": parse_bytes,
+    "decimal": parse_cpus,
+    "duration": parse_duration,
+    "filter": parse_filter,
+}

@@ -1,0 +1,129 @@
+"""The program's entry: finds the command (``cli/table.py``), runs it, and says what an error looks like."""
+
+from __future__ import annotations
+
+import sys
+
+from wherry.cli.flags import Failure, HelpWanted, UsageFailure, parse, parse_flags
+from wherry.cli.program import VERSION, Program
+from wherry.cli.table import COMMANDS, GLOBAL_FLAGS, load, resolve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wherry.cli.flags import Command
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit code."""
+    try:
+        return _dispatch(list(sys.argv[1:] if words is None else words))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return _quiet_exit()
+
+
+def _dispatch(words: list[str]) -> int:
+    values = {flag.name: flag.default for flag in GLOBAL_FLAGS}
+    given: set[str] = set()
+    try:
+        words = parse_flags(GLOBAL_FLAGS, words, values, given, interspersed=False)
+    except UsageFailure as failure:
+        return _complain(
+            f"{failure}\n\nUsage:  wherry [OPTIONS] COMMAND [ARG...]\n\nRun 'wherry --help' for more information", failure.status
+        )
+    except HelpWanted as wanted:
+        return _help("", deprecated=wanted.deprecated)
+    if values["version"]:
+        print(f"Wherry version {VERSION}, build {VERSION}")
+        return 0
+    path, rest = resolve(words)
+    if path not in COMMANDS:
+        return _not_a_command(path, rest)
+    return _run(load(path), path, rest, Program(values, given))
+
+
+def _not_a_command(group: str, rest: list[str]) -> int:
+    asked = next((word for word in rest if not word.startswith("-")), None)
+    if asked is not None and not rest[0].startswith("-"):
+        usage = f"Usage:  wherry {group}\n\n" if group else ""
+        name = f"{group} " if group else ""
+        return _complain(f"wherry: unknown command: wherry {name}{asked}\n\n{usage}Run 'wherry {name}--help' for more information", 1)
+    for word in rest:
+        if word in ("--help", "-h"):
+            return _help(group, deprecated=word == "-h")
+        kind = f"unknown flag: {word}" if word.startswith("--") else f"unknown shorthand flag: {word[1:2]!r} in {word}"
+        return _complain(f"{kind}\n\nUsage:  wherry {group} COMMAND\n\nRun 'wherry {group} --help' for more information", 125)
+    from wherry.cli import help as help_texts
+
+    sys.stderr.write(help_texts.group_help(group) if group else help_texts.program_help())
+    return 0
+
+
+def _help(group: str, *, deprecated: bool) -> int:
+    from wherry.cli import help as help_texts
+
+    if deprecated:
+        sys.stderr.write("Flag shorthand -h has been deprecated, use --help\n")
+    sys.stdout.write(help_texts.group_help(group) if group else help_texts.program_help())
+    return 0
+
+
+def _run(command: Command, path: str, words: list[str], program: Program) -> int:
+    try:
+        invocation = parse(command, path, program, words)
+    except UsageFailure as failure:
+        prefix = "wherry: " if failure.prefixed else ""
+        usage = f"Usage:  wherry {path} {command.usage}".rstrip()
+        return _complain(f"{prefix}{failure}\n\n{usage}\n\nRun 'wherry {path} --help' for more information", failure.status)
+    except HelpWanted as wanted:
+        from wherry.cli import help as help_texts
+
+        if wanted.deprecated:
+            sys.stderr.write("Flag shorthand -h has been deprecated, use --help\n")
+        sys.stdout.write(help_texts.command_help(command, path))
+        return 0
+    except Failure as failure:
+        return _complain(str(failure), failure.status)
+    try:
+        status = command.run(invocation)
+        sys.stdout.flush()
+    except Failure as failure:
+        return _complain(str(failure), failure.status)
+    except Exception as error:
+        message = describe(error)
+        if message is None:
+            raise
+        return _complain(message, 1)
+    return status
+
+
+def describe(error: BaseException) -> str | None:
+    """What a person is told about an error of the client or the daemon; None for one that is a bug."""
+    from wherry.client.engine import ApiError
+    from wherry.client.http import ConnectError, ProtocolError
+
+    if isinstance(error, ApiError):
+        return f"Error response from daemon: {error}"
+    if isinstance(error, ConnectError):
+        return str(error)
+    if isinstance(error, ProtocolError):
+        return f"error during connect: {error}"
+    return None
+
+
+def _complain(message: str, status: int) -> int:
+    sys.stdout.flush()
+    if message:
+        sys.stderr.write(message + "\n")
+    return status
+
+
+def _quiet_exit() -> int:
+    """Standard output is gone: keep the interpreter from complaining about it while it ends."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 1
