@@ -1,4 +1,5 @@
-"""The OCI distribution protocol: transport, client, server.
+"""The client side of OCI registries.
 
-May import ``store``, ``kernel``, ``spec``, ``errors``, ``ids``.
+Read ``client`` first, then ``transport`` (HTTP, tokens, redirects, retries) and ``credentials`` (who may be told what). Only ``images``
+and rooms above it may import this room.
 """

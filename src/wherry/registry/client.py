@@ -1,0 +1,390 @@
+"""A registry's repositories: manifests and blobs, down and up.
+
+``Client.repository`` gives one repository as seen with one client's credentials. What comes down is checked against its descriptor
+before anybody else sees it.  Source: OCI distribution-spec 1.1.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import urlencode
+
+from wherry.registry.credentials import HUB_HOST, Credentials, is_loopback, origin_of
+from wherry.registry.transport import (
+    FLAKES,
+    Authorizer,
+    Patience,
+    Refused,
+    RegistryError,
+    Transport,
+    Unreachable,
+    Untrusted,
+    read_capped,
+    reason,
+)
+from wherry.spec import image as spec
+from wherry.spec.digest import Digest, sha256
+from wherry.spec.reference import DEFAULT_DOMAIN, Reference
+
+MANIFEST_TYPES = (spec.DOCKER_MANIFEST, spec.DOCKER_INDEX, spec.OCI_MANIFEST, spec.OCI_INDEX)
+_CHUNK = 1 << 20
+_PING_MEMORY_S = 300.0
+_MAX_TAG_PAGES = 1000
+_HUB_AUTH = "index.docker.io"
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+Write = Callable[[bytes], Awaitable[None]]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """A manifest or index as it came: the digest is that of ``raw``, and of nothing the registry said."""
+
+    raw: bytes
+    media_type: str
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a registry answers, and how."""
+
+    base: str  # https://host/v2/
+    verify: bool = True
+    challenge: str = ""
+
+
+class Client:
+    """All registries of a daemon.  ``insecure``: hosts, ``host:port`` or networks (CIDR) that may be reached without TLS."""
+
+    def __init__(self, *, insecure: Sequence[str] = (), mirrors: Sequence[str] = (), patience: Patience | None = None) -> None:
+        self.transport = Transport(patience)
+        self._insecure = tuple(insecure)
+        self._mirrors = tuple(mirrors)
+        self._endpoints: dict[str, tuple[Endpoint, float]] = {}
+
+    async def close(self) -> None:
+        await self.transport.close()
+
+    def repository(self, reference: Reference, credentials: Credentials, *, push: bool = False) -> Repository:
+        """The repository that ``reference`` is in.  No connection is made yet."""
+        return Repository(self, reference.domain, reference.path, credentials, actions="pull,push" if push else "pull")
+
+    def sources(self, reference: Reference, credentials: Credentials) -> list[Repository]:
+        """Where to pull ``reference`` from, best first: mirrors of Docker Hub, never with its credentials, then the registry itself."""
+        mirrors = self._mirrors if reference.domain == DEFAULT_DOMAIN else ()
+        hosts = [mirror.removeprefix("https://").removeprefix("http://").rstrip("/") for mirror in mirrors]
+        return [Repository(self, host, reference.path, Credentials(), actions="pull") for host in hosts] + [
+            self.repository(reference, credentials)
+        ]
+
+    async def login(self, credentials: Credentials) -> None:
+        """Ask the registry whether it takes ``credentials``.  Raises Refused (401) when not, Unreachable.  Source: POST /auth."""
+        address = credentials.server_address.removeprefix("https://").removeprefix("http://").split("/")[0]
+        domain = DEFAULT_DOMAIN if address in ("", _HUB_AUTH, DEFAULT_DOMAIN, HUB_HOST) else address
+        endpoint = await self.endpoint(domain)
+        authorizer = Authorizer(origin_of(endpoint.base), credentials, endpoint.challenge)
+        async with self.transport.request("GET", endpoint.base, authorizer, verify=endpoint.verify):
+            pass
+
+    def is_insecure(self, domain: str) -> bool:
+        """Whether ``domain`` (with its port) may be spoken to without TLS: loopback always, and what the settings name."""
+        host = _host(domain)
+        return is_loopback(host) or any(entry in (domain, host) or _in_network(host, entry) for entry in self._insecure)
+
+    async def endpoint(self, domain: str) -> Endpoint:
+        """How ``domain`` answers, asked once in a while.  Raises Unreachable in Docker's words."""
+        known, until = self._endpoints.get(domain, (None, 0.0))
+        if known is not None and time.monotonic() < until:
+            return known
+        host = HUB_HOST if domain == DEFAULT_DOMAIN else domain
+        if self.is_insecure(domain):
+            found = await self._ping_insecure(host)
+        else:
+            found = await self._ping(Endpoint(base=f"https://{host}/v2/"))
+        self._endpoints[domain] = found, time.monotonic() + _PING_MEMORY_S
+        return found
+
+    async def _ping_insecure(self, host: str) -> Endpoint:
+        plain = Endpoint(base=f"http://{host}/v2/")
+        try:
+            return await self._ping(plain)
+        except Unreachable:
+            raise
+        except RegistryError as first:
+            try:
+                return await self._ping(Endpoint(base=f"https://{host}/v2/", verify=False))
+            except RegistryError:
+                raise first from None
+
+    async def _ping(self, endpoint: Endpoint) -> Endpoint:
+        nobody = Authorizer(origin_of(endpoint.base), Credentials())
+        async with self.transport.request(
+            "GET", endpoint.base, nobody, expect=frozenset({200, 401}), verify=endpoint.verify, retry=False, authorise=False
+        ) as response:
+            return replace(endpoint, challenge=response.headers.get("WWW-Authenticate", ""))
+
+
+class Repository:
+    """One repository on one registry, with one client's credentials."""
+
+    def __init__(self, client: Client, domain: str, path: str, credentials: Credentials, *, actions: str) -> None:
+        self.domain = domain
+        self.path = path
+        self._client = client
+        self._transport = client.transport
+        self._credentials = credentials
+        self._scope = f"repository:{path}:{actions}"
+        self._endpoint: Endpoint | None = None
+        self._authorizer: Authorizer | None = None
+
+    async def manifest(self, what: str, *, accept: Sequence[str] = MANIFEST_TYPES) -> Fetched:
+        """The manifest or index that a tag or digest names.  Raises Refused (404: MANIFEST_UNKNOWN or NAME_UNKNOWN), Untrusted."""
+        endpoint, authorizer = await self._connect()
+        url = f"{endpoint.base}{self.path}/manifests/{what}"
+        headers = {"Accept": ", ".join(accept)}
+        async with self._transport.request("GET", url, authorizer, scope=self._scope, headers=headers, verify=endpoint.verify) as response:
+            raw = await read_capped(response, spec.MANIFEST_LIMIT, self._transport.patience.document_s)
+            media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+        digest = sha256(raw)
+        if what.startswith("sha256:") and digest != what:
+            raise Untrusted(f"manifest verification failed for digest {what}")
+        return Fetched(raw=raw, media_type=media_type, digest=digest)
+
+    async def document(self, descriptor: spec.Descriptor, limit: int) -> bytes:
+        """A small blob (an image config) in memory, checked.  Raises Untrusted."""
+        if descriptor.size > limit:
+            raise Untrusted(f"blob {descriptor.digest} is larger than {limit} bytes")
+        parts: list[bytes] = []
+
+        async def keep(chunk: bytes) -> None:
+            parts.append(chunk)
+
+        await self.download(descriptor, keep)
+        raw = b"".join(parts)
+        if sha256(raw) != descriptor.digest:
+            raise Untrusted(f"filesystem layer verification failed for digest {descriptor.digest}")
+        return raw
+
+    async def download(self, descriptor: spec.Descriptor, write: Write, progress: Progress | None = None) -> None:
+        """Hand the blob's bytes to ``write``, in order, exactly ``descriptor.size`` of them; resumed by Range when a connection breaks.
+
+        The caller checks the digest. Raises Untrusted (size), Refused, RegistryError.
+        """
+        endpoint, authorizer = await self._connect()
+        url = f"{endpoint.base}{self.path}/blobs/{descriptor.digest}"
+        done = 0
+        broken = ""
+        patience = self._transport.patience
+        for attempt in range(patience.retries + 1):
+            headers = {"Range": f"bytes={done}-"} if done else {}
+            async with self._transport.request(
+                "GET", url, authorizer, scope=self._scope, headers=headers, expect=frozenset({200, 206}), verify=endpoint.verify
+            ) as response:
+                skip = 0
+                if response.status == 206:
+                    _check_range(response.headers.get("Content-Range", ""), done, descriptor)
+                else:
+                    skip = done
+                    length = response.headers.get("Content-Length")
+                    if length is not None and int(length) != descriptor.size:
+                        raise Untrusted(f"blob {descriptor.digest}: {length} bytes offered, {descriptor.size} expected")
+                async for chunk in _chunks(response.content.iter_any(), _CHUNK):
+                    if isinstance(chunk, Exception):
+                        broken = reason(chunk)
+                        break
+                    if skip:
+                        cut = min(skip, len(chunk))
+                        skip -= cut
+                        chunk = chunk[cut:]
+                    done += len(chunk)
+                    if done > descriptor.size:
+                        raise Untrusted(f"blob {descriptor.digest}: more than the expected {descriptor.size} bytes")
+                    await write(chunk)
+                    if progress is not None:
+                        progress(done)
+            if done == descriptor.size:
+                return
+            if attempt < patience.retries:
+                await patience.rest(attempt)
+        raise RegistryError(f"blob {descriptor.digest}: unexpected EOF: {done} of {descriptor.size} bytes {broken}".rstrip())
+
+    async def tags(self) -> list[str]:
+        """All tags of the repository.  Raises Refused, Untrusted."""
+        endpoint, authorizer = await self._connect()
+        url = f"{endpoint.base}{self.path}/tags/list"
+        names: list[str] = []
+        for _ in range(_MAX_TAG_PAGES):
+            async with self._transport.request("GET", url, authorizer, scope=self._scope, verify=endpoint.verify) as response:
+                raw = await read_capped(response, spec.MANIFEST_LIMIT, self._transport.patience.document_s)
+                following = response.links["next"].get("url") if "next" in response.links else None
+            names += _tag_names(raw)
+            if following is None:
+                return names
+            url = self._transport.resolve(url, str(following), authorizer.origin)
+        raise Untrusted(f"{self.domain}/{self.path}: the list of tags does not end")
+
+    async def has_blob(self, digest: Digest) -> int | None:
+        """The size of a blob that the repository already holds, or None."""
+        endpoint, authorizer = await self._connect()
+        url = f"{endpoint.base}{self.path}/blobs/{digest}"
+        async with self._transport.request(
+            "HEAD", url, authorizer, scope=self._scope, expect=frozenset({200, 404}), verify=endpoint.verify
+        ) as response:
+            return int(response.headers.get("Content-Length", "-1")) if response.status == 200 else None
+
+    async def mount(self, digest: Digest, source: str) -> bool:
+        """Take over a blob from the repository ``source`` of the same registry; whether it did."""
+        endpoint, authorizer = await self._connect()
+        url = f"{endpoint.base}{self.path}/blobs/uploads/?" + urlencode({"mount": digest, "from": source})
+        async with self._transport.request(
+            "POST",
+            url,
+            authorizer,
+            scope=self._scope,
+            headers={"Content-Length": "0"},
+            expect=frozenset({201, 202}),
+            verify=endpoint.verify,
+        ) as response:
+            mounted, location = response.status == 201, response.headers.get("Location", "")
+        if not mounted and location:
+            await self._cancel(self._transport.resolve(url, location, authorizer.origin))
+        return mounted
+
+    async def upload(self, body: Callable[[], AsyncIterator[bytes]], digest: Callable[[], Digest]) -> None:
+        """Send one blob as a stream.  ``digest`` is asked when ``body`` has ended, so a layer can be compressed as it goes out.
+
+        ``body`` may be called again: a broken upload starts over.
+        """
+        attempt = 0
+        while True:
+            try:
+                return await self._upload_once(body, digest)
+            except (Unreachable, Untrusted, Refused):
+                raise
+            except RegistryError:
+                if attempt >= self._transport.patience.retries:
+                    raise
+            await self._transport.patience.rest(attempt)
+            attempt += 1
+
+    async def _upload_once(self, body: Callable[[], AsyncIterator[bytes]], digest: Callable[[], Digest]) -> None:
+        endpoint, authorizer = await self._connect()
+        start = f"{endpoint.base}{self.path}/blobs/uploads/"
+        async with self._transport.request(
+            "POST", start, authorizer, scope=self._scope, headers={"Content-Length": "0"}, expect=frozenset({202}), verify=endpoint.verify
+        ) as response:
+            url = self._transport.resolve(start, response.headers.get("Location", ""), authorizer.origin)
+        async with self._transport.request(
+            "PATCH",
+            url,
+            authorizer,
+            scope=self._scope,
+            headers={"Content-Type": "application/octet-stream"},
+            body=body,
+            expect=frozenset({202}),
+            verify=endpoint.verify,
+            retry=False,
+        ) as response:
+            url = self._transport.resolve(url, response.headers.get("Location", ""), authorizer.origin)
+        url += ("&" if "?" in url else "?") + urlencode({"digest": digest()})
+        async with self._transport.request(
+            "PUT",
+            url,
+            authorizer,
+            scope=self._scope,
+            headers={"Content-Length": "0"},
+            expect=frozenset({201, 204}),
+            verify=endpoint.verify,
+            retry=False,
+        ):
+            pass
+
+    async def put_manifest(self, tag: str, raw: bytes, media_type: str) -> Digest:
+        """Store a manifest under ``tag`` (or its digest); its blobs must be there already."""
+        endpoint, authorizer = await self._connect()
+        async with self._transport.request(
+            "PUT",
+            f"{endpoint.base}{self.path}/manifests/{tag}",
+            authorizer,
+            scope=self._scope,
+            headers={"Content-Type": media_type},
+            body=lambda: raw,
+            expect=frozenset({200, 201, 202}),
+            verify=endpoint.verify,
+        ):
+            return sha256(raw)
+
+    async def _cancel(self, url: str) -> None:
+        endpoint, authorizer = await self._connect()
+        try:
+            async with self._transport.request(
+                "DELETE", url, authorizer, scope=self._scope, expect=frozenset({202, 204, 404}), verify=endpoint.verify, retry=False
+            ):
+                pass
+        except RegistryError:  # the registry forgets an unfinished upload by itself
+            pass
+
+    async def _connect(self) -> tuple[Endpoint, Authorizer]:
+        if self._endpoint is None or self._authorizer is None:
+            self._endpoint = await self._client.endpoint(self.domain)
+            origin = origin_of(self._endpoint.base)
+            self._authorizer = Authorizer(origin, self._credentials, self._endpoint.challenge)
+            if self._endpoint.challenge:
+                await self._transport.authorise(self._endpoint.base, self._authorizer, self._scope, verify=self._endpoint.verify)
+        return self._endpoint, self._authorizer
+
+
+async def _chunks(source: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes | Exception]:
+    """``source`` in pieces of at least ``size`` but the last; a failure comes as the last piece, after all bytes that did arrive."""
+    parts: list[bytes] = []
+    held = 0
+    failure: Exception | None = None
+    try:
+        async for chunk in source:
+            parts.append(chunk)
+            held += len(chunk)
+            if held >= size:
+                yield b"".join(parts)
+                parts, held = [], 0
+    except FLAKES as error:
+        failure = error
+    if parts:
+        yield b"".join(parts)
+    if failure is not None:
+        yield failure
+
+
+def _check_range(text: str, done: int, descriptor: spec.Descriptor) -> None:
+    found = _CONTENT_RANGE.fullmatch(text)
+    if found is None or int(found[1]) != done or (found[3] != "*" and int(found[3]) != descriptor.size):
+        raise Untrusted(f"blob {descriptor.digest}: the registry resumed at another place: {text[:100]!r}")
+
+
+def _tag_names(raw: bytes) -> list[str]:
+    try:
+        names = json.loads(raw).get("tags") or []
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise Untrusted("the list of tags is not JSON") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise Untrusted("the list of tags is not a list of names")
+    return names
+
+
+def _host(domain: str) -> str:
+    if domain.startswith("["):
+        return domain[1:].partition("]")[0]
+    return domain.partition(":")[0]
+
+
+def _in_network(host: str, entry: str) -> bool:
+    try:
+        return "/" in entry and ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return False

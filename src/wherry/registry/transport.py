@@ -1,0 +1,343 @@
+"""HTTP to a registry: which scheme, whose credentials, how often again, how long, and how much.
+
+Redirects are followed here by hand, so that credentials stay with their origin. Every answer is bounded in size and time.
+Source: OCI distribution-spec 1.1; the distribution project's token authentication specification.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode, urljoin
+
+import aiohttp
+from yarl import URL
+
+from wherry.registry.credentials import Credentials, Origin, may_issue_tokens, may_reach, origin_of
+
+USER_AGENT = "wherry/0.1"
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_HOPS = 10
+_MAX_ERROR = 64 << 10
+_MAX_TOKEN = 1 << 20
+_RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+_CHALLENGE = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
+_TLS_FAILURES = (aiohttp.ClientConnectorSSLError, aiohttp.ClientConnectorCertificateError)
+FLAKES = (aiohttp.ClientError, TimeoutError, ConnectionError)
+
+
+class RegistryError(Exception):
+    """The registry, or what lies between, did not do what was asked; the message is Docker's where it has one."""
+
+
+class Unreachable(RegistryError):
+    """No connection could be made; asking again at once is of no use."""
+
+
+class Untrusted(RegistryError):
+    """The answer breaks a rule (size, address, digest): it was thrown away."""
+
+
+class Refused(RegistryError):
+    """The registry answered with an error of its own.  ``code``: as in ``MANIFEST_UNKNOWN``, or empty."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long to wait, and how often to try."""
+
+    connect_s: float = 10.0
+    idle_s: float = 60.0
+    document_s: float = 120.0  # a manifest, a token: the whole answer
+    retries: int = 3
+    backoff_s: float = 0.25
+    longest_pause_s: float = 20.0
+
+    def pause_s(self, attempt: int, retry_after: str | None) -> float:
+        wait: float = self.backoff_s * 2**attempt * (1 + random.random())
+        if retry_after and retry_after.isdecimal():
+            wait = max(wait, float(retry_after))
+        return min(wait, self.longest_pause_s)
+
+    async def rest(self, attempt: int, retry_after: str | None = None) -> None:
+        await asyncio.sleep(self.pause_s(attempt, retry_after))
+
+
+@dataclass(slots=True)
+class Authorizer:
+    """Credentials bound to one registry origin, and the tokens got with them, by scope."""
+
+    origin: Origin
+    credentials: Credentials
+    challenge: str = ""
+    tokens: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    def header(self, scope: str, now: float) -> str:
+        """The ``Authorization`` to send to the origin, or nothing yet."""
+        if self.credentials.registry_token:
+            return "Bearer " + self.credentials.registry_token
+        if self.challenge.lower().startswith("basic"):
+            return self.credentials.basic
+        token, expires = self.tokens.get(scope, ("", 0.0))
+        return "Bearer " + token if now < expires else ""
+
+
+class Transport:
+    """One pool of connections for all registries.  ``close`` it."""
+
+    def __init__(self, patience: Patience | None = None) -> None:
+        self.patience = patience or Patience()
+        self._session: aiohttp.ClientSession | None = None
+        self._unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._unverified.check_hostname = False
+        self._unverified.verify_mode = ssl.CERT_NONE
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        url: str,
+        authorizer: Authorizer,
+        *,
+        scope: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: Callable[[], Any] | None = None,
+        expect: frozenset[int] = frozenset({200}),
+        verify: bool = True,
+        retry: bool = True,
+        authorise: bool = True,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer to one request, with a status in ``expect``; tokens, redirects and retries are dealt with.
+
+        ``body``: called for each attempt. Raises Unreachable, Untrusted, Refused, RegistryError.
+        """
+        attempt = 0
+        authorised = not authorise
+        while True:
+            retry_after: str | None = None
+            try:
+                response = await self._follow(method, url, authorizer, scope, headers or {}, body, verify)
+            except FLAKES as error:
+                if not retry or attempt >= self.patience.retries or _is_final(error):
+                    raise _unreachable(method, url, error) from error
+            else:
+                if response.status in expect:
+                    try:
+                        yield response
+                    finally:
+                        response.release() if response.content.at_eof() else response.close()
+                    return
+                refusal = await _refusal(response)
+                challenge = response.headers.get("WWW-Authenticate", "")
+                response.close()
+                if response.status == 401 and not authorised and challenge and origin_of(str(response.url)) == authorizer.origin:
+                    authorised = True
+                    await self._answer(method, url, authorizer, scope, challenge, verify=verify)
+                    continue
+                if response.status not in _RETRIED or not retry or attempt >= self.patience.retries:
+                    raise refusal
+                retry_after = response.headers.get("Retry-After")
+            await self.patience.rest(attempt, retry_after)
+            attempt += 1
+
+    async def _follow(
+        self,
+        method: str,
+        url: str,
+        authorizer: Authorizer,
+        scope: str,
+        headers: Mapping[str, str],
+        body: Callable[[], Any] | None,
+        verify: bool,
+    ) -> aiohttp.ClientResponse:
+        for _ in range(_MAX_HOPS):
+            sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+            authorization = authorizer.header(scope, time.monotonic())
+            if authorization and origin_of(url) == authorizer.origin:
+                sent["Authorization"] = authorization
+            response = await self._send(method, url, headers=sent, data=body() if body else None, verify=verify)
+            if response.status not in _REDIRECTS or method not in ("GET", "HEAD"):
+                return response
+            location = response.headers.get("Location", "")
+            response.close()
+            url = self.resolve(url, location, authorizer.origin)
+        raise Untrusted(f'{method.capitalize()} "{url}": stopped after {_MAX_HOPS} redirects')
+
+    @staticmethod
+    def resolve(url: str, location: str, registry: Origin) -> str:
+        """``location`` as the registry meant it, relative to ``url``.  Raises Untrusted when it leads where it may not."""
+        try:
+            target = urljoin(url, location)
+            allowed = bool(location) and may_reach(registry, origin_of(target))
+        except ValueError as error:
+            raise Untrusted(str(error)) from error
+        if not allowed:
+            raise Untrusted(f"refused: {registry.host} redirects to {location[:200]!r}")
+        return target
+
+    async def authorise(self, url: str, authorizer: Authorizer, scope: str, *, verify: bool = True) -> None:
+        """Answer the challenge that ``authorizer`` remembers, before the first request: it saves a refused one."""
+        if not authorizer.header(scope, time.monotonic()):
+            await self._answer("GET", url, authorizer, scope, authorizer.challenge, verify=verify)
+
+    async def _answer(self, method: str, url: str, authorizer: Authorizer, scope: str, challenge: str, *, verify: bool) -> None:
+        authorizer.challenge = challenge
+        kind = challenge.partition(" ")[0].lower()
+        if kind == "basic":
+            if not authorizer.credentials.basic:
+                raise Refused(401, "UNAUTHORIZED", f'{method.capitalize()} "{url}": no basic auth credentials')
+        elif kind == "bearer":
+            authorizer.tokens[scope] = await self._token(authorizer, scope, dict(_CHALLENGE.findall(challenge)), verify=verify)
+        else:
+            raise Refused(401, "UNAUTHORIZED", f'{method.capitalize()} "{url}": unknown authentication scheme {kind[:40]!r}')
+
+    async def _token(self, authorizer: Authorizer, scope: str, challenge: dict[str, str], *, verify: bool) -> tuple[str, float]:
+        realm = challenge.get("realm", "")
+        try:
+            origin = origin_of(realm)
+        except ValueError as error:
+            raise Untrusted(f"invalid token realm: {error}") from error
+        if not may_reach(authorizer.origin, origin):
+            raise Untrusted(f"refused: {authorizer.origin.host} sends us to {realm[:200]!r} for a token")
+        credentials = authorizer.credentials if may_issue_tokens(authorizer.origin, origin) else Credentials()
+        query = {"service": challenge.get("service", ""), "scope": scope or challenge.get("scope", "")}
+        query = {name: value for name, value in query.items() if value}
+        headers = {"User-Agent": USER_AGENT}
+        if credentials.identity_token:
+            form = {**query, "grant_type": "refresh_token", "client_id": "wherry", "refresh_token": credentials.identity_token}
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            request = self._send("POST", realm, headers=headers, data=urlencode(form).encode(), verify=verify)
+        else:
+            if credentials.basic:
+                headers["Authorization"] = credentials.basic
+                query["account"] = credentials.username
+            joined = realm + ("&" if "?" in realm else "?") + urlencode(query) if query else realm
+            request = self._send("GET", joined, headers=headers, data=None, verify=verify)
+        try:
+            response = await request
+        except FLAKES as error:
+            raise _unreachable("GET", realm, error) from error
+        try:
+            if response.status != 200:
+                raise await _refusal(response)
+            answer = _json_object(await read_capped(response, _MAX_TOKEN, self.patience.document_s))
+        finally:
+            response.close()
+        token = answer.get("token") or answer.get("access_token")
+        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+            raise Untrusted("authorization server did not include a token in the response")
+        lifetime = answer.get("expires_in")
+        lifetime_s = float(lifetime) if isinstance(lifetime, int | float) and 60 <= lifetime <= 86400 else 60.0
+        return token, time.monotonic() + lifetime_s - 10
+
+    async def _send(self, method: str, url: str, *, headers: Mapping[str, str], data: Any, verify: bool) -> aiohttp.ClientResponse:
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(
+                total=None, connect=self.patience.connect_s, sock_connect=self.patience.connect_s, sock_read=self.patience.idle_s
+            )
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+                timeout=timeout,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=1 << 20,
+            )
+        return await self._session.request(
+            method, URL(url, encoded=True), headers=headers, data=data, allow_redirects=False, ssl=True if verify else self._unverified
+        )
+
+
+async def read_capped(response: aiohttp.ClientResponse, limit: int, deadline_s: float) -> bytes:
+    """The whole body.  Raises Untrusted beyond ``limit`` bytes or ``deadline_s``."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(deadline_s):
+            async for chunk in response.content.iter_any():
+                size += len(chunk)
+                if size > limit:
+                    raise Untrusted(f"{response.url.path}: the answer is larger than {limit} bytes")
+                parts.append(chunk)
+    except FLAKES as error:
+        raise RegistryError(f"{response.url.path}: unexpected EOF ({reason(error)})") from error
+    return b"".join(parts)
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> Refused:
+    """The registry's own error, in the words Docker makes of it: ``manifest unknown: manifest unknown``."""
+    try:
+        raw = await read_capped(response, _MAX_ERROR, 10)
+        errors = _json_object(raw).get("errors")
+    except RegistryError:
+        errors = None
+    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+        code = errors[0].get("code")
+        text = errors[0].get("message")
+        if isinstance(code, str) and re.fullmatch(r"[A-Z_]{1,60}", code):
+            words = code.lower().replace("_", " ")
+            return Refused(response.status, code, f"{words}: {text[:2000]}" if isinstance(text, str) and text else words)
+    known = {
+        401: ("UNAUTHORIZED", "unauthorized: authentication required"),
+        403: ("DENIED", "denied: requested access to the resource is denied"),
+        404: ("", "error parsing HTTP 404 response body: not found"),
+        429: ("TOOMANYREQUESTS", "toomanyrequests: too many requests"),
+    }
+    code, text = known.get(response.status, ("", f"received unexpected HTTP status: {response.status} {response.reason or ''}".rstrip()))
+    return Refused(response.status, code, text)
+
+
+def _json_object(raw: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise Untrusted("the answer is not JSON") from error
+    if not isinstance(answer, dict):
+        raise Untrusted("the answer is not a JSON object")
+    return answer
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether the failure is one that waiting a second does not mend."""
+    return isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL | aiohttp.ConnectionTimeoutError)
+
+
+def _unreachable(method: str, url: str, error: BaseException) -> RegistryError:
+    text = f'{method.capitalize()} "{url.partition("?")[0]}": {reason(error)}'
+    return Unreachable(text) if _is_final(error) else RegistryError(text)
+
+
+def reason(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        os_error = error.os_error
+        temporary = isinstance(os_error, socket.gaierror) and os_error.errno == socket.EAI_AGAIN
+        return f"dial tcp: lookup {error.host}: {'Temporary failure in name resolution' if temporary else 'no such host'}"
+    if isinstance(error, _TLS_FAILURES):
+        return f"tls: failed to verify certificate: {error}" if isinstance(error, _TLS_FAILURES[1]) else f"tls: {error}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        words = {"ConnectionRefusedError": "connection refused"}
+        text = words.get(type(error.os_error).__name__, (error.os_error.strerror or str(error.os_error)).lower())
+        return f"dial tcp {error.host}:{error.port}: connect: {text}"
+    if isinstance(error, TimeoutError):
+        return "i/o timeout"
+    if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
+        return "unexpected EOF"
+    return str(error) or type(error).__name__
