@@ -1,0 +1,141 @@
+"""All containers: found by id, unique prefix or name; their records saved before anything acts on them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterable
+
+import msgspec
+
+from wherry.containers.container import Container, Exec
+from wherry.containers.create import checked_name
+from wherry.containers.record import ContainerRecord
+from wherry.errors import Conflict, InvalidRequest, NotFound
+from wherry.ids import matching_prefix
+from wherry.store.records import NameTaken, Records
+
+KIND = "container"
+_decode = msgspec.json.Decoder(ContainerRecord).decode
+_encode = msgspec.json.encode
+
+
+class Containers:
+    """``root``: the folder that holds one folder for each container.  ``tasks`` runs what containers do."""
+
+    def __init__(self, records: Records, root: str, tasks: asyncio.TaskGroup) -> None:
+        self._records = records
+        self._root = root
+        self._tasks = tasks
+        self._by_id: dict[str, Container] = {}
+        self._by_name: dict[str, Container] = {}
+        self.execs: dict[str, Exec] = {}
+        os.makedirs(root, mode=0o700, exist_ok=True)
+
+    def load(self) -> list[Container]:
+        """Read every record; called once, at start."""
+        for _, body in self._records.items(KIND):
+            self._enter(Container(_decode(body), self._tasks))
+        return self.all()
+
+    def _enter(self, container: Container) -> None:
+        self._by_id[container.id] = container
+        self._by_name[container.name] = container
+
+    def all(self) -> list[Container]:
+        """Newest first."""
+        return sorted(self._by_id.values(), key=lambda container: container.record.created_ns, reverse=True)
+
+    def get(self, ref: str) -> Container:
+        """By name, id or unique prefix of one.  Raises NotFound: `No such container: X`."""
+        name = ref.removeprefix("/")
+        if (found := self._by_name.get(name) or self._by_id.get(ref)) is not None:
+            return found
+        matches = matching_prefix(ref, self._by_id) if ref and all(c in "0123456789abcdef" for c in ref) else []
+        if len(matches) > 1:
+            raise InvalidRequest(f"multiple IDs found with provided prefix: {ref}")
+        if not matches:
+            raise NotFound(f"No such container: {ref}")
+        return self._by_id[matches[0]]
+
+    def folder(self, ident: str) -> str:
+        return os.path.join(self._root, ident)
+
+    def log_path(self, record: ContainerRecord) -> str:
+        """Where the log is; empty when the driver keeps none."""
+        return "" if record.host_config.log_config.type == "none" else os.path.join(self.folder(record.id), f"{record.id}-json.log")
+
+    def add(self, record: ContainerRecord) -> Container:
+        """Save a new record and its name together.  Raises Conflict when the name is taken."""
+        body = _encode(record)
+        with self._records.transaction():
+            self._claim(record.name, record.id)
+            self._records.put(KIND, record.id, body)
+        container = Container(record, self._tasks)
+        self._enter(container)
+        return container
+
+    def _claim(self, name: str, ident: str) -> None:
+        try:
+            self._records.claim(KIND, name, ident)
+        except NameTaken as taken:
+            raise Conflict(
+                f'Conflict. The container name "/{name}" is already in use by container "{taken.holder}". '
+                "You have to remove (or rename) that container to be able to reuse that name."
+            ) from taken
+
+    def is_free(self, name: str) -> bool:
+        return self._records.resolve(KIND, name) is None
+
+    def save(self, container: Container) -> None:
+        self._records.put(KIND, container.id, _encode(container.record))
+
+    def rename(self, container: Container, name: str) -> str:
+        """Give it a new name; return the old one."""
+        new, old = checked_name(name), container.name
+        if new == old:
+            raise InvalidRequest("Renaming a container with the same name as its current name")
+        with self._records.transaction():
+            self._claim(new, container.id)
+            self._records.release(KIND, old)
+            container.record.name = new
+            self.save(container)
+        del self._by_name[old]
+        self._by_name[new] = container
+        return old
+
+    def forget(self, container: Container) -> None:
+        """Remove the record and the name: from here on it does not exist.  Its files are the caller's."""
+        with self._records.transaction():
+            self._records.delete(KIND, container.id)
+            self._records.release(KIND, container.name)
+        self._by_id.pop(container.id, None)
+        self._by_name.pop(container.name, None)
+        for ident in container.execs:
+            self.execs.pop(ident, None)
+
+    def remove_folder(self, ident: str) -> None:
+        shutil.rmtree(self.folder(ident), ignore_errors=True)
+
+    def sweep_folders(self) -> None:
+        """Remove folders that no record names: what a crash left."""
+        for name in os.listdir(self._root):
+            if name not in self._by_id:
+                shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
+
+    def exec_named(self, ident: str) -> Exec:
+        if (found := self.execs.get(ident)) is not None:
+            return found
+        raise NotFound(f"No such exec instance: {ident}")
+
+    def using_volume(self, name: str) -> list[str]:
+        """Ids of the containers that mount volume ``name``, running or not."""
+        return [container.id for container in self._by_id.values() if any(mount.name == name for mount in container.record.mounts)]
+
+    def using_image(self, image_id: str) -> list[Container]:
+        return [container for container in self._by_id.values() if container.record.image_id == image_id]
+
+
+def running(containers: Iterable[Container]) -> list[Container]:
+    return [container for container in containers if container.is_running]
