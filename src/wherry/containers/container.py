@@ -81,7 +81,7 @@ class Container:
             except asyncio.CancelledError:
                 done.cancel()
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - handed to whoever asked, or logged
                 if done.cancelled():
                     log.warning("container %s: %s (the client has gone)", self.name, error)
                 else:

@@ -1,0 +1,38 @@
+"""The services of one daemon, built once by ``engine.py`` and handed to every operation."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from wherry.containers.service import Containers
+from wherry.engine.events import EventBus
+from wherry.engine.workers import Workers
+from wherry.images.service import Images
+from wherry.networks.service import Networks
+from wherry.runtime.supervisor import Supervisor
+from wherry.spec.settings import Settings
+from wherry.store.content import Content
+from wherry.store.records import Records
+from wherry.store.snapshot import Snapshotter
+from wherry.volumes.service import Volumes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """``capabilities``: what the daemon itself may hand on; ``boot_id``: of this boot of the machine."""
+
+    settings: Settings
+    records: Records
+    content: Content
+    snapshotter: Snapshotter
+    supervisor: Supervisor
+    images: Images
+    containers: Containers
+    networks: Networks
+    volumes: Volumes
+    events: EventBus
+    workers: Workers
+    tasks: asyncio.TaskGroup
+    capabilities: tuple[str, ...]
+    boot_id: str
