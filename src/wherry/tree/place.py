@@ -1,0 +1,427 @@
+"""COPY and ADD inside a root file system: chosen files of a source directory are placed at a path, with owner and mode.
+
+The builder chooses (patterns, .dockerignore, excludes) and hashes; this module only places, beneath descriptors: a symlink in the image
+resolves inside the image, one in the source is copied and never followed. Standard library and ``kernel`` only: the zygote runs it.
+Source: what BuildKit's COPY was seen to do on Docker 28.5.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wherry.kernel import files
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+_PATH_DIRECTORY = os.O_PATH | os.O_DIRECTORY
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_ACCOUNTS_LIMIT = 16 << 20
+_KEPT_XATTRS = ("user.", "security.capability")
+
+Unpack = Callable[[int, int], None]
+"""(descriptor of an uncompressed tar, descriptor of the directory it is unpacked into)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One source.  ``descriptor``: index of the source's root (or of the tar) among the descriptors.
+
+    ``kind``: ``tree`` (the content of directory ``path``: ``entries``, relative to it, parents before children), ``file`` (``path``
+    itself, to be called ``name``) or ``tar`` (unpacked at the destination).
+    """
+
+    kind: str
+    descriptor: int
+    path: str = ""
+    name: str = ""
+    entries: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one COPY does.  ``owner``: ``user[:group]`` or empty for root, or for the source's own owners when ``keep_owner``.
+
+    ``mode``: octal or symbolic, or empty for the source's. ``directory``: the destination is one, whatever is there. ``replace_links``: a
+    symlink at the destination is replaced, not followed (--link).
+    """
+
+    destination: str
+    items: tuple[Item, ...]
+    owner: str = ""
+    keep_owner: bool = False
+    mode: str = ""
+    directory: bool = False
+    replace_links: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        items = [
+            {"kind": item.kind, "descriptor": item.descriptor, "path": item.path, "name": item.name, "entries": list(item.entries)}
+            for item in self.items
+        ]
+        return {
+            "destination": self.destination,
+            "items": items,
+            "owner": self.owner,
+            "keep_owner": self.keep_owner,
+            "mode": self.mode,
+            "directory": self.directory,
+            "replace_links": self.replace_links,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Plan:
+        items = tuple(Item(**{**item, "entries": tuple(item["entries"])}) for item in data["items"])
+        return cls(**{**data, "items": items})
+
+
+def place(root_fd: int, plan: Plan, fds: Sequence[int], unpack: Unpack) -> None:
+    """Carry out ``plan`` inside ``root_fd``.
+
+    Raises OSError with the path as the container sees it; LookupError for an owner that the image does not know.
+    """
+    owner = resolve_owner(root_fd, plan.owner) if plan.owner else None
+    _Placing(root_fd, plan, fds, owner, unpack).run()
+
+
+def make_directory(root_fd: int, path: str, owner: str) -> bool:
+    """WORKDIR: make ``path`` and its missing parents for ``owner`` (``user[:group]``, empty for root).  Whether anything was made."""
+    try:
+        os.close(files.open_in_root(root_fd, path, _PATH_DIRECTORY))
+    except FileNotFoundError:
+        uid, gid = resolve_owner(root_fd, owner) if owner else (0, 0)
+        os.close(files.mkdirs_in_root(root_fd, path, 0o755, uid, gid))
+        return True
+    return False
+
+
+def resolve_owner(root_fd: int, owner: str) -> tuple[int, int]:
+    """The ids of ``user[:group]`` by the image's passwd and group files; numbers stand for themselves.  Raises LookupError."""
+    user, colon, group = owner.partition(":")
+    uid, primary = _user(root_fd, user)
+    if not colon or not group:
+        return uid, primary
+    return uid, _group(root_fd, group)
+
+
+def _user(root_fd: int, user: str) -> tuple[int, int]:
+    if user.isascii() and user.isdigit():
+        return _number(user), _number(user)
+    for fields in _accounts(root_fd, "/etc/passwd"):
+        if fields[0] == user and len(fields) >= 4 and fields[2].isdigit() and fields[3].isdigit():
+            return int(fields[2]), int(fields[3])
+    raise LookupError(f"unable to convert uid/gid chown string to host mapping: can't find uid for user {user}: no such user: {user}")
+
+
+def _group(root_fd: int, group: str) -> int:
+    if group.isascii() and group.isdigit():
+        return _number(group)
+    for fields in _accounts(root_fd, "/etc/group"):
+        if fields[0] == group and len(fields) >= 3 and fields[2].isdigit():
+            return int(fields[2])
+    raise LookupError(f"unable to convert uid/gid chown string to host mapping: can't find gid for group {group}: no such group: {group}")
+
+
+def _number(text: str) -> int:
+    number = int(text)
+    if number >= 2**31:
+        raise LookupError(f"uids and gids must be in range 0-{2**31 - 1}")
+    return number
+
+
+def _accounts(root_fd: int, path: str) -> list[list[str]]:
+    try:
+        content = files.read_small_file(root_fd, path, _ACCOUNTS_LIMIT)
+    except FileNotFoundError:
+        return []
+    return [line.split(":") for line in content.decode("utf-8", "replace").splitlines()]
+
+
+def apply_mode(text: str, current: int, *, directory: bool) -> int:
+    """``0644`` or ``u=rwX,go=rX`` applied to the permission bits ``current``.  Raises ValueError in BuildKit's words."""
+    if re.fullmatch(r"[0-9]+", text):
+        if not re.fullmatch(r"[0-7]+", text) or int(text, 8) > 0o7777:
+            raise ValueError(f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777")
+        return int(text, 8)
+    mode = current
+    for clause in text.split(","):
+        match = re.fullmatch(r"([ugoa]*)((?:[+=-](?:[rwxXst]*|[ugo]))+)", clause)
+        if match is None:
+            raise ValueError("invalid syntax")
+        for operator, permissions in re.findall(r"([+=-])([rwxXstugo]*)", match[2]):
+            mode = _change(mode, match[1] or "a", operator, permissions, directory=directory)
+    return mode
+
+
+_SHIFT = {"u": 6, "g": 3, "o": 0}
+
+
+def _change(mode: int, who: str, operator: str, permissions: str, *, directory: bool) -> int:
+    classes = "ugo" if "a" in who else who
+    bits = mask = 0
+    for one in classes:
+        shift = _SHIFT[one]
+        mask |= 0o7 << shift
+        bits |= _class_bits(mode, permissions, directory=directory) << shift
+        if "s" in permissions and one in "ug":
+            bits |= 0o4000 if one == "u" else 0o2000
+    if "t" in permissions and ("a" in who or "o" in who):
+        bits |= 0o1000
+    if operator == "+":
+        return mode | bits
+    return (mode & ~bits) if operator == "-" else (mode & ~mask) | bits
+
+
+def _class_bits(mode: int, permissions: str, *, directory: bool) -> int:
+    if permissions in _SHIFT:
+        return mode >> _SHIFT[permissions] & 0o7
+    bits = sum({"r": 4, "w": 2, "x": 1}.get(letter, 0) for letter in set(permissions))
+    if "X" in permissions and (directory or mode & 0o111):
+        bits |= 1
+    return bits
+
+
+class _Folder:
+    """Keeps the last directory of a walk open: entries come sorted, so most share it."""
+
+    def __init__(self, root_fd: int) -> None:
+        self.root_fd = root_fd
+        self.path = ""
+        self.fd = root_fd
+
+    def at(self, path: str) -> int:
+        if path != self.path:
+            fd = files.open_beneath(self.root_fd, path, _DIRECTORY) if path else self.root_fd
+            self.close()
+            self.path, self.fd = path, fd
+        return self.fd
+
+    def close(self) -> None:
+        if self.fd != self.root_fd:
+            os.close(self.fd)
+        self.path, self.fd = "", self.root_fd
+
+
+class _Placing:
+    """One plan at work."""
+
+    def __init__(self, root_fd: int, plan: Plan, fds: Sequence[int], owner: tuple[int, int] | None, unpack: Unpack) -> None:
+        self.root_fd, self.plan, self.fds, self.owner, self.unpack = root_fd, plan, fds, owner, unpack
+        self.linked: dict[tuple[int, int], str] = {}
+        self.times: list[tuple[str, int, int]] = []
+
+    def run(self) -> None:
+        for item in self.plan.items:
+            if item.kind == "file":
+                self._file_item(item)
+            else:
+                self._into_directory(item)
+
+    def _file_item(self, item: Item) -> None:
+        target_fd, name = self._target(item.name)
+        source_parent, _, source_name = item.path.rpartition("/")
+        try:
+            source_fd = files.open_beneath(self.fds[item.descriptor], source_parent or ".", _DIRECTORY)
+            try:
+                self.linked.clear()
+                self._entry(source_fd, source_name, target_fd, name, name)
+            finally:
+                os.close(source_fd)
+        finally:
+            os.close(target_fd)
+
+    def _into_directory(self, item: Item) -> None:
+        target_fd = self._directory(self.plan.destination)
+        try:
+            if item.kind == "tar":
+                self.unpack(self.fds[item.descriptor], target_fd)
+                return
+            source_fd = files.open_beneath(self.fds[item.descriptor], item.path or ".", _DIRECTORY)
+            try:
+                self._tree(source_fd, target_fd, item.entries)
+            finally:
+                os.close(source_fd)
+        finally:
+            os.close(target_fd)
+
+    def _tree(self, source_fd: int, target_fd: int, entries: Sequence[str]) -> None:
+        self.linked.clear()
+        self.times.clear()
+        sources, targets = _Folder(source_fd), _Folder(target_fd)
+        try:
+            for entry in entries:
+                parent, _, name = entry.rpartition("/")
+                self._entry(sources.at(parent), name, targets.at(parent), name, entry, target_fd)
+            for path, accessed, modified in reversed(self.times):
+                parent, _, name = path.rpartition("/")
+                os.utime(name, ns=(accessed, modified), dir_fd=targets.at(parent), follow_symlinks=False)
+        finally:
+            sources.close()
+            targets.close()
+
+    def _target(self, name: str) -> tuple[int, str]:
+        """Where a single file goes: an open directory and a name in it."""
+        destination = self.plan.destination
+        if self.plan.directory or self._is_directory(destination):
+            inner, _, last = name.rpartition("/")
+            return self._directory(f"{destination}/{inner}" if inner else destination), last
+        if not self.plan.replace_links:
+            destination = self._followed(destination)
+        parent, _, last = destination.rstrip("/").rpartition("/")
+        return self._directory(parent or "/"), last
+
+    def _followed(self, path: str) -> str:
+        """Where a chain of symlinks at ``path`` ends: a file is replaced there, not the link."""
+        for _ in range(40):
+            parent, _, name = path.rstrip("/").rpartition("/")
+            try:
+                fd = files.open_in_root(self.root_fd, parent or "/", _PATH_DIRECTORY)
+            except FileNotFoundError:
+                return path
+            try:
+                link = os.readlink(name, dir_fd=fd)
+            except OSError:
+                return path
+            finally:
+                os.close(fd)
+            path = link if link.startswith("/") else f"{parent}/{link}"
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+    def _is_directory(self, path: str) -> bool:
+        try:
+            fd = files.open_in_root(self.root_fd, path, os.O_PATH)
+        except FileNotFoundError:
+            return False
+        try:
+            return stat.S_ISDIR(os.fstat(fd).st_mode)
+        finally:
+            os.close(fd)
+
+    def _directory(self, path: str) -> int:
+        uid, gid = self.owner or (0, 0)
+        if self.plan.replace_links:
+            self._drop_link(path)
+        try:
+            fd = files.mkdirs_in_root(self.root_fd, path, 0o755, uid, gid)
+        except NotADirectoryError:
+            raise OSError(errno.ENOTDIR, f"cannot copy to non-directory: {path}") from None
+        try:
+            return files.open_beneath(fd, ".", _DIRECTORY)
+        finally:
+            os.close(fd)
+
+    def _drop_link(self, path: str) -> None:
+        parent, _, name = path.rstrip("/").rpartition("/")
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            fd = files.open_in_root(self.root_fd, parent or "/", _PATH_DIRECTORY)
+            try:
+                if name and stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                    os.unlink(name, dir_fd=fd)
+            finally:
+                os.close(fd)
+
+    def _entry(self, source_fd: int, name: str, target_fd: int, new_name: str, path: str, top_fd: int = -1) -> None:
+        """Copy one file, link, FIFO or (empty) directory."""
+        status = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFREG:
+            self._regular(source_fd, name, target_fd, new_name, path, top_fd, status)
+        elif kind == stat.S_IFDIR:
+            self._make_directory(source_fd, name, target_fd, new_name, path, status)
+        elif kind == stat.S_IFLNK:
+            self._make_room(target_fd, new_name, path)
+            os.symlink(os.readlink(name, dir_fd=source_fd), new_name, dir_fd=target_fd)
+            os.chown(new_name, *self._ids(status), dir_fd=target_fd, follow_symlinks=False)
+            os.utime(new_name, ns=(status.st_mtime_ns, status.st_mtime_ns), dir_fd=target_fd, follow_symlinks=False)
+        elif kind == stat.S_IFIFO:
+            self._make_room(target_fd, new_name, path)
+            os.mkfifo(new_name, 0o600, dir_fd=target_fd)
+            os.chown(new_name, *self._ids(status), dir_fd=target_fd, follow_symlinks=False)
+            os.chmod(new_name, self._mode(status), dir_fd=target_fd)
+        elif kind != stat.S_IFSOCK:
+            raise OSError(errno.EPERM, "refusing to copy a device file", path)
+
+    def _regular(self, source_fd: int, name: str, target_fd: int, new_name: str, path: str, top_fd: int, status: os.stat_result) -> None:
+        if status.st_nlink > 1 and top_fd >= 0:
+            known = self.linked.get((status.st_dev, status.st_ino))
+            if known is not None:
+                self._make_room(target_fd, new_name, path)
+                self._link(top_fd, known, target_fd, new_name)
+                return
+            self.linked[status.st_dev, status.st_ino] = path
+        old = os.open(name, _OLD_FILE, dir_fd=source_fd)
+        try:
+            try:
+                new = os.open(new_name, _NEW_FILE, 0o600, dir_fd=target_fd)
+            except FileExistsError:
+                self._make_room(target_fd, new_name, path)
+                new = os.open(new_name, _NEW_FILE, 0o600, dir_fd=target_fd)
+            try:
+                self._fill(old, new, status)
+            finally:
+                os.close(new)
+        finally:
+            os.close(old)
+
+    def _fill(self, old: int, new: int, status: os.stat_result) -> None:
+        """Content, owner, attributes, mode (after the owner, which clears set-id bits), time."""
+        size = status.st_size
+        if 0 < size <= 65536:
+            os.write(new, os.read(old, size))
+        elif size:
+            files.copy_file(old, new)
+        os.fchown(new, *self._ids(status))
+        for attribute in os.listxattr(old):
+            if attribute.startswith(_KEPT_XATTRS):
+                os.setxattr(new, attribute, os.getxattr(old, attribute))
+        os.fchmod(new, self._mode(status))
+        os.utime(new, ns=(status.st_mtime_ns, status.st_mtime_ns))
+
+    def _make_directory(self, source_fd: int, name: str, target_fd: int, new_name: str, path: str, status: os.stat_result) -> None:
+        try:
+            os.mkdir(new_name, 0o700, dir_fd=target_fd)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(new_name, dir_fd=target_fd, follow_symlinks=False).st_mode):
+                if not self.plan.replace_links:
+                    raise OSError(errno.ENOTDIR, f"cannot copy to non-directory: {path}") from None
+                os.unlink(new_name, dir_fd=target_fd)
+                os.mkdir(new_name, 0o700, dir_fd=target_fd)
+        fd = os.open(new_name, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target_fd)
+        try:
+            os.fchown(fd, *self._ids(status))
+            os.fchmod(fd, self._mode(status))
+        finally:
+            os.close(fd)
+        self.times.append((path, status.st_mtime_ns, status.st_mtime_ns))
+
+    def _make_room(self, target_fd: int, name: str, path: str) -> None:
+        try:
+            status = os.stat(name, dir_fd=target_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(status.st_mode):
+            raise OSError(errno.EISDIR, "cannot copy a file over a directory", path)
+        os.unlink(name, dir_fd=target_fd)
+
+    def _link(self, top_fd: int, known: str, target_fd: int, name: str) -> None:
+        parent, _, last = known.rpartition("/")
+        fd = files.open_beneath(top_fd, parent or ".", _DIRECTORY)
+        try:
+            os.link(last, name, src_dir_fd=fd, dst_dir_fd=target_fd, follow_symlinks=False)
+        finally:
+            os.close(fd)
+
+    def _ids(self, status: os.stat_result) -> tuple[int, int]:
+        if self.owner is not None:
+            return self.owner
+        return (status.st_uid, status.st_gid) if self.plan.keep_owner else (0, 0)
+
+    def _mode(self, status: os.stat_result) -> int:
+        bits = stat.S_IMODE(status.st_mode)
+        return apply_mode(self.plan.mode, bits, directory=stat.S_ISDIR(status.st_mode)) if self.plan.mode else bits
