@@ -10,6 +10,7 @@ from typing import Any
 
 from wherry.cli.template import Template, TemplateError
 from wherry.cli.template_values import NIL_LIST, NIL_MAP, NIL_POINTER, Null, Record
+from wherry.client import jsontext
 
 _MAPS = frozenset((
     "Annotations", "AuxiliaryAddresses", "Containers", "Data", "DriverOpts", "ExposedPorts", "Labels", "Networks", "Options",
@@ -57,11 +58,9 @@ class Inspector:
     def text(self) -> str:
         if self._template is not None:
             return "".join(self._lines) or "\n"
-        import json
-
         if self._layout == "json":
-            return json.dumps(self._objects, ensure_ascii=False, separators=(",", ":")) + "\n"
-        return json.dumps(self._objects, ensure_ascii=False, indent=4) + "\n"
+            return jsontext.dump(self._objects) + "\n"
+        return jsontext.pretty(self._objects) + "\n"
 
 
 def typed(value: Any, name: str = "", parent: str = "") -> Any:

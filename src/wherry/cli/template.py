@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from wherry.cli import template_syntax as syntax
+from wherry.cli.flags import Failure
 from wherry.cli.template_values import MISSING, Null, Record, format_value, go_type, is_true, sprintf, to_json, to_text
 
 FUEL = 2_000_000
@@ -17,7 +18,7 @@ MAX_OUTPUT = 64 << 20
 MAX_CALLS = 100
 
 
-class TemplateError(Exception):
+class TemplateError(Failure):
     """A template that cannot be parsed or executed; ``str()`` is Go's message."""
 
 
