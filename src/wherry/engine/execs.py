@@ -1,0 +1,170 @@
+"""Further processes in a running container: `exec`, and health probes.  Source: Engine API 1.51 ContainerExec, ExecStart."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from wherry.containers import oci, present
+from wherry.containers.container import Container, Exec
+from wherry.containers.lifecycle import Status
+from wherry.engine.rooms import Rooms
+from wherry.errors import Conflict, InvalidRequest
+from wherry.ids import new_id
+from wherry.runtime.supervisor import LaunchFailure, Process
+from wherry.spec.docker.exec import ExecCreate, ExecInspect, ExecStart, ProcessConfig
+from wherry.spec.docker.request import Hijack
+from wherry.spec.launch import Attachment, ExecLaunch
+
+DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
+
+
+class Execs:
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    def create(self, container: Container, body: ExecCreate) -> Exec:
+        """Raises Conflict where the container does not run, InvalidRequest for an empty command."""
+        self._check_running(container)
+        if not body.cmd:
+            raise InvalidRequest("No exec command specified")
+        if body.working_dir and not body.working_dir.startswith("/"):
+            raise InvalidRequest(f"the working directory '{body.working_dir}' is invalid, it needs to be an absolute path")
+        item = Exec(new_id(), container, body)
+        container.execs[item.id] = item
+        self._rooms.containers.execs[item.id] = item
+        self._publish(item, f"exec_create: {' '.join(body.cmd)}")
+        return item
+
+    def _check_running(self, container: Container) -> None:
+        if container.status is Status.PAUSED:
+            raise Conflict(f"Container {container.name} is paused, unpause the container before exec")
+        if container.status is Status.RESTARTING:
+            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
+        if not container.is_running:
+            raise Conflict(f"container {container.id} is not running")
+
+    async def start(self, item: Exec, body: ExecStart, hijack: Hijack | None) -> None:
+        """Run it; with ``hijack`` the client's connection goes to its monitor, and a failed start is told in the stream."""
+        if item.started:
+            raise Conflict(
+                f"exec command {item.id} has already run" if item.exit_code is not None else f"exec command {item.id} is already running"
+            )
+        self._check_running(item.container)
+        item.started = True
+        self._publish(item, f"exec_start: {' '.join(item.body.cmd or [])}")
+        if hijack is None:
+            try:
+                await self.launch(item, body, ())
+            except LaunchFailure as failure:
+                self._failed(item, failure)
+                raise InvalidRequest(exec_failed(failure.message)) from failure
+            return
+        try:
+            taken = await hijack(item.body.tty)
+        except BaseException:
+            item.exit_code = 137
+            raise
+        asked = item.body
+        attachment = Attachment(
+            stdin=asked.attach_stdin,
+            stdout=asked.attach_stdout,
+            stderr=asked.attach_stderr,
+            detach_keys=asked.detach_keys or DEFAULT_DETACH_KEYS,
+            leftover=taken.leftover,
+            multiplexed=not asked.tty,
+        )
+        try:
+            await self.launch(item, body, ((taken.fd, attachment),))
+        except LaunchFailure as failure:
+            self._failed(item, failure)
+            _tell(taken.fd, exec_failed(failure.message) + "\r\n", multiplexed=not asked.tty)
+
+    def _failed(self, item: Exec, failure: LaunchFailure) -> None:
+        item.exit_code = failure.code
+        self._publish(item, "exec_die", exitCode=str(failure.code))
+
+    async def launch(self, item: Exec, body: ExecStart, attachments: tuple[tuple[int, Attachment], ...]) -> Process:
+        """Start the process and follow it to its end."""
+        process = await self._rooms.supervisor.execute(self._request(item, body), attachments=attachments)
+        item.process = process
+        self._rooms.tasks.create_task(self._follow(item, process), name=f"exec {item.id[:12]}")
+        return process
+
+    async def _follow(self, item: Exec, process: Process) -> None:
+        record = await process.wait()
+        item.exit_code = record.code
+        await process.acknowledge()
+        self._publish(item, "exec_die", exitCode=str(record.code))
+
+    def _request(self, item: Exec, body: ExecStart) -> ExecLaunch:
+        rooms, record, asked = self._rooms, item.container.record, item.body
+        host = record.host_config
+        around = oci.Surroundings(cgroups_path="", available_capabilities=rooms.capabilities)
+        process = oci.process(record, around)
+        capabilities = list(rooms.capabilities) if asked.privileged else oci.capabilities_of(host, rooms.capabilities)
+        changed = {name.partition("=")[0] for name in asked.env or ()}
+        process |= {
+            "terminal": asked.tty,
+            "args": list(asked.cmd or []),
+            "cwd": asked.working_dir or record.config.working_dir or "/",
+            "env": [
+                *(["TERM=xterm"] if asked.tty and not record.config.tty and "TERM" not in changed else []),
+                *(one for one in process["env"] if one.partition("=")[0] not in changed),
+                *(one for one in asked.env or () if "=" in one),
+            ],
+            "capabilities": oci.capability_sets(capabilities),
+        }
+        size = body.console_size or asked.console_size or (0, 0)
+        pid = item.container.process.pid if item.container.process else record.state.pid
+        return ExecLaunch(
+            id=item.id,
+            container_id=record.id,
+            pid=pid,
+            process=process,
+            record_dir="",
+            socket_path="",
+            seccomp=None if asked.privileged else oci.seccomp_of(host, capabilities),
+            cgroups_path=f"/{rooms.settings.tag}/{record.id}",
+            user=asked.user or record.config.user,
+            groups=tuple(host.group_add or ()) if not asked.user else (),
+            terminal=asked.tty,
+            open_stdin=asked.attach_stdin,
+            console_size=(size[0], size[1]),
+        )
+
+    def inspect(self, item: Exec) -> ExecInspect:
+        asked = item.body
+        words = list(asked.cmd or [])
+        return ExecInspect(
+            id=item.id,
+            running=item.running,
+            exit_code=item.exit_code,
+            process_config=ProcessConfig(
+                tty=asked.tty, entrypoint=words[0], arguments=words[1:], privileged=asked.privileged, user=asked.user
+            ),
+            open_stdin=asked.attach_stdin,
+            open_stderr=asked.attach_stderr,
+            open_stdout=asked.attach_stdout,
+            can_remove=False,
+            container_id=item.container.id,
+            detach_keys=asked.detach_keys,
+            pid=item.process.pid if item.process else 0,
+        )
+
+    def _publish(self, item: Exec, action: str, **more: str) -> None:
+        facts = present.attributes(item.container.record, execID=item.id, **more)
+        self._rooms.events.publish("container", action, item.container.id, facts)
+
+
+def exec_failed(message: str) -> str:
+    return f"OCI runtime exec failed: exec failed: unable to start container process: {message}: unknown"
+
+
+def _tell(fd: int, text: str, *, multiplexed: bool) -> None:
+    """Write a message to a client's stream as the program's own output."""
+    data = text.encode()
+    try:
+        os.write(fd, struct.pack(">BxxxI", 1, len(data)) + data if multiplexed else data)
+    except OSError:
+        return

@@ -1,0 +1,101 @@
+"""Runs each container's health probes, one task a container, and tells when the answer changes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+
+from wherry.containers import health, present
+from wherry.containers.container import Container, Exec
+from wherry.engine.execs import Execs
+from wherry.engine.rooms import Rooms
+from wherry.errors import EngineError
+from wherry.ids import new_id
+from wherry.runtime.supervisor import LaunchFailure
+from wherry.spec.docker.exec import ExecCreate, ExecStart
+from wherry.spec.launch import Attachment
+
+
+class HealthWatcher:
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._execs = Execs(rooms)
+
+    def begin(self, container: Container) -> None:
+        """Start probing, where the container has a probe."""
+        check = container.record.config.healthcheck
+        plan = check and health.plan_of(
+            check.test or [],
+            interval=check.interval,
+            timeout=check.timeout,
+            start_period=check.start_period,
+            start_interval=check.start_interval,
+            retries=check.retries,
+            shell=container.record.config.shell or [],
+        )
+        if not plan:
+            container.health = None
+            return
+        container.health = health.Health()
+        container.health_task = self._rooms.tasks.create_task(self._probe_forever(container, plan), name=f"health {container.name}")
+
+    def end(self, container: Container) -> None:
+        task, container.health_task = container.health_task, None
+        if task is not None:
+            task.cancel()
+        if container.health is not None:
+            container.health = health.Health(status="unhealthy", failing_streak=container.health.failing_streak, log=container.health.log)
+
+    async def _probe_forever(self, container: Container, plan: health.ProbePlan) -> None:
+        started = container.record.state.started_at_ns
+        while container.health is not None:
+            await asyncio.sleep(container.health.next_wait_ns(plan, started_at_ns=started, now_ns=time.time_ns()) / 1e9)
+            if container.record.state.status != "running":
+                continue  # paused: no probe, no verdict
+            result = await self._probe(container, plan)
+            before = container.health.status
+            container.health = container.health.after(result, plan, started_at_ns=started)
+            if container.health.status != before:
+                self._rooms.events.publish(
+                    "container", f"health_status: {container.health.status}", container.id, present.attributes(container.record)
+                )
+
+    async def _probe(self, container: Container, plan: health.ProbePlan) -> health.ProbeResult:
+        start = time.time_ns()
+        try:
+            code, output = await self._run(container, plan)
+        except LaunchFailure as failure:
+            code, output = failure.code, failure.message
+        except (EngineError, OSError) as error:
+            code, output = -1, str(error)
+        except TimeoutError:
+            code, output = -1, f"Health check exceeded timeout ({plan.timeout_ns / 1e9:g}s)"
+        return health.ProbeResult(start_ns=start, end_ns=time.time_ns(), exit_code=code, output=output[: health.KEPT_OUTPUT])
+
+    async def _run(self, container: Container, plan: health.ProbePlan) -> tuple[int, str]:
+        body = ExecCreate(cmd=list(plan.command), attach_stdout=True, attach_stderr=True)
+        item = Exec(new_id(), container, body)
+        item.started = True
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            attachment = Attachment(stdin=False, stdout=True, stderr=True, multiplexed=False)
+            process = await self._execs.launch(item, ExecStart(), ((theirs.fileno(), attachment),))
+            theirs.close()
+            try:
+                async with asyncio.timeout(plan.timeout_ns / 1e9):
+                    output = await _read_bounded(ours)
+                    return (await process.wait()).code, output
+            except TimeoutError:
+                process.signal(9)
+                raise
+
+
+async def _read_bounded(source: socket.socket) -> str:
+    """What a probe prints, at most as much as is kept; the rest is read and dropped so that the probe never blocks."""
+    source.setblocking(False)
+    kept = bytearray()
+    while data := await asyncio.get_running_loop().sock_recv(source, 1 << 16):
+        kept += data[: max(0, health.KEPT_OUTPUT - len(kept))]
+    return os.fsdecode(bytes(kept))

@@ -1,0 +1,430 @@
+"""A container's life from start to end: flows that need the runtime, the networks and the volumes together.
+
+Each flow pushes an undo right after each act; what fails half-way leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import AsyncExitStack
+
+from wherry.containers import oci, present, restart
+from wherry.containers.container import Container
+from wherry.containers.create import signal_number, size_bytes
+from wherry.containers.lifecycle import Event, Status, advance
+from wherry.containers.record import MountRecord
+from wherry.engine.health import HealthWatcher
+from wherry.engine.rooms import Rooms
+from wherry.engine.wiring import Wiring
+from wherry.errors import Conflict, EngineError, InvalidRequest, NotModified
+from wherry.kernel import cgroup
+from wherry.runtime.supervisor import LaunchFailure, Process
+from wherry.spec.docker.container import ContainerWaited
+from wherry.spec.launch import CopyUp, ExitRecord, Forward, Launch, LogTarget
+
+log = logging.getLogger(__name__)
+DEFAULT_STOP_TIMEOUT_S = 10
+KILL_PATIENCE_S = 10.0  # after SIGKILL a process that is still there is stuck in the kernel
+
+
+class Running:
+    """Start, stop, kill, pause, restart, and what happens when a program ends."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self.wiring = Wiring(rooms)
+        self.health = HealthWatcher(rooms)
+
+    # --- start
+
+    async def start(self, container: Container) -> None:
+        """Raises NotModified when it runs, Conflict when it is paused or going, EngineError when the program cannot be started."""
+        await container.perform(lambda: self._start(container))
+
+    async def _start(self, container: Container) -> None:
+        state = container.record.state
+        if state.status is Status.RUNNING:
+            raise NotModified(f"container {container.id} is already running")
+        if state.status is Status.PAUSED:
+            raise Conflict("cannot start a paused container, try unpause instead")
+        if state.status in (Status.REMOVING, Status.DEAD):
+            raise Conflict(f"container is marked for removal and cannot be started: {container.id}")
+        self._cancel_restart(container)
+        try:
+            await self._launch(container)
+        except LaunchFailure as failure:
+            self._failed(container, code=failure.code, message=_create_failed(failure.message))
+            raise InvalidRequest(_create_failed(failure.message)) from failure
+        except EngineError as error:
+            self._failed(container, code=128, message=error.message)
+            raise
+        except OSError as error:
+            self._failed(container, code=128, message=str(error))
+            raise
+
+    def _failed(self, container: Container, *, code: int, message: str) -> None:
+        container.drop_pending()
+        state = container.record.state
+        state.status = advance(state.status, Event.FAIL)
+        state.exit_code, state.error, state.pid = code, message, 0
+        self._rooms.containers.save(container)
+        container.tell("not-running", "next-exit")
+        if container.record.host_config.auto_remove:
+            self.remove_later(container)
+
+    async def _launch(self, container: Container) -> None:
+        rooms, record = self._rooms, container.record
+        async with AsyncExitStack() as undo:
+            copy_ups = self._prepare_mounts(record.mounts)
+            wired = await self.wiring.connect(container)
+            undo.push_async_callback(self.wiring.disconnect, container)
+            around = oci.Surroundings(
+                cgroups_path=self.cgroups_path(container.id),
+                files=wired.files,
+                joined=wired.joined,
+                environment=wired.environment,
+                sysctls=wired.sysctls,
+                available_capabilities=rooms.capabilities,
+            )
+            launch = self._launch_request(container, oci.oci_config(record, around), copy_ups, wired.forwards)
+            pending = container.take_pending()
+            try:
+                process = await rooms.supervisor.run(launch, netns_fd=wired.netns_fd, forward_fds=wired.forward_fds, attachments=pending)
+            finally:
+                for fd, _ in pending:
+                    os.close(fd)
+                wired.close()
+            undo.pop_all()
+        self._started(container, process)
+
+    def cgroups_path(self, ident: str) -> str:
+        return f"/{self._rooms.settings.tag}/{ident}"
+
+    def _prepare_mounts(self, mounts: list[MountRecord]) -> tuple[CopyUp, ...]:
+        """Make sure every source is there; return what empty volumes take from the image."""
+        copy_ups = []
+        for mount in mounts:
+            if mount.type == "volume":
+                mount.source = self._rooms.volumes.path(mount.name)
+                if mount.copy_up and not mount.subpath and not os.listdir(mount.source):
+                    copy_ups.append(CopyUp(source=mount.source, destination=mount.destination))
+            elif mount.type == "bind" and not os.path.lexists(mount.source):
+                if mount.spec == "mounts":
+                    raise InvalidRequest(f'invalid mount config for type "bind": bind source path does not exist: {mount.source}')
+                os.makedirs(mount.source, mode=0o755, exist_ok=True)
+        return tuple(copy_ups)
+
+    def _launch_request(
+        self, container: Container, config: dict[str, object], copy_ups: tuple[CopyUp, ...], forwards: tuple[Forward, ...]
+    ) -> Launch:
+        rooms, record = self._rooms, container.record
+        options = record.host_config.log_config.config or {}
+        driver = record.host_config.log_config.type
+        return Launch(
+            id=record.id,
+            config=config,
+            rootfs=rooms.snapshotter.rootfs(record.snapshot),
+            record_dir=rooms.containers.folder(record.id),
+            socket_path=f"{rooms.settings.run_root}/monitors/{record.id}.sock",
+            log=LogTarget(
+                driver=driver,
+                path=rooms.containers.log_path(record),
+                max_size_bytes=size_bytes(options.get("max-size", "0")) if driver != "none" else 0,
+                max_files=int(options.get("max-file", "1")),
+                attributes=_log_attributes(record.config.labels or {}, record.config.env or [], options),
+            ),
+            user=record.config.user,
+            groups=tuple(record.host_config.group_add or ()),
+            terminal=record.config.tty,
+            open_stdin=record.config.open_stdin,
+            stdin_once=record.config.stdin_once,
+            init=bool(record.host_config.init),
+            copy_ups=copy_ups,
+            forwards=forwards,
+            console_size=record.host_config.console_size,
+        )
+
+    def _started(self, container: Container, process: Process) -> None:
+        rooms, state = self._rooms, container.record.state
+        state.status = advance(state.status, Event.START)
+        state.pid, state.started_at_ns = process.pid, process.started_at_ns
+        state.boot_id, state.pid_start_ticks = rooms.boot_id, start_ticks(process.pid)
+        state.exit_code, state.error, state.oom_killed, state.manually_stopped = 0, "", False, False
+        rooms.containers.save(container)
+        self.follow(container, process)
+        rooms.events.publish("container", "start", container.id, present.attributes(container.record))
+
+    def follow(self, container: Container, process: Process) -> None:
+        """Watch a process that runs, just started or found again after a restart of the daemon."""
+        container.process = process
+        self._rooms.tasks.create_task(self._watch(container, process), name=f"watch {container.name}")
+        self.health.begin(container)
+
+    # --- end
+
+    async def _watch(self, container: Container, process: Process) -> None:
+        record = await process.wait()
+        await container.perform(lambda: self.ended(container, process, record))
+
+    async def ended(self, container: Container, process: Process | None, exit_record: ExitRecord) -> None:
+        """The program has ended: free what it held, say so, and do what the restart policy and `--rm` ask."""
+        rooms, record, state = self._rooms, container.record, container.record.state
+        self.health.end(container)
+        self._freed_namespace_of_exec(container)
+        container.process = None
+        state.exit_code, state.finished_at_ns, state.oom_killed = exit_record.code, exit_record.finished_at_ns, exit_record.oom_killed
+        state.error = exit_record.error
+        state.pid = 0
+        policy = restart.checked(record.host_config.restart_policy.name, record.host_config.restart_policy.maximum_retry_count)
+        again = policy.wants(exit_code=state.exit_code, manually_stopped=state.manually_stopped, count=state.restart_count)
+        state.status = advance(state.status, Event.RETRY if again else Event.EXIT)
+        removing = record.host_config.auto_remove and not again
+        if not removing:
+            rooms.containers.save(container)
+        if process is not None:
+            await process.acknowledge()
+        await self.wiring.disconnect(container)
+        for mount in record.mounts:
+            if mount.type == "volume":
+                rooms.events.publish("volume", "unmount", mount.name, {"container": container.id, "driver": mount.driver})
+        if state.oom_killed:
+            rooms.events.publish("container", "oom", container.id, present.attributes(record))
+        seconds = max(0, state.finished_at_ns - state.started_at_ns) // 1_000_000_000
+        rooms.events.publish(
+            "container", "die", container.id, present.attributes(record, exitCode=str(state.exit_code), execDuration=str(seconds))
+        )
+        if again:
+            self._schedule_restart(container, ran_s=seconds)
+            container.tell("next-exit")
+        elif removing:
+            container.tell("not-running", "next-exit")
+            await self._remove(container, volumes=True)
+        else:
+            container.tell("not-running", "next-exit")
+
+    def _freed_namespace_of_exec(self, container: Container) -> None:
+        for item in container.execs.values():
+            if item.running and item.process is None:
+                item.exit_code = 137
+
+    def _schedule_restart(self, container: Container, *, ran_s: float) -> None:
+        container.restart_delay_s = restart.next_delay(container.restart_delay_s, ran_s)
+        container.restart_timer = self._rooms.tasks.create_task(self._restart_after(container, container.restart_delay_s))
+
+    async def _restart_after(self, container: Container, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        container.restart_timer = None
+        container.record.state.restart_count += 1
+        try:
+            await self.start(container)
+        except NotModified:
+            pass
+        except (EngineError, OSError) as error:
+            log.warning("container %s: restart failed: %s", container.name, error)
+            container.tell("not-running")
+
+    def _cancel_restart(self, container: Container) -> None:
+        timer, container.restart_timer = container.restart_timer, None
+        if timer is not None and timer is not asyncio.current_task():
+            timer.cancel()
+
+    # --- stop, kill, restart, pause
+
+    async def stop(self, container: Container, *, signal: str, timeout_s: int | None) -> None:
+        """Raises NotModified when it is stopped already."""
+        if container.status is Status.RESTARTING:
+            await container.perform(lambda: self._stop_restarting(container))
+            return
+        if not container.is_running:
+            raise NotModified(f"container {container.id} is already stopped")
+        config = container.record.config
+        number = signal_number(signal or config.stop_signal or "SIGTERM")
+        patience = (
+            timeout_s if timeout_s is not None else config.stop_timeout if config.stop_timeout is not None else DEFAULT_STOP_TIMEOUT_S
+        )
+        self._mark_stopped(container)
+        ended = container.watch("not-running")
+        if patience != 0:
+            await self._signal(container, number)
+            try:
+                await asyncio.wait_for(asyncio.shield(ended), None if patience < 0 else patience)
+            except TimeoutError:
+                pass
+        if not ended.done():
+            await self._kill_and_wait(container, ended)
+        self._publish(container, "stop")
+
+    async def _stop_restarting(self, container: Container) -> None:
+        self._cancel_restart(container)
+        container.record.state.manually_stopped = True
+        container.record.state.status = advance(container.status, Event.EXIT)
+        self._rooms.containers.save(container)
+        container.tell("not-running")
+
+    def _mark_stopped(self, container: Container) -> None:
+        container.record.state.manually_stopped = True
+        self._rooms.containers.save(container)
+
+    async def _kill_and_wait(self, container: Container, ended: asyncio.Future[ContainerWaited]) -> None:
+        await self._signal(container, signal_number("SIGKILL"))
+        try:
+            await asyncio.wait_for(asyncio.shield(ended), KILL_PATIENCE_S)
+        except TimeoutError:
+            raise Conflict(f"cannot stop container: {container.name}: tried to kill container, but did not receive an exit event") from None
+
+    async def _signal(self, container: Container, number: int) -> None:
+        process = container.process
+        if process is None:
+            return
+        if container.status is Status.PAUSED and number == signal_number("SIGKILL"):
+            await self._rooms.workers.run(cgroup.thaw, self.cgroups_path(container.id))
+        try:
+            process.signal(number)
+        except ProcessLookupError:
+            return
+        self._publish(container, "kill", signal=str(number))
+
+    async def kill(self, container: Container, *, signal: str) -> None:
+        """Raises Conflict when it is not running, InvalidRequest for a bad signal."""
+        try:
+            number = signal_number(signal or "SIGKILL")
+        except InvalidRequest as error:
+            raise InvalidRequest(f"cannot kill container: {container.name}: {error}") from None
+        if container.status is Status.RESTARTING:
+            await container.perform(lambda: self._stop_restarting(container))
+            return
+        if not container.is_running:
+            raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
+        if number in (signal_number("SIGKILL"), signal_number(container.record.config.stop_signal or "SIGTERM")):
+            self._mark_stopped(container)
+        ended = container.watch("not-running")
+        if number == signal_number("SIGKILL"):
+            await self._kill_and_wait(container, ended)
+        else:
+            await self._signal(container, number)
+            ended.cancel()
+
+    async def restart(self, container: Container, *, signal: str, timeout_s: int | None) -> None:
+        """Stop it if it runs, then start it."""
+        if container.is_running or container.status is Status.RESTARTING:
+            await self.stop(container, signal=signal, timeout_s=timeout_s)
+        await self.start(container)
+        self._publish(container, "restart")
+
+    async def pause(self, container: Container) -> None:
+        async def freeze() -> None:
+            if container.status is Status.PAUSED:
+                raise Conflict(f"Container {container.id} is already paused")
+            if container.status is not Status.RUNNING:
+                raise Conflict(f"Container {container.id} is not running")
+            await self._rooms.workers.run(cgroup.freeze, self.cgroups_path(container.id))
+            container.record.state.status = advance(container.status, Event.PAUSE)
+            self._rooms.containers.save(container)
+            self._publish(container, "pause")
+
+        await container.perform(freeze)
+
+    async def unpause(self, container: Container) -> None:
+        async def thaw() -> None:
+            if container.status is not Status.PAUSED:
+                raise Conflict(f"Container {container.id} is not paused")
+            await self._rooms.workers.run(cgroup.thaw, self.cgroups_path(container.id))
+            container.record.state.status = advance(container.status, Event.UNPAUSE)
+            self._rooms.containers.save(container)
+            self._publish(container, "unpause")
+
+        await container.perform(thaw)
+
+    # --- removal
+
+    async def remove(self, container: Container, *, volumes: bool, force: bool) -> None:
+        """Raises Conflict for one that runs, unless ``force``."""
+        if container.status is Status.RESTARTING:
+            if not force:
+                raise Conflict(
+                    f'cannot remove container "{container.name}": container is restarting: stop the container before removing or force remove'
+                )
+            await container.perform(lambda: self._stop_restarting(container))
+        if container.is_running:
+            if not force:
+                kind = (
+                    "paused and must be unpaused first"
+                    if container.status is Status.PAUSED
+                    else ("running: stop the container before removing or force remove")
+                )
+                raise Conflict(f'cannot remove container "{container.name}": container is {kind}')
+            self._mark_stopped(container)
+            removed = container.watch("removed") if container.record.host_config.auto_remove else None
+            await self._kill_and_wait(container, container.watch("not-running"))
+            if removed is not None:
+                await removed
+                return
+        await container.perform(lambda: self._remove(container, volumes=volumes))
+
+    def remove_later(self, container: Container) -> None:
+        self._rooms.tasks.create_task(self._remove_quietly(container))
+
+    async def _remove_quietly(self, container: Container) -> None:
+        try:
+            await container.perform(lambda: self._remove(container, volumes=True))
+        except (EngineError, OSError) as error:
+            log.warning("container %s: automatic removal failed: %s", container.name, error)
+
+    async def _remove(self, container: Container, *, volumes: bool) -> None:
+        rooms, record = self._rooms, container.record
+        if record.state.status is Status.REMOVING:
+            raise Conflict(f"removal of container {container.name} is already in progress")
+        record.state.status = advance(record.state.status, Event.REMOVE)
+        container.drop_pending()
+        # The row goes first: a crash from here on leaves files without a row, which the next start sweeps.
+        rooms.containers.forget(container)
+        rooms.networks.forget(container.id)
+        await rooms.workers.run(self._remove_files, container)
+        if volumes:
+            await self._remove_anonymous_volumes(record.mounts)
+        rooms.events.publish("container", "destroy", container.id, present.attributes(record))
+        container.tell("removed", "not-running", "next-exit")
+
+    def _remove_files(self, container: Container) -> None:
+        self._rooms.snapshotter.remove(container.record.snapshot)
+        self._rooms.containers.remove_folder(container.id)
+
+    async def _remove_anonymous_volumes(self, mounts: list[MountRecord]) -> None:
+        for mount in mounts:
+            if mount.type == "volume" and mount.anonymous and not self._rooms.containers.using_volume(mount.name):
+                await self._rooms.workers.run(
+                    self._rooms.volumes.remove, mount.name, force=True, in_use=self._rooms.containers.using_volume
+                )
+                self._rooms.events.publish("volume", "destroy", mount.name, {"driver": "local"})
+
+    def _publish(self, container: Container, action: str, **more: str) -> None:
+        self._rooms.events.publish("container", action, container.id, present.attributes(container.record, **more))
+
+
+def _create_failed(message: str) -> str:
+    return (
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+        f"runc create failed: unable to start container process: {message}: unknown"
+    )
+
+
+def _log_attributes(labels: dict[str, str], env: list[str], options: dict[str, str]) -> dict[str, str]:
+    """What `logs --details` shows: the labels and variables that the log options name."""
+    wanted_labels = [name for name in options.get("labels", "").split(",") if name]
+    wanted_env = [name for name in options.get("env", "").split(",") if name]
+    variables = dict(item.split("=", 1) for item in env if "=" in item)
+    return {name: labels[name] for name in wanted_labels if name in labels} | {
+        name: variables[name] for name in wanted_env if name in variables
+    }
+
+
+def start_ticks(pid: int) -> int:
+    """When ``pid`` began, in clock ticks since boot; 0 when it has gone.  Tells a pid that was used again."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(text[text.rindex(b")") + 2 :].split()[19])
