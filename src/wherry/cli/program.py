@@ -88,6 +88,10 @@ class Program:
         return Tls(ca=ca, certificate=certificate, key=key, verify=verify)
 
     @property
+    def address(self) -> str:
+        return self.endpoint()[0]
+
+    @property
     def engine(self) -> Engine:
         """The engine of this run.  The default one is started when it is not there."""
         if self._engine is None:

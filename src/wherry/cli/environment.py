@@ -1,0 +1,98 @@
+"""``-e``, ``--env-file``, ``-l``, ``--label-file``, and the proxies of config.json."""
+
+from __future__ import annotations
+
+import os
+
+from wherry.cli.flags import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+PROXIES = (
+    ("HTTP_PROXY", "httpProxy"),
+    ("HTTPS_PROXY", "httpsProxy"),
+    ("FTP_PROXY", "ftpProxy"),
+    ("NO_PROXY", "noProxy"),
+    ("ALL_PROXY", "allProxy"),
+)
+
+
+def variable(word: str) -> str:
+    """One ``-e``: ``KEY=VALUE``; ``KEY`` takes the value it has here, and stays bare (unset there) where it has none."""
+    name, equals, _ = word.partition("=")
+    if not name:
+        raise ValueError(f"invalid environment variable: {word}")
+    if equals or name not in os.environ:
+        return word
+    return f"{name}={os.environ[name]}"
+
+
+def label(word: str) -> str:
+    if not word.partition("=")[0]:
+        raise ValueError(f"invalid label '{word}': empty name")
+    return word
+
+
+def variables(files: Iterable[str], words: Iterable[str]) -> list[str]:
+    """All of the files, then the words.  Raises Failure."""
+    found = [line for path in files for line in read_pairs(path, inherit=True)]
+    return [*found, *words]
+
+
+def labels(files: Iterable[str], words: Iterable[str]) -> dict[str, str]:
+    found = [line for path in files for line in read_pairs(path, inherit=False)]
+    return pairs([*found, *words])
+
+
+def pairs(words: Iterable[str]) -> dict[str, str]:
+    """``k=v`` words as a map; ``k`` alone is empty."""
+    made = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        made[key] = value
+    return made
+
+
+def read_pairs(path: str, *, inherit: bool) -> list[str]:
+    """The lines of an env or label file: no quotes, no inline comments; a bare name is taken from here, or dropped, when ``inherit``."""
+    kind = "env" if inherit else "label"
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise Failure(f"open {path}: {(error.strerror or '').lower()}", 125) from None
+    found = []
+    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        try:
+            line = raw.removesuffix(b"\r").decode().lstrip()
+        except UnicodeDecodeError:
+            raise Failure(f"invalid {kind} file ({path}): contains invalid utf8 bytes at line {number}: {raw!r}", 125) from None
+        if not line or line.startswith("#"):
+            continue
+        name, equals, _ = line.partition("=")
+        if any(character.isspace() for character in name):
+            raise Failure(f"invalid {kind} file ({path}): variable '{name}' contains whitespaces", 125)
+        if not name:
+            raise Failure(f"invalid {kind} file ({path}): no variable name on line '{line}'", 125)
+        if equals or not inherit:
+            found.append(line)
+        elif name in os.environ:
+            found.append(f"{name}={os.environ[name]}")
+    return found
+
+
+def with_proxies(words: list[str], config: dict[str, Any], address: str) -> list[str]:
+    """``words`` after the proxy settings of config.json for this daemon, where ``words`` do not set them."""
+    settings = config.get("proxies") or {}
+    chosen = settings.get(address) or settings.get("default")
+    if not chosen:
+        return words
+    names = {word.partition("=")[0] for word in words}
+    added = []
+    for name, key in PROXIES:
+        if value := chosen.get(key):
+            added += [f"{spelled}={value}" for spelled in (name, name.lower()) if spelled not in names]
+    return [*words, *added]

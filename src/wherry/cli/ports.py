@@ -1,0 +1,109 @@
+"""``-p`` and ``--expose``: from words to the API's port maps.  Docker's rules and texts (go-connections/nat)."""
+
+from __future__ import annotations
+
+import _socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    Bindings = dict[str, list[dict[str, str]]]
+
+PROTOCOLS = ("tcp", "udp", "sctp")
+
+
+def publish(words: Iterable[str]) -> Bindings:
+    """``PortBindings`` of all ``-p`` values.  Raises ValueError."""
+    found: Bindings = {}
+    for word in words:
+        for port, binding in parse_publish(_short_form(word)):
+            found.setdefault(port, []).append(binding)
+    return found
+
+
+def parse_publish(word: str) -> list[tuple[str, dict[str, str]]]:
+    """``[[IP:][HOST]:]CONTAINER[/PROTO]``, each port possibly a range, as pairs of "80/tcp" and its binding."""
+    head, _, container = word.rpartition(":")
+    address, _, host = head.rpartition(":")
+    container, protocol = split_protocol(container)
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"invalid proto: {protocol}")
+    address = _checked_address(address)
+    if not container:
+        raise ValueError(f"no port specified: {word}<empty>")
+    first, last = _range(container, f"invalid containerPort: {container}")
+    host_first, host_last = _range(host, f"invalid hostPort: {host}") if host else (0, 0)
+    if host and last - first != host_last - host_first and last != first:
+        raise ValueError(f"invalid ranges specified for container and host Ports: {container} and {host}")
+    found = []
+    for offset in range(last - first + 1):
+        chosen = str(host_first + offset) if host else ""
+        if host and first == last and host_first != host_last:
+            chosen = f"{host_first}-{host_last}"
+        found.append((f"{first + offset}/{protocol}", {"HostIp": address, "HostPort": chosen}))
+    return found
+
+
+def expose(word: str) -> list[str]:
+    """``80``, ``80-82/udp`` as ["80/tcp"].  Raises ValueError."""
+    if ":" in word:
+        raise ValueError(f"invalid port format for --expose: {word}")
+    numbers, protocol = split_protocol(word)
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"invalid proto: {protocol}")
+    first, last = _range(numbers, f"invalid range format for --expose: {word}")
+    return [f"{number}/{protocol}" for number in range(first, last + 1)]
+
+
+def split_protocol(text: str) -> tuple[str, str]:
+    """Port and protocol of ``80/udp``; tcp when it is not named."""
+    port, _, protocol = text.partition("/")
+    if not port:
+        return "", "tcp"
+    return port, protocol.lower() or "tcp"
+
+
+def _range(text: str, problem: str) -> tuple[int, int]:
+    first, dash, last = text.partition("-")
+    numbers = (first, last) if dash else (first, first)
+    if not all(number.isascii() and number.isdecimal() and len(number) < 6 for number in numbers):
+        raise ValueError(problem)
+    low, high = int(numbers[0]), int(numbers[1])
+    if high < low or high > 65535:
+        raise ValueError(problem)
+    return low, high
+
+
+def _checked_address(text: str) -> str:
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    if text and not is_address(text):
+        raise ValueError(f"invalid IP address: {text}")
+    return text
+
+
+def is_address(text: str) -> bool:
+    """Whether ``text`` is an IPv4 or IPv6 address."""
+    for family in (_socket.AF_INET, _socket.AF_INET6):
+        try:
+            _socket.inet_pton(family, text)
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
+
+
+def _short_form(word: str) -> str:
+    """``target=80,published=8080,protocol=udp`` as ``8080:80/udp``; anything else as it is."""
+    if "=" not in word:
+        return word
+    given = {"target": "", "published": "", "protocol": "tcp"}
+    for field in word.split(","):
+        key, equals, value = field.partition("=")
+        if not equals or not value:
+            raise ValueError(f"invalid publish opts format (should be name=value but got '{field}')")
+        if key.lower() not in (*given, "mode"):
+            raise ValueError(f"invalid field key: {key}")
+        given[key.lower()] = value
+    return f"{given['published']}:{given['target']}/{given['protocol']}" if given["published"] else f"{given['target']}/{given['protocol']}"
