@@ -1,0 +1,104 @@
+"""Processes: clone3, pidfds, prctl, close_range, keyrings.  For single-threaded processes only."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+
+from wherry.kernel import libc
+
+CLONE_PIDFD = 0x1000  # include/uapi/linux/sched.h
+CLONE_INTO_CGROUP = 0x200000000
+CLOSE_RANGE_CLOEXEC = 4
+PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+
+# PyDLL keeps the interpreter's lock across the call: the child must return from it owning the lock.
+_python = ctypes.PyDLL(None, use_errno=True)
+_raw = _python["syscall"]
+_raw.restype = ctypes.c_long
+_CLONE = {"x86_64": 56, "aarch64": 220}.get(libc.MACHINE, 220)
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            *("flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls"),
+            *("set_tid", "set_tid_size", "cgroup"),
+        )
+    )
+
+
+_close_range = libc.bind_syscall("close_range", ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
+_prctl = libc.bind("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+_keyctl = libc.bind_syscall("keyctl", ctypes.c_int, ctypes.c_char_p)
+
+
+def clone(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
+    """Fork into new namespaces: (0, -1) in the child, (pid, pidfd) in the parent.
+
+    ``cgroup_fd``: a cgroup v2 directory the child starts in (CLONE_INTO_CGROUP). Unlike os.fork no Python fork hooks run, so there
+    must be one thread. Where clone3 is forbidden clone(2) does it, without ``cgroup_fd``.  Source: clone(2).
+    """
+    pidfd = ctypes.c_int(-1)
+    arguments = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=signal.SIGCHLD)
+    if cgroup_fd >= 0:
+        arguments.flags |= CLONE_INTO_CGROUP
+        arguments.cgroup = cgroup_fd
+    pid = _raw(ctypes.c_long(libc.SYSCALLS["clone3"]), ctypes.byref(arguments), ctypes.c_size_t(ctypes.sizeof(arguments)))
+    if pid < 0 and ctypes.get_errno() in (errno.ENOSYS, errno.EPERM) and cgroup_fd < 0:
+        legacy = ctypes.c_ulong(flags | CLONE_PIDFD | signal.SIGCHLD)
+        pid = _raw(ctypes.c_long(_CLONE), legacy, ctypes.c_void_p(None), ctypes.byref(pidfd), ctypes.c_long(0), ctypes.c_long(0))
+    libc.check(pid, "clone3")
+    if pid == 0:
+        return 0, -1
+    return pid, pidfd.value
+
+
+def close_range(first: int, *, last: int = 0xFFFFFFFF, cloexec: bool = False) -> None:
+    """Close, or with ``cloexec`` mark close-on-exec, all descriptors from ``first`` on.  Source: close_range(2)."""
+    result = _close_range(first, last, CLOSE_RANGE_CLOEXEC if cloexec else 0)
+    if result < 0 and ctypes.get_errno() in (errno.ENOSYS, errno.EINVAL):
+        for name in os.listdir("/proc/self/fd"):
+            if first <= int(name) <= last:
+                _close_one(int(name), cloexec=cloexec)
+        return
+    libc.check(result, "close_range")
+
+
+def prctl(option: int, argument: int = 0) -> int:
+    """Source: prctl(2)."""
+    return libc.check(_prctl(option, argument, 0, 0, 0), "prctl")
+
+
+def set_name(name: str) -> None:
+    """What ps shows as the command's name, up to 15 bytes."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def join_session_keyring(name: str) -> None:
+    """Start a session keyring of its own; a kernel without keyrings has nothing to share and is left alone."""
+    if _keyctl(_KEYCTL_JOIN_SESSION_KEYRING, name.encode()) < 0 and ctypes.get_errno() not in (
+        *(errno.ENOSYS, errno.EPERM),
+        *(errno.EDQUOT, errno.EOPNOTSUPP),
+    ):
+        libc.check(-1, "keyctl")
+
+
+def _close_one(fd: int, *, cloexec: bool) -> None:
+    try:
+        if cloexec:
+            os.set_inheritable(fd, False)
+        else:
+            os.close(fd)
+    except OSError as error:
+        if error.errno != errno.EBADF:  # the listing's own descriptor
+            raise
