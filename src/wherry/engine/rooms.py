@@ -9,6 +9,7 @@ from wherry.containers.service import Containers
 from wherry.engine.events import EventBus
 from wherry.engine.workers import Workers
 from wherry.images.service import Images
+from wherry.kernel.cgroup import Hierarchies
 from wherry.networks.service import Networks
 from wherry.runtime.supervisor import Supervisor
 from wherry.spec.settings import Settings
@@ -34,5 +35,6 @@ class Rooms:
     events: EventBus
     workers: Workers
     tasks: asyncio.TaskGroup
+    cgroups: Hierarchies
     capabilities: tuple[str, ...]
     boot_id: str

@@ -26,6 +26,7 @@ from wherry.spec.launch import CopyUp, ExitRecord, Forward, Launch, LogTarget
 
 log = logging.getLogger(__name__)
 DEFAULT_STOP_TIMEOUT_S = 10
+STOP_FIRST = "stop the container before removing or force remove"
 KILL_PATIENCE_S = 10.0  # after SIGKILL a process that is still there is stuck in the kernel
 
 
@@ -279,7 +280,7 @@ class Running:
         if process is None:
             return
         if container.status is Status.PAUSED and number == signal_number("SIGKILL"):
-            await self._rooms.workers.run(cgroup.thaw, self.cgroups_path(container.id))
+            await self._rooms.workers.run(cgroup.freeze, self._rooms.cgroups, self.cgroups_path(container.id), frozen=False)
         try:
             process.signal(number)
         except ProcessLookupError:
@@ -319,7 +320,7 @@ class Running:
                 raise Conflict(f"Container {container.id} is already paused")
             if container.status is not Status.RUNNING:
                 raise Conflict(f"Container {container.id} is not running")
-            await self._rooms.workers.run(cgroup.freeze, self.cgroups_path(container.id))
+            await self._rooms.workers.run(cgroup.freeze, self._rooms.cgroups, self.cgroups_path(container.id), frozen=True)
             container.record.state.status = advance(container.status, Event.PAUSE)
             self._rooms.containers.save(container)
             self._publish(container, "pause")
@@ -330,7 +331,7 @@ class Running:
         async def thaw() -> None:
             if container.status is not Status.PAUSED:
                 raise Conflict(f"Container {container.id} is not paused")
-            await self._rooms.workers.run(cgroup.thaw, self.cgroups_path(container.id))
+            await self._rooms.workers.run(cgroup.freeze, self._rooms.cgroups, self.cgroups_path(container.id), frozen=False)
             container.record.state.status = advance(container.status, Event.UNPAUSE)
             self._rooms.containers.save(container)
             self._publish(container, "unpause")
@@ -343,17 +344,11 @@ class Running:
         """Raises Conflict for one that runs, unless ``force``."""
         if container.status is Status.RESTARTING:
             if not force:
-                raise Conflict(
-                    f'cannot remove container "{container.name}": container is restarting: stop the container before removing or force remove'
-                )
+                raise Conflict(f'cannot remove container "{container.name}": container is restarting: {STOP_FIRST}')
             await container.perform(lambda: self._stop_restarting(container))
         if container.is_running:
             if not force:
-                kind = (
-                    "paused and must be unpaused first"
-                    if container.status is Status.PAUSED
-                    else ("running: stop the container before removing or force remove")
-                )
+                kind = "paused and must be unpaused first" if container.status is Status.PAUSED else (f"running: {STOP_FIRST}")
                 raise Conflict(f'cannot remove container "{container.name}": container is {kind}')
             self._mark_stopped(container)
             removed = container.watch("removed") if container.record.host_config.auto_remove else None

@@ -1,0 +1,151 @@
+"""Which containers a list asks for.  Source: `docker ps --filter`; Engine API 1.51 ContainerList."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from wherry.containers.container import Container
+from wherry.containers.present import exposed_ports
+from wherry.errors import InvalidRequest, NotFound
+from wherry.spec.docker.container import PortBinding
+from wherry.spec.docker.request import Filters
+
+KEYS = frozenset("ancestor before exited expose health id is-task isolation label name network publish since status volume".split())
+PRUNE_KEYS = frozenset({"until", "label", "label!"})
+STATUSES = frozenset({"created", "restarting", "running", "removing", "paused", "exited", "dead"})
+
+
+def check_keys(filters: Filters, allowed: frozenset[str]) -> None:
+    for key in filters:
+        if key not in allowed:
+            raise InvalidRequest(f"invalid filter '{key}'")
+
+
+def has_labels(labels: Mapping[str, str], wanted: Sequence[str]) -> bool:
+    """All of ``wanted`` hold: `key` or `key=value`."""
+    for text in wanted:
+        key, equals, value = text.partition("=")
+        if key not in labels or (equals and labels[key] != value):
+            return False
+    return True
+
+
+def parse_until(values: Sequence[str]) -> float:
+    """The `until` filter as seconds since the epoch: a Go duration before now, RFC3339, or a unix time."""
+    if len(values) != 1:
+        raise InvalidRequest("more than one until filter specified")
+    text = values[0]
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        return time.time() - sum(float(number) * {"h": 3600, "m": 60, "s": 1, "ms": 0.001}[unit] for number, unit in parts)
+    for form in ("%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d"):
+        try:
+            return time.mktime(time.strptime(text.replace("Z", "+0000"), form))
+        except ValueError:
+            continue
+    raise InvalidRequest(f'invalid value for "until": failed to parse value as time or duration: "{text}"')
+
+
+class ContainerFilter:
+    """Built once a request; ``image_ids`` gives the ids an `ancestor` names, ``published`` a container's ports."""
+
+    def __init__(
+        self,
+        filters: Filters,
+        *,
+        find: Callable[[str], Container],
+        ancestors: Callable[[str], set[str]],
+        published: Callable[[Container], Mapping[str, Sequence[PortBinding]]],
+        networks: Callable[[Container], set[str]],
+    ) -> None:
+        check_keys(filters, KEYS)
+        for value in filters.get("status", ()):
+            if value not in STATUSES:
+                raise InvalidRequest(f"invalid filter 'status={value}'")
+        for value in filters.get("exited", ()):
+            if not value.lstrip("-").isdigit():
+                raise InvalidRequest(f"invalid filter 'exited={value}'")
+        for value in filters.get("health", ()):
+            if value not in ("starting", "healthy", "unhealthy", "none"):
+                raise InvalidRequest(f"invalid filter 'health={value}'")
+        self._filters = filters
+        self._published = published
+        self._networks = networks
+        self._ancestors = {ident for name in filters.get("ancestor", ()) for ident in ancestors(name)}
+        self._before = self._moments("before", find)
+        self._since = self._moments("since", find)
+
+    def _moments(self, key: str, find: Callable[[str], Container]) -> list[int]:
+        try:
+            return [find(name).record.created_ns for name in self._filters.get(key, ())]
+        except NotFound as error:
+            raise NotFound(str(error)) from error
+
+    @property
+    def wants_all(self) -> bool:
+        """A status or exit code asked for shows stopped containers too."""
+        return bool(self._filters.get("status") or self._filters.get("exited"))
+
+    def accepts(self, container: Container) -> bool:
+        record = container.record
+        return (
+            all(check(self, container, self._filters[key]) for key, check in _CHECKS.items() if self._filters.get(key))
+            and all(record.created_ns < moment for moment in self._before)
+            and all(record.created_ns > moment for moment in self._since)
+            and has_labels(record.config.labels or {}, self._filters.get("label", ()))
+            and ("ancestor" not in self._filters or record.image_id in self._ancestors)
+        )
+
+    def _name(self, container: Container, values: Sequence[str]) -> bool:
+        return any(_matches(value, container.name) or _matches(value, "/" + container.name) for value in values)
+
+    def _publish(self, container: Container, values: Sequence[str]) -> bool:
+        published = {name for name, bindings in self._published(container).items() if bindings}
+        return any(_port_in(value, published) for value in values)
+
+    def _expose(self, container: Container, values: Sequence[str]) -> bool:
+        return any(_port_in(value, set(exposed_ports(container.record, self._published(container)))) for value in values)
+
+    def _network(self, container: Container, values: Sequence[str]) -> bool:
+        return bool(self._networks(container) & set(values))
+
+    def _volume(self, container: Container, values: Sequence[str]) -> bool:
+        places = {text for mount in container.record.mounts for text in (mount.name, mount.source, mount.destination) if text}
+        return bool(places & set(values))
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern[:256], name) is not None
+    except re.error:
+        return pattern in name
+
+
+def _port_in(value: str, ports: set[str]) -> bool:
+    """`80`, `80/udp`, `8000-8010/tcp`."""
+    numbers, _, protocol = value.partition("/")
+    first, _, last = numbers.partition("-")
+    if not first.isdigit() or (last and not last.isdigit()) or protocol not in ("", "tcp", "udp", "sctp"):
+        raise InvalidRequest(f"invalid port specification: {value}")
+    return any(f"{number}/{protocol or 'tcp'}" in ports for number in range(int(first), min(int(last or first), 65535) + 1))
+
+
+_CHECKS: dict[str, Callable[[ContainerFilter, Container, Sequence[str]], bool]] = {
+    "id": lambda _, container, values: any(container.id.startswith(value) for value in values),
+    "name": ContainerFilter._name,
+    "status": lambda _, container, values: str(container.status) in values,
+    "exited": lambda _, container, values: (
+        not container.is_running and container.record.state.started_at_ns > 0 and str(container.record.state.exit_code) in values
+    ),
+    "health": lambda _, container, values: (container.health.status if container.health else "none") in values,
+    "publish": ContainerFilter._publish,
+    "expose": ContainerFilter._expose,
+    "network": ContainerFilter._network,
+    "volume": ContainerFilter._volume,
+    "is-task": lambda _, __, values: "false" in values,
+    "isolation": lambda _, __, values: "default" in values,
+}

@@ -1,0 +1,382 @@
+"""Operations on containers, as the API asks for them (``api/ports.Containers``)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+
+from wherry.containers import present, top
+from wherry.containers.container import Container
+from wherry.containers.lifecycle import Status
+from wherry.containers.logs import LogQuery, LogReader
+from wherry.engine import container_logs, container_stats
+from wherry.engine.container_files import ContainerFiles
+from wherry.engine.container_filters import PRUNE_KEYS, ContainerFilter, check_keys, has_labels, parse_until
+from wherry.engine.creating import Creating
+from wherry.engine.execs import DEFAULT_DETACH_KEYS, Execs
+from wherry.engine.rooms import Rooms
+from wherry.engine.running import Running
+from wherry.errors import Conflict, EngineError, InvalidRequest, NotFound
+from wherry.kernel import cgroup
+from wherry.spec.docker.container import (
+    ContainerCreate,
+    ContainerCreated,
+    ContainerInspect,
+    ContainersPruned,
+    ContainerSummary,
+    ContainerTop,
+    ContainerUpdate,
+    ContainerUpdated,
+    ContainerWaited,
+    FilesystemChange,
+    PathStat,
+    PortBinding,
+)
+from wherry.spec.docker.exec import ExecCreate, ExecInspect, ExecStart
+from wherry.spec.docker.request import ArchiveRequest, AttachRequest, Filters, Hijack, LogRequest, LogStream
+from wherry.spec.docker.stats import ContainerStats
+from wherry.spec.launch import Attachment
+
+CONDITIONS = ("not-running", "next-exit", "removed")
+STATS_EVERY_S = 1.0
+
+
+class ContainerOperations:
+    """What the API can ask of containers; the flows stand in ``running``, ``creating`` and ``execs``."""
+
+    rooms: Rooms
+    running: Running
+    creating: Creating
+    execs: Execs
+    files: ContainerFiles
+
+    # --- look
+
+    async def list_containers(
+        self, *, all: bool, limit: int, size: bool, filters: Filters, since: str, before: str
+    ) -> Sequence[ContainerSummary]:
+        merged = {**filters, **({"since": (since,)} if since else {}), **({"before": (before,)} if before else {})}
+        chosen = ContainerFilter(
+            merged,
+            find=self.rooms.containers.get,
+            ancestors=self._ancestors,
+            published=self._published,
+            networks=lambda container: {name for name, end in self._endpoints(container).items() for name in (name, end.network_id)},
+        )
+        everything = all or limit > 0 or chosen.wants_all
+        rows = [
+            one
+            for one in self.rooms.containers.all()
+            if (everything or one.is_running or one.status is Status.RESTARTING) and chosen.accepts(one)
+        ]
+        rows = rows[:limit] if limit > 0 else rows
+        now_ns = time.time_ns()
+        known: dict[str, str | None] = {}
+        summaries = [self._summary(one, now_ns, known) for one in rows]
+        if size:
+            for one, summary in zip(rows, summaries, strict=True):
+                summary.size_rw, summary.size_root_fs = await self._sizes(one)
+        return summaries
+
+    def _summary(self, container: Container, now_ns: int, known: dict[str, str | None]) -> ContainerSummary:
+        reference = container.record.config.image
+        if reference not in known:
+            known[reference] = self._image_id(reference)
+        return present.summary(
+            container,
+            image=present.image_reference(container.record, known[reference]),
+            endpoints=self._endpoints(container),
+            published=self._published(container),
+            now_ns=now_ns,
+        )
+
+    def _image_id(self, reference: str) -> str | None:
+        try:
+            return self.rooms.images.resolve(reference).id
+        except EngineError:
+            return None
+
+    def _ancestors(self, reference: str) -> set[str]:
+        """Ids of the images that are ``reference`` or were made from it."""
+        wanted = self._image_id(reference)
+        return self.rooms.images.descendants(wanted) if wanted else set()
+
+    def _endpoints(self, container: Container) -> Mapping[str, object]:
+        return self.running.wiring.endpoints(container)
+
+    def _published(self, container: Container) -> Mapping[str, Sequence[PortBinding]]:
+        return self.running.wiring.published(container)
+
+    async def _sizes(self, container: Container) -> tuple[int, int]:
+        own = await self.rooms.workers.run(self.rooms.snapshotter.usage, container.record.snapshot)
+        try:
+            base = self.rooms.images.resolve(container.record.image_id).size_bytes
+        except EngineError:
+            base = 0
+        return own, own + base
+
+    async def inspect_container(self, ref: str, *, size: bool) -> ContainerInspect:
+        container = self.rooms.containers.get(ref)
+        rooms = self.rooms
+        rootfs = rooms.snapshotter.rootfs(container.record.snapshot)
+        graph = {"LowerDir": ":".join(rootfs.lower), "UpperDir": rootfs.upper or "", "WorkDir": rootfs.work or ""}
+        body = present.inspect(
+            container,
+            folder=rooms.containers.folder(container.id),
+            log_path=rooms.containers.log_path(container.record),
+            driver=rooms.snapshotter.name,
+            graph=graph,
+            endpoints=self._endpoints(container),
+            published=self._published(container),
+            sandbox_id=self.running.wiring.sandbox_id(container),
+        )
+        if size:
+            body.size_rw, body.size_root_fs = await self._sizes(container)
+        return body
+
+    async def container_top(self, ref: str, *, arguments: str) -> ContainerTop:
+        container = self.rooms.containers.get(ref)
+        if not container.is_running:
+            raise Conflict(f"container {container.id} is not running")
+        pids = await self.rooms.workers.run(cgroup.processes, self.rooms.cgroups, self.running.cgroups_path(container.id))
+        titles, rows = await self.rooms.workers.run(top.table, pids, arguments or "-ef")
+        self._publish(container, "top")
+        return ContainerTop(titles=titles, processes=rows)
+
+    async def container_logs(self, ref: str, request: LogRequest) -> LogStream:
+        container = self.rooms.containers.get(ref)
+        if not request.stdout and not request.stderr:
+            raise InvalidRequest("Bad parameters: you must choose at least one stream")
+        path = self.rooms.containers.log_path(container.record)
+        if not path:
+            raise InvalidRequest("configured logging driver does not support reading")
+        tty = container.record.config.tty
+        query = LogQuery(
+            stdout=request.stdout,
+            stderr=request.stderr,
+            since_ns=request.since_ns,
+            until_ns=request.until_ns,
+            tail=request.tail,
+            timestamps=request.timestamps,
+            details=request.details,
+            follow=request.follow and (container.is_running or container.status is Status.RESTARTING),
+            multiplexed=not tty,
+        )
+        return LogStream(tty=tty, chunks=container_logs.stream(self.rooms, container, path, query))
+
+    async def container_changes(self, ref: str) -> Sequence[FilesystemChange]:
+        container = self.rooms.containers.get(ref)
+        changes = await self.rooms.workers.run(lambda: list(self.rooms.snapshotter.changes(container.record.snapshot)))
+        hidden = {mount.destination for mount in container.record.mounts}
+        return [FilesystemChange(path=change.path, kind=change.kind) for change in changes if change.path not in hidden]
+
+    async def container_stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[ContainerStats]:
+        container = self.rooms.containers.get(ref)
+        return self._samples(container, stream=stream, one_shot=one_shot)
+
+    async def _samples(self, container: Container, *, stream: bool, one_shot: bool) -> AsyncIterator[ContainerStats]:
+        before: ContainerStats | None = None
+        while True:
+            try:
+                now = await self.rooms.workers.run(container_stats.sample, self.rooms, container, self.running.cgroups_path(container.id))
+            except FileNotFoundError:  # it ended between the look and the reading
+                now = ContainerStats(name=f"/{container.name}", id=container.id)
+            if before is not None:
+                now.precpu_stats, now.preread = before.cpu_stats, before.read
+            if stream or before is not None or one_shot or not container.is_running:
+                yield now
+                if not stream:
+                    return
+            if container.status in (Status.REMOVING, Status.DEAD):
+                return
+            before = now
+            await asyncio.sleep(STATS_EVERY_S)
+
+    # --- make and change
+
+    async def create_container(self, body: ContainerCreate, *, name: str, platform: str) -> ContainerCreated:
+        container = await self.creating.create(body, name=name, platform=platform)
+        return ContainerCreated(id=container.id, warnings=self._warnings(container))
+
+    def _warnings(self, container: Container) -> list[str]:
+        host = container.record.host_config
+        if host.network_mode == "host" and (host.port_bindings or host.publish_all_ports):
+            return ["Published ports are discarded when using host network mode"]
+        return []
+
+    async def rename_container(self, ref: str, *, name: str) -> None:
+        container = self.rooms.containers.get(ref)
+        if not name:
+            raise InvalidRequest("Neither old nor new names may be empty")
+
+        async def rename() -> None:
+            old = self.rooms.containers.rename(container, name)
+            self.rooms.networks.rename(container.id, container.name)
+            self._publish(container, "rename", oldName=f"/{old}")
+
+        await container.perform(rename)
+
+    async def update_container(self, ref: str, body: ContainerUpdate) -> ContainerUpdated:
+        container = self.rooms.containers.get(ref)
+        await container.perform(lambda: self._update(container, body))
+        return ContainerUpdated(warnings=None)
+
+    async def _update(self, container: Container, body: ContainerUpdate) -> None:
+        await self.running.update(container, body)
+        self._publish(container, "update")
+
+    # --- run
+
+    async def start_container(self, ref: str) -> None:
+        await self.running.start(self.rooms.containers.get(ref))
+
+    async def stop_container(self, ref: str, *, signal: str, timeout_s: int | None) -> None:
+        await self.running.stop(self.rooms.containers.get(ref), signal=signal, timeout_s=timeout_s)
+
+    async def restart_container(self, ref: str, *, signal: str, timeout_s: int | None) -> None:
+        await self.running.restart(self.rooms.containers.get(ref), signal=signal, timeout_s=timeout_s)
+
+    async def kill_container(self, ref: str, *, signal: str) -> None:
+        await self.running.kill(self.rooms.containers.get(ref), signal=signal)
+
+    async def pause_container(self, ref: str) -> None:
+        await self.running.pause(self.rooms.containers.get(ref))
+
+    async def unpause_container(self, ref: str) -> None:
+        await self.running.unpause(self.rooms.containers.get(ref))
+
+    async def wait_container(self, ref: str, *, condition: str) -> Awaitable[ContainerWaited]:
+        container = self.rooms.containers.get(ref)
+        if (condition or "not-running") not in CONDITIONS:
+            raise InvalidRequest(f'invalid condition: "{condition}"')
+        return container.watch(condition or "not-running")
+
+    async def resize_container(self, ref: str, *, height: int, width: int) -> None:
+        container = self.rooms.containers.get(ref)
+        if container.process is None:
+            raise Conflict(f"container {container.id} is not running")
+        await container.process.resize(height, width)
+        self._publish(container, "resize", height=str(height), width=str(width))
+
+    async def attach_container(self, ref: str, request: AttachRequest, hijack: Hijack) -> None:
+        container = self.rooms.containers.get(ref)
+        if container.status is Status.PAUSED:
+            raise Conflict(f"container {container.id} is paused, unpause the container before attach")
+        if container.status is Status.RESTARTING:
+            raise Conflict(f"container {container.id} is restarting, wait until the container is running")
+        check_detach_keys(request.detach_keys)
+        tty = container.record.config.tty
+        taken = await hijack(tty)
+        if request.logs:
+            await self._replay(container, request, taken.fd)
+        if not request.stream:
+            return
+        attachment = Attachment(
+            stdin=request.stdin and container.record.config.open_stdin,
+            stdout=request.stdout,
+            stderr=request.stderr,
+            detach_keys=request.detach_keys or DEFAULT_DETACH_KEYS,
+            leftover=taken.leftover,
+            multiplexed=not tty,
+        )
+        self._publish(container, "attach")
+        if container.process is not None:
+            await container.process.attach(taken.fd, attachment)
+        elif container.status is Status.CREATED or not container.is_running:
+            container.hold(taken.fd, attachment)
+
+    async def _replay(self, container: Container, request: AttachRequest, fd: int) -> None:
+        """What was written so far, to the client."""
+        path = self.rooms.containers.log_path(container.record)
+        query = LogQuery(stdout=request.stdout, stderr=request.stderr, multiplexed=not container.record.config.tty)
+        if path:
+            await self.rooms.workers.run(_copy_log, path, query, fd)
+
+    async def remove_container(self, ref: str, *, volumes: bool, force: bool, link: bool) -> None:
+        container = self.rooms.containers.get(ref)
+        if link:
+            raise InvalidRequest("removing a link by its name is not supported: remove the container")
+        await self.running.remove(container, volumes=volumes, force=force)
+
+    async def prune_containers(self, filters: Filters) -> ContainersPruned:
+        check_keys(filters, PRUNE_KEYS)
+        before = parse_until(filters["until"]) if filters.get("until") else None
+        removed, reclaimed = [], 0
+        for container in self.rooms.containers.all():
+            labels = container.record.config.labels or {}
+            if container.status not in (Status.CREATED, Status.EXITED, Status.DEAD) or not has_labels(labels, filters.get("label", ())):
+                continue
+            if any(has_labels(labels, (wanted,)) for wanted in filters.get("label!", ())):
+                continue
+            if before is not None and container.record.created_ns / 1e9 > before:
+                continue
+            own, _ = await self._sizes(container)
+            try:
+                await self.running.remove(container, volumes=False, force=False)
+            except (Conflict, NotFound):
+                continue  # it was started or removed meanwhile
+            removed.append(container.id)
+            reclaimed += own
+        self.rooms.events.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
+        return ContainersPruned(containers_deleted=removed or None, space_reclaimed=reclaimed)
+
+    # --- files
+
+    async def export_container(self, ref: str) -> AsyncIterator[bytes]:
+        container = self.rooms.containers.get(ref)
+        self._publish(container, "export")
+        return await self.files.export(container)
+
+    async def stat_path(self, ref: str, path: str) -> PathStat:
+        return await self.files.stat(self.rooms.containers.get(ref), path)
+
+    async def get_archive(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+        container = self.rooms.containers.get(ref)
+        result = await self.files.get(container, path)
+        self._publish(container, "archive-path")
+        return result
+
+    async def put_archive(self, ref: str, request: ArchiveRequest, chunks: AsyncIterator[bytes]) -> None:
+        container = self.rooms.containers.get(ref)
+        await self.files.put(container, request, chunks)
+        self._publish(container, "extract-to-dir")
+
+    # --- exec
+
+    async def create_exec(self, ref: str, body: ExecCreate) -> str:
+        return self.execs.create(self.rooms.containers.get(ref), body).id
+
+    async def start_exec(self, ident: str, body: ExecStart, hijack: Hijack | None) -> None:
+        await self.execs.start(self.rooms.containers.exec_named(ident), body, hijack)
+
+    async def resize_exec(self, ident: str, *, height: int, width: int) -> None:
+        item = self.rooms.containers.exec_named(ident)
+        if item.process is None:
+            raise Conflict(f"exec {ident} is not running")
+        await item.process.resize(height, width)
+
+    async def inspect_exec(self, ident: str) -> ExecInspect:
+        return self.execs.inspect(self.rooms.containers.exec_named(ident))
+
+    def _publish(self, container: Container, action: str, **more: str) -> None:
+        self.rooms.events.publish("container", action, container.id, present.attributes(container.record, **more))
+
+
+def check_detach_keys(keys: str) -> None:
+    """Raises InvalidRequest for keys that nobody could press."""
+    for key in keys.split(",") if keys else ():
+        named = key.removeprefix("ctrl-")
+        if len(named) != 1 or (named != key and named not in "abcdefghijklmnopqrstuvwxyz@[\\]^_"):
+            raise InvalidRequest(f"invalid detach keys ({keys}): Unknown character: '{key}'")
+
+
+def _copy_log(path: str, query: LogQuery, fd: int) -> None:
+    os.set_blocking(fd, True)
+    with LogReader(path, query) as reader:
+        for data in reader.read_all():
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+    os.set_blocking(fd, False)

@@ -1,0 +1,122 @@
+"""`create`: an image, a request and a name become a container's record, writable layer and volumes, or nothing at all."""
+
+from __future__ import annotations
+
+import os
+import platform as machine
+import time
+from contextlib import ExitStack
+
+from wherry.containers import create, mounts, names, present
+from wherry.containers.container import Container
+from wherry.containers.record import ContainerRecord, MountRecord, State
+from wherry.engine.rooms import Rooms
+from wherry.errors import InvalidRequest, NotFound
+from wherry.ids import new_id, short
+from wherry.images.service import Image
+from wherry.spec.docker.container import ContainerCreate, HostConfig
+
+
+class Creating:
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._cpus = len(os.sched_getaffinity(0))
+
+    async def create(self, body: ContainerCreate, *, name: str, platform: str) -> Container:
+        """Raises NotFound for the image, Conflict for the name, InvalidRequest in Docker's words for the rest."""
+        rooms = self._rooms
+        wanted = create.checked_name(name) if name else ""
+        ident = new_id()
+        image = self._image(body.image, platform)
+        config = create.merge_config(
+            body, create.from_image(image.config.config) if image and image.config.config else None, hostname=self._hostname(body, ident)
+        )
+        host = create.complete_host_config(body.host_config, log_options=rooms.settings.default_log_options)
+        create.check(config, host, cpus=self._cpus)
+        endpoints = create.endpoints_asked(body, host)
+        links = [self._link(text) for text in host.links or ()]
+        wired = mounts.collect(host, sorted(config.volumes or ()), self._inherited(host))
+        path, arguments = create.command_of(config)
+        with ExitStack() as undo:
+            for mount in wired:
+                self._ensure_volume(mount, host, undo)
+            snapshot = f"container-{ident}"
+            await rooms.workers.run(rooms.snapshotter.prepare, snapshot, image.chain_ids[-1] if image and image.chain_ids else None)
+            undo.callback(rooms.snapshotter.remove, snapshot)
+            os.mkdir(rooms.containers.folder(ident), 0o710)
+            undo.callback(rooms.containers.remove_folder, ident)
+            record = ContainerRecord(
+                id=ident,
+                name=wanted or names.generate(rooms.containers.is_free),
+                created_ns=time.time_ns(),
+                image_id=image.id if image else "",
+                config=config,
+                host_config=host,
+                path=path,
+                args=arguments,
+                state=State(),
+                snapshot=snapshot,
+                mounts=wired,
+                networks=endpoints,
+                links=links,
+                architecture=image.config.architecture if image else machine.machine(),
+            )
+            container = rooms.containers.add(record)
+            undo.pop_all()
+        rooms.events.publish("container", "create", ident, present.attributes(record))
+        return container
+
+    def _image(self, reference: str, platform: str) -> Image:
+        if not reference:
+            raise InvalidRequest("no image specified")
+        image = self._rooms.images.resolve(reference)
+        if platform:
+            system, _, architecture = platform.partition("/")
+            if (system and system != image.config.os) or (architecture and architecture.split("/")[0] != image.config.architecture):
+                raise NotFound(f"No such image: {reference}")
+        return image
+
+    def _hostname(self, body: ContainerCreate, ident: str) -> str:
+        mode = body.host_config.network_mode if body.host_config else ""
+        if mode == "host" or (body.host_config and body.host_config.uts_mode == "host"):
+            return os.uname().nodename
+        return short(ident)
+
+    def _link(self, text: str) -> tuple[str, str]:
+        """`name:alias` or `name` as (id, alias)."""
+        name, _, alias = text.partition(":")
+        try:
+            target = self._rooms.containers.get(name)
+        except NotFound as error:
+            raise InvalidRequest(f"could not get container for {name}: {error}") from error
+        return target.id, alias.rpartition("/")[2] or name
+
+    def _inherited(self, host: HostConfig) -> list[MountRecord]:
+        """The mounts of `--volumes-from`."""
+        found = []
+        for text in host.volumes_from or ():
+            name, _, mode = text.partition(":")
+            if mode and mode not in ("ro", "rw", "z", "Z"):
+                raise InvalidRequest(f"invalid mode: {mode}")
+            for mount in self._rooms.containers.get(name).record.mounts:
+                if mount.type != "tmpfs":
+                    copied = MountRecord(**{field: getattr(mount, field) for field in mount.__struct_fields__})
+                    copied.read_only = copied.read_only or mode == "ro"
+                    copied.anonymous = False
+                    found.append(copied)
+        return found
+
+    def _ensure_volume(self, mount: MountRecord, host: HostConfig, undo: ExitStack) -> None:
+        """Create the volume a mount names, or an anonymous one, and note where it is."""
+        if mount.type != "volume":
+            return
+        volumes, events = self._rooms.volumes, self._rooms.events
+        existed = bool(mount.name) and volumes.exists(mount.name)
+        labels = next(
+            (asked.volume_options.labels for asked in host.mounts or () if asked.target == mount.destination and asked.volume_options), None
+        )
+        volume = volumes.create(mount.name, labels=labels or {})
+        mount.name, mount.source = volume.name, volumes.path(volume.name)
+        if not existed:
+            undo.callback(volumes.remove, volume.name, force=True, in_use=lambda _: [])
+            events.publish("volume", "create", volume.name, {"driver": "local"})
