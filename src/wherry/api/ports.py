@@ -1,8 +1,8 @@
 """What the API needs of the engine: one method per operation.  ``engine.Engine`` has them all; nothing inherits from this.
 
-Terms: a ``ref`` is what the client wrote (id, unique prefix or name). Every failure is an ``EngineError``; a method that returns a stream or
-an awaitable has checked its arguments before it returns it, so the client gets a proper status. Streams end when closed (``aclose``): the
-API does so when the client goes. A ``Progress`` record is one JSON object as Docker streams it; an EngineError raised by the stream
+Terms: a ``ref`` is what the client wrote (id, unique prefix or name). Every failure is an ``EngineError``; a method that returns a stream
+or an awaitable has checked its arguments before it returns it, so the client gets a proper status. Streams end when closed (``aclose``):
+the API does so when the client goes. A ``Progress`` record is one JSON object as Docker streams it; an EngineError raised by the stream
 after its first record reaches the client inside the stream.
 """
 

@@ -62,6 +62,8 @@ def read(kind: type[T], raw: bytes) -> T:
 
 def convert(kind: type[T], data: object) -> T:
     """Already decoded JSON as ``kind``, with the same tolerance.  Raises msgspec.ValidationError."""
+    if data is None and isinstance(_shape(kind)[0], Mapping):
+        data = {}  # Go leaves a struct as it is
     return msgspec.convert(_tidy(data, kind, 0), kind)
 
 

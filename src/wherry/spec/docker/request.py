@@ -81,7 +81,10 @@ class ImportRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveRequest:
-    """PUT /containers/{id}/archive.  ``keep_kind``: a directory never replaces a file nor the reverse; ``copy_ids``: keep the archive's owners."""
+    """PUT /containers/{id}/archive.
+
+    ``keep_kind``: a directory never replaces something else, nor the reverse; ``copy_ids``: owners are the container user's.
+    """
 
     path: str
     keep_kind: bool = False

@@ -1,0 +1,32 @@
+"""Error class -> status: the only place where the numbers of failures stand."""
+
+from __future__ import annotations
+
+import logging
+
+from wherry import errors
+from wherry.api.wire import Malformed
+
+log = logging.getLogger(__name__)
+
+STATUSES: dict[type[errors.EngineError], int] = {
+    errors.NotModified: 304,
+    errors.InvalidRequest: 400,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.Internal: 500,
+    errors.NotSupported: 501,
+    errors.Unavailable: 503,
+}
+
+
+def explain(error: Exception) -> tuple[int, str]:
+    """The status and message for ``error``.  One that is no EngineError is a bug: 500, logged with its traceback."""
+    if isinstance(error, errors.EngineError):
+        return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500), error.message
+    if isinstance(error, Malformed):
+        return error.status, str(error)
+    log.error("request failed", exc_info=error)
+    return 500, str(error) or type(error).__name__

@@ -1,0 +1,121 @@
+"""Handlers for images and registries."""
+
+from __future__ import annotations
+
+from wherry.api import parameters, stream
+from wherry.api.exchange import NO_CONTENT, Request, Response, reply
+from wherry.api.ports import Operations
+from wherry.errors import InvalidRequest
+from wherry.spec.docker.container import Config
+from wherry.spec.docker.image import IdCreated
+from wherry.spec.docker.request import CommitRequest, ImportRequest
+from wherry.spec.docker.system import AuthConfig
+
+AUTH_HEADER = "x-registry-auth"
+SEARCH_LIMIT = 25
+
+
+async def list_all(engine: Operations, request: Request) -> Response:
+    filters = request.filters()
+    if request.version < (1, 25) and request.text("filter"):
+        filters = {**filters, "reference": (request.text("filter"),)}
+    found = await engine.list_images(all=request.flag("all"), filters=filters, shared_size=request.flag("shared-size"))
+    if request.version < (1, 44):
+        for image in found:
+            image.virtual_size = image.size
+    return reply(found)
+
+
+async def inspect(engine: Operations, request: Request) -> Response:
+    image = await engine.inspect_image(request.groups["name"])
+    if request.version < (1, 44):
+        image.virtual_size = image.size
+    return reply(image)
+
+
+async def history(engine: Operations, request: Request) -> Response:
+    return reply(await engine.image_history(request.groups["name"]))
+
+
+async def create(engine: Operations, request: Request) -> None:
+    """Pull, or import."""
+    source, platform = request.text("fromSrc"), request.text("platform")
+    if source:
+        imported = ImportRequest(
+            source=source,
+            repo=request.text("repo"),
+            tag=request.text("tag"),
+            message=request.text("message"),
+            changes=tuple(request.values("changes")),
+            platform=platform,
+        )
+        await stream.send_progress(request, await engine.import_image(imported, aiter(request.body)))
+        return
+    name = request.text("fromImage")
+    if not name:
+        raise InvalidRequest("invalid reference format")
+    records = await engine.pull_image(name, tag=request.text("tag"), platform=platform, auth=_auth(request))
+    await stream.send_progress(request, records)
+
+
+async def push(engine: Operations, request: Request) -> None:
+    records = await engine.push_image(
+        request.groups["name"], tag=request.text("tag"), platform=request.text("platform"), auth=_auth(request)
+    )
+    await stream.send_progress(request, records)
+
+
+async def tag(engine: Operations, request: Request) -> Response:
+    await engine.tag_image(request.groups["name"], repo=request.text("repo"), tag=request.text("tag"))
+    return Response(status=201)
+
+
+async def remove(engine: Operations, request: Request) -> Response:
+    return reply(await engine.remove_image(request.groups["name"], force=request.flag("force"), prune=not request.flag("noprune")))
+
+
+async def prune(engine: Operations, request: Request) -> Response:
+    return reply(await engine.prune_images(request.filters()))
+
+
+async def search(engine: Operations, request: Request) -> Response:
+    limit = request.integer("limit", SEARCH_LIMIT)
+    return reply(await engine.search_images(request.text("term"), limit=limit, filters=request.filters(), auth=_auth(request)))
+
+
+async def save(engine: Operations, request: Request) -> None:
+    names = [request.groups["name"]] if "name" in request.groups else request.values("names")
+    chunks = await engine.save_images(names, platform=request.text("platform"))
+    await stream.send_chunks(request, stream.TAR, chunks)
+
+
+async def load(engine: Operations, request: Request) -> None:
+    records = await engine.load_images(aiter(request.body), quiet=request.flag("quiet"), platform=request.text("platform"))
+    await stream.send_progress(request, records)
+
+
+async def commit(engine: Operations, request: Request) -> Response:
+    query = CommitRequest(
+        container=request.text("container"),
+        repo=request.text("repo"),
+        tag=request.text("tag"),
+        comment=request.text("comment"),
+        author=request.text("author"),
+        pause=request.flag("pause", default=True),
+        changes=tuple(request.values("changes")),
+    )
+    config = await request.json(Config, optional=True)
+    return reply(IdCreated(id=await engine.commit_container(query, None if config == Config() else config)), 201)
+
+
+async def distribution(engine: Operations, request: Request) -> Response:
+    return reply(await engine.inspect_distribution(request.groups["name"], auth=_auth(request)))
+
+
+async def check_auth(engine: Operations, request: Request) -> Response:
+    answer = await engine.check_auth(await request.json(AuthConfig, optional=True))
+    return reply(answer) if answer.status else NO_CONTENT
+
+
+def _auth(request: Request) -> AuthConfig | None:
+    return parameters.registry_auth(request.head.headers.get(AUTH_HEADER, ""))

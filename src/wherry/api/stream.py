@@ -1,0 +1,131 @@
+"""Answers that are neither empty nor one JSON value: progress, raw chunks, and connections taken over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from wherry.api.connection import ClientGone
+from wherry.api.exchange import JSON, Request
+from wherry.api.failures import explain
+from wherry.api.wire import frame
+from wherry.errors import EngineError
+from wherry.spec.docker.body import encode
+from wherry.spec.docker.request import Hijack, Hijacked
+
+MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+RAW = "application/vnd.docker.raw-stream"
+TAR = "application/x-tar"
+STDOUT = 1
+SEND_TIMEOUT_S = 5.0
+
+T = TypeVar("T")
+
+
+async def send_chunks(request: Request, content_type: str, chunks: AsyncIterator[bytes], headers: Mapping[str, str] | None = None) -> None:
+    """``chunks`` as they come.  An error before the first becomes a status; after it the connection is cut."""
+    async with _begun(chunks) as (first, rest):
+        stream = await request.start_stream(content_type, headers)
+        if first is not None:
+            await stream.write(first)
+            async for chunk in rest:
+                await stream.write(chunk)
+        await stream.finish()
+
+
+async def send_live(request: Request, content_type: str, chunks: AsyncIterator[bytes]) -> None:
+    """Like ``send_chunks``, with the head sent at once: nothing may come for long."""
+    async with _closing(chunks):
+        stream = await request.start_stream(content_type)
+        async for chunk in chunks:
+            await stream.write(chunk)
+        await stream.finish()
+
+
+async def send_progress(request: Request, records: AsyncIterator[Mapping[str, object]]) -> None:
+    """``records`` as JSON objects, each ended by CRLF.  An error before the first becomes a status, a later one the last record."""
+    async with _begun(records) as (first, rest):
+        stream = await request.start_stream(JSON)
+        try:
+            if first is not None:
+                await stream.write(_line(first))
+                async for record in rest:
+                    await stream.write(_line(record))
+        except Exception as error:  # the edge: the head is sent, so the failure travels in the stream
+            if isinstance(error, ClientGone):
+                raise
+            _, message = explain(error)
+            await stream.write(_line({"errorDetail": _detail(error, message), "error": message}))
+        await stream.finish()
+
+
+async def serve_hijacked(request: Request, operation: Callable[[Hijack], Awaitable[None]]) -> None:
+    """Run ``operation``, which may take the connection over.  An error after that is told inside the stream, on standard output."""
+    taken: list[tuple[Hijacked, bool]] = []
+
+    async def hijack(tty: bool) -> Hijacked:
+        hijacked = await request.take_over(upgrade_head(request, tty=tty))
+        taken.append((hijacked, tty))
+        return hijacked
+
+    try:
+        await operation(hijack)
+    except Exception as error:  # the edge: whatever happened, the client is told
+        if not taken:
+            raise
+        if not isinstance(error, ConnectionError):
+            await _tell(taken[0][0].fd, f"{explain(error)[1]}\r\n".encode(), tty=taken[0][1])
+    finally:
+        if taken:
+            os.close(taken[0][0].fd)
+
+
+def upgrade_head(request: Request, *, tty: bool) -> bytes:
+    """The head that turns a connection into a stream: 101 where the client asked for an upgrade, else 200."""
+    if "upgrade" not in request.head.headers:
+        return f"HTTP/1.1 200 OK\r\nContent-Type: {RAW}\r\n\r\n".encode()
+    kind = stream_type(request, tty=tty)
+    return f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {kind}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode()
+
+
+def stream_type(request: Request, *, tty: bool) -> str:
+    return RAW if tty or request.version < (1, 42) else MULTIPLEXED
+
+
+@asynccontextmanager
+async def _closing(source: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    try:
+        yield source
+    finally:
+        close = getattr(source, "aclose", None)  # every asynchronous generator has one, a plain iterator need not
+        if close is not None:
+            await close()
+
+
+@asynccontextmanager
+async def _begun(source: AsyncIterator[T]) -> AsyncIterator[tuple[T | None, AsyncIterator[T]]]:
+    """The first item (None: there is none) and the rest; closed in the end."""
+    async with _closing(source):
+        yield await anext(source, None), source
+
+
+def _line(record: Mapping[str, object]) -> bytes:
+    return encode(record)[:-1] + b"\r\n"
+
+
+def _detail(error: Exception, message: str) -> dict[str, object]:
+    code = getattr(error, "code", None) if isinstance(error, EngineError) else None
+    return {"code": code, "message": message} if isinstance(code, int) else {"message": message}
+
+
+async def _tell(fd: int, text: bytes, *, tty: bool) -> None:
+    """Write ``text`` to a taken-over connection; a client that does not read is not waited for long."""
+    with socket.socket(fileno=os.dup(fd)) as client, contextlib.suppress(OSError, TimeoutError):
+        client.setblocking(False)
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await asyncio.get_running_loop().sock_sendall(client, text if tty else frame(STDOUT, text))
