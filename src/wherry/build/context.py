@@ -1,0 +1,295 @@
+"""Where COPY and ADD take files from: a directory by descriptor, patterns, exclusions, and a digest of what was chosen.
+
+The digest covers names, kinds, modes, link targets, extended attributes and content; owners only where they are kept (another stage);
+times never. A path is resolved as if the directory were the root, so neither ``..`` nor a symlink leads out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from wherry.build import ignore
+from wherry.kernel import files
+
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+_SMALL = 65536
+_KEPT_XATTRS = ("user.", "security.capability")
+_ARCHIVE_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
+
+
+class NothingThere(LookupError):
+    """No file by that name; ``path`` as BuildKit shows it, with a slash in front."""
+
+    def __init__(self, path: str) -> None:
+        self.path = "/" + path.strip("/")
+        super().__init__(f'"{self.path}": not found')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """One source after patterns: a directory's content (``entries`` relative to ``path``) or one file.  ``digest`` covers it all."""
+
+    path: str
+    name: str
+    is_directory: bool
+    entries: tuple[str, ...]
+    digest: bytes
+    size_bytes: int = 0
+
+
+class Source:
+    """A directory to copy from.  Digests of single files are kept, for a file may be chosen by several instructions."""
+
+    def __init__(self, fd: int, *, ignored: ignore.Matcher | None = None, owners: bool = False) -> None:
+        """``fd`` is owned by the caller's ``close``.  ``ignored``: a .dockerignore; ``owners``: they belong to the digest."""
+        self.fd = fd
+        self.ignored = ignored or ignore.Matcher(())
+        self.owners = owners
+        self._known: dict[str, bytes] = {}
+
+    @classmethod
+    def open(cls, path: str, *, ignored: ignore.Matcher | None = None, owners: bool = False) -> Source:
+        return cls(os.open(path, _DIRECTORY | os.O_CLOEXEC), ignored=ignored, owners=owners)
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def choose(self, pattern: str, excludes: Sequence[str] = ()) -> list[Chosen]:
+        """What ``pattern`` names.  Raises NothingThere for a name without wildcards that isn't there; a wildcard may match nothing."""
+        excluded = ignore.Matcher(excludes)
+        wanted = _clean(pattern)
+        if not ignore.is_wild(wanted):
+            found = self._resolved(wanted)
+            if found is None or self._ignored_whole(wanted, found):
+                raise NothingThere(wanted)
+            return self._one(wanted, found, excluded)
+        chosen: list[Chosen] = []
+        for path in self._matching(wanted):
+            found = self._resolved(path)
+            if found is not None and not self._ignored_whole(path, found):
+                chosen.extend(self._one(path, found, excluded))
+        return chosen
+
+    def archive_kind(self, chosen: Chosen) -> bool:
+        """Whether a chosen file's first bytes are those of a compressed file or of a tar header."""
+        fd = files.open_in_root(self.fd, chosen.path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            head = os.read(fd, 512) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        finally:
+            os.close(fd)
+        return head.startswith(_ARCHIVE_MAGIC) or is_tar_header(head)
+
+    def read(self, path: str, limit_bytes: int) -> bytes:
+        """A small file's content, whether or not it is ignored."""
+        return files.read_small_file(self.fd, path, limit_bytes)
+
+    def _resolved(self, path: str) -> str | None:
+        """``path`` with its symlinks followed inside the root, as a relative path; None when nothing is there."""
+        try:
+            fd = files.open_in_root(self.fd, path or ".", os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            status = os.fstat(fd)
+        finally:
+            os.close(fd)
+        return _follow(self.fd, path, status)
+
+    def _ignored_whole(self, asked: str, found: str) -> bool:
+        for path in {asked, found}:
+            if path and self.ignored.matches(path) and not self.ignored.may_hold_kept(path):
+                return True
+        return False
+
+    def _one(self, asked: str, path: str, excluded: ignore.Matcher) -> list[Chosen]:
+        name = posixpath.basename(asked)
+        if path == "":
+            return [self._directory("", name, excluded)]
+        parent, _, last = path.rpartition("/")
+        fd = files.open_beneath(self.fd, parent or ".", _DIRECTORY)
+        try:
+            status = os.stat(last, dir_fd=fd, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                return [self._directory(path, name, excluded)]
+            if excluded and (excluded.matches(name) or excluded.matches(path)):
+                return []
+            digest = hashlib.sha256(b"file\0" + self._entry(fd, last, path, status)).digest()
+        finally:
+            os.close(fd)
+        return [Chosen(path=path, name=name, is_directory=False, entries=(), digest=digest, size_bytes=status.st_size)]
+
+    def _directory(self, path: str, name: str, excluded: ignore.Matcher) -> Chosen:
+        whole = hashlib.sha256(b"tree\0")
+        entries: list[str] = []
+        size = 0
+        fd = files.open_beneath(self.fd, path or ".", _DIRECTORY)
+        try:
+            for entry, folder_fd, last, status in self._walk(fd, path, "", excluded):
+                entries.append(entry)
+                whole.update(os.fsencode(entry) + b"\0" + self._entry(folder_fd, last, f"{path}/{entry}" if path else entry, status))
+                size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+        finally:
+            os.close(fd)
+        return Chosen(path=path, name=name, is_directory=True, entries=tuple(entries), digest=whole.digest(), size_bytes=size)
+
+    def _walk(self, fd: int, base: str, prefix: str, excluded: ignore.Matcher) -> Iterator[tuple[str, int, str, os.stat_result]]:
+        """Entries below ``fd``, parents first and sorted: (path, descriptor of its directory, name, status)."""
+        filters = [matcher for matcher in (self.ignored,) if matcher]
+        with os.scandir(fd) as found:
+            listed = sorted(found, key=lambda entry: entry.name)
+        for entry in listed:
+            path = prefix + entry.name
+            inside = f"{base}/{path}" if base else path
+            dropped = any(matcher.matches(inside) for matcher in filters) or bool(excluded and excluded.matches(path))
+            if dropped and not (entry.is_dir(follow_symlinks=False) and self._may_hold_kept(inside, path, excluded)):
+                continue
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISSOCK(status.st_mode):
+                continue
+            if not dropped:
+                yield path, fd, entry.name, status
+            if stat.S_ISDIR(status.st_mode):
+                below = os.open(entry.name, _OPEN | os.O_DIRECTORY, dir_fd=fd)
+                try:
+                    held = self._walk(below, base, path + "/", excluded)
+                    if dropped:
+                        held = _with_parent(held, path, fd, entry.name, status)
+                    yield from held
+                finally:
+                    os.close(below)
+
+    def _may_hold_kept(self, inside: str, path: str, excluded: ignore.Matcher) -> bool:
+        return (not self.ignored.matches(inside) or self.ignored.may_hold_kept(inside)) and (
+            not excluded.matches(path) or excluded.may_hold_kept(path)
+        )
+
+    def _entry(self, folder_fd: int, name: str, path: str, status: os.stat_result) -> bytes:
+        """What the digest says of one entry."""
+        known = self._known.get(path)
+        if known is not None:
+            return known
+        mode = status.st_mode
+        owner = f"{status.st_uid}:{status.st_gid}" if self.owners else ""
+        if stat.S_ISREG(mode):
+            content = _content(folder_fd, name)
+        elif stat.S_ISLNK(mode):
+            content = os.fsencode(os.readlink(name, dir_fd=folder_fd))
+        else:
+            content = b""
+        told = f"{mode:o} {owner} ".encode() + content
+        self._known[path] = told
+        return told
+
+    def _matching(self, pattern: str) -> list[str]:
+        """Paths that Go's filepath.Match takes, sorted."""
+        found = [""]
+        for component in pattern.split("/"):
+            if not ignore.is_wild(component):
+                found = [f"{path}/{component}".lstrip("/") for path in found]
+                continue
+            following: list[str] = []
+            for path in found:
+                following.extend(f"{path}/{name}".lstrip("/") for name in self._names(path) if ignore.match(component, name))
+            found = following
+        return sorted(found)
+
+    def _names(self, path: str) -> list[str]:
+        try:
+            fd = files.open_in_root(self.fd, path or ".", _DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        try:
+            return os.listdir(fd)
+        finally:
+            os.close(fd)
+
+
+def read_ignore_file(fd: int, dockerfile: str) -> ignore.Matcher:
+    """The rules of a context: ``<Dockerfile>.dockerignore`` beside the Dockerfile, else ``.dockerignore``."""
+    for name in (f"{dockerfile}.dockerignore", ".dockerignore"):
+        try:
+            text = files.read_small_file(fd, name, 1 << 20)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        return ignore.Matcher(ignore.read_patterns(text.decode("utf-8", "replace")))
+    return ignore.Matcher(())
+
+
+def is_tar_header(block: bytes) -> bool:
+    """Whether 512 bytes are a tar header: its checksum holds."""
+    if len(block) < 512 or not block.strip(b"\0"):
+        return False
+    try:
+        told = int(block[148:156].strip(b"\0 ") or b"-", 8)
+    except ValueError:
+        return False
+    return told == sum(block[:148]) + 8 * 32 + sum(block[156:512])
+
+
+def _clean(pattern: str) -> str:
+    """Relative to the root; ``..`` stops there, as Docker clips it."""
+    cleaned = posixpath.normpath("/" + pattern).lstrip("/")
+    return "" if cleaned == "." else cleaned
+
+
+def _content(folder_fd: int, name: str) -> bytes:
+    fd = os.open(name, _OPEN, dir_fd=folder_fd)
+    try:
+        hashed = hashlib.sha256()
+        while chunk := os.read(fd, _SMALL):
+            hashed.update(chunk)
+            if len(chunk) < _SMALL:
+                break
+        attributes = [name for name in os.listxattr(fd) if name.startswith(_KEPT_XATTRS)]
+        told = hashed.digest()
+        for attribute in sorted(attributes):
+            told += b"\0" + attribute.encode() + b"=" + os.getxattr(fd, attribute)
+        return told
+    finally:
+        os.close(fd)
+
+
+def _follow(root_fd: int, path: str, target: os.stat_result) -> str:
+    """The path without symlinks that leads to ``target``: component by component, links read and joined inside the root."""
+    parts = [part for part in path.split("/") if part]
+    done: list[str] = []
+    hops = 0
+    while parts:
+        part = parts.pop(0)
+        if part == "..":
+            done = done[:-1]
+            continue
+        if part in (".", ""):
+            continue
+        fd = files.open_beneath(root_fd, "/".join(done) or ".", os.O_PATH | os.O_DIRECTORY)
+        try:
+            link = os.readlink(part, dir_fd=fd) if stat.S_ISLNK(os.stat(part, dir_fd=fd, follow_symlinks=False).st_mode) else None
+        finally:
+            os.close(fd)
+        if link is None:
+            done.append(part)
+            continue
+        hops += 1
+        if hops > 40:
+            raise NothingThere(path)
+        done = [] if link.startswith("/") else done
+        parts = [*link.split("/"), *parts]
+    return "/".join(done)
+
+
+def _with_parent(
+    held: Iterator[tuple[str, int, str, os.stat_result]], path: str, fd: int, name: str, status: os.stat_result
+) -> Iterator[tuple[str, int, str, os.stat_result]]:
+    """The directory itself in front, but only when something in it is kept."""
+    for number, one in enumerate(held):
+        if number == 0:
+            yield path, fd, name, status
+        yield one
