@@ -1,0 +1,28 @@
+"""Network namespaces of a single thread: leave for a fresh one, enter another.  Source: unshare(2), setns(2)."""
+
+from __future__ import annotations
+
+import os
+from ctypes import c_int
+
+from wherry.kernel import libc
+
+CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
+
+_unshare = libc.bind("unshare", c_int)
+_setns = libc.bind("setns", c_int, c_int)
+
+
+def unshare_network() -> None:
+    """Move the calling thread into a new network namespace, where only a downed ``lo`` exists."""
+    libc.check(_unshare(CLONE_NEWNET), "unshare")
+
+
+def enter_network(netns_fd: int) -> None:
+    """Move the calling thread into the network namespace that ``netns_fd`` refers to."""
+    libc.check(_setns(netns_fd, CLONE_NEWNET), "setns")
+
+
+def current_network() -> int:
+    """A close-on-exec descriptor of the calling thread's network namespace; the caller closes it."""
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

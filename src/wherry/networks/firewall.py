@@ -1,0 +1,271 @@
+"""The daemon's nf_tables rules: built once in one transaction; a network, a container or a port is elements added later.
+
+Table ``inet <tag>``:
+    raw (prerouting, before conntrack)   what comes from a bridge neither has nor wants an address of 127.0.0.0/8
+    forward                              within a bridge: yes; answers: yes; internal networks: no; published ports: yes;
+                                         anything else towards a bridge (other networks, direct routing from outside): no
+    dnat, dnat-local (nat)               published ports, by two maps: for one host address, for any local address
+    snat (nat)                           masquerade what leaves a subnet, what 127.0.0.1 sends to a bridge, and what a container
+                                         sends to a published port
+Table ``bridge <tag>``:
+    guard                                a guarded port sends only from its own hardware and IPv4 address, and no IPv6
+
+Forwarding needs every forward hook's consent: where another program's policy is drop (Docker sets one when it switches forwarding on
+itself), traffic between containers and other machines needs that program's permission too; we never touch its rules.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from wherry.netlink import nftables
+from wherry.netlink.nftables import Element, Table, Transaction, field_bytes, ifname
+from wherry.networks.ports import ANY_IPV4, PROTOCOLS, Publication
+
+log = logging.getLogger(__name__)
+
+_REGISTER = nftables.REG32_00
+_ETH_P_IP, _ETH_P_ARP, _ETH_P_IPV6 = 0x0800, 0x0806, 0x86DD
+_LOOPBACK_MASK, _LOOPBACK = bytes([255, 0, 0, 0]), bytes([127, 0, 0, 0])
+_IFNAME = (nftables.TYPE_IFNAME, nftables.IFNAME_SIZE)
+_IPV4 = (nftables.TYPE_IPV4, 4)
+_PROTOCOL = (nftables.TYPE_PROTOCOL, 1)
+_SERVICE = (nftables.TYPE_SERVICE, 2)
+_ETHER = (nftables.TYPE_ETHER, 6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeFacts:
+    """What the rules need of a bridge network."""
+
+    bridge: str
+    subnet: IPv4Network
+    internal: bool
+    masquerade: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortFacts:
+    """What the rules need of a container's interface: its port of the bridge, and the addresses it may send from."""
+
+    port: str
+    mac: bytes
+    address: IPv4Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A publication and where it leads."""
+
+    publication: Publication
+    address: IPv4Address
+
+
+class Firewall:
+    """Keeps the tables. ``snapshot`` tells all that should be in them: used to build them, at start or after someone flushed them."""
+
+    def __init__(self, tag: str, snapshot: Callable[[], tuple[Sequence[BridgeFacts], Sequence[PortFacts], Sequence[Target]]]) -> None:
+        self._inet = Table(nftables.NFPROTO_INET, tag)
+        self._bridge = Table(nftables.NFPROTO_BRIDGE, tag)
+        self._snapshot = snapshot
+        self._lock = threading.Lock()
+        self._usable = True
+        self._guards = True
+
+    @property
+    def usable(self) -> bool:
+        """Whether the kernel has nf_tables; without, ports are relayed in user space only and networks are not kept apart."""
+        return self._usable
+
+    def build(self) -> None:
+        """Replace both tables in one transaction by what ``snapshot`` tells."""
+        with self._lock:
+            self._build()
+
+    def add_network(self, network: BridgeFacts) -> None:
+        self._apply(lambda work: self._network(work.add_elements, network))
+
+    def remove_network(self, network: BridgeFacts) -> None:
+        self._apply(lambda work: self._network(work.delete_elements, network))
+
+    def add(self, ports: Sequence[PortFacts], targets: Sequence[Target]) -> None:
+        """Let a container's interfaces and published ports in, in one transaction."""
+        self._apply(lambda work: self._container(work.add_elements, ports, targets))
+
+    def remove(self, ports: Sequence[PortFacts], targets: Sequence[Target]) -> None:
+        self._apply(lambda work: self._container(work.delete_elements, ports, targets))
+
+    def destroy(self) -> None:
+        """Take both tables away."""
+        with self._lock:
+            for table in self._tables():
+                work = Transaction()
+                work.add_table(table)
+                work.delete_table(table)
+                self._commit(work)
+
+    def _apply(self, fill: Callable[[Transaction], None]) -> None:
+        with self._lock:
+            if not self._usable:
+                return
+            work = Transaction()
+            fill(work)
+            try:
+                self._commit(work)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EEXIST):
+                    raise
+                # Somebody flushed or changed our tables: say it, and build them again from what we know.
+                log.warning("nf_tables: %s; building the table again", error)
+                self._build()
+
+    def _build(self) -> None:
+        networks, ports, targets = self._snapshot()
+        while self._usable:
+            work = Transaction()
+            for table in self._tables():
+                work.add_table(table)
+                work.delete_table(table)
+                work.add_table(table)
+            _add_sets(work, self._inet)
+            _add_chains(work, self._inet)
+            if self._guards:
+                _add_guard(work, self._bridge)
+            for network in networks:
+                self._network(work.add_elements, network)
+            self._container(work.add_elements, ports, targets)
+            try:
+                self._commit(work)
+            except OSError as error:
+                self._degrade(error)
+            else:
+                return
+
+    def _degrade(self, error: OSError) -> None:
+        if error.errno in (errno.EPERM, errno.EACCES):
+            raise error
+        if self._guards:
+            self._guards = False
+            log.warning("nf_tables: %s; trying without address guards on bridge ports", error)
+            return
+        self._usable = False
+        log.warning("nf_tables is not usable (%s): published ports are relayed in user space, networks are not kept apart", error)
+
+    def _commit(self, work: Transaction) -> None:
+        with nftables.connect() as netlink:
+            work.commit(netlink)
+
+    def _tables(self) -> list[Table]:
+        return [self._inet, self._bridge] if self._guards else [self._inet]
+
+    def _network(self, change: Callable[[Table, str, Sequence[Element]], None], network: BridgeFacts) -> None:
+        name = ifname(network.bridge)
+        change(self._inet, "bridges", [Element(name)])
+        change(self._inet, "pairs", [Element(name + name)])
+        if network.internal:
+            change(self._inet, "internal", [Element(name)])
+        elif network.masquerade:
+            end = int(network.subnet.broadcast_address) + 1
+            change(self._inet, "subnets", [Element(network.subnet.network_address.packed, end=end.to_bytes(4, "big"))])
+
+    def _container(
+        self, change: Callable[[Table, str, Sequence[Element]], None], ports: Sequence[PortFacts], targets: Sequence[Target]
+    ) -> None:
+        if ports and self._guards:
+            change(self._bridge, "guarded", [Element(ifname(one.port)) for one in ports])
+            change(self._bridge, "macs", [Element(field_bytes(ifname(one.port), one.mac)) for one in ports])
+            change(self._bridge, "addresses", [Element(field_bytes(ifname(one.port), one.address.packed)) for one in ports])
+        for name, elements in _port_elements(targets):
+            if elements:
+                change(self._inet, name, elements)
+
+
+def _port_elements(targets: Iterable[Target]) -> tuple[tuple[str, list[Element]], tuple[str, list[Element]]]:
+    anywhere: list[Element] = []
+    addressed: list[Element] = []
+    for target in targets:
+        one = target.publication
+        if ":" in one.host_ip:
+            continue  # IPv6 reaches an IPv4 container only by the monitor's relay
+        key = field_bytes(bytes([PROTOCOLS[one.protocol]]), one.host_port.to_bytes(2, "big"))
+        value = field_bytes(target.address.packed, one.port.to_bytes(2, "big"))
+        if one.host_ip == ANY_IPV4:
+            anywhere.append(Element(key, value))
+        else:
+            addressed.append(Element(IPv4Address(one.host_ip).packed + key, value))
+    return ("ports", anywhere), ("addressed-ports", addressed)
+
+
+def _add_sets(work: Transaction, table: Table) -> None:
+    work.add_set(table, "bridges", [_IFNAME])
+    work.add_set(table, "internal", [_IFNAME])
+    work.add_set(table, "pairs", [_IFNAME, _IFNAME])
+    work.add_set(table, "subnets", [_IPV4], interval=True)
+    work.add_set(table, "ports", [_PROTOCOL, _SERVICE], value=[_IPV4, _SERVICE])
+    work.add_set(table, "addressed-ports", [_IPV4, _PROTOCOL, _SERVICE], value=[_IPV4, _SERVICE])
+
+
+def _add_chains(work: Transaction, table: Table) -> None:
+    work.add_chain(table, "raw", kind="filter", hook=nftables.NF_INET_PRE_ROUTING, priority=-300)
+    from_bridge = [nftables.meta_iifname(), nftables.lookup("bridges")]
+    loopback = [nftables.mask(_LOOPBACK_MASK), nftables.compare(_LOOPBACK), nftables.verdict(nftables.DROP)]
+    work.add_rule(table, "raw", [*nftables.is_ipv4(), *from_bridge, nftables.ipv4_destination(), *loopback])
+    work.add_rule(table, "raw", [*nftables.is_ipv4(), *from_bridge, nftables.ipv4_source(), *loopback])
+    _add_forward(work, table)
+    _add_nat(work, table)
+
+
+def _add_forward(work: Transaction, table: Table) -> None:
+    accept, drop = nftables.verdict(nftables.ACCEPT), nftables.verdict(nftables.DROP)
+    work.add_chain(table, "forward", kind="filter", hook=nftables.NF_INET_FORWARD, priority=0)
+    work.add_rule(table, "forward", [nftables.meta_iifname(), nftables.meta_oifname(_REGISTER + 4), nftables.lookup("pairs"), accept])
+    work.add_rule(table, "forward", [nftables.meta_iifname(), nftables.lookup("internal"), drop])
+    work.add_rule(table, "forward", [nftables.meta_oifname(), nftables.lookup("internal"), drop])
+    answers = nftables.ct_has_state(nftables.CT_STATE_ESTABLISHED | nftables.CT_STATE_RELATED)
+    work.add_rule(table, "forward", [nftables.meta_oifname(), nftables.lookup("bridges"), *answers, accept])
+    published = nftables.ct_has_status(nftables.IPS_DST_NAT)
+    work.add_rule(table, "forward", [nftables.meta_oifname(), nftables.lookup("bridges"), *published, accept])
+    work.add_rule(table, "forward", [nftables.meta_oifname(), nftables.lookup("bridges"), drop])
+
+
+def _add_nat(work: Transaction, table: Table) -> None:
+    masquerade = nftables.masquerade()
+    for name, hook in (("dnat", nftables.NF_INET_PRE_ROUTING), ("dnat-local", nftables.NF_INET_LOCAL_OUT)):
+        work.add_chain(table, name, kind="nat", hook=hook, priority=-100)
+        key = [nftables.meta_l4proto(_REGISTER + 1), nftables.destination_port(_REGISTER + 2)]
+        result = _REGISTER + 4
+        to_target = nftables.dnat_ipv4(result, result + 1)
+        addressed = [nftables.ipv4_destination(), *key, nftables.lookup("addressed-ports", result=result), to_target]
+        work.add_rule(table, name, [*nftables.is_ipv4(), *addressed])
+        anywhere = [*nftables.destination_is_local(), *key, nftables.lookup("ports", _REGISTER + 1, result=result), to_target]
+        work.add_rule(table, name, [*nftables.is_ipv4(), *anywhere])
+    work.add_chain(table, "snat", kind="nat", hook=nftables.NF_INET_POST_ROUTING, priority=100)
+    to_bridge = [nftables.meta_oifname(), nftables.lookup("bridges")]
+    from_subnet = [nftables.ipv4_source(), nftables.lookup("subnets")]
+    outside = [nftables.meta_oifname(), nftables.lookup("bridges", inverted=True)]
+    from_loopback = [nftables.ipv4_source(), nftables.mask(_LOOPBACK_MASK), nftables.compare(_LOOPBACK)]
+    work.add_rule(table, "snat", [*nftables.is_ipv4(), *from_subnet, *outside, masquerade])
+    work.add_rule(table, "snat", [*nftables.is_ipv4(), *from_loopback, *to_bridge, masquerade])
+    published = nftables.ct_has_status(nftables.IPS_DST_NAT)
+    work.add_rule(table, "snat", [*nftables.is_ipv4(), *from_subnet, *to_bridge, *published, masquerade])
+
+
+def _add_guard(work: Transaction, table: Table) -> None:
+    drop = nftables.verdict(nftables.DROP)
+    work.add_set(table, "guarded", [_IFNAME])
+    work.add_set(table, "macs", [_IFNAME, _ETHER])
+    work.add_set(table, "addresses", [_IFNAME, _IPV4])
+    work.add_chain(table, "guard", kind="filter", hook=nftables.NF_BR_PRE_ROUTING, priority=-300)
+    guarded = [nftables.meta_iifname(), nftables.lookup("guarded")]
+    second = _REGISTER + 4  # after the 16 bytes of the port's name
+    foreign_mac = [nftables.ether_source(second), nftables.lookup("macs", inverted=True), drop]
+    work.add_rule(table, "guard", [*guarded, *foreign_mac])
+    unknown = nftables.lookup("addresses", inverted=True)
+    for ethertype, load in ((_ETH_P_IP, nftables.ipv4_source(second)), (_ETH_P_ARP, nftables.arp_source_ipv4(second))):
+        work.add_rule(table, "guard", [*nftables.is_ethertype(ethertype), *guarded, load, unknown, drop])
+    work.add_rule(table, "guard", [*nftables.is_ethertype(_ETH_P_IPV6), *guarded, drop])

@@ -1,0 +1,127 @@
+"""A container's network namespace: made, prepared and entered by threads that end afterwards, so the daemon's own never move."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+from wherry.kernel import netns
+from wherry.netlink import link
+from wherry.netlink.request import Netlink
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+# As Docker: an unprivileged program may listen on port 80 and send echo requests. No IPv6 on what is added later (CVE-2024-32473);
+# lo keeps ::1.
+_SETTINGS = (
+    ("ipv4/ip_unprivileged_port_start", "0"),
+    ("ipv4/ping_group_range", "0 2147483647"),
+    ("ipv6/conf/default/disable_ipv6", "1"),
+    ("ipv6/conf/default/accept_ra", "0"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A namespace by descriptor, with a netlink socket inside it. ``close`` closes both."""
+
+    fd: int
+    netlink: Netlink
+
+    def close(self) -> None:
+        self.netlink.close()
+        os.close(self.fd)
+
+
+def create() -> Namespace:
+    """A new namespace with ``lo`` up and Docker's settings.  Raises OSError."""
+    return _in_thread(_create)
+
+
+def enter(fd: int) -> Namespace:
+    """An existing namespace with a netlink socket; takes over ``fd``."""
+    return Namespace(fd, inside(fd, Netlink))
+
+
+def inside(fd: int, action: Callable[[], Result]) -> Result:
+    """The result of ``action`` in the namespace; its exception is raised here."""
+
+    def entered() -> Result:
+        netns.enter_network(fd)
+        return action()
+
+    return _in_thread(entered)
+
+
+def of_process(pid: int) -> int:
+    """A descriptor of a process's network namespace."""
+    return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def resolver_sockets(address: str) -> tuple[socket.socket, socket.socket]:
+    """UDP and listening TCP sockets at port 53 of ``address``; call it ``inside``."""
+    with ExitStack() as undo:
+        udp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC))
+        udp.bind((address, 53))
+        tcp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tcp.bind((address, 53))
+        tcp.listen(64)
+        udp.setblocking(False)
+        tcp.setblocking(False)
+        undo.pop_all()
+    return udp, tcp
+
+
+def _create() -> Namespace:
+    netns.unshare_network()
+    with ExitStack() as undo:
+        fd = netns.current_network()
+        undo.callback(os.close, fd)
+        inner = Netlink()
+        undo.callback(inner.close)
+        for path, value in _SETTINGS:
+            write_setting(path, value)
+        inner.ask(link.set_up(link.LOOPBACK_INDEX))
+        undo.pop_all()
+    return Namespace(fd, inner)
+
+
+def write_setting(path: str, value: str) -> None:
+    """Write ``/proc/sys/net/<path>`` of the calling thread's namespace; a kernel without it is told in the log."""
+    try:
+        fd = os.open(f"/proc/sys/net/{path}", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        log.debug("network setting %s: %s", path, error.strerror)
+        return
+    try:
+        os.write(fd, value.encode())
+    except OSError as error:
+        log.warning("network setting %s=%s: %s", path, value, error.strerror)
+    finally:
+        os.close(fd)
+
+
+def _in_thread(action: Callable[[], Result]) -> Result:
+    results: list[Result] = []
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(action())
+        except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
+            failures.append(error)
+
+    thread = threading.Thread(target=work, name="netns")
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return results[0]
