@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from wherry.containers import security
@@ -14,9 +15,7 @@ from wherry.errors import InvalidRequest
 from wherry.runtime import defaults
 from wherry.spec.docker.container import Config, DeviceMapping, HostConfig
 
-DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 UNLIMITED = -1
-DEFAULT_PIDS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +30,13 @@ class Surroundings:
     files: Mapping[str, str] = field(default_factory=dict)
     joined: Mapping[str, str] = field(default_factory=dict)
     environment: Sequence[str] = ()
-    sysctls: Mapping[str, str] = field(default_factory=dict)
     available_capabilities: Sequence[str] = security.CAPABILITIES
 
 
 def environment(config: Config, extra: Sequence[str]) -> list[str]:
     """PATH, HOSTNAME, TERM, link variables, then the container's own, which win. HOME is added where the user is known."""
     merged: dict[str, str] = {}
-    head = [DEFAULT_PATH, f"HOSTNAME={config.hostname}", *(["TERM=xterm"] if config.tty else []), *extra]
+    head = [defaults.PATH, f"HOSTNAME={config.hostname}", *(["TERM=xterm"] if config.tty else []), *extra]
     for item in [*head, *(config.env or [])]:
         name, equals, _ = item.partition("=")
         if equals:
@@ -87,8 +85,16 @@ def seccomp_of(host: HostConfig, capabilities: Sequence[str]) -> dict[str, Any] 
     if options.seccomp is False or (host.privileged and options.seccomp is None):
         return None
     if isinstance(options.seccomp, dict):
-        return defaults.resolve_profile(options.seccomp, capabilities)
-    return defaults.seccomp(capabilities)
+        try:
+            return defaults.resolve_seccomp(options.seccomp, capabilities)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidRequest(f"decoding seccomp profile failed: {error}") from error
+    return _default_seccomp(tuple(capabilities))
+
+
+@cache
+def _default_seccomp(capabilities: tuple[str, ...]) -> dict[str, Any]:
+    return defaults.resolve_seccomp(defaults.load_seccomp_template(), capabilities)
 
 
 def oci_config(record: ContainerRecord, around: Surroundings) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def oci_config(record: ContainerRecord, around: Surroundings) -> dict[str, Any]:
             if host.readonly_paths is not None
             else list(defaults.READONLY_PATHS),
             "seccomp": seccomp_of(host, capabilities_of(host, around.available_capabilities)),
-            "sysctl": {**around.sysctls, **(host.sysctls or {})},
+            "sysctl": dict(host.sysctls or {}),
             "rootfsPropagation": _root_propagation(record.mounts),
         },
     }
@@ -145,7 +151,7 @@ def _root_propagation(mounts_of: Sequence[MountRecord]) -> str:
 def mounts(record: ContainerRecord, around: Surroundings) -> list[dict[str, Any]]:
     """Kernel file systems first, then the container's own by depth, then hosts, hostname and resolv.conf unless something covers them."""
     host = record.host_config
-    result = defaults.mounts(shm_size_bytes=host.shm_size, privileged=host.privileged)
+    result = defaults.mounts(shm_bytes=host.shm_size, privileged=host.privileged)
     if host.ipc_mode == "none":
         result = [mount for mount in result if mount["destination"] != "/dev/shm"]
     elif around.joined.get("ipc") is not None and any(mount["destination"] == "/dev/shm" for mount in result):
@@ -199,7 +205,7 @@ def resources(host: HostConfig) -> dict[str, Any]:
         "mems": host.cpuset_mems or None,
     }
     pids = host.pids_limit
-    limit = DEFAULT_PIDS if pids is None else UNLIMITED if pids <= 0 else pids
+    limit = defaults.PIDS_LIMIT if pids is None else UNLIMITED if pids <= 0 else pids
     result: dict[str, Any] = {
         "memory": _present(memory),
         "cpu": _present(cpu),

@@ -86,7 +86,6 @@ class Running:
                 files=wired.files,
                 joined=wired.joined,
                 environment=wired.environment,
-                sysctls=wired.sysctls,
                 available_capabilities=rooms.capabilities,
             )
             launch = self._launch_request(container, oci.oci_config(record, around), copy_ups, wired.forwards)
@@ -375,7 +374,6 @@ class Running:
         container.drop_pending()
         # The row goes first: a crash from here on leaves files without a row, which the next start sweeps.
         rooms.containers.forget(container)
-        rooms.networks.forget(container.id)
         await rooms.workers.run(self._remove_files, container)
         if volumes:
             await self._remove_anonymous_volumes(record.mounts)

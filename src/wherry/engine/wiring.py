@@ -1,0 +1,244 @@
+"""What a container is connected to when it starts: its network, its files in /etc, its links, and namespaces it shares with others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from wherry.containers import oci
+from wherry.containers.container import Container
+from wherry.engine.rooms import Rooms
+from wherry.errors import Conflict, EngineError, InvalidRequest, NotFound
+from wherry.networks import files, ports
+from wherry.networks.files import LinkTarget
+from wherry.networks.sandbox import Sandbox, SandboxRequest
+from wherry.spec.docker.container import PortBinding
+from wherry.spec.docker.network import EndpointSettings
+from wherry.spec.launch import Forward
+
+ETC = ("resolv.conf", "hostname", "hosts")
+RAW_NETWORK = frozenset({"CAP_NET_ADMIN"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wired:
+    """``files``: path in the container -> file on the host; ``joined``: namespace -> path, "" for the host's own."""
+
+    sandbox: Sandbox
+    files: Mapping[str, str]
+    joined: Mapping[str, str]
+    environment: Sequence[str]
+
+    @property
+    def netns_fd(self) -> int | None:
+        return self.sandbox.netns_fd
+
+    @property
+    def forwards(self) -> tuple[Forward, ...]:
+        return tuple(forward for _, forward in self.sandbox.forwards)
+
+    @property
+    def forward_fds(self) -> list[int]:
+        return [holder.fileno() for holder, _ in self.sandbox.forwards]
+
+    def close(self) -> None:
+        """The monitor holds the published ports from here on, or the start has failed."""
+        self.sandbox.close_forwards()
+
+
+class Wiring:
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    # --- connect and disconnect
+
+    async def connect(self, container: Container) -> Wired:
+        """Make the network and the files.  Raises EngineError; nothing is left then."""
+        rooms, record = self._rooms, container.record
+        host = record.host_config
+        joined = self._joined_namespaces(container)
+        donor = self._running_other(host.network_mode) if host.network_mode.startswith("container:") else None
+        links = self._links(container)
+        capabilities = oci.capabilities_of(host, rooms.capabilities)
+        request = SandboxRequest(
+            container_id=record.id,
+            name=record.name,
+            mode=host.network_mode,
+            networks=record.networks,
+            bindings=self._bindings(container),
+            join_pid=donor.record.state.pid if donor else None,
+            dns=host.dns or (),
+            links=links,
+            guarded=not (host.privileged or RAW_NETWORK & set(capabilities)),
+        )
+        sandbox = await rooms.workers.run(rooms.networks.attach, request)
+        try:
+            written = self._write_files(container, sandbox, links, donor)
+        except BaseException:
+            await rooms.workers.run(rooms.networks.release, record.id)
+            raise
+        for endpoint in sandbox.record.endpoints:
+            self._publish_network("connect", endpoint.network_id, endpoint.network, container)
+        environment = (
+            [line for link in links for line in files.link_environment(record.name, link)] if self._has_legacy_links(container) else []
+        )
+        return Wired(sandbox=sandbox, files=written, joined=joined, environment=environment)
+
+    async def disconnect(self, container: Container) -> None:
+        sandbox = self._rooms.networks.sandbox(container.id)
+        if sandbox is None:
+            return
+        endpoints = list(sandbox.record.endpoints)
+        await self._rooms.workers.run(self._rooms.networks.release, container.id)
+        for endpoint in endpoints:
+            self._publish_network("disconnect", endpoint.network_id, endpoint.network, container)
+
+    def _publish_network(self, action: str, network_id: str, name: str, container: Container) -> None:
+        self._rooms.events.publish("network", action, network_id, {"container": container.id, "name": name, "type": "bridge"})
+
+    def _bindings(self, container: Container) -> list[ports.Binding]:
+        host, exposed = container.record.host_config, container.record.config.exposed_ports or {}
+        if host.network_mode == "host" or host.network_mode == "none":
+            return []
+        wishes = dict(host.port_bindings or {})
+        if host.publish_all_ports:
+            wishes = {**{name: [PortBinding()] for name in exposed}, **wishes}
+        return ports.parse_bindings(wishes)
+
+    def _running_other(self, mode: str) -> Container:
+        """The container that `container:X` names; it must run."""
+        name = mode.partition(":")[2]
+        other = self._rooms.containers.get(name)
+        if not other.is_running:
+            raise Conflict(f"cannot join network namespace of a non running container: {name}")
+        return other
+
+    def _joined_namespaces(self, container: Container) -> dict[str, str]:
+        host = container.record.host_config
+        joined: dict[str, str] = {}
+        for kind, mode in (("pid", host.pid_mode), ("ipc", host.ipc_mode), ("uts", host.uts_mode), ("cgroup", host.cgroupns_mode)):
+            if mode == "host":
+                joined[kind] = ""
+            elif mode.startswith("container:"):
+                joined[kind] = self._namespace_of(kind, mode)
+        return joined
+
+    def _namespace_of(self, kind: str, mode: str) -> str:
+        name = mode.partition(":")[2]
+        try:
+            other = self._rooms.containers.get(name)
+        except NotFound as error:
+            raise InvalidRequest(f"failed to join {kind.upper()} namespace: {error}") from error
+        if not other.is_running:
+            raise Conflict(f"cannot join {kind.upper()} namespace of a non running container: container {other.id} is not running")
+        if kind == "ipc" and other.record.host_config.ipc_mode not in ("shareable", "host"):
+            raise InvalidRequest(
+                f"failed to join IPC namespace: container {other.id}: non-shareable IPC "
+                "(hint: use IpcMode:shareable for the donor container)"
+            )
+        return f"/proc/{other.record.state.pid}/ns/{kind}"
+
+    # --- links
+
+    def _has_legacy_links(self, container: Container) -> bool:
+        return container.record.host_config.network_mode == "bridge"
+
+    def _links(self, container: Container) -> list[LinkTarget]:
+        """Where `--link` leads. On the default bridge the other must run, as with Docker."""
+        found = []
+        for ident, alias in container.record.links:
+            try:
+                other = self._rooms.containers.get(ident)
+            except NotFound:
+                continue
+            sandbox = self._rooms.networks.sandbox(ident)
+            bridge = sandbox.endpoints.get("bridge") if sandbox else None
+            if bridge is None and self._has_legacy_links(container):
+                raise Conflict(f"Cannot link to a non running container: /{other.name} AS /{container.name}/{alias}")
+            exposed = sorted(ports.parse_port(name) for name in other.record.config.exposed_ports or {})
+            found.append(
+                LinkTarget(
+                    container_id=ident,
+                    name=other.name,
+                    alias=alias,
+                    address=bridge.ip_address if bridge else "",
+                    ports=tuple(exposed),
+                    environment=tuple(other.record.config.env or ()),
+                )
+            )
+        return found
+
+    # --- files in /etc
+
+    def _write_files(self, container: Container, sandbox: Sandbox, links: list[LinkTarget], donor: Container | None) -> dict[str, str]:
+        rooms, config, host = self._rooms, container.record.config, container.record.host_config
+        folder = rooms.containers.folder((donor or container).id)
+        places = {f"/etc/{name}": os.path.join(folder, name) for name in ETC}
+        if donor is not None:
+            return places
+        texts = {
+            "hostname": files.hostname_file(config.hostname),
+            "resolv.conf": rooms.networks.resolv_conf(
+                sandbox, dns=host.dns or (), search=host.dns_search or (), options=host.dns_options or ()
+            ),
+            "hosts": self._hosts(container, sandbox, links),
+        }
+        for name, text in texts.items():
+            write_fresh(os.path.join(folder, name), text)
+        return places
+
+    def _hosts(self, container: Container, sandbox: Sandbox, links: list[LinkTarget]) -> str:
+        config, host = container.record.config, container.record.host_config
+        gateway = self._rooms.networks.gateway()
+        extra = [files.parse_extra_host(value, gateway) for value in host.extra_hosts or ()]
+        if sandbox.netns_fd is None:
+            with open("/etc/hosts") as own:
+                return own.read() + "".join(f"{address}\t{name}\n" for name, address in extra)
+        return files.hosts(
+            addresses=sandbox.hosts_addresses,
+            hostname=config.hostname,
+            domainname=config.domainname,
+            extra=extra,
+            links=links if self._has_legacy_links(container) else (),
+        )
+
+    # --- as the API shows it
+
+    def endpoints(self, container: Container) -> dict[str, EndpointSettings]:
+        """By network name: what it has while it runs, else what it will ask for."""
+        sandbox = self._rooms.networks.sandbox(container.id)
+        if sandbox is not None and sandbox.record.endpoints:
+            return sandbox.endpoints
+        shown = {}
+        for name, asked in container.record.networks.items():
+            try:
+                network = self._rooms.networks.resolve(name)
+            except EngineError:
+                shown[name] = asked
+                continue
+            shown[network.name] = EndpointSettings(
+                ipam_config=asked.ipam_config,
+                links=asked.links,
+                aliases=asked.aliases,
+                driver_opts=asked.driver_opts,
+                gw_priority=asked.gw_priority,
+                network_id=network.id,
+            )
+        return shown
+
+    def published(self, container: Container) -> Mapping[str, Sequence[PortBinding]]:
+        sandbox = self._rooms.networks.sandbox(container.id)
+        if sandbox is None:
+            return {}
+        return {name: places or [] for name, places in sandbox.ports.items()}
+
+    def sandbox_id(self, container: Container) -> str:
+        return container.id if self._rooms.networks.sandbox(container.id) is not None else ""
+
+
+def write_fresh(path: str, text: str) -> None:
+    """Write a file that a container may see through a bind mount: in place, so that a restart keeps its inode."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(path, 0o644)
