@@ -9,7 +9,6 @@ after its first record reaches the client inside the stream.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from wherry.spec.docker.build import BuildParameters, BuildPruned
@@ -48,6 +47,7 @@ from wherry.spec.docker.request import (
     Hijack,
     ImportRequest,
     LogRequest,
+    LogStream,
 )
 from wherry.spec.docker.stats import ContainerStats
 from wherry.spec.docker.system import AuthConfig, Authenticated, DiskUsage, Info, Version
@@ -55,14 +55,6 @@ from wherry.spec.docker.volume import Volume, VolumeCreate, VolumeList, VolumesP
 
 Progress = Mapping[str, object]
 Chunks = AsyncIterator[bytes]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogStream:
-    """``chunks``: multiplexed frames, or raw bytes where ``tty``."""
-
-    tty: bool
-    chunks: Chunks
 
 
 class Containers(Protocol):

@@ -5,7 +5,7 @@ Times are nanoseconds since the epoch, 0 for "not given". ``Filters`` maps a key
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 Filters = Mapping[str, tuple[str, ...]]
@@ -52,6 +52,14 @@ class Hijacked:
 # Answers the client (101 or 200) and takes its connection over.  The argument: is it a terminal's raw stream?  Call it at most once,
 # after everything that may still fail with a proper status; ConnectionError: the client has gone.
 Hijack = Callable[[bool], Awaitable[Hijacked]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogStream:
+    """A log on its way out.  ``chunks``: multiplexed frames, or raw bytes where ``tty``."""
+
+    tty: bool
+    chunks: AsyncIterator[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
