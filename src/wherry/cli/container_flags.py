@@ -185,7 +185,6 @@ def _config(invocation: Invocation) -> dict[str, Any]:
     everything = not attached
     open_stdin = invocation.flag("interactive")
     stdin = "stdin" in attached or (everything and open_stdin)
-    program = invocation.program
     env = environment.variables(invocation.texts("env-file"), invocation.texts("env"))
     body: dict[str, Any] = {
         "Hostname": invocation.text("hostname"),
@@ -197,7 +196,7 @@ def _config(invocation: Invocation) -> dict[str, Any]:
         "Tty": invocation.flag("tty"),
         "OpenStdin": open_stdin,
         "StdinOnce": open_stdin and stdin,
-        "Env": environment.with_proxies(env, program.config(), program.address),
+        "Env": environment.with_proxies(env, invocation.program),
         "Cmd": words or None,
         "Image": image,
         "Volumes": {path: {} for _, path in invocation.value("volume") if path},

@@ -9,15 +9,8 @@ from wherry.cli.flags import Failure
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
-PROXIES = (
-    ("HTTP_PROXY", "httpProxy"),
-    ("HTTPS_PROXY", "httpsProxy"),
-    ("FTP_PROXY", "ftpProxy"),
-    ("NO_PROXY", "noProxy"),
-    ("ALL_PROXY", "allProxy"),
-)
+    from wherry.cli.program import Program
 
 
 def variable(word: str) -> str:
@@ -84,15 +77,13 @@ def read_pairs(path: str, *, inherit: bool) -> list[str]:
     return found
 
 
-def with_proxies(words: list[str], config: dict[str, Any], address: str) -> list[str]:
-    """``words`` after the proxy settings of config.json for this daemon, where ``words`` do not set them."""
-    settings = config.get("proxies") or {}
-    chosen = settings.get(address) or settings.get("default")
-    if not chosen:
+def with_proxies(words: list[str], program: Program) -> list[str]:
+    """``words``, and the proxies that config.json gives containers of this daemon, where ``words`` do not set them."""
+    settings = program.config()
+    if not settings.get("proxies"):
         return words
+    from wherry.cli.config import Config
+
     names = {word.partition("=")[0] for word in words}
-    added = []
-    for name, key in PROXIES:
-        if value := chosen.get(key):
-            added += [f"{spelled}={value}" for spelled in (name, name.lower()) if spelled not in names]
-    return [*words, *added]
+    found = Config(program.config_dir, settings).proxies(program.address)
+    return [*words, *(f"{name}={value}" for name, value in found.items() if name not in names)]

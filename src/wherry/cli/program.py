@@ -113,29 +113,17 @@ class Program:
 
 def context_endpoint(config_dir: str, name: str) -> tuple[str, Tls | None]:
     """Host and TLS files of a stored context.  Raises Failure when there is none of that name."""
-    import hashlib
-
-    from wherry.client import jsontext
+    from wherry.cli.contexts import Contexts
     from wherry.client.http import Tls
 
-    digest = hashlib.sha256(name.encode()).hexdigest()
-    try:
-        with open(os.path.join(config_dir, "contexts", "meta", digest, "meta.json"), "rb") as file:
-            meta = jsontext.parse(file.read())
-    except FileNotFoundError:
-        raise Failure(f'context "{name}": context not found: open {file_name(config_dir, digest)}: no such file or directory') from None
-    endpoint = meta.get("Endpoints", {}).get("docker", {})
-    host = endpoint.get("Host") or DEFAULT_HOST
-    where = os.path.join(config_dir, "contexts", "tls", digest, "docker")
-    files = {key: os.path.join(where, f"{key}.pem") for key in ("ca", "cert", "key")}
-    if host.startswith("unix:") or not any(os.path.exists(path) for path in files.values()):
+    context = Contexts(config_dir).get(name)
+    files = {file: os.path.join(context.tls_dir, "docker", file) for file in context.tls_files()}
+    host = context.host or DEFAULT_HOST
+    if host.startswith("unix:") or not files:
         return host, None
-    present = {key: path if os.path.exists(path) else None for key, path in files.items()}
-    return host, Tls(ca=present["ca"], certificate=present["cert"], key=present["key"], verify=not endpoint.get("SkipTLSVerify"))
-
-
-def file_name(config_dir: str, digest: str) -> str:
-    return os.path.join(config_dir, "contexts", "meta", digest, "meta.json")
+    return host, Tls(
+        ca=files.get("ca.pem"), certificate=files.get("cert.pem"), key=files.get("key.pem"), verify=not context.skip_tls_verify
+    )
 
 
 def _start_daemon() -> None:

@@ -1,0 +1,98 @@
+"""Create a container: the part that ``create`` and ``run`` share."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from wherry.cli import pulling, terminal
+from wherry.cli.container_flags import create_body
+from wherry.cli.flags import Failure, Invocation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def create(invocation: Invocation, body: dict[str, Any]) -> str:
+    """Create the container, pulling its image when that is wanted; its id.  Raises ApiError, Failure."""
+    wanted = invocation.text("pull")
+    if wanted not in ("always", "missing", "never", ""):
+        raise Failure(f'invalid pull option: \'{wanted}\': must be one of "always", "missing" or "never"', 125)
+    program = invocation.program
+    image, platform = body["Image"], invocation.text("platform")
+    quiet = invocation.flag("quiet")
+    cidfile = _CidFile(invocation.text("cidfile"))
+    if wanted == "always":
+        pulling.pull(program, image, platform=platform, quiet=quiet)
+    made = _ask(invocation, body)
+    if made is None:
+        if not quiet:
+            print(f"Unable to find image '{pulling.with_tag(image)}' locally", file=sys.stderr, flush=True)
+        pulling.pull(program, image, platform=platform, quiet=quiet)
+        made = _ask(invocation, body, again=True)
+        if made is None:
+            raise Failure(f"the image {image} is gone again", 125)
+    for warning in made.get("Warnings") or ():
+        print(f"WARNING: {warning}", file=sys.stderr)
+    ident: str = made["Id"]
+    cidfile.write(ident)
+    return ident
+
+
+def _ask(invocation: Invocation, body: dict[str, Any], *, again: bool = False) -> dict[str, Any] | None:
+    """The answer, or None when the image is missing and may be pulled."""
+    from wherry.client.engine import ApiError
+
+    query = {"name": invocation.text("name") or None, "platform": invocation.text("platform") or None}
+    try:
+        made: dict[str, Any] = invocation.program.engine.post("/containers/create", query, body)
+    except ApiError as error:
+        if error.status == 404 and not again and invocation.text("pull") in ("missing", "") and "No such image" in str(error):
+            return None
+        raise
+    return made
+
+
+class _CidFile:
+    """``--cidfile``: refused when the file exists, written once the id is known."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        if path and os.path.exists(path):
+            raise Failure(f"container ID file found, make sure the other container isn't running or delete {path}", 125)
+
+    def write(self, ident: str) -> None:
+        if not self._path:
+            return
+        try:
+            with open(self._path, "x", encoding="ascii") as file:
+                file.write(ident)
+        except OSError as error:
+            raise Failure(f"failed to write the container ID to the file: {error}", 125) from None
+
+
+def body_of(invocation: Invocation) -> dict[str, Any]:
+    """The API body, with the size of our terminal for a container that has one."""
+    body = create_body(invocation)
+    if body["Tty"] and (size := terminal.size(1)):
+        body["HostConfig"]["ConsoleSize"] = list(size)
+    return body
+
+
+def status_of(message: str) -> int:
+    """The exit code of a container that could not be made or started, from the daemon's message, as Docker's CLI tells them apart."""
+    if any(text in message for text in ("executable file not found", "no such file or directory")):
+        return 127
+    if any(text in message for text in ("permission denied", "is a directory")):
+        return 126
+    return 125
+
+
+def failure(verb: str, error: Exception) -> Failure:
+    """What ``run`` and ``create`` print for ``error``, with the exit code it means."""
+    from wherry.cli.main import describe
+
+    message = describe(error) or str(error)
+    status = error.status if isinstance(error, Failure) and error.status != 1 else status_of(message)
+    return Failure(f"wherry: {message}\n\nRun 'wherry {verb} --help' for more information", status)

@@ -1,0 +1,88 @@
+"""Sessions with containers: attach before start, the exit code from wait, resize and signals over the API."""
+
+from __future__ import annotations
+
+from wherry.cli import terminal
+from wherry.cli.flags import Failure, Invocation
+from wherry.client import jsontext
+from wherry.client.engine import ApiError, container_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wherry.cli.program import Program
+    from wherry.client.http import Response
+
+
+class InputNotTerminal(Failure):
+    """``-t`` without a terminal on standard input."""
+
+
+def check_terminal(*, stdin: bool, tty: bool) -> None:
+    if tty and stdin and not terminal.is_terminal(0):
+        raise InputNotTerminal("the input device is not a TTY")
+
+
+def checked_keys(text: str) -> str:
+    """A ``--detach-keys`` value that can be read.  Raises ValueError."""
+    terminal.detach_keys(text)
+    return text
+
+
+def keys_of(invocation: Invocation) -> str:
+    """The detach keys in force: the flag's, config.json's, or "" for the default."""
+    return invocation.text("detach-keys") or str(invocation.program.config().get("detachKeys") or "")
+
+
+def start_attached(
+    program: Program, ident: str, *, stdin: bool, stdout: bool, stderr: bool, tty: bool, remove: bool, keys: str, proxy: bool
+) -> int:
+    """Attach, wait, start, and stay until the end; the container's exit code, or 0 after detaching."""
+    from wherry.cli.session import Session
+
+    engine = program.engine
+    stream = None
+    if stdin or stdout or stderr:
+        query = {"stream": True, "stdin": stdin, "stdout": stdout, "stderr": stderr, "detachKeys": keys or None}
+        stream = engine.hijack("POST", container_path(ident, "attach"), query)
+    waiting = engine.stream("POST", container_path(ident, "wait"), {"condition": "removed" if remove else "next-exit"})
+    engine.post(container_path(ident, "start"))
+    if stream is not None:
+        forward = (lambda number: _kill(program, ident, number)) if proxy and not tty else None
+        session = Session(
+            stream,
+            stdin=stdin,
+            tty=tty,
+            stdout=stdout,
+            stderr=stderr,
+            keys=terminal.detach_keys(keys),
+            resize=lambda rows, columns: resize(program, container_path(ident, "resize"), rows, columns),
+            forward=forward,
+        )
+        session.run()
+        if session.detached:
+            return 0
+    return exit_code(waiting)
+
+
+def exit_code(waiting: Response) -> int:
+    """The code that a wait request answers in the end.  Raises Failure when waiting itself failed."""
+    answer = jsontext.parse(waiting.read())
+    problem = (answer.get("Error") or {}).get("Message")
+    if problem:
+        raise Failure(f"Error waiting for container: {problem}", 125)
+    return int(answer["StatusCode"])
+
+
+def resize(program: Program, path: str, rows: int, columns: int) -> None:
+    """Tell the daemon the size of our terminal; a process that has ended already needs none."""
+    try:
+        program.engine.post(path, {"h": rows, "w": columns})
+    except ApiError:
+        return
+
+
+def _kill(program: Program, ident: str, number: int) -> None:
+    try:
+        program.engine.post(container_path(ident, "kill"), {"signal": number})
+    except ApiError:
+        return  # it has ended meanwhile
