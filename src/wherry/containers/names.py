@@ -6,9 +6,9 @@ import secrets
 from collections.abc import Callable
 
 ADJECTIVES = (
-    "able agile amber ample bold brave breezy bright brisk calm candid cheery clear clever cosy crisp daring deft eager early easy fair "
-    "fine firm fleet fond frank fresh gentle glad golden grand hardy hearty honest humble jolly keen kind light lively loyal lucky mellow "
-    "merry mighty mild modest neat nimble noble patient plucky polite proud quick quiet ready robust rosy rural sage serene sharp silent "
+    "agile amber ample bold brave breezy bright brisk calm candid cheery clear clever cosy crisp daring deft eager early easy fair "
+    "firm fleet fond frank fresh gentle glad golden grand hardy honest humble jolly keen kind light lively loyal lucky mellow "
+    "merry mild modest neat nimble noble patient plucky polite proud quick quiet ready robust rosy rural sage serene sharp silent "
     "silver sleek smart smooth snug sober solid spry steady sturdy sunny sure swift tidy trim true trusty upbeat vivid warm wise witty zesty"
 ).split()
 WORDS = (

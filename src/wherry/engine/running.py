@@ -9,10 +9,11 @@ import asyncio
 import logging
 import os
 from contextlib import AsyncExitStack
+from copy import copy
 
 from wherry.containers import oci, present, restart
 from wherry.containers.container import Container
-from wherry.containers.create import signal_number, size_bytes
+from wherry.containers.create import check_resources, signal_number, size_bytes
 from wherry.containers.lifecycle import Event, Status, advance
 from wherry.containers.record import MountRecord
 from wherry.engine.health import HealthWatcher
@@ -21,12 +22,16 @@ from wherry.engine.wiring import Wiring
 from wherry.errors import Conflict, EngineError, InvalidRequest, NotModified
 from wherry.kernel import cgroup
 from wherry.runtime.supervisor import LaunchFailure, Process
-from wherry.spec.docker.container import ContainerWaited
+from wherry.spec.docker.container import ContainerWaited, HostConfig
 from wherry.spec.launch import CopyUp, ExitRecord, Forward, Launch, LogTarget
 
 log = logging.getLogger(__name__)
 DEFAULT_STOP_TIMEOUT_S = 10
 STOP_FIRST = "stop the container before removing or force remove"
+LIMITS = (
+    *("memory", "memory_swap", "memory_reservation", "cpu_shares", "nano_cpus", "cpu_period", "cpu_quota"),
+    *("cpuset_cpus", "cpuset_mems", "pids_limit", "blkio_weight"),
+)
 KILL_PATIENCE_S = 10.0  # after SIGKILL a process that is still there is stuck in the kernel
 
 
@@ -336,6 +341,33 @@ class Running:
             self._publish(container, "unpause")
 
         await container.perform(thaw)
+
+    # --- update
+
+    async def update(self, container: Container, asked: HostConfig) -> None:
+        """Change limits and the restart policy, of a running one at once.  Raises InvalidRequest, Conflict; nothing is changed then."""
+        if container.status in (Status.REMOVING, Status.DEAD):
+            raise Conflict(f'Cannot update container {container.id}: Container is marked for removal and cannot be "update".')
+        host = copy(container.record.host_config)
+        for name in LIMITS:
+            if (value := getattr(asked, name)) not in (0, "", None):
+                setattr(host, name, value)
+        if asked.restart_policy.name:
+            restart.checked(asked.restart_policy.name, asked.restart_policy.maximum_retry_count)
+            if host.auto_remove and asked.restart_policy.name != "no":
+                raise InvalidRequest("Restart policy cannot be updated because AutoRemove is enabled for the container")
+            host.restart_policy = asked.restart_policy
+        if asked.memory and not asked.memory_swap and 0 < host.memory_swap < host.memory:
+            raise Conflict(
+                f"Cannot update container {container.id}: Memory limit should be smaller than already set memoryswap limit, "
+                "update the memoryswap at the same time"
+            )
+        check_resources(host, cpus=len(os.sched_getaffinity(0)))
+        if container.is_running:
+            resources = {key: value for key, value in oci.resources(host).items() if key != "devices"}
+            await self._rooms.workers.run(cgroup.limit, self._rooms.cgroups, self.cgroups_path(container.id), resources)
+        container.record.host_config = host
+        self._rooms.containers.save(container)
 
     # --- removal
 
