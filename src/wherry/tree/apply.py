@@ -114,8 +114,6 @@ class _Tree:
             return
         if self._options.owner is not None:
             entry.uid, entry.gid = self._options.owner
-        if mode is Whiteouts.DELETE:
-            self._own_with_parents(path)
         parent_fd = self._directory(parent)
         match entry.kind:
             case Kind.FILE:
@@ -131,6 +129,8 @@ class _Tree:
                 self._add_hardlink(entry, path, parent_fd, name)
             case _:
                 self._add_node(entry, path, parent_fd, name)
+        if mode is Whiteouts.DELETE:
+            self._own_with_parents(path)
 
     def set_directory_times(self) -> None:
         """Last, because making an entry changes its parent's time."""
@@ -190,7 +190,8 @@ class _Tree:
         if self._options.keep_kinds and stat.S_ISDIR(status.st_mode) != directory:
             old, new = ("non-directory", "directory") if directory else ("directory", "non-directory")
             raise InvalidArchive(f'cannot overwrite {old} "/{path}" with {new} "/"')
-        if (stat.S_ISREG(status.st_mode) and status.st_nlink == 1) or stat.S_ISLNK(status.st_mode):
+        counted = (stat.S_ISREG(status.st_mode) and status.st_nlink == 1) or stat.S_ISLNK(status.st_mode)
+        if counted and (self._options.whiteouts is not Whiteouts.DELETE or path in self._own):
             self.size_bytes -= status.st_size
         if not stat.S_ISREG(status.st_mode):
             self._forget_below(path)

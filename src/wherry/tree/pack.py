@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from wherry.kernel import files
@@ -26,13 +26,15 @@ class PackOptions:
     """``overlay``: the tree is overlayfs's upper directory; its 0/0 devices and opaque directories become ``.wh.`` entries.
 
     ``prefix``: put this path before every name; "" packs the content without an entry for the root itself.
-    ``skip``: paths (relative to the root) that are left out with all below.  ``whole_seconds``: cut times as Docker does;
+    ``skip``: paths (relative to the root) that are left out with all below. ``deleted``: names to write as ``.wh.`` entries, by the path of
+    the directory they were in. ``whole_seconds``: cut times as Docker does;
     the archive is half as large without the PAX headers that nanoseconds need.
     """
 
     overlay: bool = False
     prefix: str = ""
     skip: Callable[[str], bool] | None = None
+    deleted: Mapping[str, Sequence[str]] = field(default_factory=dict)
     whole_seconds: bool = True
 
 
@@ -84,6 +86,8 @@ class _Walk:
                     self._add(self._entry(name, os.fstat(fd), attributes))
                 if self._options.overlay and attributes.get(OVERLAY_OPAQUE) == b"y":
                     self._add(Entry(name=f"{name}/{OPAQUE}" if name else OPAQUE, mode=0o600))
+                for gone in sorted(self._options.deleted.get(path, ())):
+                    self._add(Entry(name=f"{name}/{WHITEOUT}{gone}" if name else WHITEOUT + gone, mode=0o600))
                 subdirectories = self._directory(fd, path + "/" if path else "", name + "/" if name else "")
             finally:
                 os.close(fd)

@@ -1,0 +1,49 @@
+"""Which snapshotter this machine gets."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+from wherry.kernel import mount
+from wherry.spec.settings import Settings
+from wherry.store.overlay import Overlay
+from wherry.store.records import Records
+from wherry.store.snapshot import Snapshotter
+from wherry.store.vfs import Vfs
+
+
+def choose(settings: Settings, records: Records) -> Snapshotter:
+    """The snapshotter that the settings name, else overlay where it can be mounted on the data root, else vfs.
+
+    A data root with snapshots keeps the one it was begun with.  Raises ValueError for an unknown name, or one that differs from that.
+    """
+    wanted = settings.snapshotter
+    if wanted not in ("", Overlay.name, Vfs.name):
+        raise ValueError(f"unknown snapshotter {wanted!r}: use overlay or vfs")
+    begun = records.resolve("setting", "snapshotter")
+    if begun and wanted and begun != wanted and records.items("layer"):
+        raise ValueError(f"the data root {settings.data_root} was begun with the snapshotter {begun!r}, not {wanted!r}")
+    name = (
+        wanted or (begun if begun and records.items("layer") else "") or (Overlay.name if overlay_works(settings.data_root) else Vfs.name)
+    )
+    records.name("setting", "snapshotter", name)
+    return Overlay(settings.data_root, records) if name == Overlay.name else Vfs(settings.data_root, records)
+
+
+def overlay_works(data_root: str) -> bool:
+    """Whether overlayfs accepts a writable layer in ``data_root``; the mount made to see is attached nowhere."""
+    os.makedirs(data_root, mode=0o700, exist_ok=True)
+    directory = tempfile.mkdtemp(dir=data_root, prefix="overlay-probe-")
+    try:
+        parts = [os.path.join(directory, part) for part in ("lower", "upper", "work")]
+        for part in parts:
+            os.mkdir(part)
+        os.close(mount.overlay([parts[0]], parts[1], parts[2]))
+        os.setxattr(parts[1], "trusted.overlay.opaque", b"y")
+    except OSError:
+        return False
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    return True

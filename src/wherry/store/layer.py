@@ -1,0 +1,132 @@
+"""Layers as streams and directories: hash while another thread unpacks, hash while packing, copy."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import threading
+
+from wherry.spec.digest import Digest
+from wherry.store.snapshot import LayerFacts
+from wherry.tree.apply import OVERLAY_OPAQUE, ApplyOptions, apply
+from wherry.tree.copy import CopyOptions, copy_tree
+from wherry.tree.tar import Limits, Reader, Sink, Source
+
+_AHEAD = 8  # chunks that may wait for the hash
+
+
+class DigestMismatch(ValueError):
+    """A layer's bytes are not those its image promised."""
+
+
+class NullSink:
+    """Takes a layer that is only hashed."""
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:
+        return len(data)
+
+
+class HashingSource:
+    """Reads from ``source`` and hashes the same bytes in a thread of its own; `digest` ends it, so does leaving the context."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._hash = hashlib.sha256()
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(_AHEAD)
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> HashingSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._join()
+
+    def read(self, size: int, /) -> bytes:
+        data = self._source.read(size)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="layer-hash", daemon=True)
+            self._thread.start()
+        self._room.acquire()
+        self._queue.put(data)
+        return data
+
+    def digest(self) -> Digest:
+        """The digest of everything read."""
+        self._join()
+        return Digest("sha256:" + self._hash.hexdigest())
+
+    def _run(self) -> None:
+        while (data := self._queue.get()) is not None:
+            self._hash.update(data)
+            self._room.release()
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+
+class HashingSink:
+    """Passes what is written on to ``out`` and hashes it."""
+
+    def __init__(self, out: Sink) -> None:
+        self._out = out
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:
+        self._hash.update(data)
+        rest = memoryview(data)
+        while rest:  # a raw file may take less than all
+            written = self._out.write(rest)
+            rest = rest[written if isinstance(written, int) else len(rest) :]
+        return len(data)
+
+    def digest(self) -> Digest:
+        """The digest of everything written."""
+        return Digest("sha256:" + self._hash.hexdigest())
+
+
+def copy_directory(source: str, target: str) -> None:
+    """Copy a layer's own directory, with the marks of opaque directories."""
+    source_fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            copy_tree(source_fd, target_fd, CopyOptions(attributes=frozenset({OVERLAY_OPAQUE})))
+        finally:
+            os.close(target_fd)
+    finally:
+        os.close(source_fd)
+
+
+def unpack(stream: Source, target: str, options: ApplyOptions, limits: Limits, expected: Digest | None) -> LayerFacts:
+    """Unpack an uncompressed layer into ``target`` and hash it, to its end.  Raises InvalidArchive, DigestMismatch, OSError."""
+    with HashingSource(stream) as source:
+        fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            reader = Reader(source, limits)
+            applied = apply(reader, fd, options)
+            reader.drain()
+        finally:
+            os.close(fd)
+        diff_id = source.digest()
+    _check(diff_id, expected)
+    return LayerFacts(diff_id=diff_id, size_bytes=applied.size_bytes)
+
+
+def hash_only(stream: Source, expected: Digest | None) -> Digest:
+    """The diff_id of a layer that is there already.  Raises DigestMismatch."""
+    with HashingSource(stream) as source:
+        while source.read(1 << 20):
+            pass
+        diff_id = source.digest()
+    _check(diff_id, expected)
+    return diff_id
+
+
+def _check(diff_id: Digest, expected: Digest | None) -> None:
+    if expected is not None and diff_id != expected:
+        raise DigestMismatch(f"layer has diff_id {diff_id}, expected {expected}")

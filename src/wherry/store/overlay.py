@@ -1,0 +1,211 @@
+"""Snapshots as overlayfs stacks: a layer is the upper directory it was written in, and becomes a lower one without a copy."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from wherry.kernel import files
+from wherry.spec.digest import Digest
+from wherry.spec.mounts import Rootfs
+from wherry.store.layer import HashingSink, NullSink, copy_directory, hash_only, unpack
+from wherry.store.records import Records
+from wherry.store.shelf import Shelf, tree_bytes
+from wherry.store.snapshot import Change, ChangeKind, LayerFacts, Row, SnapshotExists, SnapshotInfo, stacked
+from wherry.tree.apply import OVERLAY_OPAQUE, ApplyOptions, Whiteouts
+from wherry.tree.pack import PackOptions, pack
+from wherry.tree.remove import remove
+from wherry.tree.tar import Limits, Sink, Source
+
+_TREE = "d"  # a layer's own changes: the upper directory, later a lower one
+_WORK = "w"  # overlayfs's working directory
+
+
+class Overlay:
+    """The Snapshotter for kernels that can mount overlayfs on the data root.
+
+    The mounts must have redirect_dir, metacopy and index off: an upper directory is complete in itself.
+    """
+
+    name = "overlay"
+
+    def __init__(self, data_root: str, records: Records, limits: Limits | None = None) -> None:
+        self._shelf = Shelf(data_root, records)
+        self._limits = limits or Limits()
+
+    def prepare(self, key: str, parent: str | None) -> Rootfs:
+        below = self._below(parent)
+        with self._shelf.making(_TREE, _WORK) as directory:
+            if below:
+                self._shelf.copy_root_metadata(self._tree(below[0]), self._tree(directory))
+            row = Row(directory=directory, parent=parent, active=True, below=below)
+            self._shelf.insert(key, row)
+        return self._rootfs(row)
+
+    def view(self, parent: str) -> Rootfs:
+        row = self._shelf.committed(parent)
+        return Rootfs(lower=tuple(map(self._tree, (row.directory, *row.below))))
+
+    def rootfs(self, key: str) -> Rootfs:
+        return self._rootfs(self._shelf.active(key))
+
+    def commit(self, key: str, name: str) -> None:
+        row = self._shelf.active(key)
+        if not self.exists(name):
+            self._drop_work(row.directory)
+            self._shelf.make_durable()
+            if self._shelf.rename(key, name, Row(directory=row.directory, parent=row.parent, below=row.below)):
+                return
+        self._shelf.remove(key)
+
+    def capture(self, key: str) -> LayerFacts:
+        row = self._shelf.active(key)
+        with self._shelf.making(_TREE) as directory:
+            copy_directory(self._tree(row.directory), self._tree(directory))
+            facts = self._pack(directory, NullSink())
+            self._finish(stacked(row.parent, facts.diff_id), Row(directory=directory, parent=row.parent, below=row.below), facts)
+        return facts
+
+    def apply(self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None) -> LayerFacts:
+        below = self._below(parent)
+        if name is not None and self.exists(name):
+            return LayerFacts(diff_id=hash_only(stream, expected), size_bytes=self.usage(name))
+        with self._shelf.making(_TREE) as directory:
+            if below:
+                self._shelf.copy_root_metadata(self._tree(below[0]), self._tree(directory))
+            facts = unpack(stream, self._tree(directory), ApplyOptions(whiteouts=Whiteouts.OVERLAY), self._limits, expected)
+            self._finish(name or stacked(parent, facts.diff_id), Row(directory=directory, parent=parent, below=below), facts)
+        return facts
+
+    def pack(self, key_or_name: str, out: Sink) -> LayerFacts:
+        return self._pack(self._shelf.row(key_or_name).directory, out)
+
+    def changes(self, key: str) -> Iterator[Change]:
+        row = self._shelf.row(key)
+        fd = os.open(self._tree(row.directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield from _changes(fd, [self._tree(one) for one in row.below])
+        finally:
+            os.close(fd)
+
+    def usage(self, key_or_name: str) -> int:
+        row = self._shelf.row(key_or_name)
+        if row.size_bytes >= 0:
+            return row.size_bytes
+        return tree_bytes(self._tree(row.directory))
+
+    def exists(self, name: str) -> bool:
+        row = self._shelf.get(name)
+        return row is not None and not row.active
+
+    def remove(self, key_or_name: str) -> None:
+        self._shelf.remove(key_or_name)
+
+    def items(self) -> list[SnapshotInfo]:
+        return self._shelf.items()
+
+    def sweep(self) -> None:
+        self._shelf.sweep(_TREE, _WORK)
+
+    def _tree(self, directory: str) -> str:
+        return self._shelf.path(directory, _TREE)
+
+    def _below(self, parent: str | None) -> tuple[str, ...]:
+        if parent is None:
+            return ()
+        row = self._shelf.committed(parent)
+        return (row.directory, *row.below)
+
+    def _rootfs(self, row: Row) -> Rootfs:
+        lower = tuple(map(self._tree, row.below))
+        work = self._shelf.path(row.directory, _WORK) if lower else None
+        return Rootfs(lower=lower, upper=self._tree(row.directory), work=work)
+
+    def _finish(self, name: str, row: Row, facts: LayerFacts) -> None:
+        """Durable first, then the row; when somebody else made the same snapshot meanwhile, theirs stays."""
+        self._shelf.make_durable()
+        try:
+            self._shelf.insert(name, Row(directory=row.directory, parent=row.parent, below=row.below, size_bytes=facts.size_bytes))
+        except SnapshotExists:
+            self._shelf.discard(row.directory)
+
+    def _pack(self, directory: str, out: Sink) -> LayerFacts:
+        sink = HashingSink(out)
+        fd = os.open(self._tree(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            packed = pack(fd, sink, PackOptions(overlay=True))
+        finally:
+            os.close(fd)
+        return LayerFacts(diff_id=sink.digest(), size_bytes=packed.size_bytes)
+
+    def _drop_work(self, directory: str) -> None:
+        fd = os.open(os.path.join(self._shelf.root_dir, directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove(fd, _WORK)
+        finally:
+            os.close(fd)
+
+
+def _changes(root_fd: int, below: list[str]) -> Iterator[Change]:
+    """Walk the upper tree ``root_fd`` beside the directories that show through it, topmost first."""
+    pending: list[tuple[str, list[str]]] = []
+    _push_children(pending, root_fd, "", below)
+    while pending:
+        path, lower = pending.pop()
+        parent, _, name = path.rpartition("/")
+        fd = files.open_beneath(root_fd, parent or ".", os.O_PATH | os.O_DIRECTORY)
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # removed meanwhile
+        finally:
+            os.close(fd)
+        if _is_whiteout(status):
+            yield Change(path="/" + path, kind=ChangeKind.DELETED)
+            continue
+        shows, directories = _shown(lower, name)
+        yield Change(path="/" + path, kind=ChangeKind.CHANGED if shows else ChangeKind.ADDED)
+        if stat.S_ISDIR(status.st_mode):
+            _push_children(pending, root_fd, path, directories)
+
+
+def _push_children(pending: list[tuple[str, list[str]]], root_fd: int, path: str, lower: list[str]) -> None:
+    try:
+        fd = files.open_beneath(root_fd, path or ".", os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        if _is_opaque(fd):
+            lower = []
+        pending += [(f"{path}/{name}" if path else name, lower) for name in sorted(os.listdir(fd), reverse=True)]
+    finally:
+        os.close(fd)
+
+
+def _shown(lower: list[str], name: str) -> tuple[bool, list[str]]:
+    """Whether ``name`` shows from the lower directories, and the directories that are merged under that name."""
+    directories: list[str] = []
+    for directory in lower:
+        path = os.path.join(directory, name)
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISDIR(status.st_mode):
+            return bool(directories) or not _is_whiteout(status), directories
+        directories.append(path)
+        if _is_opaque(path):
+            break
+    return bool(directories), directories
+
+
+def _is_whiteout(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def _is_opaque(directory: int | str) -> bool:
+    try:
+        return os.getxattr(directory, OVERLAY_OPAQUE) == b"y"
+    except OSError:
+        return False

@@ -1,0 +1,182 @@
+"""The rows and directories that both directory snapshotters keep: which snapshots there are, and where."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from wherry.kernel import nodes
+from wherry.store.content import sync_directory
+from wherry.store.records import Records
+from wherry.store.snapshot import Row, SnapshotExists, SnapshotInfo, SnapshotInUse, SnapshotMissing
+from wherry.tree.remove import remove
+
+KIND = "layer"
+
+
+class Shelf:
+    """One directory under ``<data_root>/snapshots`` for each row of kind ``layer``; names are short, for overlay's option string."""
+
+    def __init__(self, data_root: str, records: Records) -> None:
+        self._records = records
+        self._decoder = msgspec.json.Decoder(Row)
+        self.root_dir = os.path.join(data_root, "snapshots")
+        os.makedirs(self.root_dir, mode=0o700, exist_ok=True)
+
+    def path(self, directory: str, part: str) -> str:
+        return os.path.join(self.root_dir, directory, part)
+
+    def get(self, name: str) -> Row | None:
+        body = self._records.get(KIND, name)
+        return None if body is None else self._decoder.decode(body)
+
+    def row(self, name: str) -> Row:
+        """Raises SnapshotMissing."""
+        row = self.get(name)
+        if row is None:
+            raise SnapshotMissing(f"no such snapshot: {name}")
+        return row
+
+    def committed(self, name: str) -> Row:
+        """Raises SnapshotMissing, also for an active one."""
+        row = self.row(name)
+        if row.active:
+            raise SnapshotMissing(f"snapshot {name} is active, not committed")
+        return row
+
+    def active(self, key: str) -> Row:
+        """Raises SnapshotMissing, also for a committed one."""
+        row = self.row(key)
+        if not row.active:
+            raise SnapshotMissing(f"snapshot {key} is committed, not active")
+        return row
+
+    def put(self, name: str, row: Row) -> None:
+        self._records.put(KIND, name, msgspec.json.encode(row, enc_hook=str))
+
+    def insert(self, name: str, row: Row) -> None:
+        """The row of a new snapshot.  Raises SnapshotExists."""
+        with self._records.transaction():
+            if self._records.get(KIND, name) is not None:
+                raise SnapshotExists(f"snapshot {name} exists already")
+            self.put(name, row)
+
+    def rename(self, key: str, name: str, row: Row) -> bool:
+        """Turn the row ``key`` into ``name``; False, and nothing done, when ``name`` is there."""
+        with self._records.transaction():
+            if self._records.get(KIND, name) is not None:
+                return False
+            self.put(name, row)
+            self._records.delete(KIND, key)
+            return True
+
+    def remove(self, name: str) -> None:
+        """Delete the row, then the directory; a crash between the two is mended by `sweep`.  Raises SnapshotInUse."""
+        with self._records.transaction():
+            row = self.get(name)
+            if row is None:
+                return
+            if not row.active:
+                self._refuse_when_parent(name)
+            self._records.delete(KIND, name)
+        self.discard(row.directory)
+
+    def items(self) -> list[SnapshotInfo]:
+        return [SnapshotInfo(name=name, parent=row.parent, active=row.active) for name, row in self._rows()]
+
+    def new_directory(self, *parts: str) -> str:
+        """A fresh directory with the subdirectories ``parts``, on no row yet."""
+        while True:
+            directory = secrets.token_hex(3)
+            try:
+                os.mkdir(os.path.join(self.root_dir, directory), 0o700)
+            except FileExistsError:
+                continue
+            for part in parts:
+                os.mkdir(self.path(directory, part), 0o755)
+                os.chmod(self.path(directory, part), 0o755)
+            return directory
+
+    def discard(self, directory: str) -> None:
+        fd = os.open(self.root_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove(fd, directory)
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def making(self, *parts: str) -> Iterator[str]:
+        """A fresh directory that is removed again when the block raises."""
+        directory = self.new_directory(*parts)
+        try:
+            yield directory
+        except BaseException:
+            self.discard(directory)
+            raise
+
+    def make_durable(self) -> None:
+        """All that was written below, before the row that names it."""
+        fd = os.open(self.root_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            nodes.syncfs(fd)
+        finally:
+            os.close(fd)
+
+    def sweep(self, *parts: str) -> None:
+        """Remove directories without a row; make an active snapshot's directory ``parts`` again where a power cut took them."""
+        known = {row.directory: row for _, row in self._rows()}
+        for name in os.listdir(self.root_dir):
+            if name not in known:
+                self.discard(name)
+        for directory, row in known.items():
+            if row.active:
+                for part in parts:
+                    os.makedirs(self.path(directory, part), mode=0o755, exist_ok=True)
+        sync_directory(self.root_dir)
+
+    def copy_root_metadata(self, source: str, target: str) -> None:
+        """The root directory of a new layer looks like its parent's: in a mount the topmost one's owner and mode show."""
+        status = os.lstat(source)
+        os.chown(target, status.st_uid, status.st_gid)
+        os.chmod(target, stat.S_IMODE(status.st_mode))
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def free_bytes(self) -> int:
+        return shutil.disk_usage(self.root_dir).free
+
+    def _rows(self) -> list[tuple[str, Row]]:
+        return [(name, self._decoder.decode(body)) for name, body in self._records.items(KIND)]
+
+    def _refuse_when_parent(self, name: str) -> None:
+        for other, row in self._rows():
+            if row.parent == name:
+                raise SnapshotInUse(f"snapshot {name} is the parent of {other}")
+
+
+def tree_bytes(path: str) -> int:
+    """Files once each and the text of symlinks below ``path``, as Docker counts a layer."""
+    total = 0
+    seen: set[int] = set()
+    pending = [path]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                    if status.st_nlink > 1:
+                        if status.st_ino in seen:
+                            continue
+                        seen.add(status.st_ino)
+                    total += status.st_size
+        except FileNotFoundError:
+            continue  # removed meanwhile
+    return total

@@ -1,0 +1,150 @@
+"""Snapshots: stacks of layers that a container can have as its root.  The protocol; `overlay` and `vfs` implement it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+import msgspec
+
+from wherry.spec.digest import Digest, sha256
+from wherry.spec.mounts import Rootfs
+from wherry.tree.tar import Sink, Source
+
+
+class ChangeKind(IntEnum):
+    """Numbers as the Engine API's ContainerChanges has them."""
+
+    CHANGED = 0
+    ADDED = 1
+    DELETED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One path (absolute, as the container sees it) that differs from the snapshot's parent."""
+
+    path: str
+    kind: ChangeKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerFacts:
+    """``diff_id``: the digest of the uncompressed tar. ``size_bytes``: files once each and the text of symlinks, as Docker counts."""
+
+    diff_id: Digest
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotInfo:
+    name: str
+    parent: str | None
+    active: bool
+
+
+class SnapshotMissing(LookupError):
+    """No snapshot of this name, or one that is active where a committed one is needed, or the reverse."""
+
+
+class SnapshotExists(ValueError):
+    """The name is taken."""
+
+
+class SnapshotInUse(ValueError):
+    """Another snapshot is made on top of it."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What Records keep of a snapshot (kind ``layer``).
+
+    ``directory``: its own, a short name; ``below``: those of its ancestors, nearest first.
+    """
+
+    directory: str
+    parent: str | None = None
+    active: bool = False
+    below: tuple[str, ...] = ()
+    size_bytes: int = -1  # of its own changes; -1: not counted yet
+
+
+def stacked(parent: str | None, diff_id: Digest) -> Digest:
+    """The chain_id of a layer on top of the committed snapshot ``parent``."""
+    return diff_id if parent is None else sha256(f"{parent} {diff_id}".encode())
+
+
+class Snapshotter(Protocol):
+    """Where layers lie and how they are stacked.
+
+    Terms. A *committed* snapshot is immutable and named by its stack's chain_id; its own changes are a *layer*. An *active* snapshot is
+    writable and named by any key (a container's id, a build step's). Every snapshot has at most one parent, a committed one.
+
+    Lifecycle. ``apply`` makes a committed snapshot from a tar layer; ``prepare`` makes an active one on top of a parent; ``commit`` turns
+    the active one into a committed one, with what was written into it as its layer; ``remove`` ends either.
+
+    All calls block and may come from any thread. A call that raises, or a process or a machine that dies in it, leaves nothing half-made:
+    what is being made has no name yet, the row in Records comes last, and a start removes directories without a row.
+    Committed snapshots are durable when the call returns; an active one exists after a power cut, with what the kernel had written of it.
+
+    Example: an image of one layer, a container on it, and the container's changes as a new layer::
+
+        facts = snapshots.apply(base, None, stream)
+        root = snapshots.prepare(container_id, base)         # mounted by the container's first process
+        ...
+        facts = snapshots.pack(container_id, NullSink())     # its diff_id
+        snapshots.commit(container_id, chain_id([*diff_ids, facts.diff_id]))
+    """
+
+    name: str
+
+    def prepare(self, key: str, parent: str | None) -> Rootfs:
+        """Make the active snapshot ``key``.  Raises SnapshotExists, SnapshotMissing (the parent)."""
+
+    def view(self, parent: str) -> Rootfs:
+        """A committed snapshot to read: ``upper`` None, nothing to remove afterwards.  Raises SnapshotMissing."""
+
+    def rootfs(self, key: str) -> Rootfs:
+        """The root of an active snapshot again.  Raises SnapshotMissing."""
+
+    def commit(self, key: str, name: str) -> None:
+        """Turn the active snapshot ``key``, no longer mounted, into the committed ``name``; without copying.
+
+        When ``name`` is committed already, ``key`` is removed: equal names mean equal content.  Raises SnapshotMissing.
+        """
+
+    def capture(self, key: str) -> LayerFacts:
+        """Make a committed snapshot of what the active ``key`` has now, by copying its own changes; ``key`` goes on (docker commit).
+
+        Its name is the chain_id of the parent's name and the diff_id.  Raises SnapshotMissing.
+        """
+
+    def apply(self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None) -> LayerFacts:
+        """Make a committed snapshot from an uncompressed tar layer, read to its end.
+
+        ``name`` None: the chain_id of ``parent`` and the diff_id, for a layer whose digest is not known before.
+        Raises SnapshotMissing (the parent), InvalidArchive, DigestMismatch when ``expected`` is not its diff_id, OSError.
+        When ``name`` is there already the stream is only hashed and checked.
+        """
+
+    def pack(self, key_or_name: str, out: Sink) -> LayerFacts:
+        """Write the snapshot's own changes as an OCI layer tar: the same directory gives the same bytes.  Raises SnapshotMissing."""
+
+    def changes(self, key: str) -> Iterator[Change]:
+        """What differs from the parent, sorted by path; a directory with changes below it is itself changed, as in ``docker diff``."""
+
+    def usage(self, key_or_name: str) -> int:
+        """Bytes of the snapshot's own changes.  Raises SnapshotMissing."""
+
+    def exists(self, name: str) -> bool:
+        """Whether ``name`` is a committed snapshot."""
+
+    def remove(self, key_or_name: str) -> None:
+        """Remove a snapshot; an absent one is success.  Raises SnapshotInUse when another has it as parent."""
+
+    def items(self) -> list[SnapshotInfo]:
+        """All snapshots, in order of name."""
+
+    def sweep(self) -> None:
+        """At start, before anything else: remove what a crash left, and make again the empty directories a power cut took."""

@@ -1,0 +1,133 @@
+"""Snapshots as whole copies, for file systems that overlayfs cannot use; blocks are shared where the file system can."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from wherry.spec.digest import Digest
+from wherry.spec.mounts import Rootfs
+from wherry.store.layer import HashingSink, NullSink, copy_directory, hash_only, unpack
+from wherry.store.records import Records
+from wherry.store.shelf import Shelf
+from wherry.store.snapshot import Change, ChangeKind, LayerFacts, Row, SnapshotExists, SnapshotInfo, stacked
+from wherry.tree.apply import ApplyOptions, Whiteouts
+from wherry.tree.compare import Difference, Kind, compare
+from wherry.tree.pack import PackOptions, pack
+from wherry.tree.tar import Limits, Sink, Source
+
+_TREE = "d"
+
+
+class Vfs:
+    """The Snapshotter that needs nothing of the kernel: a snapshot is a directory with everything in it."""
+
+    name = "vfs"
+
+    def __init__(self, data_root: str, records: Records, limits: Limits | None = None) -> None:
+        self._shelf = Shelf(data_root, records)
+        self._limits = limits or Limits()
+
+    def prepare(self, key: str, parent: str | None) -> Rootfs:
+        with self._shelf.making(_TREE) as directory:
+            self._copy_parent(parent, directory)
+            self._shelf.insert(key, Row(directory=directory, parent=parent, active=True))
+        return Rootfs(upper=self._tree(directory))
+
+    def view(self, parent: str) -> Rootfs:
+        return Rootfs(lower=(self._tree(self._shelf.committed(parent).directory),))
+
+    def rootfs(self, key: str) -> Rootfs:
+        return Rootfs(upper=self._tree(self._shelf.active(key).directory))
+
+    def commit(self, key: str, name: str) -> None:
+        row = self._shelf.active(key)
+        if not self.exists(name):
+            self._shelf.make_durable()
+            if self._shelf.rename(key, name, Row(directory=row.directory, parent=row.parent)):
+                return
+        self._shelf.remove(key)
+
+    def capture(self, key: str) -> LayerFacts:
+        row = self._shelf.active(key)
+        with self._shelf.making(_TREE) as directory:
+            copy_directory(self._tree(row.directory), self._tree(directory))
+            copied = Row(directory=directory, parent=row.parent)
+            facts = self._pack(copied, NullSink())
+            self._finish(stacked(row.parent, facts.diff_id), copied, facts)
+        return facts
+
+    def apply(self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None) -> LayerFacts:
+        if parent is not None:
+            self._shelf.committed(parent)
+        if name is not None and self.exists(name):
+            return LayerFacts(diff_id=hash_only(stream, expected), size_bytes=self.usage(name))
+        with self._shelf.making(_TREE) as directory:
+            self._copy_parent(parent, directory)
+            facts = unpack(stream, self._tree(directory), ApplyOptions(whiteouts=Whiteouts.DELETE), self._limits, expected)
+            self._finish(name or stacked(parent, facts.diff_id), Row(directory=directory, parent=parent), facts)
+        return facts
+
+    def pack(self, key_or_name: str, out: Sink) -> LayerFacts:
+        return self._pack(self._shelf.row(key_or_name), out)
+
+    def changes(self, key: str) -> Iterator[Change]:
+        with ExitStack() as stack:
+            differences = self._compare(self._shelf.row(key), stack)
+        for difference in differences:
+            yield Change(path="/" + difference.path, kind=ChangeKind(difference.kind))
+
+    def usage(self, key_or_name: str) -> int:
+        row = self._shelf.row(key_or_name)
+        return row.size_bytes if row.size_bytes >= 0 else self._pack(row, NullSink()).size_bytes
+
+    def exists(self, name: str) -> bool:
+        row = self._shelf.get(name)
+        return row is not None and not row.active
+
+    def remove(self, key_or_name: str) -> None:
+        self._shelf.remove(key_or_name)
+
+    def items(self) -> list[SnapshotInfo]:
+        return self._shelf.items()
+
+    def sweep(self) -> None:
+        self._shelf.sweep(_TREE)
+
+    def _tree(self, directory: str) -> str:
+        return self._shelf.path(directory, _TREE)
+
+    def _copy_parent(self, parent: str | None, directory: str) -> None:
+        if parent is not None:
+            copy_directory(self._tree(self._shelf.committed(parent).directory), self._tree(directory))
+
+    def _finish(self, name: str, row: Row, facts: LayerFacts) -> None:
+        self._shelf.make_durable()
+        try:
+            self._shelf.insert(name, Row(directory=row.directory, parent=row.parent, size_bytes=facts.size_bytes))
+        except SnapshotExists:
+            self._shelf.discard(row.directory)
+
+    def _compare(self, row: Row, stack: ExitStack) -> list[Difference]:
+        old_fd = None if row.parent is None else self._open(self._shelf.row(row.parent).directory, stack)
+        return compare(old_fd, self._open(row.directory, stack))
+
+    def _pack(self, row: Row, out: Sink) -> LayerFacts:
+        sink = HashingSink(out)
+        with ExitStack() as stack:
+            differences = self._compare(row, stack)
+            present = {difference.path for difference in differences if difference.kind is not Kind.DELETED}
+            deleted: dict[str, list[str]] = {}
+            for difference in differences:
+                if difference.kind is Kind.DELETED:
+                    directory, _, name = difference.path.rpartition("/")
+                    deleted.setdefault(directory, []).append(name)
+            options = PackOptions(skip=lambda path: path not in present, deleted=deleted)
+            packed = pack(self._open(row.directory, stack), sink, options)
+        return LayerFacts(diff_id=sink.digest(), size_bytes=packed.size_bytes)
+
+    def _open(self, directory: str, stack: ExitStack) -> int:
+        fd = os.open(self._tree(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, fd)
+        return fd

@@ -1,0 +1,296 @@
+"""What every Snapshotter does.  A test module inherits `Suite` and provides the fixture ``make``."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wherry.kernel import mount
+from wherry.spec.digest import Digest, chain_id, sha256
+from wherry.spec.mounts import Rootfs
+from wherry.store.layer import DigestMismatch, NullSink
+from wherry.store.records import Records
+from wherry.store.snapshot import Change, ChangeKind, SnapshotExists, SnapshotInUse, SnapshotMissing, Snapshotter
+from wherry.tree.tar import Entry, InvalidArchive, Kind, Writer
+
+Make = Callable[[Records], Snapshotter]
+
+
+def layer(*entries: tuple[Entry, bytes] | Entry) -> bytes:
+    out = io.BytesIO()
+    writer = Writer(out)
+    for one in entries:
+        entry, data = one if isinstance(one, tuple) else (one, b"")
+        entry.size = entry.size or len(data)
+        writer.add(entry, data)
+    writer.finish()
+    return out.getvalue()
+
+
+def file(name: str, data: bytes = b"", **fields: Any) -> tuple[Entry, bytes]:
+    return Entry(name=name, mtime_ns=1_700_000_000_000_000_000, **fields), data
+
+
+def directory(name: str, **fields: Any) -> Entry:
+    return Entry(name=name, kind=Kind.DIRECTORY, mtime_ns=1_700_000_000_000_000_000, **{"mode": 0o755, **fields})
+
+
+BASE = layer(
+    directory("etc"),
+    file("etc/passwd", b"root", mode=0o600),
+    file("etc/shadow", b"secret"),
+    directory("opt/old", mode=0o2770, uid=5, gid=6),
+    file("opt/old/a", b"a"),
+    file("opt/old/b", b"b"),
+    Entry(name="link", kind=Kind.SYMLINK, link="etc/passwd"),
+    Entry(name="hard", kind=Kind.HARDLINK, link="etc/shadow"),
+    file(
+        "bin/su",
+        b"su",
+        mode=0o4755,
+        xattrs={"security.capability": bytes.fromhex("0100000200040000000000000000000000000000"), "user.a": b"1"},
+    ),
+)
+TOP = layer(
+    file("etc/.wh.shadow"),
+    directory("opt/old", mode=0o755),
+    file("opt/old/.wh..wh..opq"),
+    file("opt/old/new", b"new"),
+    file("etc/passwd", b"root2"),
+)
+
+
+@contextmanager
+def mounted(rootfs: Rootfs) -> Iterator[str]:
+    """The root as a container sees it, as a path that exists only through this process's descriptor."""
+    if not rootfs.lower and rootfs.upper:
+        yield rootfs.upper
+    elif len(rootfs.lower) == 1 and rootfs.upper is None:
+        yield rootfs.lower[0]
+    else:
+        fd = mount.overlay(list(rootfs.lower), rootfs.upper, rootfs.work)
+        try:
+            yield f"/proc/self/fd/{fd}"
+        finally:
+            os.close(fd)
+
+
+def listing(root: str) -> set[str]:
+    found = set()
+    for path, directories, files in os.walk(root):
+        found |= {os.path.relpath(os.path.join(path, name), root) for name in directories + files}
+    return found
+
+
+@pytest.mark.root
+class Suite:
+    @pytest.fixture
+    def records(self, tmp_path: Path) -> Iterator[Records]:
+        records = Records(str(tmp_path / "state.db"))
+        yield records
+        records.close()
+
+    @pytest.fixture
+    def snapshots(self, make: Make, records: Records) -> Snapshotter:
+        return make(records)
+
+    @pytest.fixture
+    def base(self, snapshots: Snapshotter) -> Digest:
+        facts = snapshots.apply(None, None, io.BytesIO(BASE))
+        assert facts.diff_id == sha256(BASE)
+        return facts.diff_id
+
+    def test_a_layer_shows_its_files_with_owner_mode_and_attributes(self, snapshots: Snapshotter, base: Digest) -> None:
+        with mounted(snapshots.view(base)) as root:
+            assert Path(root, "etc/passwd").read_bytes() == b"root"
+            assert os.readlink(f"{root}/link") == "etc/passwd"
+            assert os.stat(f"{root}/hard").st_ino == os.stat(f"{root}/etc/shadow").st_ino
+            status = os.stat(f"{root}/opt/old")
+            assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o2770, 5, 6)
+            assert status.st_mtime_ns == 1_700_000_000_000_000_000
+            assert os.stat(f"{root}/bin/su").st_mode & 0o7777 == 0o4755
+            assert os.getxattr(f"{root}/bin/su", "security.capability")[:4] == b"\1\0\0\2"
+            assert os.getxattr(f"{root}/bin/su", "user.a") == b"1"
+
+    def test_a_second_layer_hides_deletes_and_replaces(self, snapshots: Snapshotter, base: Digest) -> None:
+        facts = snapshots.apply(None, base, io.BytesIO(TOP))
+        with mounted(snapshots.view(chain_id([base, facts.diff_id]))) as root:
+            assert listing(root) == {"etc", "etc/passwd", "opt", "opt/old", "opt/old/new", "link", "hard", "bin", "bin/su"}
+            assert Path(root, "etc/passwd").read_bytes() == b"root2"
+
+    def test_size_counts_files_once_and_the_text_of_symlinks(self, snapshots: Snapshotter, base: Digest) -> None:
+        expected = len(b"root" + b"secret" + b"a" + b"b" + b"su" + b"etc/passwd")
+        assert snapshots.usage(base) == expected
+        assert snapshots.apply(base, None, io.BytesIO(BASE)).size_bytes == expected
+
+    def test_writing_to_a_container_leaves_its_image_alone(self, snapshots: Snapshotter, base: Digest) -> None:
+        with mounted(snapshots.prepare("c1", base)) as root:
+            Path(root, "etc/passwd").write_bytes(b"changed")
+        with mounted(snapshots.view(base)) as root:
+            assert Path(root, "etc/passwd").read_bytes() == b"root"
+        with mounted(snapshots.rootfs("c1")) as root:
+            assert Path(root, "etc/passwd").read_bytes() == b"changed"
+
+    def test_changes_are_docker_diff(self, snapshots: Snapshotter, base: Digest) -> None:
+        self.change(snapshots, "c1", base)
+        assert list(snapshots.changes("c1")) == [
+            Change(path="/etc", kind=ChangeKind.CHANGED),
+            Change(path="/etc/passwd", kind=ChangeKind.CHANGED),
+            Change(path="/etc/shadow", kind=ChangeKind.DELETED),
+            Change(path="/new", kind=ChangeKind.ADDED),
+            Change(path="/new/file", kind=ChangeKind.ADDED),
+            Change(path="/opt", kind=ChangeKind.CHANGED),
+            Change(path="/opt/old", kind=ChangeKind.DELETED),
+        ]
+
+    def test_a_committed_container_packs_and_applies_to_the_same_tree(
+        self, snapshots: Snapshotter, base: Digest, make: Make, tmp_path: Path
+    ) -> None:
+        self.change(snapshots, "c1", base)
+        out = io.BytesIO()
+        facts = snapshots.pack("c1", out)
+        assert facts.diff_id == sha256(out.getvalue())
+        assert facts.size_bytes == len(b"changed" + b"x") == snapshots.usage("c1")
+        name = chain_id([base, facts.diff_id])
+        snapshots.commit("c1", name)
+        assert snapshots.exists(name)
+        assert not snapshots.exists("c1")
+        assert snapshots.pack(name, NullSink()) == facts
+        with mounted(snapshots.view(name)) as root:
+            expected = listing(root)
+        snapshots.remove(name)
+        assert snapshots.apply(name, base, io.BytesIO(out.getvalue()), expected=facts.diff_id) == facts
+        with mounted(snapshots.view(name)) as root:
+            assert listing(root) == expected == {"bin", "bin/su", "etc", "etc/passwd", "hard", "link", "new", "new/file", "opt"}
+
+    def test_a_captured_container_goes_on(self, snapshots: Snapshotter, base: Digest) -> None:
+        self.change(snapshots, "c1", base)
+        facts = snapshots.capture("c1")
+        name = chain_id([base, facts.diff_id])
+        with mounted(snapshots.rootfs("c1")) as root:
+            Path(root, "new/file").write_bytes(b"later")
+        with mounted(snapshots.view(name)) as root:
+            assert Path(root, "new/file").read_bytes() == b"x"
+            assert not os.path.exists(f"{root}/opt/old")
+        assert snapshots.pack(name, NullSink()) == facts
+
+    def test_a_directory_deleted_and_made_again_hides_what_it_held(self, snapshots: Snapshotter, base: Digest) -> None:
+        with mounted(snapshots.prepare("c1", base)) as root:
+            shutil.rmtree(f"{root}/opt/old")
+            os.mkdir(f"{root}/opt/old")
+            Path(root, "opt/old/b").write_bytes(b"")
+        facts = snapshots.capture("c1")
+        out = io.BytesIO()
+        snapshots.pack("c1", out)
+        name = chain_id([base, facts.diff_id])
+        for _ in range(2):
+            with mounted(snapshots.view(name)) as root:
+                assert os.listdir(f"{root}/opt/old") == ["b"]
+            snapshots.remove(name)
+            snapshots.apply(name, base, io.BytesIO(out.getvalue()))
+
+    def test_a_snapshot_without_parent_is_an_empty_root(self, snapshots: Snapshotter) -> None:
+        rootfs = snapshots.prepare("scratch", None)
+        assert rootfs.lower == ()
+        with mounted(rootfs) as root:
+            assert os.listdir(root) == []
+            assert os.stat(root).st_mode & 0o7777 == 0o755
+            Path(root, "a").write_bytes(b"a")
+        facts = snapshots.pack("scratch", NullSink())
+        snapshots.commit("scratch", facts.diff_id)
+        assert snapshots.usage(facts.diff_id) == 1
+
+    def test_the_root_directory_keeps_its_mode_through_layers(self, snapshots: Snapshotter) -> None:
+        first = snapshots.apply(None, None, io.BytesIO(layer(directory("./", mode=0o700, uid=7), file("a")))).diff_id
+        second = snapshots.apply(None, first, io.BytesIO(layer(file("b")))).diff_id
+        with mounted(snapshots.prepare("c1", chain_id([first, second]))) as root:
+            status = os.stat(root)
+            assert (status.st_mode & 0o7777, status.st_uid) == (0o700, 7)
+
+    @pytest.mark.parametrize(
+        ("data", "error"),
+        [
+            (BASE[:-1500], InvalidArchive),
+            (b"x" * 2000, InvalidArchive),
+            (layer(file("../../escape", b"x")), InvalidArchive),
+            (layer(file("a")), DigestMismatch),
+        ],
+    )
+    def test_a_bad_layer_leaves_nothing(
+        self, snapshots: Snapshotter, base: Digest, tmp_path: Path, data: bytes, error: type[Exception]
+    ) -> None:
+        before = listing(str(tmp_path / "snapshots"))
+        with pytest.raises(error):
+            snapshots.apply(chain_id([base, sha256(b"x")]), base, io.BytesIO(data), expected=sha256(b"x"))
+        assert listing(str(tmp_path / "snapshots")) == before
+        assert [info.name for info in snapshots.items()] == [base]
+
+    def test_what_is_missing_or_taken_is_named(self, snapshots: Snapshotter, base: Digest) -> None:
+        for call in (
+            lambda: snapshots.prepare("c1", "nope"),
+            lambda: snapshots.view("nope"),
+            lambda: snapshots.rootfs("nope"),
+            lambda: snapshots.rootfs(base),
+            lambda: snapshots.commit("nope", "x"),
+            lambda: snapshots.pack("nope", NullSink()),
+            lambda: snapshots.usage("nope"),
+            lambda: snapshots.apply(None, "nope", io.BytesIO(BASE)),
+        ):
+            with pytest.raises(SnapshotMissing):
+                call()
+        snapshots.prepare("c1", base)
+        with pytest.raises(SnapshotExists):
+            snapshots.prepare("c1", base)
+        with pytest.raises(SnapshotMissing):
+            snapshots.prepare("c2", "c1")
+        with pytest.raises(SnapshotInUse):
+            snapshots.remove(base)
+        snapshots.remove("c1")
+        snapshots.remove(base)
+        snapshots.remove(base)
+        assert snapshots.items() == []
+
+    def test_committing_what_exists_only_removes_the_active_one(self, snapshots: Snapshotter, base: Digest) -> None:
+        self.change(snapshots, "c1", base)
+        self.change(snapshots, "c2", base)
+        snapshots.commit("c1", "sha256:" + "1" * 64)
+        snapshots.commit("c2", "sha256:" + "1" * 64)
+        assert [(info.name, info.active) for info in snapshots.items()] == [("sha256:" + "1" * 64, False), (base, False)]
+
+    def test_a_start_sweeps_what_has_no_row_and_mends_what_has_no_directory(
+        self, snapshots: Snapshotter, base: Digest, records: Records, make: Make, tmp_path: Path
+    ) -> None:
+        snapshots.prepare("c1", base)
+        before = listing(str(tmp_path / "snapshots"))
+        (tmp_path / "snapshots/left/d/deep").mkdir(parents=True)
+        (tmp_path / "snapshots/left/d/deep/file").write_bytes(b"x")
+        upper = snapshots.rootfs("c1").upper
+        assert upper is not None
+        shutil.rmtree(os.path.dirname(upper))
+        again = make(records)
+        again.sweep()
+        again.sweep()
+        if again.name == "overlay":
+            assert listing(str(tmp_path / "snapshots")) == before
+            with mounted(again.rootfs("c1")) as root:
+                assert Path(root, "etc/passwd").read_bytes() == b"root"
+        else:
+            assert os.listdir(upper) == []
+        assert not (tmp_path / "snapshots/left").exists()
+
+    def change(self, snapshots: Snapshotter, key: str, base: Digest) -> None:
+        with mounted(snapshots.prepare(key, base)) as root:
+            Path(root, "etc/passwd").write_bytes(b"changed")
+            os.utime(f"{root}/etc/passwd", (1_600_000_000, 1_600_000_000))
+            os.unlink(f"{root}/etc/shadow")
+            shutil.rmtree(f"{root}/opt/old")
+            os.mkdir(f"{root}/new")
+            Path(root, "new/file").write_bytes(b"x")
+            os.utime(f"{root}/new/file", (1_600_000_000, 1_600_000_000))
