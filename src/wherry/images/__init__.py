@@ -1,4 +1,5 @@
 """Images: names, configs, layers; pull, push, archives.
 
-Read ``service`` first. May import ``registry``, ``store`` and below.
+Read ``service`` first (what others call), then ``catalog`` (which images and names exist) and ``layers`` (blobs become snapshots and
+back). May import ``registry``, ``store`` and below.
 """

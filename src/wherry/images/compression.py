@@ -1,0 +1,180 @@
+"""Streams in any compression, told by their first bytes, as plain bytes; and gzip out."""
+
+from __future__ import annotations
+
+import bz2
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, Protocol, cast
+
+import zstandard
+from isal import igzip_lib, isal_zlib
+
+BLOCK = 1 << 20
+_INPUT = 256 << 10
+_MAGIC = (
+    (b"\x1f\x8b\x08", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"BZh", "bz2"),
+)
+_MEMORY_LIMIT = 128 << 20
+_GZIP_LEVEL = 2
+_ISAL_ERROR = cast(type[Exception], igzip_lib.IsalError)  # its stub calls it an instance
+_FAILURES = (zlib.error, _ISAL_ERROR, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError)
+
+
+class BadStream(ValueError):
+    """The bytes are not what their first ones promised, or they end too early."""
+
+
+class _Decompressor(Protocol):
+    """What bz2, lzma and igzip have in common.  ``max_length`` keeps a bomb small."""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+
+
+def kind_of(head: bytes) -> str:
+    """gzip, zstd, xz, bz2, or "" for anything else, by the first bytes."""
+    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), "")
+
+
+class PlainReader(io.RawIOBase):
+    """``source`` without its compression; a reader of blocks, not of single bytes.  Raises BadStream from ``read``.
+
+    ``consumed``: how many bytes of ``source`` have been used, for a progress bar. Closing it leaves ``source`` open.
+    """
+
+    def __init__(self, source: BinaryIO, head: bytes = b"") -> None:
+        self._source = source
+        while len(head) < 6 and (more := source.read(6 - len(head))):
+            head += more
+        self.kind = kind_of(head)
+        self.consumed = len(head)
+        self._pieces = self._decompressed(head) if self.kind else self._plain(head)
+        self._held = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        target = memoryview(buffer).cast("B")
+        while not self._held:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._held = memoryview(piece)
+        size = min(len(target), len(self._held))
+        target[:size] = self._held[:size]
+        self._held = self._held[size:]
+        return size
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to ``size`` bytes; fewer only at the end."""
+        if size < 0:
+            return b"".join([bytes(self._held), *self._pieces])
+        if size <= len(self._held):
+            taken = bytes(self._held[:size])
+            self._held = self._held[size:]
+            return taken
+        parts: list[memoryview | bytes] = []
+        missing = size
+        while missing:
+            if not self._held:
+                piece = next(self._pieces, None)
+                if piece is None:
+                    break
+                self._held = memoryview(piece)
+            part = self._held[:missing]
+            self._held = self._held[len(part) :]
+            missing -= len(part)
+            parts.append(part)
+        return b"".join(parts)
+
+    def _plain(self, head: bytes) -> Iterator[bytes]:
+        if head:
+            yield head
+        while block := self._source.read(BLOCK):
+            self.consumed += len(block)
+            yield block
+
+    def _decompressed(self, head: bytes) -> Iterator[bytes]:
+        try:
+            yield from self._zstd(head) if self.kind == "zstd" else self._members(head)
+        except _FAILURES as error:
+            raise BadStream(f"{self.kind}: {error}") from error
+
+    def _members(self, block: bytes) -> Iterator[bytes]:
+        """Every member of the stream; zero padding after the last is ignored, anything else is refused."""
+        decompressor = _decompressor(self.kind)
+        while True:
+            if plain := decompressor.decompress(block, BLOCK):
+                yield plain
+            block = b""
+            if decompressor.eof:
+                block = decompressor.unused_data.lstrip(b"\0")
+                while not block:
+                    block = self._block()
+                    if not block:
+                        return
+                    block = block.lstrip(b"\0")
+                decompressor = _decompressor(self.kind)
+            elif decompressor.needs_input:
+                block = self._block()
+                if not block:
+                    raise BadStream("unexpected EOF")
+
+    def _zstd(self, head: bytes) -> Iterator[bytes]:
+        source: Any = _Joined(head, self._block)
+        reader = zstandard.ZstdDecompressor(max_window_size=_MEMORY_LIMIT).stream_reader(source, read_across_frames=True)
+        while plain := reader.read(BLOCK):
+            yield plain
+
+    def _block(self) -> bytes:
+        block = self._source.read(_INPUT)
+        self.consumed += len(block)
+        return block
+
+
+class _Joined(io.RawIOBase):
+    """``head``, then blocks, as the file that zstandard reads."""
+
+    def __init__(self, head: bytes, block: Callable[[], bytes]) -> None:
+        super().__init__()
+        self._head = head
+        self._block = block
+
+    def read(self, _size: int = -1) -> bytes:
+        head, self._head = self._head, b""
+        return head or self._block()
+
+
+def _decompressor(kind: str) -> _Decompressor:
+    if kind == "gzip":
+        return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    if kind == "xz":
+        return lzma.LZMADecompressor(memlimit=_MEMORY_LIMIT)
+    return bz2.BZ2Decompressor()
+
+
+class GzipWriter:
+    """gzip, the same bytes for the same input: no name, no time."""
+
+    def __init__(self) -> None:
+        self._compressor = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, 31)
+
+    def compress(self, data: bytes) -> bytes:
+        compressed: bytes = self._compressor.compress(data)
+        return compressed
+
+    def finish(self) -> bytes:
+        rest: bytes = self._compressor.flush()
+        return rest

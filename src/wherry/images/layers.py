@@ -1,0 +1,218 @@
+"""Layers: blobs become snapshots, and snapshots become blobs again.
+
+What a layer was pulled or loaded as is kept in content, because its diff_id and its compressed digest must come out again byte for byte: a
+compressed blob when it was pulled, the tar itself when it was loaded. A layer made here is packed again from its directory instead.
+A record of kind ``blob`` (by diff_id) tells which compressed blob a layer has, and which repositories are known to hold it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import msgspec
+
+from wherry.images.compression import BLOCK, PlainReader
+from wherry.spec.digest import Digest, chain_ids
+from wherry.store.content import Content
+from wherry.store.records import Records
+from wherry.store.snapshot import LayerFacts, SnapshotInUse, SnapshotMissing, Snapshotter
+from wherry.tree.tar import Sink
+
+_BLOB = "blob"
+_MAX_PLACES = 32
+_MAX_TAR = 64 << 30
+
+
+class Stopped(Exception):
+    """Nobody wants the result of this thread's work any more."""
+
+
+class LayerDamaged(ValueError):
+    """What the disk holds is not the layer that was stored."""
+
+
+class Blob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of a layer as a blob.  ``places``: ``domain/path`` of repositories that hold ``digest``, newest first."""
+
+    digest: str = ""
+    size: int = 0
+    media_type: str = ""
+    tar_size: int = -1
+    places: tuple[str, ...] = ()
+
+
+class Layers:
+    """Blocking, usable from any thread."""
+
+    def __init__(self, records: Records, content: Content, snapshotter: Snapshotter) -> None:
+        self._records = records
+        self._content = content
+        self.snapshotter = snapshotter
+        self._lock = threading.Lock()
+        self._held: Counter[Digest] = Counter()
+
+    def blob(self, diff_id: Digest) -> Blob:
+        body = self._records.get(_BLOB, diff_id)
+        return Blob() if body is None else msgspec.json.decode(body, type=Blob)
+
+    def remember(self, diff_id: Digest, *, digest: Digest, size: int, media_type: str, place: str = "") -> None:
+        """The layer's compressed blob is ``digest``, and ``place`` has it."""
+        with self._records.transaction():
+            known = self.blob(diff_id)
+            places = known.places if known.digest == digest else ()
+            if place:
+                places = (place, *(item for item in places if item != place))[:_MAX_PLACES]
+            blob = Blob(digest=str(digest), size=size, media_type=media_type, tar_size=known.tar_size, places=places)
+            self._records.put(_BLOB, diff_id, msgspec.json.encode(blob))
+
+    @contextmanager
+    def hold(self, chain: Iterable[Digest]) -> Iterator[None]:
+        """Keep these snapshots (made or yet to be made) from being discarded meanwhile."""
+        held = list(chain)
+        with self._lock:
+            self._held.update(held)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.subtract(held)
+
+    def exists(self, chain_id: Digest) -> bool:
+        return self.snapshotter.exists(chain_id)
+
+    def sizes(self, chain: Iterable[Digest]) -> tuple[int, ...]:
+        """Bytes of each layer as Docker counts.  Raises SnapshotMissing."""
+        return tuple(self.snapshotter.usage(chain_id) for chain_id in chain)
+
+    def unpack(
+        self,
+        chain_id: Digest,
+        parent: Digest | None,
+        diff_id: Digest,
+        source: BinaryIO,
+        progress: Callable[[int], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> LayerFacts:
+        """The layer in ``source``, compressed or not, becomes the snapshot ``chain_id``, unless its bytes are not ``diff_id``'s.
+
+        Raises DigestMismatch, InvalidArchive, BadStream, Stopped, OSError.
+        """
+        reader = _Watched(PlainReader(source), progress, stop)
+        facts = self.snapshotter.apply(str(chain_id), str(parent) if parent else None, reader, expected=diff_id)
+        self._remember_size(diff_id, reader.size_bytes)
+        return facts
+
+    def tar_size(self, diff_id: Digest) -> int | None:
+        """The length of the layer's tar, when it is known without making it."""
+        if self._content.has(diff_id):
+            return self._content.size(diff_id)
+        known = self.blob(diff_id).tar_size
+        return known if known >= 0 else None
+
+    def write_tar(self, chain_id: Digest, diff_id: Digest, out: Sink) -> int:
+        """The layer's tar, byte for byte; its length.  Raises LayerDamaged after the last byte when it is not."""
+        checked = _Checked(out)
+        blob = self.blob(diff_id)
+        if self._content.has(diff_id):
+            with self._content.open(diff_id) as tar:
+                _copy(tar, checked)
+        elif blob.digest and self._content.has(Digest(blob.digest)):
+            with self._content.open(Digest(blob.digest)) as compressed:
+                _copy(PlainReader(compressed), checked)
+        else:
+            self.snapshotter.pack(chain_id, checked)
+        if checked.digest() != diff_id:
+            raise LayerDamaged(f"layer {diff_id} can't be read back: its bytes have digest {checked.digest()}")
+        self._remember_size(diff_id, checked.size_bytes)
+        return checked.size_bytes
+
+    def discard(self, chain: Iterable[Digest], diff_ids_in_use: set[Digest], gone: Iterable[Digest]) -> list[Digest]:
+        """Remove the snapshots ``chain`` (top first) that nobody holds or stands on, and the blobs of the layers ``gone``.
+
+        Returns the snapshots removed.
+        """
+        removed = []
+        for chain_id in chain:
+            with self._lock:
+                if self._held[chain_id] > 0:
+                    break
+                try:
+                    self.snapshotter.remove(chain_id)
+                except SnapshotInUse:
+                    break
+            removed.append(chain_id)
+        for diff_id in gone:
+            if diff_id not in diff_ids_in_use:
+                digest = self.blob(diff_id).digest
+                self._records.delete(_BLOB, diff_id)
+                self._content.delete(diff_id)
+                if digest:
+                    self._content.delete(Digest(digest))
+        return removed
+
+    def _remember_size(self, diff_id: Digest, tar_size: int) -> None:
+        with self._records.transaction():
+            known = self.blob(diff_id)
+            if known.tar_size != tar_size:
+                self._records.put(_BLOB, diff_id, msgspec.json.encode(msgspec.structs.replace(known, tar_size=tar_size)))
+
+
+def all_present(snapshotter: Snapshotter, diff_ids: Iterable[Digest]) -> tuple[Digest, ...]:
+    """The chain ids of ``diff_ids``.  Raises SnapshotMissing when one of them is no snapshot."""
+    chain = tuple(chain_ids(diff_ids))
+    for chain_id in chain:
+        if not snapshotter.exists(chain_id):
+            raise SnapshotMissing(chain_id)
+    return chain
+
+
+class _Watched(io.RawIOBase):
+    """A reader that counts, tells how far it got, and stops when asked."""
+
+    def __init__(self, source: PlainReader, progress: Callable[[int], None] | None, stop: threading.Event | None) -> None:
+        super().__init__()
+        self._source = source
+        self._progress = progress
+        self._stop = stop
+        self.size_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if self._stop is not None and self._stop.is_set():
+            raise Stopped
+        data = self._source.read(size)
+        self.size_bytes += len(data)
+        if self.size_bytes > _MAX_TAR:
+            raise LayerDamaged(f"a layer of more than {_MAX_TAR} bytes")
+        if self._progress is not None:
+            self._progress(self._source.consumed)
+        return data
+
+
+class _Checked:
+    def __init__(self, out: Sink) -> None:
+        self._out = out
+        self._hash = hashlib.sha256()
+        self.size_bytes = 0
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:
+        self._hash.update(data)
+        self.size_bytes += len(data)
+        self._out.write(data)
+        return len(data)
+
+    def digest(self) -> Digest:
+        return Digest("sha256:" + self._hash.hexdigest())
+
+
+def _copy(source: BinaryIO | PlainReader, out: Sink) -> None:
+    while block := source.read(BLOCK):
+        out.write(block)

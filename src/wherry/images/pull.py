@@ -1,0 +1,250 @@
+"""Pull: names and blobs of a registry become an image here.
+
+What is here already is not asked for; layers come down side by side and are unpacked in order; a blob that two pulls want is fetched
+once. The image exists only when everything has been checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wherry.errors import EngineError, Internal, NotFound
+from wherry.images import platforms
+from wherry.images.blocking import Run, finish
+from wherry.images.catalog import Catalog, Image
+from wherry.images.compression import BadStream
+from wherry.images.flights import Flights
+from wherry.images.layers import Layers
+from wherry.images.progress import Emit, Meter, about, status
+from wherry.registry.client import Client, Fetched, Repository
+from wherry.registry.credentials import Credentials
+from wherry.registry.transport import Refused, RegistryError, Unreachable, Untrusted
+from wherry.spec import image as spec
+from wherry.spec.digest import Digest, chain_ids
+from wherry.spec.image import Descriptor, Index, InvalidDocument, Manifest, Platform
+from wherry.spec.reference import Reference
+from wherry.store.content import Content, ContentMismatch
+from wherry.store.layer import DigestMismatch
+from wherry.tree.tar import InvalidArchive
+
+_DOWNLOADS = 3  # at a time, as Docker's max-concurrent-downloads
+_MAX_NESTING = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Puller:
+    """What pulls have in common."""
+
+    catalog: Catalog
+    content: Content
+    layers: Layers
+    registry: Client
+    flights: Flights
+    run: Run
+
+    async def pull(self, reference: Reference, wanted: Platform | None, credentials: Credentials, emit: Emit) -> Image:
+        """Bring ``reference`` here and give it its name.  Raises EngineError in Docker's words."""
+        reference = reference.with_default_tag()
+        try:
+            repository, fetched = await self._manifest(reference, credentials)
+            emit(about(f"Pulling from {reference.path}", reference.digest or reference.tag or ""))
+            before = self.catalog.named(reference)
+            manifest = await self._choose(repository, fetched, wanted or platforms.host())
+            ident = await self._image(repository, manifest, reference, fetched.digest, emit)
+        except (RegistryError, InvalidDocument) as error:
+            raise translate(error, reference) from error
+        except (ContentMismatch, DigestMismatch, InvalidArchive, BadStream) as error:
+            raise Internal(f"failed to register layer: {error}") from error
+        except ExceptionGroup as group:
+            raise _first(group, reference) from group
+        except OSError as error:
+            raise Internal(f"failed to register layer: {error}") from error
+        emit(status(f"Digest: {fetched.digest}"))
+        state = "Image is up to date" if before == ident else "Downloaded newer image"
+        emit(status(f"Status: {state} for {reference.familiar}"))
+        image = self.catalog.get(ident)
+        if wanted is not None and not platforms.matches(wanted, image.config.platform):
+            found = platforms.show(image.config.platform)
+            emit(
+                status(
+                    f"WARNING: image with reference {reference.familiar} was found but its platform ({found}) "
+                    f"does not match the specified platform ({platforms.show(wanted)})"
+                )
+            )
+        return image
+
+    async def inspect(self, reference: Reference, credentials: Credentials) -> tuple[Descriptor, list[Platform]]:
+        """What the registry has under this name, without pulling it.  Source: Engine API DistributionInspect."""
+        reference = reference.with_default_tag()
+        try:
+            repository, fetched = await self._manifest(reference, credentials)
+            document = spec.decode(fetched.raw, fetched.media_type)
+            if isinstance(document, Index):
+                found = [item.platform for item in document.manifests if item.platform is not None]
+            else:
+                config = spec.decode_config(await repository.document(document.config, spec.CONFIG_LIMIT))
+                found = [config.platform]
+        except Refused as error:
+            raise (NotFound if error.status == 404 else Internal)(str(error)) from error
+        except (RegistryError, InvalidDocument) as error:
+            raise Internal(str(error)) from error
+        media_type = document.media_type or fetched.media_type
+        return Descriptor(media_type=media_type, digest=fetched.digest, size=len(fetched.raw)), found
+
+    async def _manifest(self, reference: Reference, credentials: Credentials) -> tuple[Repository, Fetched]:
+        """From the first source that has it; a mirror that fails is passed over."""
+        what = reference.digest or reference.tag or ""
+        *mirrors, registry = self.registry.sources(reference, credentials)
+        for mirror in mirrors:
+            try:
+                return mirror, await mirror.manifest(what)
+            except RegistryError:
+                continue
+        return registry, await registry.manifest(what)
+
+    async def _choose(self, repository: Repository, fetched: Fetched, wanted: Platform) -> Manifest:
+        for _ in range(_MAX_NESTING):
+            document = spec.decode(fetched.raw, fetched.media_type)
+            if isinstance(document, Manifest):
+                return document
+            chosen = platforms.select(document.manifests, wanted)
+            fetched = await repository.manifest(chosen.digest)
+        raise Untrusted("an image index within an index within an index")
+
+    async def _image(self, repository: Repository, manifest: Manifest, reference: Reference, digest: Digest, emit: Emit) -> str:
+        ident = manifest.config.digest
+        references = [reference.with_digest(digest)] + ([reference] if reference.digest is None else [])
+        if self.catalog.has(ident):
+            with self.catalog.transaction():
+                for item in references:
+                    self.catalog.name(item, ident)
+            return ident
+        raw = await repository.document(manifest.config, spec.CONFIG_LIMIT)
+        config = spec.decode_config(raw)
+        diff_ids = config.rootfs.diff_ids
+        if len(diff_ids) != len(manifest.layers):
+            raise Untrusted("layers from manifest don't match image configuration")
+        chain = chain_ids(diff_ids)
+        with self.layers.hold(chain):
+            await self._layers(repository, manifest, diff_ids, chain, emit)
+            sizes = await self.run(self.layers.sizes, chain)
+            return self.catalog.put(raw, sizes, references=references)
+
+    async def _layers(self, repository: Repository, manifest: Manifest, diff_ids: list[Digest], chain: list[Digest], emit: Emit) -> None:
+        present = 0
+        while present < len(chain) and self.layers.exists(chain[present]):
+            present += 1
+        for position, layer in enumerate(manifest.layers):
+            emit(status("Already exists" if position < present else "Pulling fs layer", layer.digest.hex[:12]))
+        slots = asyncio.Semaphore(_DOWNLOADS)
+        async with asyncio.TaskGroup() as group:
+            missing = range(present, len(chain))
+            fetches = {position: group.create_task(self._fetch(repository, manifest.layers[position], slots, emit)) for position in missing}
+            for position in missing:
+                await fetches[position]
+                parent = chain[position - 1] if position else None
+                await self._unpack(manifest.layers[position], chain[position], parent, diff_ids[position], emit)
+                layer = manifest.layers[position]
+                place = f"{repository.domain}/{repository.path}"
+                self.layers.remember(diff_ids[position], digest=layer.digest, size=layer.size, media_type=layer.media_type, place=place)
+
+    async def _fetch(self, repository: Repository, layer: Descriptor, slots: asyncio.Semaphore, emit: Emit) -> None:
+        short = layer.digest.hex[:12]
+        if self.content.has(layer.digest):
+            emit(status("Download complete", short))
+            return
+        meter = Meter(emit, "Downloading", short, layer.size)
+        if slots.locked():
+            emit(status("Waiting", short))
+        async with slots:
+            await self.flights.join(layer.digest, lambda tell: self._download(repository, layer, tell), meter)
+        emit(status("Verifying Checksum", short))
+        emit(status("Download complete", short))
+
+    async def _download(self, repository: Repository, layer: Descriptor, tell: Callable[[int], None]) -> None:
+        if self.content.has(layer.digest):
+            return
+        with self.content.ingest(layer.size) as writer:
+
+            async def write(chunk: bytes) -> None:
+                await finish(self.run(writer.write, chunk))
+
+            await repository.download(layer, write, tell)
+            await finish(self.run(writer.commit, layer.digest, layer.size))
+
+    async def _unpack(self, layer: Descriptor, chain_id: Digest, parent: Digest | None, diff_id: Digest, emit: Emit) -> None:
+        loop = asyncio.get_running_loop()
+        short = layer.digest.hex[:12]
+        meter = Meter(emit, "Extracting", short, layer.size)
+
+        async def work(tell: Callable[[int], None]) -> None:
+            stop = threading.Event()
+            done = Ticker(lambda current: loop.call_soon_threadsafe(tell, current))
+
+            def unpack() -> None:
+                with self.content.open(layer.digest) as source:
+                    self.layers.unpack(chain_id, parent, diff_id, source, done, stop)
+
+            unpacking = asyncio.ensure_future(self.run(unpack))
+            try:
+                await asyncio.shield(unpacking)
+            except asyncio.CancelledError:
+                stop.set()
+                await asyncio.wait({unpacking})
+                raise
+
+        await self.flights.join(f"unpack {chain_id}", work, meter)
+        meter(layer.size)
+        emit(status("Pull complete", short))
+
+
+class Ticker:
+    """Lets a thread report each 4 MiB, not each block."""
+
+    def __init__(self, report: Callable[[int], object], step: int = 4 << 20) -> None:
+        self._report = report
+        self._step = step
+        self._next = 0
+
+    def __call__(self, current: int) -> None:
+        if current >= self._next:
+            self._next = current + self._step
+            self._report(current)
+
+
+def translate(error: Exception, reference: Reference) -> EngineError:
+    """A registry's refusal in the words and with the status of Docker."""
+    if isinstance(error, Refused):
+        if error.code == "DENIED":
+            return NotFound(
+                f"pull access denied for {reference.familiar_name}, repository does not exist or may require 'docker login': {error}"
+            )
+        if error.code == "MANIFEST_UNKNOWN" or (error.status == 404 and not error.code):
+            return NotFound(f"manifest for {reference.familiar} not found: {error}")
+        if error.code == "NAME_UNKNOWN":
+            return NotFound(f"repository {reference.familiar_name} not found: {error}")
+    return Internal(str(error))
+
+
+def is_unreachable(error: BaseException | None) -> bool:
+    """Whether a pull failed because no registry answered."""
+    return isinstance(error, Unreachable | TimeoutError)
+
+
+def _first(group: BaseExceptionGroup[BaseException], reference: Reference) -> Exception:
+    """The failure of one layer stands for all."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, EngineError):
+        return error
+    if isinstance(error, RegistryError | InvalidDocument):
+        return translate(error, reference)
+    if isinstance(error, ContentMismatch):
+        return Internal(f"filesystem layer verification failed: {error}")
+    if isinstance(error, ValueError | OSError):
+        return Internal(f"failed to register layer: {error}")
+    return error if isinstance(error, Exception) else RuntimeError(repr(error))

@@ -1,0 +1,273 @@
+"""Images as the engine sees them.  Blocking methods are so marked; give them to a worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Sequence
+
+from wherry.errors import Internal, InvalidRequest, NotFound, Unauthorized
+from wherry.images import embedded, listing, platforms, timestamp
+from wherry.images.blocking import Run
+from wherry.images.catalog import Catalog, Image
+from wherry.images.flights import Flights, Spawn
+from wherry.images.layers import Layers, all_present
+from wherry.images.listing import Filters, HistoryEntry, Usage
+from wherry.images.progress import Emit, Record, about, status, stream
+from wherry.images.pull import Puller, is_unreachable
+from wherry.images.removal import InUse, Publish, Removed, Remover
+from wherry.registry.client import Client
+from wherry.registry.credentials import Credentials
+from wherry.registry.transport import Refused, RegistryError
+from wherry.spec import image as spec
+from wherry.spec import reference as names
+from wherry.spec.digest import Digest, chain_ids
+from wherry.spec.image import Config, Descriptor, InvalidDocument, Platform
+from wherry.spec.reference import InvalidReference, Reference
+from wherry.store.content import Content
+from wherry.store.records import Records
+from wherry.store.snapshot import SnapshotMissing, Snapshotter
+
+_EMBEDDED_WAIT_S = 2.0
+
+
+def _nobody(action: str, ident: str, attributes: dict[str, str]) -> None:
+    """The default for events."""
+
+
+class Images:
+    """Built once by the engine.
+
+    ``spawn``: starts a task that outlives a request (the engine's TaskGroup). ``publish``: told of every image event,
+    from any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        records: Records,
+        content: Content,
+        snapshotter: Snapshotter,
+        registry: Client,
+        run: Run,
+        spawn: Spawn,
+        publish: Publish = _nobody,
+    ) -> None:
+        self.catalog = Catalog(records, content)
+        self.layers = Layers(records, content, snapshotter)
+        self._content = content
+        self._registry = registry
+        self._run = run
+        self._publish = publish
+        self._remover = Remover(catalog=self.catalog, content=content, layers=self.layers, publish=publish)
+        self._puller = Puller(catalog=self.catalog, content=content, layers=self.layers, registry=registry, flights=Flights(spawn), run=run)
+
+    # What is here
+
+    def resolve(self, reference: str) -> Image:
+        """The image called ``name[:tag]``, ``name@digest``, an id or a unique prefix of one.  Raises NotFound, InvalidRequest."""
+        image = self.find(reference)
+        if image is None:
+            raise NotFound(f"No such image: {_shown(reference)}")
+        return image
+
+    def find(self, reference: str) -> Image | None:
+        """As ``resolve``, or None."""
+        try:
+            return self.catalog.find(reference)
+        except InvalidReference as error:
+            raise InvalidRequest(str(error)) from error
+
+    def get(self, ident: str) -> Image:
+        """The image with the full id ``ident``.  Raises NotFound."""
+        return self.catalog.get(ident)
+
+    def list(self, filters: Filters | None = None, *, every: bool = False) -> list[Image]:
+        """What ``docker images`` shows, newest first.  Raises InvalidRequest."""
+        return listing.select(self.catalog, filters or {}, every=every)
+
+    def history(self, reference: str) -> Sequence[HistoryEntry]:
+        return listing.history(self.catalog, self.resolve(reference))
+
+    def usage(self) -> Usage:
+        return listing.usage(self.catalog)
+
+    # Names
+
+    def tag(self, source: str, target: str) -> Image:
+        """Give ``source`` the further name ``target`` (``repo[:tag]``).  Raises NotFound, InvalidRequest."""
+        image = self.resolve(source)
+        reference = self._tag_of(target)
+        self.catalog.name(reference, image.id)
+        self._told("tag", image.id, reference.familiar)
+        return self.catalog.get(image.id)
+
+    def remove(self, reference: str, *, force: bool = False, prune: bool = True, in_use: InUse) -> Sequence[Removed]:
+        """rmi.  Blocking.  ``in_use``: the containers that stand on an image id.  Raises NotFound, Conflict."""
+        return self._remover.remove(self.resolve(reference), reference, force=force, prune=prune, in_use=in_use)
+
+    def prune(self, filters: Filters | None = None, *, in_use: InUse) -> tuple[Sequence[Removed], int]:
+        """Remove unused images (dangling ones, unless ``dangling=false``): what went, bytes of layers freed.  Blocking."""
+        return self._remover.prune(listing.prunable(self.catalog, filters or {}), in_use)
+
+    # Making images
+
+    def register(self, config: bytes, *, parent: str | None = None, tags: Sequence[str] = ()) -> Image:
+        """Make the image whose config these bytes are; its layers are committed snapshots already.
+
+        Raises InvalidRequest (a bad name, a bad config), Internal (a layer is missing).
+        """
+        references = [self._tag_of(text) for text in tags]
+        try:
+            diff_ids = spec.decode_config(config).rootfs.diff_ids
+            with self.layers.hold(chain_ids(diff_ids)):
+                sizes = self.layers.sizes(all_present(self.layers.snapshotter, diff_ids))
+                ident = self.catalog.put(config, sizes, parent=parent or "", references=references)
+        except InvalidDocument as error:
+            raise InvalidRequest(str(error)) from error
+        except SnapshotMissing as error:
+            raise Internal(f"image layer {error} does not exist") from error
+        for reference in references:
+            self._told("tag", ident, reference.familiar)
+        return self.catalog.get(ident)
+
+    def commit(
+        self,
+        *,
+        base: Image | None,
+        config: Config,
+        diff_id: Digest,
+        container_id: str = "",
+        container_config: Config | None = None,
+        author: str = "",
+        comment: str = "",
+        created_by: str = "",
+        tags: Sequence[str] = (),
+    ) -> Image:
+        """Make an image of ``base`` and one more layer, a committed snapshot already.  Source: Engine API ImageCommit."""
+        created = timestamp.now()
+        before = list(base.config.history or ()) if base else []
+        here = base.config.platform if base else platforms.host()
+        entry = spec.History(created=created, created_by=created_by, author=author, comment=comment)
+        made = spec.ImageConfig(
+            architecture=here.architecture,
+            os=here.os,
+            variant=here.variant,
+            author=author,
+            comment=comment,
+            container=container_id,
+            container_config=container_config,
+            config=config,
+            created=created,
+            docker_version="",
+            history=[*before, entry],
+            rootfs=spec.RootFS(diff_ids=[*(base.diff_ids if base else ()), diff_id]),
+        )
+        return self.register(spec.encode(made), parent=base.id if base else None, tags=tags)
+
+    # To and from elsewhere
+
+    def pull(
+        self, reference: str, *, platform: str = "", credentials: Credentials | None = None, all_tags: bool = False
+    ) -> AsyncIterator[Record]:
+        """Progress records while the image comes.  Closing the iterator stops the pull.  Raises EngineError in Docker's words."""
+        wanted = platforms.parse(platform) if platform else None
+        parsed = self._parsed(reference)
+        who = credentials or Credentials()
+        if all_tags:
+            return stream(lambda emit: self._pull_all(parsed, wanted, who, emit))
+        return stream(lambda emit: self._pull(parsed, wanted, who, emit))
+
+    async def pull_image(
+        self, reference: str, *, platform: str = "", credentials: Credentials | None = None, emit: Emit | None = None
+    ) -> Image:
+        """Pull and return the image, for the builder."""
+        wanted = platforms.parse(platform) if platform else None
+        return await self._pull(self._parsed(reference), wanted, credentials or Credentials(), emit or (lambda record: None))
+
+    async def distribution(self, reference: str, credentials: Credentials | None = None) -> tuple[Descriptor, Sequence[Platform]]:
+        """What the registry has under this name.  Raises NotFound, Internal."""
+        return await self._puller.inspect(self._parsed(reference), credentials or Credentials())
+
+    async def login(self, credentials: Credentials) -> str:
+        """Check credentials with their registry; the identity token (none: empty).  Raises Unauthorized, Internal.  Source: POST /auth."""
+        try:
+            await self._registry.login(credentials)
+        except Refused as error:
+            if error.status == 401:
+                address = credentials.server_address or "https://index.docker.io/v1/"
+                raise Unauthorized(f"login attempt to {address} failed with status: 401 Unauthorized") from error
+            raise Internal(str(error)) from error
+        except RegistryError as error:
+            raise Internal(str(error)) from error
+        return ""
+
+    async def _pull(self, reference: Reference, wanted: Platform | None, credentials: Credentials, emit: Emit) -> Image:
+        if reference.with_default_tag() != embedded.NAME:
+            image = await self._puller.pull(reference, wanted, credentials, emit)
+        else:
+            image = await self._pull_hello(reference, wanted, credentials, emit)
+        self._told("pull", reference.with_default_tag().familiar, reference.familiar_name)
+        return image
+
+    async def _pull_hello(self, reference: Reference, wanted: Platform | None, credentials: Credentials, emit: Emit) -> Image:
+        """From the registry if it answers soon, else the copy that Wherry carries."""
+        try:
+            async with asyncio.timeout(_EMBEDDED_WAIT_S) as deadline:
+
+                def first(record: Record) -> None:
+                    deadline.reschedule(None)
+                    emit(record)
+
+                return await self._puller.pull(reference, wanted, credentials, first)
+        except (Internal, TimeoutError) as error:
+            if not is_unreachable(error.__cause__ or error):
+                raise
+            image = await self._run(self.load_embedded)
+            emit(about(f"Pulling from {embedded.NAME.path}", embedded.NAME.tag or ""))
+            emit(status("Status: No registry could be reached: using the embedded image for hello-world:latest"))
+            return image
+
+    def load_embedded(self) -> Image:
+        """Make ``hello-world`` from what Wherry carries.  Blocking.  Raises NotFound on a machine type it is not made for."""
+        try:
+            config, tar = embedded.image()
+        except KeyError as error:
+            raise NotFound(f"no embedded hello-world image for {error.args[0]}") from error
+        diff_id = spec.decode_config(config).rootfs.diff_ids[0]
+        with self.layers.hold([diff_id]):
+            if not self.layers.exists(diff_id):
+                self.layers.unpack(diff_id, None, diff_id, io.BytesIO(tar))
+            return self.register(config, tags=[embedded.NAME.familiar])
+
+    async def _pull_all(self, reference: Reference, wanted: Platform | None, credentials: Credentials, emit: Emit) -> None:
+        try:
+            tags = await self._registry.repository(reference, credentials).tags()
+        except RegistryError as error:
+            raise Internal(str(error)) from error
+        for tag in tags:
+            await self._pull(self._parsed(f"{reference.name}:{tag}"), wanted, credentials, emit)
+
+    def _parsed(self, text: str) -> Reference:
+        try:
+            return names.parse(text)
+        except InvalidReference as error:
+            raise InvalidRequest(str(error)) from error
+
+    def _tag_of(self, text: str) -> Reference:
+        try:
+            return names.parse_tag(text)
+        except InvalidReference as error:
+            raise InvalidRequest(str(error)) from error
+
+    def _told(self, action: str, ident: str, name: str) -> None:
+        image = self.find(ident)
+        self._publish(action, ident, {**(image.labels if image else {}), "name": name})
+
+
+def _shown(text: str) -> str:
+    """How Docker writes a name that was not found: with its tag, or a digest as it is."""
+    try:
+        return names.parse(text).with_default_tag().familiar if not text.startswith("sha256:") else text
+    except InvalidReference:
+        return text
