@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable
 
 ADJECTIVES = (
-    "agile amber ample bold brave breezy bright brisk calm candid cheery clear clever cosy crisp daring deft eager early easy fair "
+    "agile amber ample bold brave bright brisk calm candid cheery clear clever cosy crisp daring deft eager early easy fair "
     "firm fleet fond frank fresh gentle glad golden grand hardy honest humble jolly keen kind light lively loyal lucky mellow "
     "merry mild modest neat nimble noble patient plucky polite proud quick quiet ready robust rosy rural sage serene sharp silent "
     "silver sleek smart smooth snug sober solid spry steady sturdy sunny sure swift tidy trim true trusty upbeat vivid warm wise witty zesty"

@@ -35,6 +35,7 @@ from wherry.spec.docker.container import (
     PortBinding,
 )
 from wherry.spec.docker.exec import ExecCreate, ExecInspect, ExecStart
+from wherry.spec.docker.network import EndpointSettings
 from wherry.spec.docker.request import ArchiveRequest, AttachRequest, Filters, Hijack, LogRequest, LogStream
 from wherry.spec.docker.stats import ContainerStats
 from wherry.spec.launch import Attachment
@@ -101,9 +102,12 @@ class ContainerOperations:
     def _ancestors(self, reference: str) -> set[str]:
         """Ids of the images that are ``reference`` or were made from it."""
         wanted = self._image_id(reference)
-        return self.rooms.images.descendants(wanted) if wanted else set()
+        if wanted is None:
+            return set()
+        layers = self.rooms.images.get(wanted).diff_ids
+        return {image.id for image in self.rooms.images.list(every=True) if image.diff_ids[: len(layers)] == layers}
 
-    def _endpoints(self, container: Container) -> Mapping[str, object]:
+    def _endpoints(self, container: Container) -> Mapping[str, EndpointSettings]:
         return self.running.wiring.endpoints(container)
 
     def _published(self, container: Container) -> Mapping[str, Sequence[PortBinding]]:

@@ -70,7 +70,7 @@ class SystemOperations:
             containers_running=running,
             containers_paused=paused,
             containers_stopped=len(containers) - running - paused,
-            images=rooms.images.count(),
+            images=len(rooms.images.list()),
             driver=rooms.snapshotter.name,
             driver_status=[("Data Root", rooms.settings.data_root)],
             memory_limit=has["memory"],

@@ -1,0 +1,223 @@
+"""Operations on images, as the API asks for them (``api/ports.Images``, but for builds)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import msgspec
+
+from wherry.containers.container import Container
+from wherry.containers.present import rfc3339
+from wherry.engine.containers import ContainerOperations
+from wherry.engine.rooms import Rooms
+from wherry.errors import EngineError, InvalidRequest
+from wherry.images.catalog import Image
+from wherry.images.changes import apply_changes
+from wherry.images.removal import ContainerUse
+from wherry.registry.credentials import Credentials
+from wherry.spec import image as spec
+from wherry.spec.docker.container import Config, GraphDriver
+from wherry.spec.docker.image import (
+    Descriptor,
+    Distribution,
+    HistoryEntry,
+    ImageConfig,
+    ImageDeleted,
+    ImageInspect,
+    ImageMetadata,
+    ImagesPruned,
+    ImageSummary,
+    Platform,
+    RootFS,
+    SearchResult,
+)
+from wherry.spec.docker.request import CommitRequest, Filters, ImportRequest
+from wherry.spec.docker.system import AuthConfig, Authenticated
+
+Progress = Mapping[str, object]
+
+
+class ImageOperations(ContainerOperations):
+    rooms: Rooms
+
+    # --- look
+
+    async def list_images(self, *, all: bool, filters: Filters, shared_size: bool) -> Sequence[ImageSummary]:
+        images = self.rooms.images
+        shared = images.usage().shared_bytes if shared_size else {}
+        return [self.image_summary(image, shared.get(image.id, -1 if not shared_size else 0)) for image in images.list(filters, every=all)]
+
+    def image_summary(self, image: Image, shared_bytes: int, containers: int = -1) -> ImageSummary:
+        return ImageSummary(
+            containers=containers,
+            created=max(0, image.created_ns) // 1_000_000_000,
+            id=image.id,
+            labels=image.labels or None,
+            parent_id=image.parent,
+            repo_digests=list(image.repo_digests),
+            repo_tags=list(image.repo_tags),
+            shared_size=shared_bytes,
+            size=image.size_bytes,
+        )
+
+    async def inspect_image(self, ref: str) -> ImageInspect:
+        image = self.rooms.images.resolve(ref)
+        config = image.config
+        return ImageInspect(
+            id=image.id,
+            repo_tags=list(image.repo_tags),
+            repo_digests=list(image.repo_digests),
+            parent=image.parent,
+            comment=config.comment or (config.history[-1].comment if config.history else ""),
+            created=image.created,
+            docker_version=config.docker_version,
+            author=config.author,
+            architecture=config.architecture,
+            variant=config.variant,
+            os=config.os,
+            os_version=config.os_version,
+            size=image.size_bytes,
+            graph_driver=GraphDriver(data=self._graph(image), name=self.rooms.snapshotter.name),
+            root_fs=RootFS(layers=[str(diff_id) for diff_id in image.diff_ids] or None),
+            metadata=ImageMetadata(last_tag_time=rfc3339(image.tagged_at_ns)),
+            config=msgspec.convert(msgspec.to_builtins(config.settings), ImageConfig),
+        )
+
+    def _graph(self, image: Image) -> dict[str, str]:
+        if image.top is None:
+            return {}
+        rootfs = self.rooms.snapshotter.view(image.top)
+        upper, *lower = rootfs.lower or (rootfs.upper or "",)
+        return {"UpperDir": upper, **({"LowerDir": ":".join(lower)} if lower else {})}
+
+    async def image_history(self, ref: str) -> Sequence[HistoryEntry]:
+        return [
+            HistoryEntry(
+                comment=entry.comment,
+                created=max(0, entry.created_ns) // 1_000_000_000,
+                created_by=entry.created_by,
+                id=entry.id,
+                size=entry.size_bytes,
+                tags=list(entry.tags) or None,
+            )
+            for entry in self.rooms.images.history(ref)
+        ]
+
+    async def search_images(self, term: str, *, limit: int, filters: Filters, auth: AuthConfig | None) -> Sequence[SearchResult]:
+        found = await self.rooms.images.search(term, limit=limit, filters=filters)
+        return [msgspec.convert(one, SearchResult) for one in found]
+
+    async def inspect_distribution(self, reference: str, *, auth: AuthConfig | None) -> Distribution:
+        descriptor, platforms = await self.rooms.images.distribution(reference, credentials(auth))
+        return Distribution(
+            descriptor=Descriptor(media_type=descriptor.media_type, digest=descriptor.digest, size=descriptor.size),
+            platforms=[Platform(architecture=one.architecture, os=one.os, variant=one.variant) for one in platforms],
+        )
+
+    async def check_auth(self, auth: AuthConfig) -> Authenticated:
+        token = await self.rooms.images.login(credentials(auth))
+        return Authenticated(identity_token=token, status="Login Succeeded")
+
+    # --- names and removal
+
+    async def tag_image(self, ref: str, *, repo: str, tag: str) -> None:
+        self.rooms.images.tag(ref, f"{repo}:{tag}" if tag else repo)
+
+    async def remove_image(self, ref: str, *, force: bool, prune: bool) -> Sequence[ImageDeleted]:
+        removed = await self.rooms.workers.run(self.rooms.images.remove, ref, force=force, prune=prune, in_use=self._users_of_image)
+        return [_deleted(step) for step in removed]
+
+    async def prune_images(self, filters: Filters) -> ImagesPruned:
+        removed, freed = await self.rooms.workers.run(self.rooms.images.prune, filters, in_use=self._users_of_image)
+        self.rooms.events.publish("image", "prune", "", {"reclaimed": str(freed)})
+        return ImagesPruned(images_deleted=[_deleted(step) for step in removed] or None, space_reclaimed=freed)
+
+    def _users_of_image(self, ident: str) -> list[ContainerUse]:
+        return [ContainerUse(id=one.id, running=one.is_running) for one in self.rooms.containers.using_image(ident)]
+
+    # --- to and from elsewhere
+
+    async def pull_image(self, reference: str, *, tag: str, platform: str, auth: AuthConfig | None) -> AsyncIterator[Progress]:
+        name = reference if not tag else f"{reference}@{tag}" if tag.startswith("sha256:") else f"{reference}:{tag}"
+        every = not tag and not _has_tag(reference)
+        return self.rooms.images.pull(name, platform=platform, credentials=credentials(auth), all_tags=every)
+
+    async def push_image(self, name: str, *, tag: str, platform: str, auth: AuthConfig | None) -> AsyncIterator[Progress]:
+        return self.rooms.images.push(name, tag=tag, credentials=credentials(auth))
+
+    async def save_images(self, refs: Sequence[str], *, platform: str) -> AsyncIterator[bytes]:
+        return self.rooms.images.save(refs)
+
+    async def load_images(self, chunks: AsyncIterator[bytes], *, quiet: bool, platform: str) -> AsyncIterator[Progress]:
+        return self.rooms.images.load(chunks, quiet=quiet)
+
+    async def import_image(self, request: ImportRequest, chunks: AsyncIterator[bytes]) -> AsyncIterator[Progress]:
+        return self.rooms.images.import_(request, chunks)
+
+    # --- commit
+
+    async def commit_container(self, request: CommitRequest, config: Config | None) -> str:
+        container = self.rooms.containers.get(request.container)
+        pausing = request.pause and container.status == "running"
+        if pausing:
+            await self.running.pause(container)
+        try:
+            image = await container.perform(lambda: self._commit(container, request, config))
+        finally:
+            if pausing:
+                await self.running.unpause(container)
+        self._publish(container, "commit", comment=request.comment, imageID=image.id, imageRef=request.repo)
+        return image.id
+
+    async def _commit(self, container: Container, request: CommitRequest, config: Config | None) -> Image:
+        rooms, record = self.rooms, container.record
+        settings = apply_changes(_image_config(config or record.config), list(request.changes))
+        try:
+            base = rooms.images.get(record.image_id) if record.image_id else None
+        except EngineError as error:
+            raise InvalidRequest(f"the image of container {record.name} is gone: {error}") from error
+        facts = await rooms.workers.run(rooms.snapshotter.capture, record.snapshot)
+        tags = [f"{request.repo}:{request.tag}" if request.tag else request.repo] if request.repo else []
+        return rooms.images.commit(
+            base=base,
+            config=settings,
+            diff_id=facts.diff_id,
+            container_id=record.id,
+            container_config=_image_config(record.config),
+            author=request.author,
+            comment=request.comment,
+            created_by=" ".join([record.path, *record.args]),
+            tags=tags,
+        )
+
+
+def _image_config(config: Config) -> spec.Config:
+    """What of a container's Config travels with an image: everything but what is this one container's."""
+    kept = {
+        key: value
+        for key, value in msgspec.to_builtins(config).items()
+        if key not in ("Hostname", "Domainname", "Image") and value is not None
+    }
+    for key in ("AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce"):
+        kept.pop(key, None)
+    return msgspec.convert(kept, spec.Config)
+
+
+def credentials(auth: AuthConfig | None) -> Credentials:
+    if auth is None:
+        return Credentials()
+    return Credentials(
+        username=auth.username,
+        password=auth.password,
+        identity_token=auth.identitytoken,
+        registry_token=auth.registrytoken,
+        server_address=auth.serveraddress,
+    )
+
+
+def _has_tag(reference: str) -> bool:
+    return ":" in reference.rpartition("/")[2] or "@" in reference
+
+
+def _deleted(step: Mapping[str, str]) -> ImageDeleted:
+    return ImageDeleted(untagged=step.get("Untagged", ""), deleted=step.get("Deleted", ""))
