@@ -11,24 +11,21 @@ if TYPE_CHECKING:
 
 def pull(program: Program, image: str, *, platform: str = "", quiet: bool = False) -> None:
     """Pull ``image`` with the credentials kept for its registry; progress goes to standard error.  Raises ApiError, StreamError."""
-    from wherry.cli import config, terminal
+    from wherry.cli import terminal
     from wherry.cli.progress import Display
-    from wherry.spec import reference
+    from wherry.cli.registry_auth import auth_headers, read_reference
 
-    try:
-        named = reference.parse(image).with_default_tag()
-    except reference.InvalidReference as error:
-        from wherry.cli.flags import Failure
-
-        raise Failure(str(error)) from None
-    credentials = config.load(program.config_dir).credentials(config.server_of(named.domain))
-    headers = {"X-Registry-Auth": credentials.header()} if credentials else {}
-    query = {"fromImage": named.familiar_name, "tag": named.digest or named.tag, "platform": platform}
-    response = program.engine.stream("POST", "/images/create", query, headers=headers)
+    named = read_reference(image).with_default_tag()
+    query = {"fromImage": named.familiar_name, "tag": named.digest or named.tag, "platform": platform or None}
+    response = program.engine.stream("POST", "/images/create", query, headers=auth_headers(program, named.domain))
     size = terminal.size(2)
-    Display((lambda _: None) if quiet else sys.stderr.write, size[1] if size and not quiet else 0).show_all(response)
+    Display(_nothing if quiet else sys.stderr.write, size[1] if size and not quiet else 0).show_all(response)
     program.engine.done(response)
     sys.stderr.flush()
+
+
+def _nothing(text: str) -> None:
+    """Where progress goes when none is wanted."""
 
 
 def with_tag(image: str) -> str:

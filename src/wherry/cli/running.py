@@ -64,6 +64,29 @@ def start_attached(
     return exit_code(waiting)
 
 
+def attach(program: Program, ident: str, *, stdin: bool, tty: bool, keys: str, proxy: bool, repaint: bool) -> int:
+    """Join a running container; its exit code, or 0 after detaching.  ``repaint``: change the size twice, so that a screen is drawn anew."""
+    from wherry.cli.session import Session
+
+    engine = program.engine
+    waiting = engine.stream("POST", container_path(ident, "wait"))
+    query = {"stream": True, "stdin": stdin, "stdout": True, "stderr": True, "detachKeys": keys or None}
+    stream = engine.hijack("POST", container_path(ident, "attach"), query)
+    path = container_path(ident, "resize")
+    if repaint and (found := terminal.size(1)):
+        resize(program, path, found[0] + 1, found[1] + 1)
+    session = Session(
+        stream,
+        stdin=stdin,
+        tty=tty,
+        keys=terminal.detach_keys(keys),
+        resize=lambda rows, columns: resize(program, path, rows, columns),
+        forward=(lambda number: _kill(program, ident, number)) if proxy and not tty else None,
+    )
+    session.run()
+    return 0 if session.detached else exit_code(waiting)
+
+
 def exit_code(waiting: Response) -> int:
     """The code that a wait request answers in the end.  Raises Failure when waiting itself failed."""
     answer = jsontext.parse(waiting.read())

@@ -13,7 +13,7 @@ TYPE_CHECKING = False  # typing costs 8 ms to import
 
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from wherry.client.http import Tls
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Query = Mapping[str, object]
 
 API_VERSION = "1.51"
+PARALLEL = 32
 
 
 class ApiError(Exception):
@@ -69,7 +70,9 @@ class Engine:
 
     def call(self, method: str, path: str, query: Query | None = None, body: object = None, headers: dict[str, str] | None = None) -> Any:
         """Send ``body`` as JSON and return the answer's JSON, or None when it has none.  Raises ApiError, ConnectError."""
-        response = self.stream(method, path, query, None if body is None else body, headers)
+        return self._content(self.stream(method, path, query, body, headers))
+
+    def _content(self, response: Response) -> Any:
         text = response.read()
         self.done(response)
         if not text:
@@ -127,6 +130,27 @@ class Engine:
             raise self._failure(response)
         sock, received = response.take_over()
         return Hijacked(sock, received, raw=response.media_type == "application/vnd.docker.raw-stream")
+
+    def call_each(self, requests: Sequence[tuple[str, str, Query | None]]) -> Iterator[Any]:
+        """Do all of ``requests`` at the same time; their answers in order, an ApiError in place of the answer of one that failed."""
+        for start in range(0, len(requests), PARALLEL):
+            batch = requests[start : start + PARALLEL]
+            self._settle()
+            sent = []
+            for method, path, query in batch:
+                connection = self._idle or self.connect()
+                self._idle = None
+                connection.send(method, f"/v{self.version}{path}{query_string(query)}", self._headers)
+                sent.append((connection, method))
+            for connection, method in sent:
+                response = connection.receive(method)
+                yield self._failure(response) if response.status >= 400 else self._content(response)
+
+    def _settle(self) -> None:
+        """Agree on the version before requests that are not repeated."""
+        if not self._fixed:
+            self.get("/_ping")
+            self._fixed = True
 
     # -- connections
 

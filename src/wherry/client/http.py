@@ -145,6 +145,11 @@ class Connection:
         self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | Iterable[bytes] | None = None
     ) -> Response:
         """Send one request and read the head of its answer.  A body that is not bytes is sent chunked, as it comes."""
+        self.send(method, path, headers, body)
+        return self.receive(method)
+
+    def send(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | Iterable[bytes] | None = None) -> None:
+        """The first half of ``request``: an answer must be received before the next one is sent."""
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}", "User-Agent: Wherry-Client/0.1 (linux)"]
         if headers:
             lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -163,7 +168,6 @@ class Connection:
         except (BrokenPipeError, ConnectionResetError):
             pass  # the peer may have answered before it stopped reading: the answer, or its absence, tells
         self.used += 1
-        return self._read_head(method)
 
     def _send_chunks(self, body: Iterable[bytes]) -> None:
         for piece in body:
@@ -177,7 +181,8 @@ class Connection:
                 self.socket.sendall(b"\r\n")
         self.socket.sendall(b"0\r\n\r\n")
 
-    def _read_head(self, method: str) -> Response:
+    def receive(self, method: str) -> Response:
+        """The second half: the head of the answer."""
         while True:
             end = self._data.find(b"\r\n\r\n", self._position)
             if end >= 0:
