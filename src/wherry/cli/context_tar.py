@@ -187,3 +187,8 @@ def _name(entry: os.DirEntry[str]) -> str:
 
 def _reason(call: str, path: str, error: OSError) -> str:
     return f"{call} {path}: {(error.strerror or str(error)).lower()}"
+
+
+def one_file(name: str, content: bytes) -> bytes:
+    """A whole tar that holds one file."""
+    return header(name, 0o600, len(content), 0, b"0") + content + bytes(-len(content) % BLOCK) + END

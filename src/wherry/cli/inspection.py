@@ -6,11 +6,14 @@ first view (which maps are free-form, what an absent field is), so that both ``{
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from wherry.cli.template import Template, TemplateError
 from wherry.cli.template_values import NIL_LIST, NIL_MAP, NIL_POINTER, Null, Record
 from wherry.client import jsontext
+from wherry.client.engine import ApiError
+from wherry.client.http import ConnectError, ProtocolError
 
 _MAPS = frozenset((
     "Annotations", "AuxiliaryAddresses", "Containers", "Data", "DriverOpts", "ExposedPorts", "Labels", "Networks", "Options",
@@ -76,3 +79,28 @@ def typed(value: Any, name: str = "", parent: str = "") -> Any:
 
 def _null(name: str) -> Null:
     return NIL_MAP if name in _MAPS else NIL_POINTER if name in _POINTERS else NIL_LIST
+
+
+def run_inspect(layout: str, names: Sequence[str], fetch: Callable[[str], Any]) -> int:
+    """Print what ``fetch`` finds for each of ``names``, then every failure; the exit code."""
+    import sys
+
+    from wherry.cli.main import describe
+
+    try:
+        inspector = Inspector(layout)
+    except TemplateError as error:
+        raise TemplateError(f"template parsing error: {error}", 64) from None
+    problems: list[str] = []
+    for name in names:
+        try:
+            inspector.add(fetch(name))
+        except TemplateError as error:
+            problems.append(str(error))
+        except (ApiError, ConnectError, ProtocolError) as error:
+            problems.append(describe(error) or str(error))
+    sys.stdout.write(inspector.text())
+    if problems:
+        sys.stdout.flush()
+        sys.stderr.write("\n".join(problems) + "\n")
+    return 1 if problems else 0

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from wherry.client.engine import Engine
+    from wherry.client.http import Response
+
 
 class StreamError(Failure):
     """The stream told an error; ``status`` is the exit code of the command that failed there, or 1."""
@@ -103,3 +106,27 @@ def bar(detail: dict[str, Any], width: int) -> str:
     if units:
         return f"{drawn}{current}/{total} {units}" if current <= total else f"{drawn}{current} {units}"
     return f"{drawn}{size(current):>8}" + (f"/{size(total)}" if current <= total else "")
+
+
+def show_stream(engine: Engine, response: Response, *, aux: Callable[[Any], None] | None = None, to_stderr: bool = False) -> None:
+    """Show the whole body of ``response`` on standard output, with bars when that is a terminal.  Raises StreamError."""
+    import os
+    import sys
+
+    out = sys.stderr if to_stderr else sys.stdout
+    width = 0
+    if out.isatty():
+        try:
+            width = os.get_terminal_size(out.fileno()).columns or 80
+        except OSError:
+            width = 80
+
+    def write(text: str) -> None:
+        out.write(text)
+        out.flush()
+
+    display = Display(write, width, aux)
+    try:
+        display.show_all(response)
+    finally:
+        engine.done(response)

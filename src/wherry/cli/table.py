@@ -36,6 +36,27 @@ COMMANDS: dict[str, str] = {
     "system prune": "system_prune",
     "prune": "system_prune",
     "daemon": "daemon",
+    **{verb: verb for verb in ("build", "history", "images", "load", "login", "pull", "push", "rmi", "save", "search", "tag")},
+    **{f"image {verb}": verb for verb in ("build", "history", "load", "pull", "push", "save", "tag")},
+    "logout": "login:LOGOUT",
+    "import": "image_import",
+    "image import": "image_import",
+    "image inspect": "image_inspect",
+    "image ls": "images",
+    "image prune": "image_prune",
+    "image rm": "rmi",
+    "builder build": "build",
+    "buildx build": "build",
+    "builder prune": "builder:PRUNE",
+    "buildx prune": "builder:PRUNE",
+    "builder du": "builder:DU",
+    "buildx du": "builder:DU",
+    **{f"volume {verb}": f"volume:{verb.upper()}" for verb in ("create", "inspect", "ls", "prune", "rm")},
+    **{f"network {verb}": f"network:{verb.upper()}" for verb in ("connect", "create", "disconnect", "inspect", "ls", "prune", "rm")},
+    **{
+        f"context {verb}": f"context:{verb.upper()}"
+        for verb in ("create", "export", "import", "inspect", "ls", "rm", "show", "update", "use")
+    },
 }
 
 # other spellings of a path in COMMANDS
@@ -43,11 +64,26 @@ ALIASES: dict[str, str] = {
     "container list": "container ls",
     "container ps": "container ls",
     "container remove": "container rm",
+    "image list": "image ls",
+    "image remove": "image rm",
+    "volume list": "volume ls",
+    "volume remove": "volume rm",
+    "network list": "network ls",
+    "network remove": "network rm",
+    "context list": "context ls",
+    "context remove": "context rm",
+    "buildx b": "buildx build",
 }
 
 GROUPS: dict[str, str] = {
     "container": "Manage containers",
     "system": "Manage the engine",
+    "image": "Manage images",
+    "builder": "Manage builds",
+    "buildx": "Manage builds (the same as builder)",
+    "volume": "Manage volumes",
+    "network": "Manage networks",
+    "context": "Manage contexts",
 }
 
 COMMON = ("run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info")

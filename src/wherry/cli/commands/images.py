@@ -1,0 +1,112 @@
+"""``wherry images``, ``wherry image ls``."""
+
+from __future__ import annotations
+
+import sys
+
+from wherry.cli.flags import Command, Failure, Flag, Invocation, filters
+from wherry.cli.output import Listing, ago, local_time, size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+NONE = "<none>"
+LISTING = Listing(
+    "*formatter.imageContext",
+    {
+        "ID": "IMAGE ID", "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "CreatedSince": "CREATED",
+        "CreatedAt": "CREATED AT", "Size": "SIZE", "Containers": "CONTAINERS", "VirtualSize": "VIRTUAL SIZE", "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE",
+    },
+    ("Repository", "Tag", "ID", "CreatedSince", "Size"),
+    (
+        ("repository", "Repository"), ("tag", "Tag"), ("image_id", "ID"), ("created_at", "CreatedAt"), ("virtual_size", "Size"),
+    ),
+)  # fmt: skip
+
+
+def run(invocation: Invocation) -> int:
+    wanted = filters(invocation.texts("filter"))
+    if invocation.arguments:
+        wanted.setdefault("reference", {})[invocation.arguments[0]] = True
+    found = invocation.program.engine.get("/images/json", {"all": invocation.flag("all"), "filters": wanted}) or []
+    digests = invocation.flag("digests")
+    layout = invocation.text("format")
+    rows = [row for image in found for row in _rows(image, trunc=not invocation.flag("no-trunc"), digests=digests or ".Digest" in layout)]
+    if invocation.flag("quiet") and layout in ("", "table"):
+        seen = dict.fromkeys(row["ID"] for row in rows)
+        sys.stdout.write("".join(ident + "\n" for ident in seen))
+        return 0
+    fields = ("Repository", "Tag", "Digest", "ID", "CreatedSince", "Size") if digests else ()
+    sys.stdout.write(LISTING.text(rows, layout or _configured(invocation), fields=fields))
+    return 0
+
+
+def _configured(invocation: Invocation) -> str:
+    return str(invocation.program.config().get("imagesFormat") or "")
+
+
+def _rows(image: dict[str, Any], *, trunc: bool, digests: bool) -> Iterator[dict[str, str]]:
+    """One row for each tag of an image, and for each digest of a repository without one; ``<none>`` when it has neither."""
+    ident = image["Id"].removeprefix("sha256:")[:12] if trunc else image["Id"]
+    tags: dict[str, list[str]] = {}
+    for name in image.get("RepoTags") or ():
+        if name != "<none>:<none>":
+            repository, _, tag = name.rpartition(":")
+            tags.setdefault(repository, []).append(tag)
+    known: dict[str, list[str]] = {}
+    for name in image.get("RepoDigests") or ():
+        if name != "<none>@<none>":
+            repository, _, digest = name.partition("@")
+            known.setdefault(repository, []).append(digest)
+    if not tags and not known:
+        yield _row(image, ident, NONE, NONE, NONE)
+    for repository in dict.fromkeys([*tags, *known]):
+        for tag in tags.get(repository, [] if digests else [NONE]):
+            for digest in known.get(repository, [NONE]) if digests else [NONE]:
+                yield _row(image, ident, repository, tag, digest)
+        if digests and repository not in tags:
+            for digest in known[repository]:
+                yield _row(image, ident, repository, NONE, digest)
+
+
+def _row(image: dict[str, Any], ident: str, repository: str, tag: str, digest: str) -> dict[str, str]:
+    containers = image.get("Containers", -1)
+    shared = image.get("SharedSize", -1)
+    return {
+        "ID": ident,
+        "Repository": repository,
+        "Tag": tag,
+        "Digest": digest,
+        "CreatedSince": ago(image["Created"]) if image["Created"] > 0 else "N/A",
+        "CreatedAt": local_time(image["Created"]),
+        "Size": size(image["Size"], 3),
+        "Containers": "N/A" if containers == -1 else str(containers),
+        "VirtualSize": size(image["Size"]),
+        "SharedSize": "N/A" if shared == -1 else size(shared),
+        "UniqueSize": "N/A" if shared == -1 else size(image["Size"] - shared),
+    }
+
+
+def _no_tree(text: str) -> bool:
+    if text not in ("false", "0", "f", "F", "FALSE", "False"):
+        raise Failure("wherry: --tree is not supported: platforms of an image are not kept apart yet", 125)
+    return False
+
+
+COMMAND = Command(
+    "[OPTIONS] [REPOSITORY[:TAG]]",
+    "List images",
+    run,
+    flags=(
+        Flag("all", "bool", "Show all images (default hides intermediate and dangling images)", short="a"),
+        Flag("digests", "bool", "Show digests"),
+        Flag("filter", "filter", "Filter output based on conditions provided", short="f"),
+        Flag("format", "string", "table, table TEMPLATE, json, raw, or a Go template"),
+        Flag("no-trunc", "bool", "Don't truncate output"),
+        Flag("quiet", "bool", "Only show image IDs", short="q"),
+        Flag("tree", "bool", "List multi-platform images as a tree", parse=_no_tree),
+    ),
+    maximum=1,
+)

@@ -1,0 +1,95 @@
+"""``wherry login`` and ``wherry logout``."""
+
+from __future__ import annotations
+
+import sys
+
+from wherry.cli.config import HUB, Config, Credentials, hostname, load
+from wherry.cli.flags import Command, Failure, Flag, Invocation
+
+UNENCRYPTED = """
+WARNING! Your credentials are stored unencrypted in '{path}'.
+Configure a credential helper to remove this warning. See
+https://docs.docker.com/go/credential-store/
+"""
+
+
+def run(invocation: Invocation) -> int:
+    user, password = invocation.text("username"), invocation.text("password")
+    if "password" in invocation.given:
+        sys.stderr.write("WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n")
+        if invocation.flag("password-stdin"):
+            raise Failure("conflicting options: cannot specify both --password and --password-stdin")
+    if invocation.flag("password-stdin"):
+        if not user:
+            raise Failure("the --password-stdin option requires --username to be set")
+        password = sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    server = server_name(invocation.arguments[0] if invocation.arguments else "")
+    config = load(invocation.program.config_dir)
+    if not user and not password:
+        known = config.credentials(server)
+        if known is not None and (known.username or known.identity_token):
+            print("Authenticating with existing credentials... [Username: " + known.username + "]")
+            return _log_in(invocation, config, known)
+    if not user or not password:
+        user, password = _ask(server, user, password)
+    return _log_in(invocation, config, Credentials(server, user, password))
+
+
+def server_name(text: str) -> str:
+    """The key of a registry as a person names it; Docker Hub when empty."""
+    if text in ("", "docker.io", "index.docker.io", "registry-1.docker.io", HUB):
+        return HUB
+    return hostname(text)
+
+
+def _ask(server: str, user: str, password: str) -> tuple[str, str]:
+    if not sys.stdin.isatty():
+        raise Failure("Error: Cannot perform an interactive login from a non TTY device")
+    if not user:
+        print(f"Log in to {'Docker Hub' if server == HUB else server} with your user name and password.")
+        sys.stdout.write("Username: ")
+        sys.stdout.flush()
+        user = sys.stdin.readline().strip()
+        if not user:
+            raise Failure("Error: Non-null Username Required")
+    if not password:
+        import getpass
+
+        password = getpass.getpass("Password: ")
+        if not password:
+            raise Failure("Error: Password Required")
+    return user, password
+
+
+def _log_in(invocation: Invocation, config: Config, credentials: Credentials) -> int:
+    answer = invocation.program.engine.post("/auth", None, credentials.body()) or {}
+    token = str(answer.get("IdentityToken") or "")
+    if token:
+        credentials = Credentials(credentials.server, credentials.username, "", token)
+    config.store(credentials)
+    if not config.helper(credentials.server):
+        sys.stderr.write(UNENCRYPTED.format(path=config.path) + "\n")
+    print(answer.get("Status") or "Login Succeeded")
+    return 0
+
+
+def run_logout(invocation: Invocation) -> int:
+    server = server_name(invocation.arguments[0] if invocation.arguments else "")
+    print("Removing login credentials for " + server)
+    load(invocation.program.config_dir).erase(server)
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] [SERVER]",
+    "Authenticate to a registry",
+    run,
+    flags=(
+        Flag("password", "string", "Password or Personal Access Token (PAT)", short="p"),
+        Flag("password-stdin", "bool", "Take the Password or Personal Access Token (PAT) from stdin"),
+        Flag("username", "string", "Username", short="u"),
+    ),
+    maximum=1,
+)
+LOGOUT = Command("[SERVER]", "Log out from a registry", run_logout, maximum=1)
