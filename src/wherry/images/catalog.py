@@ -146,6 +146,11 @@ class Catalog:
         """The id of the image that has exactly this name."""
         return self._names.get(_stored(reference))
 
+    def tags_of(self, reference: Reference) -> list[Reference]:
+        """Every tag of the repository that ``reference`` is in."""
+        with self._lock:
+            return [names.parse(name) for name in sorted(self._names) if name.startswith(reference.name + ":") and "@" not in name]
+
     def with_prefix(self, text: str) -> list[str]:
         """All ids that start with ``text``, with or without ``sha256:``."""
         prefix = text if text.startswith("sha256:") else f"sha256:{text}"

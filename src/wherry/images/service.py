@@ -15,6 +15,7 @@ from wherry.images.layers import Layers, all_present
 from wherry.images.listing import Filters, HistoryEntry, Usage
 from wherry.images.progress import Emit, Record, about, status, stream
 from wherry.images.pull import Puller, is_unreachable
+from wherry.images.push import Pusher
 from wherry.images.removal import InUse, Publish, Removed, Remover
 from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
@@ -61,6 +62,7 @@ class Images:
         self._publish = publish
         self._remover = Remover(catalog=self.catalog, content=content, layers=self.layers, publish=publish)
         self._puller = Puller(catalog=self.catalog, content=content, layers=self.layers, registry=registry, flights=Flights(spawn), run=run)
+        self._pusher = Pusher(catalog=self.catalog, content=content, layers=self.layers, registry=registry, run=run)
 
     # What is here
 
@@ -184,6 +186,37 @@ class Images:
         """Pull and return the image, for the builder."""
         wanted = platforms.parse(platform) if platform else None
         return await self._pull(self._parsed(reference), wanted, credentials or Credentials(), emit or (lambda record: None))
+
+    def push(self, reference: str, *, tag: str = "", credentials: Credentials | None = None) -> AsyncIterator[Record]:
+        """Progress records while the image goes: the tag of ``reference`` or ``tag``, or else every tag of the repository.
+
+        Raises EngineError in Docker's words.
+        """
+        parsed = self._parsed(reference)
+        if tag:
+            try:
+                parsed = parsed.with_tag(tag)
+            except InvalidReference as error:
+                raise InvalidRequest(str(error)) from error
+        if parsed.digest is not None:
+            raise InvalidRequest("cannot push a digest reference")
+        return stream(lambda emit: self._push(parsed, credentials or Credentials(), emit))
+
+    async def _push(self, reference: Reference, credentials: Credentials, emit: Emit) -> None:
+        emit(status(f"The push refers to repository [{reference.name}]"))
+        for item in self._pushed(reference):
+            ident = self.catalog.named(item)
+            if ident is None:
+                raise NotFound(f"An image does not exist locally with the tag: {reference.familiar_name}")
+            image = self.catalog.get(ident)
+            with self.layers.hold(image.chain_ids):
+                await self._pusher.push(item, image, credentials, emit)
+            self._publish("push", item.familiar, {**image.labels, "name": item.familiar_name})
+
+    def _pushed(self, reference: Reference) -> Sequence[Reference]:
+        if reference.tag:
+            return [reference]
+        return self.catalog.tags_of(reference) or [reference.with_default_tag()]
 
     async def distribution(self, reference: str, credentials: Credentials | None = None) -> tuple[Descriptor, Sequence[Platform]]:
         """What the registry has under this name.  Raises NotFound, Internal."""

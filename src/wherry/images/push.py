@@ -1,0 +1,204 @@
+"""Push: an image goes to a registry as a Docker schema 2 manifest, and only what the registry lacks is sent.
+
+A layer's compressed digest is remembered with the repositories that hold it, so a second push asks and sends nothing, a push beside it
+mounts, and a layer is compressed only while it is being sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from wherry.errors import Internal
+from wherry.images.blocking import Run, produce
+from wherry.images.catalog import Catalog, Image
+from wherry.images.compression import BLOCK, GzipWriter
+from wherry.images.layers import LayerDamaged, Layers
+from wherry.images.progress import Emit, Meter, aux, status
+from wherry.registry.client import Client, Repository
+from wherry.registry.credentials import Credentials
+from wherry.registry.transport import RegistryError
+from wherry.spec import image as spec
+from wherry.spec.digest import Digest
+from wherry.spec.reference import Reference
+from wherry.store.content import Content
+from wherry.store.layer import HashingSink
+from wherry.tree.tar import Sink
+
+_UPLOADS = 5  # at a time, as Docker's max-concurrent-uploads
+_GZIPPED = frozenset({spec.DOCKER_LAYER_GZIP, spec.OCI_LAYER_GZIP})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pusher:
+    """What pushes have in common."""
+
+    catalog: Catalog
+    content: Content
+    layers: Layers
+    registry: Client
+    run: Run
+
+    async def push(self, reference: Reference, image: Image, credentials: Credentials, emit: Emit) -> Digest:
+        """Send ``image`` under the tag of ``reference``; the manifest's digest.  Raises EngineError in Docker's words."""
+        repository = self.registry.repository(reference, credentials, push=True)
+        tag = reference.tag or "latest"
+        try:
+            descriptors = await self._layers(repository, image, emit)
+            config = await self._config(repository, image)
+            raw = manifest(config, descriptors)
+            digest = await repository.put_manifest(tag, raw, spec.DOCKER_MANIFEST)
+        except RegistryError as error:
+            raise Internal(str(error)) from error
+        except ExceptionGroup as group:
+            raise _first(group) from group
+        except (OSError, LayerDamaged) as error:
+            raise Internal(str(error)) from error
+        self.catalog.name(reference.with_digest(digest), image.id)
+        emit(status(f"{tag}: digest: {digest} size: {len(raw)}"))
+        emit(aux({"Tag": tag, "Digest": str(digest), "Size": len(raw)}))
+        return digest
+
+    async def _layers(self, repository: Repository, image: Image, emit: Emit) -> list[spec.Descriptor]:
+        order = list(reversed(range(len(image.diff_ids))))
+        for position in order:
+            emit(status("Preparing", image.diff_ids[position].hex[:12]))
+        slots = asyncio.Semaphore(_UPLOADS)
+        async with asyncio.TaskGroup() as group:
+            tasks: dict[Digest, asyncio.Task[spec.Descriptor]] = {}
+            for position in order:
+                diff_id = image.diff_ids[position]
+                if diff_id not in tasks:  # the same layer twice in one image is one blob
+                    tasks[diff_id] = group.create_task(self._layer(repository, image, position, slots, emit))
+        return [tasks[diff_id].result() for diff_id in image.diff_ids]
+
+    async def _layer(self, repository: Repository, image: Image, position: int, slots: asyncio.Semaphore, emit: Emit) -> spec.Descriptor:
+        diff_id = image.diff_ids[position]
+        short = diff_id.hex[:12]
+        if slots.locked():
+            emit(status("Waiting", short))
+        async with slots:
+            place = f"{repository.domain}/{repository.path}"
+            known = self.layers.blob(diff_id)
+            if known.digest and known.media_type in _GZIPPED:
+                digest = Digest(known.digest)
+                if await repository.has_blob(digest) == known.size:
+                    emit(status("Layer already exists", short))
+                    return self._sent(diff_id, digest, known.size, place)
+                source = _other_place(known.places, repository)
+                if source and await repository.mount(digest, source):
+                    emit(status(f"Mounted from {source}", short))
+                    return self._sent(diff_id, digest, known.size, place)
+                if self.content.has(digest):
+                    await repository.upload(lambda: self._stored(digest, Meter(emit, "Pushing", short, known.size)), lambda: digest)
+                    emit(status("Pushed", short))
+                    return self._sent(diff_id, digest, known.size, place)
+            digest, size = await self._compress_and_send(
+                repository, image, position, Meter(emit, "Pushing", short, image.layer_sizes[position])
+            )
+            emit(status("Pushed", short))
+            return self._sent(diff_id, digest, size, place)
+
+    def _sent(self, diff_id: Digest, digest: Digest, size: int, place: str) -> spec.Descriptor:
+        self.layers.remember(diff_id, digest=digest, size=size, media_type=spec.DOCKER_LAYER_GZIP, place=place)
+        return spec.Descriptor(media_type=spec.DOCKER_LAYER_GZIP, digest=digest, size=size)
+
+    async def _compress_and_send(self, repository: Repository, image: Image, position: int, meter: Meter) -> tuple[Digest, int]:
+        sent: list[tuple[Digest, int]] = []
+
+        async def body() -> AsyncIterator[bytes]:
+            outgoing = _Outgoing()
+            async for chunk in produce(self.run, lambda out: self._compress(image, position, outgoing.into(out))):
+                meter(outgoing.plain_bytes)
+                yield chunk
+            sent[:] = [outgoing.result()]
+
+        await repository.upload(body, lambda: sent[0][0])
+        return sent[0]
+
+    def _compress(self, image: Image, position: int, out: _Outgoing) -> None:
+        self.layers.write_tar(image.chain_ids[position], image.diff_ids[position], out)
+        out.finish()
+
+    async def _stored(self, digest: Digest, meter: Meter) -> AsyncIterator[bytes]:
+        with self.content.open(digest) as blob:
+            done = 0
+            while chunk := await self.run(blob.read, BLOCK):
+                done += len(chunk)
+                meter(done)
+                yield chunk
+
+    async def _config(self, repository: Repository, image: Image) -> spec.Descriptor:
+        digest = Digest(image.id)
+        if await repository.has_blob(digest) is None:
+
+            async def body() -> AsyncIterator[bytes]:
+                yield image.raw
+
+            await repository.upload(body, lambda: digest)
+        return spec.Descriptor(media_type=spec.DOCKER_CONFIG, digest=digest, size=len(image.raw))
+
+
+def manifest(config: spec.Descriptor, layers: list[spec.Descriptor]) -> bytes:
+    """A schema 2 manifest with the bytes that Docker would write: keys in its order, three spaces."""
+
+    def written(item: spec.Descriptor) -> dict[str, object]:
+        return {"mediaType": item.media_type, "size": item.size, "digest": str(item.digest)}
+
+    document = {
+        "schemaVersion": 2,
+        "mediaType": spec.DOCKER_MANIFEST,
+        "config": written(config),
+        "layers": [written(item) for item in layers],
+    }
+    return json.dumps(document, indent=3).encode()
+
+
+class _Outgoing:
+    """Compresses, hashes and counts on the way to a sink, from the producing thread."""
+
+    def __init__(self) -> None:
+        self._gzip = GzipWriter()
+        self._out: HashingSink | None = None
+        self.plain_bytes = 0
+        self._sent_bytes = 0
+
+    def into(self, out: Sink) -> _Outgoing:
+        self._out = HashingSink(out)
+        return self
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:
+        self.plain_bytes += len(data)
+        self._pass(self._gzip.compress(bytes(data)))
+        return len(data)
+
+    def finish(self) -> None:
+        self._pass(self._gzip.finish())
+
+    def result(self) -> tuple[Digest, int]:
+        assert self._out is not None
+        return self._out.digest(), self._sent_bytes
+
+    def _pass(self, data: bytes) -> None:
+        assert self._out is not None
+        if data:
+            self._sent_bytes += len(data)
+            self._out.write(data)
+
+
+def _other_place(places: tuple[str, ...], repository: Repository) -> str:
+    """Another repository of the same registry that holds the blob, or nothing."""
+    prefix = repository.domain + "/"
+    here = prefix + repository.path
+    return next((place.removeprefix(prefix) for place in places if place.startswith(prefix) and place != here), "")
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> Exception:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, RegistryError | OSError | ValueError):
+        return Internal(str(error))
+    return error if isinstance(error, Exception) else RuntimeError(repr(error))
