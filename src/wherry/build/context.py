@@ -67,13 +67,13 @@ class Source:
         excluded = ignore.Matcher(excludes)
         wanted = _clean(pattern)
         if not ignore.is_wild(wanted):
-            found = self._resolved(wanted)
+            found = self.resolved(wanted)
             if found is None or self._ignored_whole(wanted, found):
                 raise NothingThere(wanted)
             return self._one(wanted, found, excluded)
         chosen: list[Chosen] = []
         for path in self._matching(wanted):
-            found = self._resolved(path)
+            found = self.resolved(path)
             if found is not None and not self._ignored_whole(path, found):
                 chosen.extend(self._one(path, found, excluded))
         return chosen
@@ -91,7 +91,7 @@ class Source:
         """A small file's content, whether or not it is ignored."""
         return files.read_small_file(self.fd, path, limit_bytes)
 
-    def _resolved(self, path: str) -> str | None:
+    def resolved(self, path: str) -> str | None:
         """``path`` with its symlinks followed inside the root, as a relative path; None when nothing is there."""
         try:
             fd = files.open_in_root(self.fd, path or ".", os.O_PATH)

@@ -30,6 +30,7 @@ class BuildFailed(EngineError):
         self.detail = detail or message
         self.code = code
         self.excerpt = excerpt
+        self.lines: tuple[int, int] | None = None
 
 
 def parse_error(line: int, end: int, message: str) -> DockerfileError:

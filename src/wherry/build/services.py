@@ -5,6 +5,7 @@ The engine makes both; ``build.solve.build`` takes them. Read ``solve`` next.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -134,7 +135,10 @@ class Blocking(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildServices:
-    """Other rooms, as callables and objects.  ``sandbox``: OCI config and network for a RUN step."""
+    """Other rooms, as callables and objects; one value for the daemon's whole life.
+
+    ``sandbox``: OCI config and network for a RUN step. ``mount_locks``: who holds which cache mount.
+    """
 
     settings: Settings
     snapshotter: Snapshotter
@@ -145,3 +149,4 @@ class BuildServices:
     pull: Pull
     sandbox: Callable[[RunSpec], Awaitable[RunSandbox]]
     blocking: Blocking
+    mount_locks: dict[str, asyncio.Lock] = field(default_factory=dict)

@@ -12,11 +12,13 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from wherry.kernel import files
+from wherry.tree.apply import ApplyOptions, apply
+from wherry.tree.tar import Reader
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _PATH_DIRECTORY = os.O_PATH | os.O_DIRECTORY
@@ -24,9 +26,6 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ACCOUNTS_LIMIT = 16 << 20
 _KEPT_XATTRS = ("user.", "security.capability")
-
-Unpack = Callable[[int, int], None]
-"""(descriptor of an uncompressed tar, descriptor of the directory it is unpacked into)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +80,13 @@ class Plan:
         return cls(**{**data, "items": items})
 
 
-def place(root_fd: int, plan: Plan, fds: Sequence[int], unpack: Unpack) -> None:
+def place(root_fd: int, plan: Plan, fds: Sequence[int]) -> None:
     """Carry out ``plan`` inside ``root_fd``.
 
     Raises OSError with the path as the container sees it; LookupError for an owner that the image does not know.
     """
     owner = resolve_owner(root_fd, plan.owner) if plan.owner else None
-    _Placing(root_fd, plan, fds, owner, unpack).run()
+    _Placing(root_fd, plan, fds, owner).run()
 
 
 def make_directory(root_fd: int, path: str, owner: str) -> bool:
@@ -211,8 +210,8 @@ class _Folder:
 class _Placing:
     """One plan at work."""
 
-    def __init__(self, root_fd: int, plan: Plan, fds: Sequence[int], owner: tuple[int, int] | None, unpack: Unpack) -> None:
-        self.root_fd, self.plan, self.fds, self.owner, self.unpack = root_fd, plan, fds, owner, unpack
+    def __init__(self, root_fd: int, plan: Plan, fds: Sequence[int], owner: tuple[int, int] | None) -> None:
+        self.root_fd, self.plan, self.fds, self.owner = root_fd, plan, fds, owner
         self.linked: dict[tuple[int, int], str] = {}
         self.times: list[tuple[str, int, int]] = []
 
@@ -240,7 +239,8 @@ class _Placing:
         target_fd = self._directory(self.plan.destination)
         try:
             if item.kind == "tar":
-                self.unpack(self.fds[item.descriptor], target_fd)
+                with os.fdopen(os.dup(self.fds[item.descriptor]), "rb") as archive:
+                    apply(Reader(archive), target_fd, ApplyOptions(owner=self.owner))
                 return
             source_fd = files.open_beneath(self.fds[item.descriptor], item.path or ".", _DIRECTORY)
             try:

@@ -1,0 +1,202 @@
+"""A build from request to image: stages in parallel where they don't depend on each other, steps from the cache where a key is known.
+
+Read ``state`` (what an instruction means) and ``steps`` (how files are made) beside it. ``build`` is what the engine calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from wherry.build import ignore
+from wherry.build.cache import Cache
+from wherry.build.context import Source, read_ignore_file
+from wherry.build.failures import BuildFailed, DockerfileError, excerpt
+from wherry.build.graph import make_graph
+from wherry.build.inputs import Inputs
+from wherry.build.parse import Document, parse
+from wherry.build.progress import Built, Progress, Warned
+from wherry.build.services import BuildRequest, BuildResult, BuildServices
+from wherry.build.stage import StageBuild, Work
+from wherry.build.state import State, label_change
+from wherry.build.steps import Steps
+from wherry.errors import EngineError, InvalidRequest, NotSupported
+from wherry.kernel import files
+from wherry.spec.reference import InvalidReference
+from wherry.spec.reference import parse as parse_reference
+
+_MACHINES = {"x86_64": ("amd64", ""), "aarch64": ("arm64", ""), "armv7l": ("arm", "v7")}
+_DOCKERFILE_LIMIT = 4 << 20
+
+
+async def build(request: BuildRequest, services: BuildServices, progress: Progress) -> BuildResult:
+    """Build an image and tag it.
+
+    Raises DockerfileError, InvalidRequest or NotSupported before the first call of ``progress`` when the request or the Dockerfile is at
+    fault, BuildFailed when a step fails. Cancelling it kills what runs; whatever the end, nothing but finished layers stays behind.
+    """
+    tags = _checked(request)
+    source = Source.open(request.context_dir)
+    try:
+        document = _document(request, source)
+        arguments = _platform_args(request.platform)
+        graph = make_graph(document, target=request.target, build_args=request.build_args, platform_args=arguments)
+        source.ignored = _ignored(source, request)
+        async with _directory(services) as directory:
+            cache = Cache(services.records, services.snapshotter)
+            steps = Steps(services, request, directory)
+            inputs = Inputs(services, cache, source, request.context_dir, directory)
+            work = Work(
+                request=request,
+                services=services,
+                graph=graph,
+                cache=cache,
+                steps=steps,
+                inputs=inputs,
+                arguments=arguments,
+                progress=progress,
+                name=tags[0] if tags else request.dockerfile,
+            )
+            try:
+                return await _solve(work, document, tags)
+            finally:
+                inputs.close()
+    finally:
+        source.close()
+
+
+async def _solve(work: Work, document: Document, tags: tuple[str, ...]) -> BuildResult:
+    for warning in _warnings(document):
+        work.progress(Warned(message=warning))
+    try:
+        state = await _Stages(work).result()
+    except EngineError as error:
+        raise _with_excerpt(error, work.request, document) from error
+    work.cache.flush()
+    state = _labelled(state, work.request)
+    image = work.services.register(state.encoded(), tags=tags)
+    familiar = tuple(parse_reference(tag).familiar for tag in tags)
+    work.progress(Built(image_id=image.id, tags=familiar, quiet=work.request.quiet))
+    return BuildResult(image_id=image.id, tags=familiar, warnings=_warnings(document), steps=work.counted, steps_cached=work.reused)
+
+
+class _Stages:
+    """Each needed stage is built once, in a task of its own, when something first asks for it."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._tasks: dict[int, asyncio.Task[State]] = {}
+        self._group: asyncio.TaskGroup | None = None
+
+    async def result(self) -> State:
+        graph = self._work.graph
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                for index in graph.needed:
+                    self._task(index)
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+        return self._tasks[graph.target].result()
+
+    async def get(self, index: int) -> State:
+        """A stage's final state; a failure there cancels the one that waits."""
+        return await asyncio.shield(self._task(index))
+
+    def _task(self, index: int) -> asyncio.Task[State]:
+        task = self._tasks.get(index)
+        if task is None:
+            assert self._group is not None
+            task = self._tasks[index] = self._group.create_task(StageBuild(self._work, index, self.get).build())
+        return task
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _checked(request: BuildRequest) -> tuple[str, ...]:
+    """The tags, normalised.  Raises InvalidRequest, NotSupported."""
+    if request.squash:
+        raise NotSupported("squash is not supported: use a multi-stage build and COPY --from")
+    tags: list[str] = []
+    for tag in request.tags:
+        try:
+            reference = parse_reference(tag)
+        except InvalidReference as error:
+            raise InvalidRequest(str(error)) from None
+        if reference.digest is not None:
+            raise InvalidRequest("invalid reference format: a tag must not contain a digest")
+        tags.append(str(reference if reference.tag else replace(reference, tag="latest")))
+    return tuple(tags)
+
+
+def _document(request: BuildRequest, source: Source) -> Document:
+    if request.dockerfile_bytes is not None:
+        return parse(request.dockerfile_bytes)
+    try:
+        data = files.read_small_file(source.fd, request.dockerfile, _DOCKERFILE_LIMIT)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidRequest(f"Cannot locate specified Dockerfile: {request.dockerfile}") from None
+    except OSError as error:
+        raise InvalidRequest(f"cannot read the Dockerfile {request.dockerfile}: {error.strerror}") from None
+    return parse(data)
+
+
+def _ignored(source: Source, request: BuildRequest) -> ignore.Matcher:
+    try:
+        return read_ignore_file(source.fd, request.dockerfile)
+    except ignore.BadPattern as error:
+        raise InvalidRequest(f"error reading .dockerignore: {error}") from None
+
+
+def _platform_args(asked: str) -> dict[str, str]:
+    """The arguments that need only an ARG line: TARGETPLATFORM and its kin."""
+    architecture, variant = _MACHINES.get(platform.machine(), (platform.machine(), ""))
+    own = ("linux", architecture, variant)
+    parts = [*asked.split("/"), "", ""] if asked else [*own]
+    target = (parts[0], parts[1], parts[2]) if parts[1] else own
+    named: dict[str, str] = {}
+    for prefix, (system, machine, kind) in (("TARGET", target), ("BUILD", own)):
+        named[f"{prefix}PLATFORM"] = "/".join(filter(None, (system, machine, kind)))
+        named[f"{prefix}OS"], named[f"{prefix}ARCH"], named[f"{prefix}VARIANT"] = system, machine, kind
+    return named
+
+
+@contextlib.asynccontextmanager
+async def _directory(services: BuildServices) -> AsyncIterator[str]:
+    """The build's own directory, emptied at its end (and by the next start of a daemon that died)."""
+    staging = os.path.join(services.settings.data_root, "staging")
+    os.makedirs(staging, mode=0o700, exist_ok=True)
+    path = tempfile.mkdtemp(prefix="build-", dir=staging)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _warnings(document: Document) -> tuple[str, ...]:
+    return tuple(f"Empty continuation line (line {first})" for first, _ in document.empty_continuations)
+
+
+def _with_excerpt(error: EngineError, request: BuildRequest, document: Document) -> EngineError:
+    """BuildKit's block of lines around the fault, added where the place is known."""
+    lines = error.lines if isinstance(error, DockerfileError | BuildFailed) else None
+    if isinstance(error, BuildFailed) and lines is not None:
+        error.excerpt = excerpt(os.path.basename(request.dockerfile), document.source, lines)
+    return error
+
+
+def _labelled(state: State, request: BuildRequest) -> State:
+    """Labels of the request are part of the config and of no step."""
+    if not request.labels:
+        return state
+    return replace(state, config=label_change(state, sorted(request.labels.items())).config)

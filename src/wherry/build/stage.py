@@ -1,0 +1,641 @@
+"""One stage, instruction by instruction: what its key is, whether the cache has it, and if not, the step that makes it.
+
+A step's key names the files before it and everything that can change what the step does; labels, ports and commands are in no key, so
+that changing one runs nothing again, as in BuildKit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import posixpath
+import shutil
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from wherry.build import ignore, mounts
+from wherry.build.cache import Cache, Entry, explain, place_of
+from wherry.build.context import NothingThere, Source
+from wherry.build.failures import BuildFailed, DockerfileError
+from wherry.build.fetch import Downloaded, FetchError, download, is_git, is_url, open_archive
+from wherry.build.graph import SCRATCH, Graph, Stage, find_stage
+from wherry.build.inputs import CONTEXT, Inputs, Origin
+from wherry.build.instructions import Copy, Instruction, Run, Workdir, read_trigger
+from wherry.build.mounts import RunMount, read_mounts
+from wherry.build.progress import Cached, Failed, Finished, Output, Progress, Pulling, Ran, Started, Step, Why
+from wherry.build.services import BaseImage, BuildRequest, BuildServices
+from wherry.build.state import (
+    PROXY_ARGS,
+    Change,
+    Expander,
+    State,
+    advance,
+    change,
+    next_key,
+    plain_change,
+    start,
+    workdir_of,
+)
+from wherry.build.steps import Layer, RunStep, Steps, Watch, joined, staging_file
+from wherry.build.variables import ExpansionError, expand_text
+from wherry.errors import EngineError, NotFound, NotSupported
+from wherry.spec.digest import Digest, sha256
+from wherry.tree.place import Item, Plan
+
+_MAKES_FILES = (Run, Copy, Workdir)
+
+
+@dataclass(slots=True, kw_only=True)
+class Work:
+    """What all stages of one build share.  ``name``: what the build is called, so that the cache can compare it with the last one."""
+
+    request: BuildRequest
+    services: BuildServices
+    graph: Graph
+    cache: Cache
+    steps: Steps
+    inputs: Inputs
+    arguments: Mapping[str, str]
+    progress: Progress
+    name: str
+    counted: int = 0
+    reused: int = 0
+    images: dict[str, asyncio.Task[BaseImage]] = field(default_factory=dict)
+    emptied: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A step that makes files, resolved but not carried out: ``parts`` make its key, ``carry_out`` does it."""
+
+    parts: Mapping[str, Any]
+    change: Change
+    carry_out: Callable[[], Awaitable[Layer]]
+
+
+class StageBuild:
+    """Builds one stage.  ``other``: the final state of an earlier stage."""
+
+    def __init__(self, work: Work, index: int, other: Callable[[int], Awaitable[State]]) -> None:
+        self.work = work
+        self.stage: Stage = work.graph.stages[index]
+        self.other = other
+        self.step = self._step(0, "", files=False)
+        self.began = 0.0
+
+    async def build(self) -> State:
+        """The stage's final state.  Raises BuildFailed, DockerfileError, NotFound."""
+        state = await self._from()
+        self._finished(state, cached=False, last=not self.stage.instructions)
+        place = self._first_place()
+        for number, instruction in enumerate(self.stage.instructions, 1):
+            makes_files = isinstance(instruction, _MAKES_FILES)
+            place += makes_files
+            self.step = self._step(number, instruction.line.text, files=makes_files, place=place)
+            self.began = time.monotonic()
+            self._tell(Started(step=self.step))
+            state, cached = await self._guarded(self._instruction(state, instruction, number), instruction)
+            self._finished(state, cached=cached, last=number == len(self.stage.instructions))
+        return state
+
+    async def _from(self) -> State:
+        origin = self.stage.origin
+        self.step = self._step(0, origin.line.text, files=bool(self._first_place()), place=1)
+        self.began = time.monotonic()
+        self._tell(Started(step=self.step))
+        state, _ = await self._guarded(self._base(), origin)
+        triggers = tuple(state.config.on_build or ())
+        if triggers:
+            state = replace(state, config=plain_change(state, "", {}, on_build=None).config)
+            self._write(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}\n".encode(), False)
+        for number, text in enumerate(triggers):
+            instruction = read_trigger(text, origin.line, self.work.graph.escape)
+            state, _ = await self._guarded(self._instruction(state, instruction, -1 - number), instruction)
+        return state
+
+    async def _base(self) -> tuple[State, bool]:
+        if self.stage.base_stage is not None:
+            return replace(await self.other(self.stage.base_stage), own_cmd=False), True
+        own = self.work.arguments
+        target = (own["TARGETARCH"], own["TARGETOS"], own["TARGETVARIANT"])
+        if self.stage.base_image == SCRATCH:
+            return start(None, key=SCRATCH, platform=target, chain=None), True
+        image = await self._image(self.stage.base_image, self.stage.platform or self.work.request.platform)
+        chain = str(image.chain_ids[-1]) if image.chain_ids else None
+        state = start(image.config, key=f"image:{image.id}", platform=target, chain=chain)
+        return replace(state, config=plain_change(state, "", {}, on_build=image.config.settings.on_build).config), True
+
+    async def _image(self, reference: str, platform: str = "") -> BaseImage:
+        """A base image, pulled when it is not there, once for all stages that ask."""
+        key = f"{reference} {platform}"
+        task = self.work.images.get(key)
+        if task is None:
+            task = self.work.images[key] = asyncio.ensure_future(self._resolve(reference, platform))
+        return await task
+
+    async def _resolve(self, reference: str, platform: str) -> BaseImage:
+        services = self.work.services
+        if not self.work.request.pull:
+            with contextlib.suppress(NotFound):
+                return services.resolve(reference)
+        async for record in services.pull(reference, platform=platform):
+            self._tell(Pulling(step=self.step, record=record))
+        return services.resolve(reference)
+
+    async def _instruction(self, state: State, instruction: Instruction, number: int) -> tuple[State, bool]:
+        """The state after one instruction, and whether it came from the cache."""
+        match instruction:
+            case Run():
+                ready = await self._run(state, instruction)
+            case Copy():
+                ready = await self._copy(state, instruction)
+            case Workdir():
+                ready = self._workdir(state, instruction)
+            case _:
+                return self._setting(state, instruction)
+        return await self._make(state, ready, number)
+
+    def _setting(self, state: State, instruction: Instruction) -> tuple[State, bool]:
+        """An instruction about the config: only its time is in the cache."""
+        work = self.work
+        predefined = {**work.arguments, **work.graph.global_args}
+        made = change(state, instruction, work.request.build_args, predefined, work.graph.escape)
+        trail = next_key(state.trail, made.parts)
+        entry = None if work.request.no_cache else work.cache.get(trail)
+        if entry is None:
+            created = now()
+            work.cache.put(trail, Entry(kind="setting", created=created))
+            return advance(state, made, trail, created), False
+        self._tell(Cached(step=self.step))
+        return advance(state, made, trail, entry.created), True
+
+    async def _make(self, state: State, ready: Ready, number: int) -> tuple[State, bool]:
+        work = self.work
+        key = next_key(state.key, ready.parts)
+        place = place_of(work.name, self.stage.shown_name, number)
+        work.counted += 1
+        entry = None if work.request.no_cache else work.cache.get(key)
+        if entry is not None:
+            work.reused += 1
+            self._tell(Cached(step=self.step))
+            return _after(state, ready, key, entry), True
+        self._tell(Why(step=self.step, reason=self._reason(place, key, state, ready)))
+        layer = await ready.carry_out()
+        entry = Entry(
+            kind="same" if layer.chain is None else "layer",
+            created=now(),
+            description=ready.change.created_by,
+            parent=state.key,
+            chain=layer.chain or "",
+            diff_id=str(layer.diff_id or ""),
+            size_bytes=layer.size_bytes,
+        )
+        work.cache.put(key, entry)
+        work.cache.remember(place, {"parent": state.key, "parts": dict(ready.parts)})
+        work.cache.flush()
+        return _after(state, ready, key, entry), False
+
+    def _reason(self, place: str, key: str, state: State, ready: Ready) -> str:
+        if self.work.request.no_cache:
+            return "the cache was not to be used (--no-cache)"
+        before = self.work.cache.was(place)
+        if before is None:
+            return explain(None, ready.parts, same_parent=True)
+        return explain(before["parts"], dict(ready.parts), same_parent=before["parent"] == state.key)
+
+    def _workdir(self, state: State, instruction: Workdir) -> Ready:
+        path = workdir_of(state, instruction, self.work.graph.escape)
+        user = state.config.user
+        parts = {"instruction": "WORKDIR", "destination": path, "user": user}
+        made = plain_change(state, f"WORKDIR {path}", parts, working_dir=path)
+        return Ready(parts=parts, change=made, carry_out=lambda: self.work.steps.workdir(state, path, user))
+
+    async def _run(self, state: State, instruction: Run) -> Ready:
+        expander = Expander(values=state.values, escape=self.work.graph.escape, instruction=instruction)
+        asked = read_mounts(instruction, expander, state.workdir)
+        args, script = _run_words(state, instruction)
+        env = self._run_environment(state)
+        told = [[*mount.told(), await self._mount_digest(mount)] for mount in asked]
+        network = self._network(instruction)
+        shown = [f"{name}={value}" for name, value in state.args.items() if name in state.declared]
+        words = [f"|{len(shown)}", *shown] if shown else []
+        parts = {
+            "instruction": "RUN",
+            "command": [*args, *([script[1]] if script else [])],
+            "env": env,
+            "user": state.config.user,
+            "cwd": state.workdir,
+            "mounts": told,
+            "network": network,
+            "hosts": list(self.work.request.extra_hosts),
+        }
+        step = RunStep(
+            args=args,
+            env=tuple(f"{name}={value}" for name, value in env.items()),
+            cwd=state.workdir,
+            user=state.config.user,
+            network=network,
+            mounts=lambda: self._mounted(asked, script),
+        )
+        made = plain_change(state, f"RUN {' '.join([*words, *args])} # buildkit", parts)
+        watch = Watch(output=self._write, ran=self._ran)
+        return Ready(parts=parts, change=made, carry_out=lambda: self._run_with(state, step, asked, watch))
+
+    async def _run_with(self, state: State, step: RunStep, asked: Sequence[RunMount], watch: Watch) -> Layer:
+        proxies = {name: value for name, value in self.work.request.build_args.items() if name in PROXY_ARGS and value is not None}
+        extra = [f"{name}={value}" for name, value in proxies.items() if name not in state.values]
+        for mount in asked:
+            if mount.kind == "secret" and mount.env and mount.id in self.work.request.secrets:
+                extra.append(f"{mount.env}={self.work.request.secrets[mount.id].decode('utf-8', 'replace')}")
+        return await self.work.steps.run(state, replace(step, env=(*step.env, *extra)), watch)
+
+    def _run_environment(self, state: State) -> dict[str, str]:
+        """Declared arguments, and the image's variables above them."""
+        return {**state.args, **state.environment}
+
+    def _network(self, instruction: Run) -> str:
+        asked = self.work.request.network_mode or "default"
+        if instruction.network == "default":
+            return asked
+        if instruction.network == "host" and asked != "host":
+            raise DockerfileError("network.host is not allowed: build with --network=host", instruction.line.lines)
+        return instruction.network
+
+    async def _mount_digest(self, mount: RunMount) -> str:
+        """The content of a bind is part of the step's key; what a cache mount holds is not."""
+        if mount.kind != "bind":
+            return ""
+        return await self.work.inputs.digest(await self._origin(mount.origin), mount.source or ".", ())
+
+    async def _origin(self, name: str) -> Origin:
+        """What ``--from`` or ``from=`` names: an earlier stage, else an image; nothing: the context."""
+        if not name:
+            return CONTEXT
+        index = find_stage(name, self.work.graph.stages, self.stage.index)
+        if index is not None:
+            return Inputs.of_state(await self.other(index))
+        if name == SCRATCH:
+            return Origin(is_context=False)
+        image = await self._image(name)
+        return Origin(is_context=False, chain=str(image.chain_ids[-1]) if image.chain_ids else None)
+
+    @contextlib.asynccontextmanager
+    async def _mounted(self, asked: Sequence[RunMount], script: tuple[str, str] | None) -> AsyncIterator[Sequence[dict[str, Any]]]:
+        async with contextlib.AsyncExitStack() as stack:
+            made: list[dict[str, Any]] = []
+            for mount in asked:
+                one = await self._mount(mount, stack)
+                if one is not None:
+                    made.append(one)
+            if script is not None:
+                path = staging_file(self._scratch(stack), "script", script[1].encode(), 0o755)
+                made.append(mounts.bind(path, f"/dev/pipes/{script[0]}", writable=False))
+            yield made
+
+    def _scratch(self, stack: contextlib.AsyncExitStack) -> str:
+        path = os.path.join(self.work.steps.directory, f"mount-{os.urandom(6).hex()}")
+        os.mkdir(path, 0o755)
+        stack.callback(shutil.rmtree, path, ignore_errors=True)
+        return path
+
+    async def _mount(self, mount: RunMount, stack: contextlib.AsyncExitStack) -> dict[str, Any] | None:
+        match mount.kind:
+            case "tmpfs":
+                return mounts.tmpfs(mount)
+            case "secret":
+                return self._secret(mount, stack)
+            case "cache":
+                return await self._cache_mount(mount, stack)
+            case "bind":
+                return await self._bind(mount, stack)
+        if mount.required:
+            raise BuildFailed(f"ssh {mount.id}: not found")
+        return None
+
+    async def _bind(self, mount: RunMount, stack: contextlib.AsyncExitStack) -> dict[str, Any]:
+        origin = await self._origin(mount.origin)
+        source = await self.work.inputs.source(origin)
+        scratch = self._scratch(stack) if mount.writable else None
+        try:
+            if origin.is_context:
+                path = mounts.context_path(source, self.work.inputs.context_dir, mount)
+                return (
+                    mounts.bind(path, mount.target, writable=False)
+                    if scratch is None
+                    else mounts.bind_layers([path], "", mount.target, scratch)
+                )
+            resolved = source.resolved(mount.source)
+            if resolved is None:
+                raise FileNotFoundError(mount.source)
+            layers = self.work.inputs.layers(origin) or (os.path.join(self.work.steps.directory, "scratch"),)
+            return mounts.bind_layers(layers, resolved, mount.target, scratch)
+        except FileNotFoundError:
+            raise _not_found("RUN", mount.source) from None
+
+    def _secret(self, mount: RunMount, stack: contextlib.AsyncExitStack) -> dict[str, Any] | None:
+        content = self.work.request.secrets.get(mount.id)
+        if content is None:
+            if mount.required:
+                raise BuildFailed(f"secret {mount.id}: not found")
+            return None
+        if not mount.target:
+            return None
+        directory = os.path.join(self.work.services.settings.run_root, "secrets", os.urandom(8).hex())
+        os.makedirs(directory, mode=0o700)
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        path = staging_file(directory, "secret", content, mount.mode if mount.mode is not None else 0o400)
+        os.chown(path, mount.uid, mount.gid)
+        return mounts.bind(path, mount.target, writable=False)
+
+    async def _cache_mount(self, mount: RunMount, stack: contextlib.AsyncExitStack) -> dict[str, Any]:
+        work = self.work
+        root = os.path.join(work.services.settings.data_root, "build-mounts")
+        os.makedirs(root, mode=0o700, exist_ok=True)
+        namespace = work.request.build_args.get("BUILDKIT_CACHE_MOUNT_NS") or ""
+        directory = mounts.cache_directory(root, namespace, mount.id)
+        locks = work.services.mount_locks
+        if mount.sharing == "private":
+            while (lock := locks.setdefault(directory, asyncio.Lock())).locked():
+                directory += "p"
+            await stack.enter_async_context(lock)
+        elif mount.sharing == "locked":
+            await stack.enter_async_context(locks.setdefault(directory, asyncio.Lock()))
+        if work.request.no_cache and directory not in work.emptied:
+            shutil.rmtree(directory, ignore_errors=True)
+        work.emptied.add(directory)
+        source = await self._initial(mount)
+        await work.services.blocking(mounts.make_cache, directory, mount, source)
+        work.cache.put(
+            f"mount:{os.path.basename(directory)}", Entry(kind="mount", created=now(), description=f"cached mount {mount.target}")
+        )
+        return mounts.bind(directory, mount.target, writable=mount.writable)
+
+    async def _initial(self, mount: RunMount) -> Source | None:
+        return await self.work.inputs.source(await self._origin(mount.origin)) if mount.origin else None
+
+    async def _copy(self, state: State, instruction: Copy) -> Ready:
+        expander = Expander(values=state.values, escape=self.work.graph.escape, instruction=instruction)
+        _check_copy(instruction)
+        destination, is_directory = joined(state.workdir, expander.one(instruction.destination))
+        sources = [expander.one(source) for source in instruction.sources]
+        excludes = tuple(expander.one(pattern) for pattern in instruction.excludes)
+        copying = _Copying(
+            stage=self,
+            instruction=instruction,
+            origin=await self._origin(instruction.source_stage),
+            sources=sources,
+            excludes=excludes,
+            documents={
+                document.name: _body(document.body, state, expander) if document.expand else document.body
+                for document in instruction.documents
+            },
+        )
+        owner, mode = expander.one(instruction.chown), expander.one(instruction.chmod)
+        parts = {
+            "instruction": instruction.line.name,
+            "destination": destination + ("/" if is_directory else ""),
+            "files": await copying.digests(),
+            "owner": owner,
+            "mode": mode,
+            "flags": [instruction.link, instruction.parents, instruction.unpack],
+        }
+        plan = Plan(
+            destination=destination,
+            items=(),
+            owner=owner,
+            keep_owner=bool(instruction.source_stage),
+            mode=mode,
+            directory=is_directory or instruction.parents,
+            replace_links=instruction.link,
+        )
+        made = plain_change(state, _copy_history(instruction, expander), parts)
+        return Ready(parts=parts, change=made, carry_out=lambda: copying.place(state, plan))
+
+    async def _guarded(self, work: Awaitable[tuple[State, bool]], instruction: Instruction) -> tuple[State, bool]:
+        """Faults get their place in the Dockerfile, and whoever watches is told."""
+        try:
+            return await work
+        except EngineError as error:
+            if isinstance(error, BuildFailed) and error.lines is None:
+                error.lines = instruction.line.lines
+            self._tell(Failed(step=self.step, error=error))
+            raise
+
+    def _first_place(self) -> int:
+        return int(self.stage.base_stage is None and self.stage.base_image != SCRATCH)
+
+    def _step(self, number: int, text: str, *, files: bool, place: int = 0) -> Step:
+        graph, stage = self.work.graph, self.stage
+        before = sum(1 + len(graph.stages[index].instructions) for index in graph.needed if index < stage.index)
+        made = sum(isinstance(instruction, _MAKES_FILES) for instruction in stage.instructions)
+        return Step(
+            number=before + number + 1,
+            total=graph.steps,
+            stage=stage.shown_name if len(graph.stages) > 1 else "",
+            place=place if files else 0,
+            places=self._first_place() + made,
+            text=" ".join(text.split("\n")),
+        )
+
+    def _finished(self, state: State, *, cached: bool, last: bool) -> None:
+        self._tell(
+            Finished(step=self.step, image_id=str(sha256(state.encoded())), seconds=time.monotonic() - self.began, cached=cached, last=last)
+        )
+
+    def _write(self, data: bytes, stderr: bool) -> None:
+        self._tell(Output(step=self.step, data=data, stderr=stderr))
+
+    def _ran(self, ident: str, ended: bool) -> None:
+        self._tell(Ran(step=self.step, container_id=ident, ended=ended))
+
+    def _tell(self, event: Any) -> None:
+        self.work.progress(event)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Copying:
+    """One COPY or ADD: its sources found and hashed, and, when there is no other way, placed."""
+
+    stage: StageBuild
+    instruction: Copy
+    origin: Origin
+    sources: Sequence[str]
+    excludes: tuple[str, ...]
+    documents: Mapping[str, str]
+    downloads: dict[str, Downloaded] = field(default_factory=dict)
+
+    async def digests(self) -> dict[str, str]:
+        """Source as written -> digest of what it names now."""
+        found = {f"<<{name}": str(sha256(body.encode())) for name, body in self.documents.items()}
+        for source in self.sources:
+            if self.instruction.add and (is_url(source) or is_git(source)):
+                found[source] = await self._downloaded(source)
+            else:
+                found[source] = await self._guard(source, self.stage.work.inputs.digest(self.origin, source, self.excludes))
+        return found
+
+    async def place(self, state: State, plan: Plan) -> Layer:
+        """Carry it out."""
+        with contextlib.ExitStack() as stack:
+            fds: list[int] = []
+            items = [*await self._document_items(fds, stack)]
+            for source in self.sources:
+                if source in self.downloads:
+                    items += await self._downloaded_items(source, fds, stack, plan)
+                else:
+                    items += await self._chosen_items(source, fds, stack)
+            try:
+                return await self.stage.work.steps.place(state, replace(plan, items=tuple(items)), fds)
+            except BuildFailed as error:
+                raise BuildFailed(f"{self.instruction.line.name} failed: {error}", detail=str(error)) from error
+
+    async def _downloaded(self, url: str) -> str:
+        if is_git(url):
+            raise NotSupported(f"ADD of a git repository is not supported: {self.instruction.line.rest}")
+        directory = os.path.join(self.stage.work.steps.directory, f"download-{os.urandom(6).hex()}")
+        os.mkdir(directory, 0o700)
+        try:
+            got = await download(url, directory)
+        except FetchError as error:
+            raise BuildFailed(f"ADD failed: {error}", detail=str(error)) from error
+        if self.instruction.checksum and got.digest != self.instruction.checksum:
+            raise BuildFailed(f"digest mismatch {got.digest}: {self.instruction.checksum}")
+        self.downloads[url] = got
+        return f"{got.name} {got.digest}"
+
+    async def _guard(self, source: str, work: Awaitable[Any]) -> Any:
+        try:
+            return await work
+        except NothingThere as error:
+            raise _not_found(self.instruction.line.name, error.path) from None
+        except ignore.BadPattern as error:
+            raise DockerfileError(f"{self.instruction.line.name} failed: {error}", self.instruction.line.lines) from None
+        except OSError as error:
+            raise BuildFailed(f"{self.instruction.line.name} failed: {source}: {error.strerror or error}") from error
+
+    async def _document_items(self, fds: list[int], stack: contextlib.ExitStack) -> list[Item]:
+        if not self.documents:
+            return []
+        directory = os.path.join(self.stage.work.steps.directory, f"documents-{os.urandom(6).hex()}")
+        os.mkdir(directory, 0o755)
+        index = _keep(fds, stack, os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        for name, body in self.documents.items():
+            staging_file(directory, name, body.encode(), 0o644)
+        return [Item(kind="file", descriptor=index, path=name, name=name) for name in self.documents]
+
+    async def _downloaded_items(self, url: str, fds: list[int], stack: contextlib.ExitStack, plan: Plan) -> list[Item]:
+        got = self.downloads[url]
+        if not got.name and plan.directory:
+            raise BuildFailed(f"cannot determine filename for source {url}")
+        folder, last = os.path.split(got.path)
+        if self.instruction.unpack:
+            archive = await self._archive(got.path)
+            if archive is not None:
+                return [Item(kind="tar", descriptor=_keep(fds, stack, archive))]
+        index = _keep(fds, stack, os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        return [Item(kind="file", descriptor=index, path=last, name=got.name or last)]
+
+    async def _archive(self, path: str) -> int | None:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return await self.stage.work.services.blocking(open_archive, fd, self.stage.work.steps.directory)
+        finally:
+            os.close(fd)
+
+    async def _chosen_items(self, pattern: str, fds: list[int], stack: contextlib.ExitStack) -> list[Item]:
+        inputs = self.stage.work.inputs
+        source = await inputs.source(self.origin)
+        index = _keep(fds, stack, os.dup(source.fd))
+        items: list[Item] = []
+        for chosen in await self._guard(pattern, inputs.choose(self.origin, pattern, self.excludes)):
+            if self.instruction.add and self.instruction.unpack is not False and not chosen.is_directory and source.archive_kind(chosen):
+                archive = await self._archive(f"/proc/self/fd/{source.fd}/{chosen.path}")
+                if archive is not None:
+                    items.append(Item(kind="tar", descriptor=_keep(fds, stack, archive)))
+                    continue
+            name = self._parented(pattern, chosen.name, chosen.path) if self.instruction.parents else chosen.name
+            if chosen.is_directory:
+                entries = chosen.entries
+                items.append(
+                    Item(kind="tree", descriptor=index, path=chosen.path, name=name if self.instruction.parents else "", entries=entries)
+                )
+            else:
+                items.append(Item(kind="file", descriptor=index, path=chosen.path, name=name))
+        return items
+
+    def _parented(self, pattern: str, name: str, path: str) -> str:
+        """With --parents a source keeps its path, from ``/./`` on where the pattern has one."""
+        base, pivot, _ = pattern.partition("/./")
+        cut = posixpath.normpath("/" + base).strip("/") if pivot else ""
+        return path[len(cut) :].strip("/") if cut and path.startswith(cut + "/") else path or name
+
+
+def _keep(fds: list[int], stack: contextlib.ExitStack, fd: int) -> int:
+    stack.callback(os.close, fd)
+    fds.append(fd)
+    return len(fds) - 1
+
+
+def _after(state: State, ready: Ready, key: str, entry: Entry) -> State:
+    """The state with the layer that an entry names."""
+    made = advance(state, ready.change, next_key(state.trail, {"key": key}), entry.created, empty=entry.kind == "same")
+    if entry.kind == "same":
+        return replace(made, key=key)
+    return replace(made, key=key, chain=entry.chain, diff_ids=(*state.diff_ids, Digest(entry.diff_id)))
+
+
+def _run_words(state: State, instruction: Run) -> tuple[tuple[str, ...], tuple[str, str] | None]:
+    """What a RUN executes, its heredocs put back in; and (name, text) of a script that stands for itself by its first line."""
+    documents = instruction.line.heredocs
+    if not documents:
+        return state.with_args(instruction), None
+    first = documents[0]
+    if len(documents) == 1 and instruction.args[0].strip().lstrip("0123456789").lstrip("<-").strip("'\"") == first.name:
+        if first.body.startswith("#!"):
+            return (*state.shell, f"/dev/pipes/{first.name}"), (first.name, first.body)
+        return (*state.shell, first.body), None
+    whole = "\n".join([instruction.args[0], *(document.body + document.name for document in documents)])
+    return (*state.shell, whole), None
+
+
+def _body(text: str, state: State, expander: Expander) -> str:
+    try:
+        return expand_text(text, expander.values, escape=expander.escape)
+    except ExpansionError as error:
+        raise DockerfileError(str(error), expander.instruction.line.lines) from None
+
+
+def _check_copy(instruction: Copy) -> None:
+    remote = any(is_url(source) or is_git(source) for source in instruction.sources)
+    if instruction.checksum and not (instruction.add and remote):
+        raise DockerfileError("checksum requires HTTP(S) or Git sources", instruction.line.lines)
+    if instruction.keep_git_dir:
+        raise NotSupported("ADD --keep-git-dir is not supported: git repositories can't be added")
+
+
+def _copy_history(instruction: Copy, expander: Expander) -> str:
+    flags = " ".join(instruction.line.flags)
+    words = " ".join(
+        filter(None, [instruction.line.name, expander.one(flags) if flags else "", *map(expander.one, instruction.line.rest.split())])
+    )
+    return f"{words} # buildkit"
+
+
+def _not_found(name: str, path: str) -> BuildFailed:
+    plain = path.strip("/")
+    return BuildFailed(
+        f"{name} failed: file not found in build context or excluded by .dockerignore: stat {plain}: file does not exist",
+        detail=f'failed to compute cache key: failed to calculate checksum of ref: "/{plain}": not found',
+    )
+
+
+def now() -> str:
+    """The time as Go writes it into image configs."""
+    ns = time.time_ns()
+    moment = datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    fraction = f"{ns % 10**9:09d}".rstrip("0")
+    return f"{moment}.{fraction}Z" if fraction else f"{moment}Z"

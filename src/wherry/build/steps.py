@@ -1,0 +1,261 @@
+"""The steps that make files: RUN, COPY, ADD, WORKDIR, each carried out on an active snapshot that becomes a layer.
+
+Nothing of a step is left when it fails or is cancelled: its container is killed, its snapshot removed, its mounts were never on the host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import posixpath
+import signal
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from wherry.build.failures import BuildFailed
+from wherry.build.services import BuildRequest, BuildServices, RunSandbox, RunSpec
+from wherry.build.state import State
+from wherry.ids import new_id
+from wherry.runtime.supervisor import LaunchFailure, Process
+from wherry.spec.digest import Digest, chain_id
+from wherry.spec.launch import Attachment, ExitRecord, Launch, LogTarget
+from wherry.spec.mounts import Rootfs
+from wherry.store.layer import NullSink
+from wherry.tree.place import Plan
+
+HOSTNAME = "buildkitsandbox"
+_FRAME = struct.Struct(">BxxxI")
+_KEPT_OUTPUT = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """What a step made; ``chain`` None: it changed nothing and made no layer."""
+
+    chain: str | None
+    diff_id: Digest | None = None
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStep:
+    """A RUN, resolved: what is executed and around what.  ``prepare_mounts`` gives the OCI mounts while the step runs."""
+
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    cwd: str
+    user: str
+    network: str
+    mounts: Callable[[], contextlib.AbstractAsyncContextManager[Sequence[dict[str, Any]]]]
+
+
+@dataclass(slots=True)
+class Watch:
+    """Who is told while a RUN step runs."""
+
+    output: Callable[[bytes, bool], None]
+    ran: Callable[[str, bool], None]
+    tail: bytearray = field(default_factory=bytearray)
+
+    def write(self, data: bytes, stderr: bool) -> None:
+        self.tail += data
+        del self.tail[:-_KEPT_OUTPUT]
+        self.output(data, stderr)
+
+
+class Steps:
+    """Carries out steps of one build.  ``directory``: the build's own, removed by whoever made it."""
+
+    def __init__(self, services: BuildServices, request: BuildRequest, directory: str) -> None:
+        self.services = services
+        self.request = request
+        self.directory = directory
+
+    async def run(self, state: State, step: RunStep, watch: Watch) -> Layer:
+        """Execute a command.  Raises BuildFailed."""
+
+        async def work(rootfs: Rootfs) -> bool:
+            async with step.mounts() as mounts:
+                await self._container(rootfs, step, mounts, watch)
+            return True
+
+        return await self._layer(state, work)
+
+    async def place(self, state: State, plan: Plan, fds: Sequence[int]) -> Layer:
+        """Copy files.  Raises BuildFailed."""
+
+        async def work(rootfs: Rootfs) -> bool:
+            await self._task(rootfs, "place", plan.to_json(), fds)
+            return True
+
+        return await self._layer(state, work)
+
+    async def workdir(self, state: State, path: str, user: str) -> Layer:
+        """Make a directory; no layer when it is there already.  Raises BuildFailed."""
+
+        async def work(rootfs: Rootfs) -> bool:
+            answer = await self._task(rootfs, "workdir", {"path": path, "owner": user}, ())
+            return bool(answer["made"])
+
+        return await self._layer(state, work)
+
+    async def _task(self, rootfs: Rootfs, name: str, arguments: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+        try:
+            return await self.services.supervisor.task(rootfs, name, arguments, fds)
+        except OSError as error:
+            path = f"{error.filename}: " if error.filename else ""
+            raise BuildFailed(f"{path}{error.strerror or error}") from error
+        except (LookupError, ValueError) as error:
+            raise BuildFailed(str(error.args[0] if error.args else error)) from error
+
+    async def _layer(self, state: State, work: Callable[[Rootfs], Awaitable[bool]]) -> Layer:
+        """Do ``work`` on a fresh snapshot; when it says that it made something, that becomes a layer."""
+        snapshotter, blocking = self.services.snapshotter, self.services.blocking
+        key = f"build-{new_id()}"
+        try:
+            rootfs = await blocking(snapshotter.prepare, key, state.chain)
+            if await work(rootfs):
+                return await blocking(self._seal, key, state.diff_ids)
+        except BaseException:
+            await _whatever_happens(blocking(snapshotter.remove, key))
+            raise
+        await blocking(snapshotter.remove, key)
+        return Layer(chain=None)
+
+    def _seal(self, key: str, below: tuple[Digest, ...]) -> Layer:
+        snapshotter = self.services.snapshotter
+        facts = snapshotter.pack(key, NullSink())
+        chain = chain_id([*below, facts.diff_id])
+        snapshotter.commit(key, chain)
+        return Layer(chain=str(chain), diff_id=facts.diff_id, size_bytes=facts.size_bytes)
+
+    async def _container(self, rootfs: Rootfs, step: RunStep, mounts: Sequence[dict[str, Any]], watch: Watch) -> None:
+        ident = new_id()
+        spec = RunSpec(
+            id=ident,
+            args=step.args,
+            env=step.env,
+            cwd=step.cwd,
+            user=step.user,
+            network=step.network,
+            hostname=HOSTNAME,
+            mounts=tuple(mounts),
+            extra_hosts=self.request.extra_hosts,
+            limits=self.request.limits,
+        )
+        sandbox = await self.services.sandbox(spec)
+        try:
+            watch.ran(ident, False)
+            exit_record = await self._program(ident, rootfs, step, sandbox, watch)
+        finally:
+            await _whatever_happens(sandbox.cleanup())
+            watch.ran(ident, True)
+        if exit_record.code:
+            raise _returned(step.args, exit_record)
+
+    async def _program(self, ident: str, rootfs: Rootfs, step: RunStep, sandbox: RunSandbox, watch: Watch) -> ExitRecord:
+        """Start the program, pass its output on, and give its exit; killed when the build is cancelled."""
+        record_dir = os.path.join(self.directory, ident[:12])
+        os.mkdir(record_dir, 0o700)
+        launch = Launch(
+            id=ident,
+            config=sandbox.config,
+            rootfs=rootfs,
+            record_dir=record_dir,
+            socket_path=os.path.join(record_dir, "monitor.sock"),
+            log=LogTarget(driver="none"),
+            user=step.user,
+        )
+        ours, theirs = socket.socketpair()
+        attachment = Attachment(stdin=False, stdout=True, stderr=True)
+        try:
+            with theirs:
+                process = await self.services.supervisor.run(launch, netns_fd=sandbox.netns_fd, attachments=[(theirs.fileno(), attachment)])
+        except LaunchFailure as failure:
+            ours.close()
+            raise _not_started(step.args, failure) from failure
+        except BaseException:
+            ours.close()
+            raise
+        try:
+            async for data, stderr in _frames(ours):
+                watch.write(data, stderr)
+            return await process.wait()
+        except BaseException:
+            await _whatever_happens(_kill(process))
+            raise
+        finally:
+            await _whatever_happens(process.acknowledge())
+
+
+async def _frames(connection: socket.socket) -> AsyncIterator[tuple[bytes, bool]]:
+    """Docker's multiplexed stream: (data, whether it is standard error), until the other side closes."""
+    reader, writer = await asyncio.open_connection(sock=connection, limit=1 << 20)
+    try:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
+            while True:
+                stream, length = _FRAME.unpack(await reader.readexactly(_FRAME.size))
+                while length:
+                    data = await reader.read(min(length, 1 << 16))
+                    if not data:
+                        return
+                    length -= len(data)
+                    yield data, stream == 2
+    finally:
+        writer.close()
+
+
+async def _kill(process: Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.signal(signal.SIGKILL)
+    await process.wait()
+
+
+async def _whatever_happens(work: Awaitable[Any]) -> None:
+    """Finish an undo even when the build is being cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
+
+
+def _returned(args: Sequence[str], exit_record: ExitRecord) -> BuildFailed:
+    words = " ".join(args)
+    oom = "cannot allocate memory: the step was killed for using more than its limit" if exit_record.oom_killed else ""
+    return BuildFailed(
+        f"The command '{words}' returned a non-zero code: {exit_record.code}" + (f" ({oom})" if oom else ""),
+        detail=f'process "{words}" did not complete successfully: exit code: {exit_record.code}' + (f": {oom}" if oom else ""),
+        code=exit_record.code,
+    )
+
+
+def _not_started(args: Sequence[str], failure: LaunchFailure) -> BuildFailed:
+    words = " ".join(args)
+    return BuildFailed(
+        f"failed to create task for container: {failure.message}",
+        detail=f'process "{words}" did not complete successfully: {failure.message}',
+        code=failure.code,
+    )
+
+
+def staging_file(directory: str, name: str, content: bytes, mode: int) -> str:
+    """A file of the build's own."""
+    path = os.path.join(directory, name)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "wb") as file:
+        os.fchmod(fd, mode)
+        file.write(content)
+    return path
+
+
+def joined(workdir: str, path: str) -> tuple[str, bool]:
+    """COPY's destination as an absolute path, and whether it can only be a directory."""
+    is_directory = path.endswith("/") or posixpath.basename(path) in (".", "..", "")
+    absolute = posixpath.normpath(posixpath.join("/", workdir, path))
+    return absolute.replace("//", "/"), is_directory
