@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import bz2
 import contextlib
 import email.utils
 import hashlib
-import lzma
 import os
 import posixpath
-import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
-import zstandard
-
-from wherry.build.context import is_tar_header
 
 _CHUNK = 1 << 18
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
@@ -77,72 +69,6 @@ def without_credentials(url: str) -> str:
     host = parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{host}{port}{parts.path}"
-
-
-def open_archive(source_fd: int, directory: str) -> int | None:
-    """A descriptor of the plain tar inside a (maybe compressed) file, or None when there is no tar in it.
-
-    A compressed one is made plain in a file of ``directory`` that has no name.
-    """
-    head = os.pread(source_fd, 512, 0)
-    opener = next((make for magic, make in _FORMATS.items() if head.startswith(magic)), None)
-    if opener is None:
-        return os.dup(source_fd) if is_tar_header(head) else None
-    target = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        first = True
-        for block in _plain(source_fd, opener()):
-            if first and not is_tar_header(block[:512]):
-                os.close(target)
-                return None
-            first = False
-            os.write(target, block)
-        if first:
-            os.close(target)
-            return None
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError):
-        os.close(target)
-        if first:
-            return None
-        raise
-    os.lseek(target, 0, os.SEEK_SET)
-    return target
-
-
-class _Inflate(Protocol):
-    def decompress(self, data: bytes, /) -> bytes: ...
-
-
-def _gzip() -> _Inflate:
-    return zlib.decompressobj(31)
-
-
-def _zstd() -> _Inflate:
-    return zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
-
-
-_FORMATS: dict[bytes, Callable[[], _Inflate]] = {
-    b"\x1f\x8b": _gzip,
-    b"BZh": bz2.BZ2Decompressor,
-    b"\xfd7zXZ\x00": lzma.LZMADecompressor,
-    b"\x28\xb5\x2f\xfd": _zstd,
-}
-
-
-def _plain(fd: int, inflate: _Inflate) -> Iterator[bytes]:
-    """Blocks of at least 512 bytes (but for the last)."""
-    pending = b""
-    offset = 0
-    while chunk := os.pread(fd, _CHUNK, offset):
-        offset += len(chunk)
-        pending += inflate.decompress(chunk)
-        if getattr(inflate, "eof", False):
-            break
-        if len(pending) >= 512:
-            yield pending
-            pending = b""
-    if pending:
-        yield pending
 
 
 def _private(path: str, flags: int) -> int:

@@ -18,10 +18,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from wherry.build import ignore, mounts
+from wherry.build.archive import open_archive
 from wherry.build.cache import Cache, Entry, explain, place_of
 from wherry.build.context import NothingThere, Source
 from wherry.build.failures import BuildFailed, DockerfileError
-from wherry.build.fetch import Downloaded, FetchError, download, is_git, is_url, open_archive
+from wherry.build.fetch import Downloaded, FetchError, download, is_git, is_url
 from wherry.build.graph import SCRATCH, Graph, Stage, find_stage
 from wherry.build.inputs import CONTEXT, Inputs, Origin
 from wherry.build.instructions import Copy, Instruction, Run, Workdir, read_trigger

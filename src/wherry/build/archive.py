@@ -1,0 +1,121 @@
+"""Archives in any compression, told by their first bytes: ADD's local archives and the build context itself."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Protocol
+
+import zstandard
+
+_CHUNK = 1 << 18
+
+
+class Inflated:
+    """A file-like view of a stream, decompressed when its first bytes say that it is compressed."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._pending = stream.read(512)
+        opener = next((make for magic, make in _FORMATS.items() if self._pending.startswith(magic)), None)
+        self._inflate = opener() if opener else None
+        if self._inflate is not None:
+            self._pending = self._inflate.decompress(self._pending)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes (all when negative); fewer only at the end."""
+        while size < 0 or len(self._pending) < size:
+            chunk = self._next(_CHUNK if size < 0 else max(_CHUNK, size - len(self._pending)))
+            if not chunk:
+                break
+            self._pending += chunk
+        end = len(self._pending) if size < 0 else size
+        data, self._pending = self._pending[:end], self._pending[end:]
+        return data
+
+    def _next(self, size: int) -> bytes:
+        while raw := self._stream.read(size if self._inflate is None else _CHUNK):
+            data = raw if self._inflate is None else self._inflate.decompress(raw)
+            if data:
+                return data
+        return b""
+
+
+def is_tar_header(block: bytes) -> bool:
+    """Whether 512 bytes are a tar header: its checksum holds."""
+    if len(block) < 512 or not block.strip(b"\0"):
+        return False
+    try:
+        told = int(block[148:156].strip(b"\0 ") or b"-", 8)
+    except ValueError:
+        return False
+    return told == sum(block[:148]) + 8 * 32 + sum(block[156:512])
+
+
+def open_archive(source_fd: int, directory: str) -> int | None:
+    """A descriptor of the plain tar inside a (maybe compressed) file, or None when there is no tar in it.
+
+    A compressed one is made plain in a file of ``directory`` that has no name.
+    """
+    head = os.pread(source_fd, 512, 0)
+    opener = next((make for magic, make in _FORMATS.items() if head.startswith(magic)), None)
+    if opener is None:
+        return os.dup(source_fd) if is_tar_header(head) else None
+    target = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        first = True
+        for block in _plain(source_fd, opener()):
+            if first and not is_tar_header(block[:512]):
+                os.close(target)
+                return None
+            first = False
+            os.write(target, block)
+        if first:
+            os.close(target)
+            return None
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError):
+        os.close(target)
+        if first:
+            return None
+        raise
+    os.lseek(target, 0, os.SEEK_SET)
+    return target
+
+
+class _Inflate(Protocol):
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def _gzip() -> _Inflate:
+    return zlib.decompressobj(31)
+
+
+def _zstd() -> _Inflate:
+    return zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
+
+
+_FORMATS: dict[bytes, Callable[[], _Inflate]] = {
+    b"\x1f\x8b": _gzip,
+    b"BZh": bz2.BZ2Decompressor,
+    b"\xfd7zXZ\x00": lzma.LZMADecompressor,
+    b"\x28\xb5\x2f\xfd": _zstd,
+}
+
+
+def _plain(fd: int, inflate: _Inflate) -> Iterator[bytes]:
+    """Blocks of at least 512 bytes (but for the last)."""
+    pending = b""
+    offset = 0
+    while chunk := os.pread(fd, _CHUNK, offset):
+        offset += len(chunk)
+        pending += inflate.decompress(chunk)
+        if getattr(inflate, "eof", False):
+            break
+        if len(pending) >= 512:
+            yield pending
+            pending = b""
+    if pending:
+        yield pending
