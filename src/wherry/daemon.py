@@ -1,0 +1,164 @@
+"""The daemon: flags and environment become Settings; starts zygote, engine and API; the only module that knows every floor.
+
+    python -m wherry.daemon [--data-root DIR] [--run-root DIR] [--host unix://PATH]... [--debug]
+
+`kill -9` and a new start is a supported operation: containers run on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from wherry.errors import EngineError
+from wherry.runtime.supervisor import Supervisor
+from wherry.spec.settings import Settings
+
+log = logging.getLogger("wherry")
+DRAIN_S = 0.2
+
+
+def parse(arguments: Sequence[str]) -> Settings:
+    """Settings from a command line.  Exits with status 2 and a message for a bad one."""
+    standard = Settings()
+    parser = argparse.ArgumentParser(prog="wherry daemon", description="The Wherry daemon: serves the Docker Engine API.")
+    parser.add_argument(
+        "-H", "--host", action="append", metavar="URL", help="where to listen: unix://PATH, or tcp://IP:PORT on the loopback"
+    )
+    parser.add_argument("--data-root", default=standard.data_root, metavar="DIR", help="images, containers, volumes (default %(default)s)")
+    parser.add_argument("--run-root", default=standard.run_root, metavar="DIR", help="sockets; empty after a reboot (default %(default)s)")
+    parser.add_argument("--snapshotter", default="", metavar="NAME", help="overlay or vfs (default: what the machine can)")
+    parser.add_argument("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]", help="a registry without TLS")
+    parser.add_argument("--registry-mirror", action="append", default=[], metavar="URL", help="a mirror of Docker Hub")
+    parser.add_argument(
+        "--log-opt", action="append", default=[], metavar="NAME=VALUE", help="default log options (default max-size=20m, max-file=5)"
+    )
+    parser.add_argument(
+        "--default-address-pool", action="append", default=[], metavar="base=CIDR,size=N", help="where networks take subnets"
+    )
+    parser.add_argument("--ip", default="", metavar="ADDRESS", help="host address of published ports (default: all)")
+    parser.add_argument("--debug", action="store_true", help="log more")
+    given = parser.parse_args(arguments)
+    try:
+        pools = tuple(_pool(text) for text in given.default_address_pool)
+        options = {**standard.default_log_options, **dict(_pair(text) for text in given.log_opt)}
+    except ValueError as error:
+        parser.error(str(error))
+    run_root = os.path.abspath(given.run_root)
+    return Settings(
+        data_root=os.path.abspath(given.data_root),
+        run_root=run_root,
+        hosts=tuple(given.host or [f"unix://{run_root}/wherry.sock"]),
+        snapshotter=given.snapshotter,
+        address_pools=pools or standard.address_pools,
+        insecure_registries=tuple(given.insecure_registry),
+        registry_mirrors=tuple(given.registry_mirror),
+        default_log_options=options,
+        default_ip=given.ip,
+        debug=given.debug,
+    )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def _pool(text: str) -> tuple[str, int]:
+    parts = dict(_pair(part) for part in text.split(","))
+    if set(parts) != {"base", "size"} or not parts["size"].isdigit():
+        raise ValueError(f"{text!r} is not base=CIDR,size=N")
+    return parts["base"], int(parts["size"])
+
+
+def lock_data_root(settings: Settings, resources: ExitStack) -> None:
+    """One daemon to a data root.  Raises BlockingIOError when another has it."""
+    os.makedirs(settings.data_root, mode=0o710, exist_ok=True)
+    os.makedirs(settings.run_root, mode=0o711, exist_ok=True)
+    lock = os.open(f"{settings.data_root}/daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    resources.callback(os.close, lock)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    pid_path = f"{settings.run_root}/wherry.pid"
+    with open(pid_path, "w") as file:
+        file.write(str(os.getpid()))
+    resources.callback(_remove_own_pid, pid_path)
+
+
+def _remove_own_pid(path: str) -> None:
+    try:
+        with open(path) as file:
+            if file.read() == str(os.getpid()):
+                os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    supervisor = Supervisor(settings)
+    await supervisor.start()  # first of all: the zygote is a fresh interpreter, and nothing else is loaded yet
+    from wherry.api.server import Server
+    from wherry.engine.engine import running_engine
+
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            async with running_engine(settings, supervisor, tasks) as engine:
+                server = Server(engine, tasks)
+                for host in settings.hosts:
+                    await server.listen(host)
+                log.info("listening on %s", ", ".join(settings.hosts))
+                await stopping.wait()
+                await server.close()
+                await cancel_all(tasks)
+    finally:
+        await supervisor.close()
+
+
+async def cancel_all(tasks: asyncio.TaskGroup) -> None:
+    """End the engine's tasks; containers run on without them."""
+    del tasks
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=DRAIN_S)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    settings = parse(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if settings.debug else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    if os.geteuid() != 0:
+        print("wherry daemon: needs root (rootless mode is not supported yet)", file=sys.stderr)
+        return 1
+    os.umask(0o022)
+    with ExitStack() as resources:
+        try:
+            lock_data_root(settings, resources)
+        except BlockingIOError:
+            print(f"wherry daemon: another daemon uses {settings.data_root}", file=sys.stderr)
+            return 1
+        try:
+            asyncio.run(serve(settings))
+        except (EngineError, OSError, ValueError) as error:
+            log.error("the daemon cannot start: %s", error)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

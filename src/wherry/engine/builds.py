@@ -1,0 +1,235 @@
+"""Builds and their cache, as the API asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import BinaryIO
+
+from wherry.build import cache
+from wherry.build.progress import ClassicRecords, Happening, error_record
+from wherry.build.services import BuildRequest, BuildServices, Limits, RunSandbox, RunSpec
+from wherry.build.solve import build
+from wherry.containers import oci
+from wherry.containers.create import complete_host_config
+from wherry.containers.record import ContainerRecord, State
+from wherry.engine.container_filters import parse_until
+from wherry.engine.feeding import through_file
+from wherry.engine.rooms import Rooms
+from wherry.engine.wiring import write_fresh
+from wherry.errors import EngineError, InvalidRequest, NotSupported
+from wherry.images.compression import BadStream, PlainReader
+from wherry.images.progress import stream
+from wherry.networks import files
+from wherry.networks.sandbox import SandboxRequest
+from wherry.spec.docker.build import BuildParameters, BuildPruned
+from wherry.spec.docker.container import Config, HostConfig
+from wherry.spec.docker.network import EndpointSettings
+from wherry.spec.docker.request import CachePrune, Filters
+from wherry.spec.docker.system import AuthConfig
+from wherry.tree.apply import apply
+from wherry.tree.tar import InvalidArchive, Reader
+
+Progress = Mapping[str, object]
+
+
+class BuildOperations:
+    rooms: Rooms
+    builds: dict[str, asyncio.Task[object]]
+
+    async def build_image(
+        self, parameters: BuildParameters, auths: Mapping[str, AuthConfig], chunks: AsyncIterator[bytes]
+    ) -> AsyncIterator[Progress]:
+        if parameters.remote:
+            raise NotSupported("remote build contexts (a URL or a git repository) are not supported: send a directory")
+        if parameters.outputs:
+            raise NotSupported("--output is not supported")
+        return stream(lambda emit: self._build(parameters, chunks, emit))
+
+    async def _build(self, parameters: BuildParameters, chunks: AsyncIterator[bytes], emit: Callable[[dict[str, object]], None]) -> None:
+        rooms = self.rooms
+        renderer = ClassicRecords(quiet=parameters.quiet)
+        told = False
+
+        def tell(event: Happening) -> None:
+            nonlocal told
+            for record in renderer.records(event):
+                told = True
+                emit(record)
+
+        task = asyncio.current_task()
+        if parameters.build_id and task is not None:
+            self.builds[parameters.build_id] = task
+        try:
+            async with AsyncExitStack() as cleanup:
+                context = tempfile.mkdtemp(prefix="context-", dir=_staging(rooms))
+                cleanup.push_async_callback(rooms.workers.run, shutil.rmtree, context, ignore_errors=True)
+                await through_file(chunks, lambda file: rooms.workers.run(unpack_context, file, context))
+                result = await build(_request(parameters, context), self._services(), tell)
+            rooms.events.publish("image", "build", result.image_id, {})
+        except EngineError as error:
+            if not told:
+                raise
+            emit(error_record(error))
+        finally:
+            self.builds.pop(parameters.build_id, None)
+
+    async def cancel_build(self, build_id: str) -> None:
+        task = self.builds.pop(build_id, None)
+        if task is not None:
+            task.cancel()
+
+    async def prune_build_cache(self, request: CachePrune, filters: Filters) -> BuildPruned:
+        rooms = self.rooms
+        for key in filters:
+            if key not in ("until", "unused-for"):
+                raise NotSupported(f"the build cache filter '{key}' is not supported (supported: until, unused-for)")
+        until = filters.get("until") or filters.get("unused-for")
+        images = {layer for image in rooms.images.list(every=True) for layer in image.chain_ids}
+        pruned = await rooms.workers.run(
+            cache.prune,
+            rooms.records,
+            rooms.snapshotter,
+            images,
+            everything=request.all,
+            unused_for_s=max(0.0, time.time() - parse_until(until)) if until else 0.0,
+            keep_bytes=request.reserved_space,
+        )
+        rooms.events.publish("builder", "prune", "", {"reclaimed": str(pruned.size_bytes)})
+        return BuildPruned(caches_deleted=pruned.ids or None, space_reclaimed=pruned.size_bytes)
+
+    def _services(self) -> BuildServices:
+        rooms = self.rooms
+        return BuildServices(
+            settings=rooms.settings,
+            snapshotter=rooms.snapshotter,
+            records=rooms.records,
+            supervisor=rooms.supervisor,
+            resolve=rooms.images.resolve,
+            register=rooms.images.register,
+            pull=rooms.images.pull,
+            sandbox=self._sandbox,
+            blocking=rooms.workers.run,
+        )
+
+    async def _sandbox(self, spec: RunSpec) -> RunSandbox:
+        """The OCI config and network of one RUN step."""
+        rooms = self.rooms
+        folder = tempfile.mkdtemp(prefix="step-", dir=_staging(rooms))
+        mode = {"": "bridge", "default": "bridge"}.get(spec.network, spec.network)
+        request = SandboxRequest(
+            container_id=spec.id, name=spec.hostname, mode=mode, networks={mode: EndpointSettings()} if mode == "bridge" else {}
+        )
+
+        async def cleanup() -> None:
+            await rooms.workers.run(rooms.networks.release, spec.id)
+            await rooms.workers.run(shutil.rmtree, folder, ignore_errors=True)
+
+        try:
+            sandbox = await rooms.workers.run(rooms.networks.attach, request)
+            gateway = rooms.networks.gateway()
+            extra = [files.parse_extra_host(value, gateway) for value in spec.extra_hosts]
+            write_fresh(f"{folder}/hosts", files.hosts(addresses=sandbox.hosts_addresses, hostname=spec.hostname, extra=extra))
+            write_fresh(f"{folder}/resolv.conf", rooms.networks.resolv_conf(sandbox))
+            config = oci.oci_config(
+                _step_record(spec, mode),
+                oci.Surroundings(
+                    cgroups_path=f"/{rooms.settings.tag}/{spec.id}",
+                    files={f"/etc/{name}": f"{folder}/{name}" for name in ("hosts", "resolv.conf")},
+                    available_capabilities=rooms.capabilities,
+                ),
+            )
+        except BaseException:
+            await cleanup()
+            raise
+        config["mounts"] += list(spec.mounts)
+        return RunSandbox(config=config, netns_fd=sandbox.netns_fd, cleanup=cleanup)
+
+
+def _step_record(spec: RunSpec, mode: str) -> ContainerRecord:
+    """A RUN step as if it were a container, so that both get the same sandbox."""
+    limits = spec.limits
+    host = HostConfig(
+        network_mode=mode,
+        memory=limits.memory,
+        memory_swap=limits.memory_swap,
+        cpu_shares=limits.cpu_shares,
+        cpu_period=limits.cpu_period,
+        cpu_quota=limits.cpu_quota,
+        cpuset_cpus=limits.cpuset_cpus,
+        cpuset_mems=limits.cpuset_mems,
+        shm_size=limits.shm_size,
+        ulimits=list(limits.ulimits) or None,
+    )
+    return ContainerRecord(
+        id=spec.id,
+        name=spec.hostname,
+        created_ns=0,
+        image_id="",
+        config=Config(hostname=spec.hostname, env=list(spec.env), working_dir=spec.cwd, user=spec.user),
+        host_config=complete_host_config(host, log_options={}),
+        path=spec.args[0],
+        args=list(spec.args[1:]),
+        state=State(),
+        snapshot="",
+    )
+
+
+def _request(parameters: BuildParameters, context: str) -> BuildRequest:
+    if parameters.cgroup_parent:
+        raise NotSupported("--cgroup-parent is not supported")
+    if parameters.security_opt:
+        raise NotSupported("--security-opt is not supported in builds")
+    if parameters.isolation not in ("", "default"):
+        raise InvalidRequest(f'invalid isolation ({parameters.isolation}): linux only supports "default"')
+    return BuildRequest(
+        context_dir=context,
+        dockerfile=parameters.dockerfile,
+        tags=tuple(parameters.tags),
+        target=parameters.target,
+        build_args=parameters.build_args,
+        labels=parameters.labels,
+        platform=parameters.platform,
+        no_cache=parameters.no_cache,
+        pull=parameters.pull,
+        quiet=parameters.quiet,
+        squash=parameters.squash,
+        network_mode=parameters.network_mode,
+        extra_hosts=tuple(parameters.extra_hosts),
+        cache_from=tuple(parameters.cache_from),
+        limits=Limits(
+            memory=parameters.memory,
+            memory_swap=parameters.memory_swap,
+            cpu_shares=parameters.cpu_shares,
+            cpu_period=parameters.cpu_period,
+            cpu_quota=parameters.cpu_quota,
+            cpuset_cpus=parameters.cpuset_cpus,
+            cpuset_mems=parameters.cpuset_mems,
+            shm_size=parameters.shm_size,
+            ulimits=tuple(parameters.ulimits),
+        ),
+    )
+
+
+def unpack_context(file: BinaryIO, directory: str) -> None:
+    """The tar a client sent, in any compression, as a tree of the daemon's own.  Raises InvalidRequest for what is no archive."""
+    root_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        reader = Reader(PlainReader(file))
+        apply(reader, root_fd)
+        reader.drain()
+    except (InvalidArchive, BadStream) as error:
+        raise InvalidRequest(f"Error processing tar file: {error}") from error
+    finally:
+        os.close(root_fd)
+
+
+def _staging(rooms: Rooms) -> str:
+    path = f"{rooms.settings.data_root}/staging"
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    return path

@@ -1,0 +1,132 @@
+"""The engine: every service built once from the settings, and every operation a client can ask for (``api/ports.Operations``)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from wherry.containers import security
+from wherry.containers.service import Containers
+from wherry.engine import recover
+from wherry.engine.builds import BuildOperations
+from wherry.engine.container_files import ContainerFiles
+from wherry.engine.creating import Creating
+from wherry.engine.disk import DiskOperations
+from wherry.engine.events import EventBus
+from wherry.engine.execs import Execs
+from wherry.engine.images import ImageOperations
+from wherry.engine.networks import NetworkOperations
+from wherry.engine.rooms import Rooms
+from wherry.engine.running import Running
+from wherry.engine.system import SystemOperations
+from wherry.engine.volumes import VolumeOperations
+from wherry.engine.workers import Workers
+from wherry.images.service import Images
+from wherry.kernel import cgroup
+from wherry.networks.service import Networks
+from wherry.registry.client import Client
+from wherry.runtime.supervisor import Supervisor
+from wherry.spec.settings import Settings
+from wherry.store.choice import choose
+from wherry.store.content import Content
+from wherry.store.garbage import sweep
+from wherry.store.records import Records
+from wherry.volumes.service import Volumes
+
+log = logging.getLogger(__name__)
+
+
+class Engine(ImageOperations, NetworkOperations, VolumeOperations, BuildOperations, DiskOperations, SystemOperations):
+    """Made by ``running_engine``."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self.rooms = rooms
+        self.running = Running(rooms)
+        self.creating = Creating(rooms)
+        self.execs = Execs(rooms)
+        self.files = ContainerFiles(rooms)
+        self.builds = {}
+        self.daemon_id = _daemon_id(rooms.records)
+
+
+@asynccontextmanager
+async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyncio.TaskGroup) -> AsyncIterator[Engine]:
+    """Build the services, recover, and give them up again at the end; containers run on.
+
+    ``supervisor`` is started already: the zygote is executed before anything else.
+    """
+    async with AsyncExitStack() as stack:
+        os.makedirs(settings.data_root, mode=0o710, exist_ok=True)
+        os.makedirs(f"{settings.run_root}/monitors", mode=0o700, exist_ok=True)
+        records = Records(f"{settings.data_root}/state.db")
+        stack.callback(records.close)
+        workers = Workers()
+        stack.callback(workers.close)
+        events = EventBus()
+        content = Content(settings.data_root)
+        snapshotter = choose(settings, records)
+        snapshotter.sweep()
+        registry = Client(insecure=settings.insecure_registries, mirrors=settings.registry_mirrors)
+        stack.push_async_callback(registry.close)
+        loop = asyncio.get_running_loop()
+        images = Images(
+            records=records,
+            content=content,
+            snapshotter=snapshotter,
+            registry=registry,
+            run=workers.run,
+            spawn=tasks.create_task,
+            publish=lambda action, ident, facts: loop.call_soon_threadsafe(events.publish, "image", action, ident, facts) and None,
+        )
+        networks = Networks(settings, records)
+        rooms = Rooms(
+            settings=settings,
+            records=records,
+            content=content,
+            snapshotter=snapshotter,
+            supervisor=supervisor,
+            images=images,
+            containers=Containers(records, f"{settings.data_root}/containers", tasks),
+            networks=networks,
+            volumes=Volumes(records, f"{settings.data_root}/volumes"),
+            events=events,
+            workers=workers,
+            tasks=tasks,
+            cgroups=cgroup.find(),
+            capabilities=_own_capabilities(),
+            boot_id=_boot_id(),
+        )
+        rooms.containers.load()
+        alive = recover.survivors(rooms)
+        networks.start(alive)
+        stack.callback(networks.close)
+        engine = Engine(rooms)
+        await workers.run(sweep, rooms)
+        await recover.take_up(rooms, engine.running, alive)
+        yield engine
+
+
+def _own_capabilities() -> tuple[str, ...]:
+    """What the daemon has in its bounding set, and so what it can give."""
+    with open("/proc/self/status") as file:
+        line = next(line for line in file if line.startswith("CapBnd:"))
+    mask = int(line.split()[1], 16)
+    return tuple(name for number, name in enumerate(security.CAPABILITIES) if mask >> number & 1)
+
+
+def _boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def _daemon_id(records: Records) -> str:
+    """Made once for a data root."""
+    known = records.resolve("setting", "daemon-id")
+    if known is None:
+        known = secrets.token_hex(16)
+        records.name("setting", "daemon-id", known)
+    return known
