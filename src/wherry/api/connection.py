@@ -31,9 +31,12 @@ class ClientGone(ConnectionError):
 class Connection(asyncio.Protocol):
     """``serve`` runs once per connection, as a task of ``tasks``."""
 
-    def __init__(self, serve: Callable[[Connection], Awaitable[None]], tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, serve: Callable[[Connection], Awaitable[None]], tasks: asyncio.TaskGroup, *, head_timeout_s: float = HEAD_TIMEOUT_S
+    ) -> None:
         self._serve = serve
         self._tasks = tasks
+        self._head_timeout_s = head_timeout_s
         self._buffer = bytearray()
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
@@ -91,7 +94,7 @@ class Connection(asyncio.Protocol):
             if not await self._fill():
                 return None
         try:
-            async with asyncio.timeout(HEAD_TIMEOUT_S):
+            async with asyncio.timeout(self._head_timeout_s):
                 return parse_head(await self._through(b"\r\n\r\n", MAX_HEAD))
         except TimeoutError:
             raise Malformed("request timeout", 408) from None

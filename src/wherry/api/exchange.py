@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.message import Message
 from typing import TypeVar
 
 from wherry.api import parameters
@@ -160,7 +159,5 @@ NO_CONTENT = Response(status=204)
 def _check_json(content_type: str) -> None:
     if not content_type:
         raise InvalidRequest("malformed Content-Type header (): mime: no media type")
-    message = Message()
-    message["content-type"] = content_type
-    if message.get_content_type() != JSON:
+    if content_type.partition(";")[0].strip().lower() != JSON:
         raise InvalidRequest(f"unsupported Content-Type header ({content_type}): must be 'application/json'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from wherry.api import parameters, stream
 from wherry.api.exchange import NO_CONTENT, Request, Response, reply
 from wherry.api.ports import Operations
-from wherry.errors import InvalidRequest
+from wherry.errors import InvalidRequest, NotSupported
 from wherry.spec.docker.container import Config
 from wherry.spec.docker.image import IdCreated
 from wherry.spec.docker.request import CommitRequest, ImportRequest
@@ -27,6 +27,7 @@ async def list_all(engine: Operations, request: Request) -> Response:
 
 
 async def inspect(engine: Operations, request: Request) -> Response:
+    _refuse_platform(request, "platform")
     image = await engine.inspect_image(request.groups["name"])
     if request.version < (1, 44):
         image.virtual_size = image.size
@@ -34,6 +35,7 @@ async def inspect(engine: Operations, request: Request) -> Response:
 
 
 async def history(engine: Operations, request: Request) -> Response:
+    _refuse_platform(request, "platform")
     return reply(await engine.image_history(request.groups["name"]))
 
 
@@ -71,6 +73,7 @@ async def tag(engine: Operations, request: Request) -> Response:
 
 
 async def remove(engine: Operations, request: Request) -> Response:
+    _refuse_platform(request, "platforms")
     return reply(await engine.remove_image(request.groups["name"], force=request.flag("force"), prune=not request.flag("noprune")))
 
 
@@ -115,6 +118,12 @@ async def distribution(engine: Operations, request: Request) -> Response:
 async def check_auth(engine: Operations, request: Request) -> Response:
     answer = await engine.check_auth(await request.json(AuthConfig, optional=True))
     return reply(answer) if answer.status else NO_CONTENT
+
+
+def _refuse_platform(request: Request, name: str) -> None:
+    """An image here has one platform; silently answering for another would mislead."""
+    if request.text(name):
+        raise NotSupported(f"choosing one platform of an image by `{name}` is not supported")
 
 
 def _auth(request: Request) -> AuthConfig | None:

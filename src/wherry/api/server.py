@@ -15,7 +15,7 @@ import socket
 import stat
 from importlib.metadata import version as installed_version
 
-from wherry.api.connection import BodyReader, ClientGone, Connection
+from wherry.api.connection import HEAD_TIMEOUT_S, BodyReader, ClientGone, Connection
 from wherry.api.exchange import TEXT, Request, Response, failure
 from wherry.api.failures import explain
 from wherry.api.ports import Operations
@@ -45,7 +45,8 @@ class Server:
             await server.close()
     """
 
-    def __init__(self, engine: Operations, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, engine: Operations, tasks: asyncio.TaskGroup, *, head_timeout_s: float = HEAD_TIMEOUT_S) -> None:
+        self._head_timeout_s = head_timeout_s
         self._engine = engine
         self._tasks = tasks
         self._listeners: list[asyncio.Server] = []
@@ -86,7 +87,7 @@ class Server:
                 self._connections.discard(task)
 
         def make() -> Connection:
-            return Connection(converse, self._tasks)
+            return Connection(converse, self._tasks, head_timeout_s=self._head_timeout_s)
 
         if sock.family == socket.AF_UNIX:
             listener = await loop.create_unix_server(make, sock=sock, backlog=BACKLOG)
