@@ -85,10 +85,10 @@ class Flag:
 class Command:
     """One command: what follows its name in the usage line, one line of help, its flags, how many arguments, and what it does.
 
-    ``interspersed``: flags may follow arguments.
+    ``interspersed``: flags may follow arguments. ``raw``: all words are arguments, for another program to read.
     """
 
-    __slots__ = ("flags", "interspersed", "maximum", "minimum", "run", "summary", "usage")
+    __slots__ = ("flags", "interspersed", "maximum", "minimum", "raw", "run", "summary", "usage")
 
     def __init__(
         self,
@@ -100,6 +100,7 @@ class Command:
         minimum: int = 0,
         maximum: int = MANY,
         interspersed: bool = True,
+        raw: bool = False,
     ) -> None:
         self.usage = usage
         self.summary = summary
@@ -108,6 +109,7 @@ class Command:
         self.minimum = minimum
         self.maximum = maximum
         self.interspersed = interspersed
+        self.raw = raw
 
 
 class Invocation:
@@ -144,6 +146,9 @@ class Invocation:
 def parse(command: Command, path: str, program: Program, words: Sequence[str]) -> Invocation:
     """Take ``words`` apart.  Raises UsageFailure, HelpWanted."""
     found = Invocation(command, path, program)
+    if command.raw:
+        found.arguments = list(words)
+        return found
     found.values = {flag.name: flag.default for flag in command.flags if not flag.alias_of}
     found.arguments = parse_flags(command.flags, words, found.values, found.given, interspersed=command.interspersed)
     count = len(found.arguments)

@@ -7,6 +7,7 @@ import _socket
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     Bindings = dict[str, list[dict[str, str]]]
 
@@ -54,6 +55,35 @@ def expose(word: str) -> list[str]:
         raise ValueError(f"invalid proto: {protocol}")
     first, last = _range(numbers, f"invalid range format for --expose: {word}")
     return [f"{number}/{protocol}" for number in range(first, last + 1)]
+
+
+def displayed(found: Iterable[dict[str, Any]]) -> str:
+    """The ports of a container as ``ps`` shows them: neighbours that keep their number joined, then those that change it."""
+    order = sorted(found, key=lambda port: (port["PrivatePort"], port.get("IP", ""), port.get("PublicPort", 0), port["Type"]))
+    groups: dict[tuple[str, str], tuple[int, int]] = {}
+    closed: list[str] = []
+    changed: list[str] = []
+    for port in order:
+        inside, address, kind = port["PrivatePort"], port.get("IP", ""), port["Type"]
+        if address and port.get("PublicPort", 0) != inside:
+            changed.append(f"{_joined(address, str(port['PublicPort']))}->{inside}/{kind}")
+            continue
+        first, last = groups.get((address, kind), (inside, inside - 1))
+        if inside != last + 1 and last >= first:
+            closed.append(_group(address, kind, first, last))
+            first = inside
+        groups[address, kind] = (first, inside)
+    open_groups = [_group(address, kind, first, last) for (address, kind), (first, last) in groups.items()]
+    return ", ".join([*closed, *open_groups, *changed])
+
+
+def _group(address: str, kind: str, first: int, last: int) -> str:
+    numbers = str(first) if first == last else f"{first}-{last}"
+    return f"{_joined(address, numbers)}->{numbers}/{kind}" if address else f"{numbers}/{kind}"
+
+
+def _joined(address: str, port: str) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def split_protocol(text: str) -> tuple[str, str]:

@@ -65,7 +65,7 @@ def start_attached(
 
 
 def attach(program: Program, ident: str, *, stdin: bool, tty: bool, keys: str, proxy: bool, repaint: bool) -> int:
-    """Join a running container; its exit code, or 0 after detaching.  ``repaint``: change the size twice, so that a screen is drawn anew."""
+    """Join a running container; its exit code, or 0 after detaching.  ``repaint``: change the size twice, so that a screen is redrawn."""
     from wherry.cli.session import Session
 
     engine = program.engine

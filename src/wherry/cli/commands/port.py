@@ -17,7 +17,7 @@ def run(invocation: Invocation) -> int:
     if wanted:
         port, protocol = split_protocol(wanted[0])
         if not port.isdecimal():
-            raise Failure(f"Error: invalid port ({wanted[0]}): invalid syntax")
+            raise Failure(f'Error: invalid port ({wanted[0]}): strconv.ParseUint: parsing "{port}": invalid syntax')
         bindings = found.get(f"{port}/{protocol}")
         if not bindings:
             raise Failure(f"Error: No public port '{port}{'' if protocol == 'tcp' else '/' + protocol}' published for {name}")
@@ -29,9 +29,9 @@ def run(invocation: Invocation) -> int:
     return 0
 
 
-def _order(port: str) -> tuple[str, int]:
+def _order(port: str) -> tuple[int, str]:
     number, _, protocol = port.partition("/")
-    return protocol, int(number)
+    return int(number), protocol
 
 
 def _address(binding: dict[str, str]) -> str:

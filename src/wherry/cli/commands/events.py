@@ -1,0 +1,79 @@
+"""``wherry events``."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from wherry.cli.flags import Command, Failure, Flag, Invocation, filters
+from wherry.cli.timestamp import to_unix
+from wherry.client import jsontext
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+def run(invocation: Invocation) -> int:
+    query = {
+        "since": _time(invocation, "since"),
+        "until": _time(invocation, "until"),
+        "filters": filters(invocation.texts("filter")),
+    }
+    show = _printer(invocation.text("format"))
+    engine = invocation.program.engine
+    response = engine.stream("GET", "/events", query)
+    rest = ""
+    for piece in response:
+        events, rest = jsontext.parse_many(rest + piece.decode("utf-8", "replace"))
+        sys.stdout.write("".join(show(event) + "\n" for event in events))
+        sys.stdout.flush()
+    engine.done(response)
+    return 0
+
+
+def _printer(layout: str) -> Callable[[dict[str, Any]], str]:
+    if layout in ("json", "{{json .}}"):
+        return jsontext.dump
+    if not layout:
+        return line
+    from wherry.cli.inspection import typed
+    from wherry.cli.template import Template
+
+    template = Template(layout.replace("\\t", "\t").replace("\\n", "\n"))
+    return lambda event: template.render(typed(event))
+
+
+def line(event: dict[str, Any]) -> str:
+    """``TIME TYPE ACTION ID (ATTRIBUTES)``."""
+    moment = event.get("timeNano") or event["time"] * 10**9
+    local = time.localtime(moment // 10**9)
+    zone = time.strftime("%z", local)
+    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}.{moment % 10**9:09d}{'Z' if zone == '+0000' else zone[:3] + ':' + zone[3:]}"
+    actor = event.get("Actor") or {}
+    attributes = actor.get("Attributes") or {}
+    shown = ", ".join(f"{key}={attributes[key]}" for key in sorted(attributes))
+    return f"{stamp} {event['Type']} {event['Action']} {actor.get('ID', '')}" + (f" ({shown})" if shown else "")
+
+
+def _time(invocation: Invocation, name: str) -> str | None:
+    text = invocation.text(name)
+    try:
+        return to_unix(text) if text else None
+    except ValueError as error:
+        raise Failure(str(error)) from None
+
+
+COMMAND = Command(
+    "[OPTIONS]",
+    "Get real time events from the server",
+    run,
+    flags=(
+        Flag("filter", "filter", "Condition KEY=VALUE", short="f"),
+        Flag("format", "string", "json, or a Go template"),
+        Flag("since", "string", "Show all events from this time on"),
+        Flag("until", "string", "Stop at this time"),
+    ),
+    maximum=0,
+)
