@@ -1,0 +1,92 @@
+"""Messages with descriptors over a seqpacket socket: one JSON object each; a big one travels as a memfd.
+
+Descriptors received are close-on-exec and belong to the receiver.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+_INLINE_BYTES = 64 << 10
+_MESSAGE_LIMIT_BYTES = 16 << 20
+_DESCRIPTORS = 250  # the kernel passes at most 253 at once
+_BIG = b"!"
+
+
+class Closed(Exception):
+    """The other side is gone."""
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(channel: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    """Send one message.  Raises BlockingIOError on a full non-blocking channel, Closed when nobody listens."""
+    data = json.dumps(message, separators=(",", ":")).encode()
+    if len(fds) > _DESCRIPTORS:
+        raise ValueError(f"{len(fds)} descriptors in one message")
+    body, extra = (data, -1) if len(data) <= _INLINE_BYTES else (_BIG, _spill(data))
+    try:
+        passed = [*fds, extra] if extra >= 0 else list(fds)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", passed))] if passed else []
+        channel.sendmsg([body], ancillary, socket.MSG_NOSIGNAL)
+    except (BrokenPipeError, ConnectionResetError, ConnectionRefusedError):
+        raise Closed from None
+    finally:
+        if extra >= 0:
+            os.close(extra)
+
+
+def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """The next message and its descriptors.  Raises Closed at the end, BlockingIOError when a non-blocking channel is empty."""
+    room = socket.CMSG_SPACE((_DESCRIPTORS + 1) * 4)
+    try:
+        body, ancillary, flags, _ = channel.recvmsg(_INLINE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        raise Closed from None
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % 4])
+    if not body:
+        _close(fds)
+        raise Closed
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        _close(fds)
+        raise ValueError("a truncated message")
+    if body == _BIG:
+        body = _collect(fds.pop())
+    message = json.loads(body)
+    return message, list(fds)
+
+
+def _spill(data: bytes) -> int:
+    if len(data) > _MESSAGE_LIMIT_BYTES:
+        raise ValueError(f"a message of {len(data)} bytes")
+    fd = os.memfd_create("message", os.MFD_CLOEXEC)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    return fd
+
+
+def _collect(fd: int) -> bytes:
+    try:
+        size = os.fstat(fd).st_size
+        if size > _MESSAGE_LIMIT_BYTES:
+            raise ValueError(f"a message of {size} bytes")
+        return os.pread(fd, size, 0)
+    finally:
+        os.close(fd)
+
+
+def _close(fds: array.array[int]) -> None:
+    for fd in fds:
+        os.close(fd)

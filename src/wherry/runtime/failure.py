@@ -1,0 +1,28 @@
+"""Why a container or an exec did not start: an exit code and the words Docker has for it."""
+
+from __future__ import annotations
+
+CREATE = (
+    "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: "
+    "unable to start container process: error during container init: "
+)
+EXEC = "OCI runtime exec failed: exec failed: unable to start container process: "
+
+
+class LaunchFailure(Exception):
+    """``message`` is complete (Docker's ``State.Error``); ``code``: 126 cannot be executed, 127 not found, 128 anything else."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class StartFailure(Exception):
+    """Raised inside a first process; whoever reports it puts the right beginning before it unless it is ``complete``."""
+
+    def __init__(self, code: int, message: str, *, complete: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.complete = complete

@@ -1,0 +1,141 @@
+"""An OCI ``linux.seccomp`` object becomes a filter program."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from wherry.kernel import libc, seccomp
+from wherry.kernel.seccomp import Condition, Rule
+
+_ARCHITECTURES = {
+    "SCMP_ARCH_X86_64": "x86_64",
+    "SCMP_ARCH_X86": "i386",
+    "SCMP_ARCH_AARCH64": "aarch64",
+    "SCMP_ARCH_ARM": "arm",
+}
+_OPERATORS = {
+    "SCMP_CMP_NE": "!=",
+    "SCMP_CMP_LT": "<",
+    "SCMP_CMP_LE": "<=",
+    "SCMP_CMP_EQ": "==",
+    "SCMP_CMP_GE": ">=",
+    "SCMP_CMP_GT": ">",
+    "SCMP_CMP_MASKED_EQ": "==",
+}
+_ACTIONS = {
+    "SCMP_ACT_ALLOW": seccomp.RET_ALLOW,
+    "SCMP_ACT_KILL": seccomp.RET_KILL_THREAD,
+    "SCMP_ACT_KILL_THREAD": seccomp.RET_KILL_THREAD,
+    "SCMP_ACT_KILL_PROCESS": seccomp.RET_KILL_PROCESS,
+    "SCMP_ACT_TRAP": seccomp.RET_TRAP,
+    "SCMP_ACT_LOG": seccomp.RET_LOG,
+    "SCMP_ACT_ERRNO": seccomp.RET_ERRNO,
+    "SCMP_ACT_TRACE": seccomp.RET_TRACE,
+}
+# Arguments that the kernel takes as int or unsigned int: it never sees the high word, so neither may a comparison.
+_INT_ARGUMENTS = {
+    "socket": (0, 1, 2),
+    "socketpair": (0, 1, 2),
+    "personality": (0,),
+    "ioctl": (0, 1),
+    "fcntl": (0, 1),
+    "prctl": (0,),
+    "setsockopt": (0, 1, 2, 4),
+    "getsockopt": (0, 1, 2),
+    "bpf": (0, 2),
+    "keyctl": (0,),
+    "open": (1, 2),
+    "openat": (0, 2, 3),
+    "setns": (0, 1),
+    "kill": (0, 1),
+    "tgkill": (0, 1, 2),
+    "kcmp": (0, 1, 2),
+    "syslog": (0, 2),
+    "umount2": (1,),
+    "reboot": (0, 1, 2),
+    "seccomp": (0, 1),
+    "memfd_create": (1,),
+    "futex": (1, 2),
+    "unshare": (0,),
+    "clone": (0,),
+}
+
+
+class Compiler:
+    """Compiles and remembers: containers of one capability set share one program."""
+
+    def __init__(self) -> None:
+        with open(os.path.join(os.path.dirname(__file__), "syscalls.json"), encoding="utf-8") as file:
+            self._numbers: dict[str, dict[str, int]] = json.load(file)["tables"]
+        self._programs: dict[str, bytes] = {}
+
+    def program(self, profile: Mapping[str, Any]) -> bytes:
+        """The program of an OCI ``linux.seccomp`` object.  Raises ValueError for what it does not know."""
+        key = json.dumps(profile, separators=(",", ":"))
+        if key not in self._programs:
+            if len(self._programs) >= 64:
+                self._programs.clear()
+            self._programs[key] = self._compile(profile)
+        return self._programs[key]
+
+    def _compile(self, profile: Mapping[str, Any]) -> bytes:
+        if profile.get("listenerPath"):
+            raise ValueError("seccomp notify is not supported")
+        default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
+        named = [_ARCHITECTURES[one] for one in profile.get("architectures") or () if one in _ARCHITECTURES]
+        native = "aarch64" if libc.MACHINE == "aarch64" else "x86_64"
+        rules = {name: self._rules(profile, name) for name in dict.fromkeys([native, *named])}
+        return seccomp.assemble(rules, default)
+
+    def _rules(self, profile: Mapping[str, Any], architecture: str) -> dict[int, list[Rule]]:
+        numbers = self._numbers[architecture]
+        by_name: dict[str, list[Rule]] = {}
+        for entry in profile.get("syscalls") or ():
+            rules = [Rule(_action(entry["action"], entry.get("errnoRet")), conditions) for conditions in _alternatives(entry)]
+            for name in entry["names"]:
+                if name in numbers:
+                    by_name.setdefault(name, []).extend(_narrow(name, rule) for rule in rules)
+        if any(rule.conditions for rule in by_name.get("socket", ())) and "socketcall" in by_name:
+            # socketcall takes its arguments by pointer: no filter can see the family that the rules for socket() forbid
+            by_name["socketcall"] = [Rule(seccomp.RET_ERRNO | 38)]
+        return {numbers[name]: sorted(rules, key=lambda rule: not rule.conditions) for name, rules in by_name.items()}
+
+
+def _action(name: str, errno_return: int | None) -> int:
+    try:
+        action = _ACTIONS[name]
+    except KeyError:
+        raise ValueError(f"seccomp action {name} is not supported") from None
+    if action in (seccomp.RET_ERRNO, seccomp.RET_TRACE):
+        action |= (1 if errno_return is None else errno_return) & 0xFFFF
+    return action
+
+
+def _alternatives(entry: Mapping[str, Any]) -> list[tuple[Condition, ...]]:
+    """Conditions on different arguments must all hold; several on one argument are alternatives, as runc reads them."""
+    conditions = [_condition(one) for one in entry.get("args") or ()]
+    if len({one.index for one in conditions}) < len(conditions):
+        return [(one,) for one in conditions]
+    return [tuple(conditions)]
+
+
+def _condition(argument: Mapping[str, Any]) -> Condition:
+    operator = argument["op"]
+    if operator not in _OPERATORS:
+        raise ValueError(f"seccomp operator {operator} is not supported")
+    value = argument["value"] & 0xFFFFFFFFFFFFFFFF
+    if operator == "SCMP_CMP_MASKED_EQ":  # value is the mask, valueTwo what must remain
+        return Condition(argument["index"], "==", argument.get("valueTwo", 0) & 0xFFFFFFFFFFFFFFFF, value)
+    return Condition(argument["index"], _OPERATORS[operator], value)
+
+
+def _narrow(name: str, rule: Rule) -> Rule:
+    ints = _INT_ARGUMENTS.get(name, ())
+    conditions = (
+        Condition(one.index, one.operator, one.value, one.mask, low_word=one.index in ints and one.value >> 32 == 0)
+        for one in rule.conditions
+    )
+    return Rule(rule.action, tuple(conditions))

@@ -1,0 +1,269 @@
+"""A container's first process, or an exec's: runs the plan, becomes the user, executes the program.
+
+Runs in a child just cloned by the monitor and ends in execve or ``os._exit``. A failure is one message on the channel; when the channel
+just closes, the program is executing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import socket
+import stat
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wherry.kernel import cgroup, credentials, files, namespace, process, seccomp, terminal
+from wherry.runtime import channel, defaults, users
+from wherry.runtime.failure import StartFailure
+from wherry.runtime.plan import Plan
+from wherry.runtime.steps import Sandbox
+
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
+_EXEC_FAILED = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a first process needs besides its plan.  ``stdio``: three descriptors, or () with a terminal; ``program``: the filter or b""."""
+
+    process: Mapping[str, Any]
+    user: str
+    groups: tuple[str, ...]
+    stdio: tuple[int, ...]
+    terminal: bool
+    program: bytes
+    reaper: bool = False
+
+
+def run_container(plan: Plan, groups: cgroup.Hierarchies, start: Start, report: socket.socket) -> None:
+    """Body of a container's first process.  Never returns."""
+    try:
+        os.umask(0)
+        sandbox = Sandbox(groups)
+        process.join_session_keyring("_ses")
+        for step in plan.steps:
+            try:
+                step.execute(sandbox)
+            except OSError as error:
+                raise StartFailure(128, f"{step.describe()}: {error}") from error
+        if plan.new_network:
+            raise_loopback()
+        if start.terminal:
+            channel.send(report, {"terminal": True}, [sandbox.master_fd])
+        _become(start, report, sandbox.slave_fd)
+    except BaseException as error:  # noqa: BLE001 -- the edge of a forked child: everything is reported, nothing may unwind further
+        _report(report, error)
+    os._exit(_EXEC_FAILED)
+
+
+def run_exec(pidfd: int, cgroups_path: str, groups: cgroup.Hierarchies, start: Start, size: tuple[int, int], report: socket.socket) -> None:
+    """Body of an exec's process, already born in the container's pid namespace.  Never returns."""
+    try:
+        os.umask(0)
+        if cgroups_path:
+            cgroup.join(groups, cgroups_path)
+        kinds = namespace.CLONE_NEWNS | namespace.CLONE_NEWUTS | namespace.CLONE_NEWIPC | namespace.CLONE_NEWNET | namespace.CLONE_NEWCGROUP
+        namespace.setns(pidfd, kinds)
+        os.close(pidfd)
+        slave = -1
+        if start.terminal:
+            root_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
+            pts_fd = files.open_beneath(root_fd, "dev/pts", os.O_PATH | os.O_DIRECTORY)
+            master, slave, _ = terminal.open_pair(pts_fd)
+            if all(size):
+                terminal.set_size(master, height=size[0], width=size[1])
+            channel.send(report, {"terminal": True}, [master])
+        _become(start, report, slave)
+    except BaseException as error:  # noqa: BLE001 -- the edge of a forked child
+        _report(report, error)
+    os._exit(_EXEC_FAILED)
+
+
+def raise_loopback() -> None:
+    """Set ``lo`` of this network namespace up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        request = struct.pack("16sh22x", b"lo", 0)
+        flags = struct.unpack("16sh22x", fcntl.ioctl(handle, _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(handle, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+
+
+def find_program(name: str, path: str) -> str:
+    """The file to execute, found as Go's exec.LookPath does.  Raises StartFailure with Docker's words and code."""
+    if "/" in name:
+        try:
+            status = os.stat(name)
+        except OSError as error:
+            text = _lower(error)
+            raise StartFailure(126 if error.errno == errno.EACCES else 127, f'exec: "{name}": stat {name}: {text}') from None
+        if stat.S_ISDIR(status.st_mode):
+            raise StartFailure(126, f'exec: "{name}": is a directory: permission denied')
+        if not _is_executable(name):
+            raise StartFailure(126, f'exec: "{name}": permission denied')
+        return name
+    for directory in path.split(":"):
+        candidate = os.path.join(directory or ".", name)
+        if os.path.isfile(candidate) and _is_executable(candidate):
+            return candidate
+    raise StartFailure(127, f'exec: "{name}": executable file not found in $PATH')
+
+
+def _become(start: Start, report: socket.socket, slave_fd: int) -> None:
+    wanted = start.process
+    root_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    who = _identity(root_fd, start)
+    os.close(root_fd)
+    environment = _environment(wanted.get("env") or (), who.home)
+    os.setsid()
+    _connect(start.stdio, slave_fd, who.uid)
+    _change_directory(wanted.get("cwd") or "/")
+    for limit in wanted.get("rlimits") or ():
+        credentials.set_rlimit(limit["type"], limit["soft"], limit["hard"])
+    os.umask(int((wanted.get("user") or {}).get("umask") or 0o022))
+    process.close_range(3, cloexec=True)
+    for number in range(1, signal.NSIG):
+        with contextlib.suppress(OSError, ValueError):
+            if signal.getsignal(number) is not signal.SIG_DFL:
+                signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _drop_privileges(wanted, who, start.program)
+    arguments = list(wanted["args"])
+    program = find_program(arguments[0], environment.get("PATH", defaults.PATH.partition("=")[2]))
+    if start.reaper:
+        report.close()
+        _reap(program, arguments, environment)
+    _execute(program, arguments, environment)
+
+
+def _identity(root_fd: int, start: Start) -> users.Identity:
+    user: Mapping[str, Any] = start.process.get("user") or {}
+    if not start.user and user:
+        identity = users.resolve(*users.read(root_fd), str(user.get("uid") or 0), start.groups)
+        gid = user.get("gid") or 0
+        extra = tuple(user.get("additionalGids") or ())
+        groups = tuple(dict.fromkeys((gid, *extra, *(identity.groups if not user.get("uid") and not gid else ()))))
+        return users.Identity(uid=user.get("uid") or 0, gid=gid, groups=groups, home=identity.home)
+    return users.resolve(*users.read(root_fd), start.user, start.groups)
+
+
+def _environment(pairs: Any, home: str) -> dict[str, str]:
+    environment = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if key and equals:
+            environment[key] = value
+    if not environment.get("HOME"):
+        environment["HOME"] = home
+    return environment
+
+
+def _connect(stdio: tuple[int, ...], slave_fd: int, uid: int) -> None:
+    """Descriptors 0 to 2; the user may open them again by /dev/stdout, so they are his."""
+    if slave_fd >= 0:
+        terminal.make_controlling(slave_fd)
+        stdio = (slave_fd, slave_fd, slave_fd)
+    for number, fd in enumerate(stdio):
+        os.dup2(fd, number, inheritable=True)
+    null = os.makedev(1, 3)
+    for number in range(3):
+        if uid and os.fstat(number).st_rdev != null:
+            with contextlib.suppress(OSError):
+                os.fchown(number, uid, -1)
+
+
+def _change_directory(cwd: str) -> None:
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        raise StartFailure(127, f'chdir to cwd ("{cwd}") set in config.json failed: {_lower(error)}') from None
+    try:
+        inside = os.getcwd().startswith("/")
+    except OSError:
+        inside = False
+    if not inside:
+        raise StartFailure(
+            128, "current working directory is outside of container mount namespace root -- possible container breakout detected"
+        )
+
+
+def _drop_privileges(wanted: Mapping[str, Any], who: users.Identity, program: bytes) -> None:
+    """Bounding set, ids, filter, then the rest: the filter needs CAP_SYS_ADMIN for a moment longer, and nothing after it but capset."""
+    sets: Mapping[str, Any] = wanted.get("capabilities") or {}
+    bounding = credentials.mask(sets.get("bounding") or ())
+    permitted = credentials.mask(sets.get("permitted") or ()) & bounding
+    credentials.drop_bounding(bounding)
+    credentials.keep_capabilities()
+    os.setgroups(who.groups)
+    os.setresgid(who.gid, who.gid, who.gid)
+    os.setresuid(who.uid, who.uid, who.uid)
+    available = credentials.capget()[1]
+    permitted &= available
+    if who.uid:
+        permitted = 0
+    if wanted.get("noNewPrivileges"):
+        process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
+    if program:
+        needed = (permitted | credentials.SYS_ADMIN) & available
+        credentials.capset(effective=needed, permitted=needed, inheritable=0)
+        seccomp.load(program)
+    credentials.capset(effective=permitted, permitted=permitted, inheritable=0)
+    process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _execute(program: str, arguments: list[str], environment: dict[str, str]) -> None:
+    try:
+        os.execve(program, arguments, environment)
+    except OSError as error:
+        os.write(2, f"exec {program}: {_lower(error)}\n".encode(errors="surrogateescape"))
+    except ValueError as error:  # a null byte
+        os.write(2, f"exec {program}: {error}\n".encode(errors="surrogateescape"))
+    os._exit(_EXEC_FAILED)
+
+
+def _reap(program: str, arguments: list[str], environment: dict[str, str]) -> None:
+    """``--init``: stay as the first process, pass signals on, collect orphans, end as the program ends.  Never returns."""
+    every = set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, every)
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)
+        if os.isatty(0):
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+            with contextlib.suppress(OSError):
+                os.tcsetpgrp(0, os.getpgrp())
+            signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        _execute(program, arguments, environment)
+    process.set_name("wherry-init")
+    while True:
+        received = signal.sigwait(every)
+        if received != signal.SIGCHLD:
+            with contextlib.suppress(OSError):
+                os.kill(child, received)
+            continue
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] == child:
+                    code = os.waitstatus_to_exitcode(ended[1])
+                    os._exit(code if code >= 0 else 128 - code)
+
+
+def _is_executable(path: str) -> bool:
+    return os.access(path, os.X_OK, effective_ids=True)
+
+
+def _lower(error: OSError) -> str:
+    text = os.strerror(error.errno or 0)
+    return text[:1].lower() + text[1:]
+
+
+def _report(report: socket.socket, error: BaseException) -> None:
+    failure = error if isinstance(error, StartFailure) else StartFailure(128, f"{type(error).__name__}: {error}")
+    with contextlib.suppress(channel.Closed, OSError):
+        channel.send(report, {"code": failure.code, "message": failure.message, "complete": failure.complete})

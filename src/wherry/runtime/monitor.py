@@ -1,0 +1,506 @@
+"""One per container, build step or exec: holds its stdio, writes its log, serves its clients, reaps it, records how it ended.
+
+Forked from the zygote, so it costs few pages of its own; outlives zygote and daemon. One thread, one epoll loop. Its control channel
+carries messages from the daemon; a daemon that starts anew connects to the listener and gets the state told again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from wherry.kernel import cgroup, namespace, process, terminal
+from wherry.runtime import channel, init, plan, relay
+from wherry.runtime.client import Client, detach_sequence
+from wherry.runtime.failure import CREATE, EXEC, StartFailure
+from wherry.runtime.logfile import LogFile
+
+_READ_BYTES = 64 << 10
+_PIPE_BYTES = 1 << 20
+_STDIN_BUFFER_BYTES = 64 << 10
+_DRAIN_S = 2.0  # how long output of processes that outlive an exec is waited for, as Docker does
+_IN, _OUT, _END = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
+_F_SETPIPE_SZ = 1031
+
+
+class Monitor:
+    """Runs one process to its end."""
+
+    def __init__(self, message: Mapping[str, Any], control: socket.socket | None, program: bytes, groups: cgroup.Hierarchies) -> None:
+        self._message = message
+        self._control = control
+        self._program = program
+        self._groups = groups
+        self._is_exec = message["op"] == "execute"
+        self._cgroups_path = ""
+        self._cgroup_made = False
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._clients: list[Client] = []
+        self._streams: dict[int, str] = {}  # readable output descriptor -> stdout, stderr
+        self._stdin = -1
+        self._stdin_pending = b""
+        self._stdin_closing = False
+        self._master = -1
+        self._paused = False
+        self._log: LogFile | None = None
+        self._listener: socket.socket | None = None
+        self._pid = 0
+        self._pidfd = -1
+        self._started_at_ns = 0
+        self._exit: dict[str, Any] | None = None
+        self._acknowledged = False
+        self._deadline = 0.0
+        self._exit_code = 0
+        self._finished_at_ns = 0
+        self._private_pids = False
+        self._relay: relay.Relay | None = None
+
+    def run(self, netns_fd: int, forward_fds: list[int], target_pidfd: int, attachments: list[tuple[int, Mapping[str, Any]]]) -> None:
+        """The whole life, from pipes to record."""
+        try:
+            self._open_log()
+            for fd, attachment in attachments:
+                self._attach(fd, attachment)
+            self._start(netns_fd, target_pidfd)
+        except StartFailure as failure:
+            self._fail(failure)
+            return
+        except (OSError, ValueError, NotImplementedError) as error:
+            self._fail(StartFailure(128, str(error)))
+            return
+        try:
+            self._listen()
+            self._tell_started()
+            if forward_fds:
+                self._relay = relay.Relay(self._watch, self._unwatch, forward_fds, self._message["forwards"])
+            self._loop()
+        finally:
+            self._finish()
+
+    # -- start
+
+    def _open_log(self) -> None:
+        log = self._message.get("log")
+        if log and log["driver"] in ("json-file", "local"):
+            self._log = LogFile(
+                log["path"], max_size_bytes=log["max_size_bytes"], max_files=log["max_files"], attributes=log.get("attributes") or {}
+            )
+
+    def _start(self, netns_fd: int, target_pidfd: int) -> None:
+        ours, report = channel.pair()
+        stdio = () if self._message["terminal"] else self._make_pipes()
+        process_config = self._message["process"] if self._is_exec else self._message["config"]["process"]
+        start = init.Start(
+            process=process_config,
+            user=self._message.get("user") or "",
+            groups=tuple(self._message.get("groups") or ()),
+            stdio=stdio,
+            terminal=bool(self._message["terminal"]),
+            program=self._program,
+            reaper=bool(self._message.get("init")),
+        )
+        if self._is_exec:
+            self._clone_exec(start, report, ours, target_pidfd)
+        else:
+            self._clone_container(start, report, ours, netns_fd)
+        report.close()
+        for fd in stdio:
+            os.close(fd)
+        if netns_fd >= 0:
+            os.close(netns_fd)
+        self._await_start(ours)
+        ours.close()
+
+    def _clone_container(self, start: init.Start, report: socket.socket, ours: socket.socket, netns_fd: int) -> None:
+        planned = plan.make(self._message, netns_fd=netns_fd)
+        self._private_pids = bool(planned.clone_flags & namespace.CLONE_NEWPID)
+        self._cgroups_path = planned.cgroups_path
+        if self._cgroups_path:
+            self._cgroup_made = True
+            cgroup.create(self._groups, self._cgroups_path)
+            resources = (self._message["config"].get("linux") or {}).get("resources")
+            if resources:
+                cgroup.limit(self._groups, self._cgroups_path, resources)
+        pid, pidfd = self._clone_into(planned.clone_flags, planned.pid_namespace)
+        if pid == 0:
+            ours.close()
+            init.run_container(planned, self._groups, start, report)
+        self._pid, self._pidfd = pid, pidfd
+
+    def _clone_exec(self, start: init.Start, report: socket.socket, ours: socket.socket, target_pidfd: int) -> None:
+        target = target_pidfd if target_pidfd >= 0 else os.pidfd_open(self._message["pid"])
+        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        namespace.setns(target, namespace.CLONE_NEWPID)
+        pid, pidfd = process.clone(0)
+        if pid == 0:
+            ours.close()
+            size = self._message.get("console_size") or (0, 0)
+            init.run_exec(target, self._message.get("cgroups_path") or "", self._groups, start, (size[0], size[1]), report)
+        namespace.setns(own, namespace.CLONE_NEWPID)
+        os.close(own)
+        os.close(target)
+        self._pid, self._pidfd = pid, pidfd
+
+    def _clone_into(self, flags: int, pid_namespace: str) -> tuple[int, int]:
+        if not pid_namespace:
+            return process.clone(flags)
+        fd = os.open(pid_namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            namespace.setns(fd, namespace.CLONE_NEWPID)
+        finally:
+            os.close(fd)
+        return process.clone(flags)
+
+    def _make_pipes(self) -> tuple[int, int, int]:
+        """The child's three descriptors; ours are kept and watched."""
+        if self._message.get("open_stdin"):
+            child_in, self._stdin = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(self._stdin, False)
+        else:
+            child_in = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        children = [child_in]
+        for name in ("stdout", "stderr"):
+            readable, writable = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(readable, False)
+            self._add_stream(readable, name)
+            children.append(writable)
+        return children[0], children[1], children[2]
+
+    def _add_stream(self, fd: int, name: str) -> None:
+        self._streams[fd] = name
+        self._watch(fd, 0 if self._paused else _IN, self._on_output)
+
+    def _await_start(self, ours: socket.socket) -> None:
+        while True:
+            try:
+                message, fds = channel.receive(ours)
+            except channel.Closed:
+                self._started_at_ns = time.time_ns()
+                return
+            if "terminal" in message:
+                self._master = fds[0]
+                os.set_blocking(self._master, False)
+                self._stdin = self._master
+                self._add_stream(self._master, "stdout")
+                continue
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+            os.close(self._pidfd)
+            raise StartFailure(message["code"], message["message"], complete=message["complete"])
+
+    def _fail(self, failure: StartFailure) -> None:
+        prefix = "" if failure.complete else EXEC if self._is_exec else CREATE
+        self._remove_cgroup()
+        for client in self._clients:
+            client.close()
+        if self._control is not None:
+            with contextlib.suppress(channel.Closed, OSError):
+                channel.send(self._control, {"event": "failed", "code": failure.code, "message": prefix + failure.message})
+
+    def _listen(self) -> None:
+        path = self._message.get("socket_path")
+        if not path:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        old = os.umask(0o177)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(old)
+        listener.listen(4)
+        listener.setblocking(False)
+        self._listener = listener
+        self._watch(listener.fileno(), _IN, self._on_connect)
+
+    def _tell_started(self) -> None:
+        if self._control is not None:
+            event = {"event": "started", "pid": self._pid, "started_at_ns": self._started_at_ns}
+            self._tell(event, [self._pidfd])
+        if self._control is not None:
+            self._control.setblocking(False)
+            self._watch(self._control.fileno(), _IN, self._on_control)
+
+    # -- the loop
+
+    def _loop(self) -> None:
+        self._watch(self._pidfd, _IN, self._on_exit)
+        while not self._done():
+            timeout = -1.0
+            if self._exit is None and self._deadline and not self._paused:
+                timeout = max(self._deadline - time.monotonic(), 0)
+            for fd, events in self._epoll.poll(timeout):
+                handler = self._handlers.get(fd)
+                if handler is not None:
+                    handler(events)
+            self._clients = [client for client in self._clients if not client.closed]
+            self._balance()
+            if self._deadline and self._exit is None and (not self._streams or self._is_drained()):
+                self._record_exit()
+
+    def _is_drained(self) -> bool:
+        """After an exit: nobody is behind, and what outlived the process had its time."""
+        return not self._paused and time.monotonic() >= self._deadline
+
+    def _done(self) -> bool:
+        return self._exit is not None and not self._clients and (self._acknowledged or self._control is None)
+
+    def _watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        if fd in self._handlers:
+            self._epoll.modify(fd, events)
+        else:
+            self._epoll.register(fd, events)
+        self._handlers[fd] = handler
+
+    def _unwatch(self, fd: int) -> None:
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def _balance(self) -> None:
+        """Stop reading output while a client is behind; a client that waits to be written to is watched for it."""
+        behind = any(client.pending for client in self._clients)
+        if behind != self._paused:
+            self._paused = behind
+            for fd in self._streams:
+                self._epoll.modify(fd, self._stream_events(fd))
+
+    def _stream_events(self, fd: int) -> int:
+        events = 0 if self._paused else _IN
+        return events | (_OUT if fd == self._stdin and self._stdin_pending else 0)
+
+    # -- output
+
+    def _on_output(self, events: int) -> None:
+        for fd in list(self._streams):
+            if not self._paused and fd in self._streams:
+                self._read_stream(fd)
+        if events & _OUT and self._stdin == self._master and self._stdin_pending:
+            self._flush_stdin()
+
+    def _read_stream(self, fd: int) -> None:
+        name = self._streams[fd]
+        readers = [client for client in self._clients if client.wants(name)]
+        try:
+            if self._log is None and len(readers) == 1 and fd != self._master and self._splice(fd, name, readers[0]):
+                return
+            data = os.read(fd, _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:  # EIO: the last process closed the terminal
+            data = b""
+        if not data:
+            self._close_stream(fd)
+            return
+        if self._log is not None:
+            self._log.write(name, data, time.time_ns())
+        for client in readers:
+            client.write(name, data)
+            if client.pending:
+                self._paused = True
+                self._pause_streams()
+
+    def _splice(self, fd: int, name: str, client: Client) -> bool:
+        """Move output from the pipe to the only client inside the kernel.  False when that is not possible now."""
+        available = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0"))[0]
+        if not available:
+            return False
+        if available >= 32 << 10:
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE_BYTES)
+        client.splice(name, fd, available)
+        if client.pending:
+            self._paused = True
+            self._pause_streams()
+        return True
+
+    def _pause_streams(self) -> None:
+        for fd in self._streams:
+            self._epoll.modify(fd, self._stream_events(fd))
+
+    def _close_stream(self, fd: int) -> None:
+        self._unwatch(fd)
+        del self._streams[fd]
+        if fd == self._master:
+            self._stdin = self._master = -1
+        os.close(fd)
+
+    # -- input
+
+    def _on_client_data(self, client: Client, data: bytes) -> None:
+        """``data`` from a client's stdin; empty at its end."""
+        if self._stdin < 0 or self._stdin_closing:
+            return
+        if data:
+            self._stdin_pending += data
+        elif self._stdin != self._master and (self._message.get("stdin_once") or self._is_exec):
+            self._stdin_closing = True
+        self._flush_stdin()
+
+    def _flush_stdin(self) -> None:
+        try:
+            while self._stdin_pending:
+                self._stdin_pending = self._stdin_pending[os.write(self._stdin, self._stdin_pending) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # nobody reads any more
+            self._stdin_pending, self._stdin_closing = b"", self._stdin != self._master
+        if self._stdin == self._master:
+            if self._master in self._streams:
+                self._epoll.modify(self._master, self._stream_events(self._master))
+        elif self._stdin_pending:
+            self._watch(self._stdin, _OUT, lambda _: self._flush_stdin())
+        else:
+            self._unwatch(self._stdin)
+            if self._stdin_closing:
+                os.close(self._stdin)
+                self._stdin = -1
+        full = len(self._stdin_pending) > _STDIN_BUFFER_BYTES
+        for client in self._clients:
+            client.hold_input(full)
+
+    def _attach(self, fd: int, attachment: Mapping[str, Any]) -> None:
+        keys = detach_sequence(attachment["detach_keys"]) if self._message["terminal"] else b""
+        client = Client(fd, attachment, keys, self._watch, self._unwatch, self._on_client_data)
+        self._clients.append(client)
+        if attachment["leftover"]:
+            client.receive(bytes.fromhex(attachment["leftover"]))
+
+    # -- the daemon
+
+    def _on_connect(self, _events: int) -> None:
+        assert self._listener is not None
+        with contextlib.suppress(BlockingIOError):
+            accepted = self._listener.accept()[0]
+            self._drop_control()
+            self._control = accepted
+            self._tell_started()
+            if self._exit is not None:
+                self._tell({"event": "exited", **self._exit})
+
+    def _on_control(self, _events: int) -> None:
+        if self._control is None:
+            return
+        try:
+            message, fds = channel.receive(self._control)
+        except BlockingIOError:
+            return
+        except (channel.Closed, OSError, ValueError):
+            self._drop_control()
+            return
+        match message["op"]:
+            case "attach":
+                self._attach(fds.pop(), message["attachment"])
+                if self._exit is not None:
+                    self._clients[-1].finish()
+            case "resize" if self._master >= 0:
+                with contextlib.suppress(OSError):
+                    terminal.set_size(self._master, height=message["height"], width=message["width"])
+            case "acknowledge":
+                self._acknowledged = True
+        for fd in fds:
+            os.close(fd)
+
+    def _drop_control(self) -> None:
+        if self._control is not None:
+            self._unwatch(self._control.fileno())
+            self._control.close()
+            self._control = None
+
+    def _tell(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
+        if self._control is None:
+            return
+        try:
+            channel.send(self._control, message, fds or [])
+        except (channel.Closed, OSError):
+            self._drop_control()
+
+    # -- the end
+
+    def _on_exit(self, _events: int) -> None:
+        self._unwatch(self._pidfd)
+        result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        assert result is not None
+        code = result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
+        self._exit_code = code
+        self._finished_at_ns = time.time_ns()
+        if self._stdin >= 0 and self._stdin != self._master:
+            self._unwatch(self._stdin)
+            os.close(self._stdin)
+            self._stdin = -1
+        self._deadline = time.monotonic() + _DRAIN_S
+        for fd in list(self._streams):
+            if not self._paused and fd in self._streams:
+                self._read_stream(fd)
+
+    def _record_exit(self) -> None:
+        for fd in list(self._streams):
+            self._close_stream(fd)
+        if self._log is not None:
+            self._log.finish(time.time_ns())
+            self._log = None
+        oom = bool(self._cgroups_path and not self._is_exec and cgroup.oom_kills(self._groups, self._cgroups_path))
+        record = {"code": self._exit_code, "finished_at_ns": self._finished_at_ns, "oom_killed": oom, "error": ""}
+        error = self._save(record)
+        self._exit = {**record, "error": error}
+        if self._relay is not None:
+            self._relay.close()
+        for client in self._clients:
+            client.finish()
+        self._tell({"event": "exited", **self._exit})
+        self._remove_cgroup()
+
+    def _save(self, record: dict[str, Any]) -> str:
+        """Write ``exit.json``: temporary, fsync, rename.  A full disk is told in the record instead."""
+        directory = self._message.get("record_dir")
+        if not directory:
+            return ""
+        temporary, final = f"{directory}/exit.json.new", f"{directory}/exit.json"
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, json.dumps(record).encode())
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.replace(temporary, final)
+        except OSError as error:
+            return str(error)
+        return ""
+
+    def _remove_cgroup(self) -> None:
+        """Kill what is left in a group without a pid namespace of its own, then remove it."""
+        if not self._cgroup_made:
+            return
+        self._cgroup_made = False
+        with contextlib.suppress(OSError):
+            if not self._private_pids:
+                for pid in cgroup.processes(self._groups, self._cgroups_path):
+                    os.kill(pid, signal.SIGKILL)
+            cgroup.remove(self._groups, self._cgroups_path)
+
+    def _finish(self) -> None:
+        path = self._message.get("socket_path")
+        if self._listener is not None and path:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def prepare(name: str) -> None:
+    """Turn a fresh fork of the zygote into a process of its own."""
+    gc.disable()
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    process.set_name(name)

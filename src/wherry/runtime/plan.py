@@ -1,0 +1,157 @@
+"""An OCI ``config.json`` becomes an ordered list of steps: pure, so a plan can be printed and tested without running it."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wherry.kernel import namespace
+from wherry.runtime import options, steps
+from wherry.runtime.failure import StartFailure
+
+NAMESPACES = {
+    "user": namespace.CLONE_NEWUSER,
+    "mount": namespace.CLONE_NEWNS,
+    "uts": namespace.CLONE_NEWUTS,
+    "ipc": namespace.CLONE_NEWIPC,
+    "network": namespace.CLONE_NEWNET,
+    "pid": namespace.CLONE_NEWPID,
+    "cgroup": namespace.CLONE_NEWCGROUP,
+}
+_DEVICES = (
+    *(("/dev/null", "c", 1, 3, 0o666, 0, 0), ("/dev/zero", "c", 1, 5, 0o666, 0, 0), ("/dev/full", "c", 1, 7, 0o666, 0, 0)),
+    *(("/dev/random", "c", 1, 8, 0o666, 0, 0), ("/dev/urandom", "c", 1, 9, 0o666, 0, 0), ("/dev/tty", "c", 5, 0, 0o666, 0, 5)),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """``clone_flags`` for the first process; ``pid_namespace``: one to be born into, by path; then the steps in order."""
+
+    clone_flags: int
+    pid_namespace: str
+    cgroups_path: str
+    new_network: bool
+    steps: tuple[steps.Step, ...]
+
+
+def make(launch: Mapping[str, Any], *, netns_fd: int = -1) -> Plan:
+    """Plan a launch (its JSON form, see ``spec.launch.Launch``).  Raises StartFailure for what is not supported, by name."""
+    config: Mapping[str, Any] = launch["config"]
+    linux: Mapping[str, Any] = config.get("linux") or {}
+    _refuse(config, linux)
+    wanted = {entry["type"]: entry.get("path") or "" for entry in linux.get("namespaces") or ()}
+    wanted.setdefault("mount", "")
+    if netns_fd >= 0:
+        wanted.pop("network", None)
+    new = [kind for kind, path in wanted.items() if not path and kind != "cgroup"]
+    cgroups_path = linux.get("cgroupsPath") or ""
+    entries = list(config.get("mounts") or ())
+    mounts = [(entry, options.parse(entry.get("options") or ())) for entry in entries]
+    shows_cgroups = any(entry.get("type") == "cgroup" for entry in entries)
+    found: list[steps.Step] = [steps.JoinCgroup(cgroups_path, "cgroup" in wanted and not wanted["cgroup"])]
+    found += [steps.JoinNamespace(namespace.CLONE_NEWNET, "", netns_fd)] if netns_fd >= 0 else []
+    found += [steps.JoinNamespace(NAMESPACES[kind], path) for kind, path in wanted.items() if path and kind != "pid"]
+    score = (config.get("process") or {}).get("oomScoreAdj")
+    found += [steps.AdjustOomScore(score)] if score is not None else []
+    found += [
+        steps.OpenSource(index, entry["source"], parsed)
+        for index, (entry, parsed) in enumerate(mounts)
+        if parsed.bind or entry.get("type") == "bind"
+    ]
+    found += [steps.OpenCgroups(cgroups_path)] if shows_cgroups else []
+    found.append(steps.Detach())
+    found += _file_system(launch, config, linux, mounts)
+    return Plan(
+        clone_flags=sum(NAMESPACES[kind] for kind in new),
+        pid_namespace=wanted.get("pid", ""),
+        cgroups_path=cgroups_path,
+        new_network="network" in new,
+        steps=tuple(found),
+    )
+
+
+def _file_system(
+    launch: Mapping[str, Any], config: Mapping[str, Any], linux: Mapping[str, Any], mounts: Sequence[tuple[Any, options.MountOptions]]
+) -> list[steps.Step]:
+    rootfs = launch["rootfs"]
+    found: list[steps.Step] = [steps.MountRoot(tuple(rootfs["lower"]), rootfs["upper"], rootfs["work"])]
+    copy_ups = {entry["destination"]: entry["source"] for entry in launch.get("copy_ups") or ()}
+    process: Mapping[str, Any] = config.get("process") or {}
+    devices_made = False
+    for index, (entry, parsed) in enumerate(mounts):
+        destination = posixpath.normpath("/" + entry["destination"].lstrip("/"))
+        kind = "bind" if parsed.bind else entry.get("type") or "bind"
+        _check_destination(destination, kind)
+        # nodes go in before anything is mounted on top of them, after /dev itself
+        if not devices_made and destination != "/dev" and any(isinstance(one, steps.Mount) and one.destination == "/dev" for one in found):
+            devices_made = True
+            found.append(_devices(linux))
+        if kind == "cgroup":
+            found.append(steps.MountCgroups(destination, parsed, linux.get("cgroupsPath") or ""))
+        else:
+            copy_up = copy_ups.get(entry["destination"], "")
+            found.append(steps.Mount(index, destination, "" if kind == "bind" else kind, entry.get("source") or kind, parsed, copy_up))
+    if not devices_made:
+        found.append(_devices(linux))
+    if launch.get("terminal"):
+        height, width = launch.get("console_size") or (0, 0)
+        found.append(steps.OpenConsole(height, width))
+    sysctls: Mapping[str, str] = linux.get("sysctl") or {}
+    found += [steps.SetSysctls(tuple(sysctls.items()))] if sysctls else []
+    found += [steps.MaskPaths(tuple(linux["maskedPaths"]))] if linux.get("maskedPaths") else []
+    found += [steps.ReadonlyPaths(tuple(linux["readonlyPaths"]))] if linux.get("readonlyPaths") else []
+    if config.get("hostname") or config.get("domainname"):
+        found.append(steps.SetNames(config.get("hostname") or "", config.get("domainname") or ""))
+    if (cwd := process.get("cwd") or "/") != "/":
+        found.append(steps.MakeDirectory(posixpath.normpath(cwd)))
+    found.append(steps.EnterRoot(bool((config.get("root") or {}).get("readonly"))))
+    return found
+
+
+def _devices(linux: Mapping[str, Any]) -> steps.MakeDevices:
+    extra = tuple(
+        (
+            one["path"],
+            one["type"],
+            one.get("major") or 0,
+            one.get("minor") or 0,
+            0o666 if one.get("fileMode") is None else one["fileMode"] & 0o7777,
+            one.get("uid") or 0,
+            one.get("gid") or 0,
+        )
+        for one in linux.get("devices") or ()
+    )
+    named = {one[0] for one in extra}
+    return steps.MakeDevices((*(one for one in _DEVICES if one[0] not in named), *extra))
+
+
+def _check_destination(destination: str, kind: str) -> None:
+    inside_proc = destination == "/proc" or destination.startswith("/proc/")
+    if inside_proc and not (destination == "/proc" and kind == "proc"):
+        allowed = ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev", "sys/kernel/ns_last_pid")
+        if destination.removeprefix("/proc/") not in allowed or kind != "bind":
+            raise StartFailure(128, f'"{destination}" cannot be mounted because it is inside /proc')
+
+
+def _refuse(config: Mapping[str, Any], linux: Mapping[str, Any]) -> None:
+    for name, value in (
+        ("hooks", config.get("hooks")),
+        ("linux.uidMappings", linux.get("uidMappings")),
+        ("linux.gidMappings", linux.get("gidMappings")),
+        ("linux.intelRdt", linux.get("intelRdt")),
+        ("linux.personality", linux.get("personality")),
+        ("linux.timeOffsets", linux.get("timeOffsets")),
+        ("linux.mountLabel", linux.get("mountLabel")),
+        ("process.apparmorProfile", (config.get("process") or {}).get("apparmorProfile")),
+        ("process.selinuxLabel", (config.get("process") or {}).get("selinuxLabel")),
+    ):
+        if value:
+            raise StartFailure(128, f"{name} is not supported")
+    if linux.get("rootfsPropagation") not in (None, "", "private", "rprivate", "slave", "rslave"):
+        raise StartFailure(128, f"linux.rootfsPropagation {linux['rootfsPropagation']} is not supported")
+    for entry in linux.get("namespaces") or ():
+        if entry["type"] not in NAMESPACES or (entry["type"] == "user" and not entry.get("path")):
+            raise StartFailure(128, f"a new {entry['type']} namespace is not supported")

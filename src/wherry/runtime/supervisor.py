@@ -1,0 +1,341 @@
+"""The daemon's side of the runtime: owns the zygote, and one object per running process.  The only asyncio module of the room."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wherry.runtime import channel
+from wherry.runtime.failure import LaunchFailure
+from wherry.spec.launch import Attachment, ExecLaunch, ExitRecord, Launch
+from wherry.spec.mounts import Rootfs
+
+_BOOT = "import sys; sys.path.insert(0, {path!r}); from wherry.runtime.zygote import main; main({fd})"
+_ROOT = str(Path(__file__).resolve().parents[2])
+
+
+class Process:
+    """A running (or ended) container, build step or exec."""
+
+    def __init__(self, ident: str, control: socket.socket, supervisor: Supervisor) -> None:
+        self.ident = ident
+        self.pid = 0
+        self.started_at_ns = 0
+        self._control = control
+        self._supervisor = supervisor
+        self._loop = asyncio.get_running_loop()
+        self._pidfd = -1
+        self._started: asyncio.Future[None] = self._loop.create_future()
+        self._exited: asyncio.Future[ExitRecord] = self._loop.create_future()
+        control.setblocking(False)
+        self._loop.add_reader(control.fileno(), self._on_message)
+
+    async def wait(self) -> ExitRecord:
+        """How it ended.  Its output is drained and its record on disk by then.  Any number of callers."""
+        return await asyncio.shield(self._exited)
+
+    async def attach(self, client_fd: int, attachment: Attachment) -> None:
+        """Give the monitor a client's socket; it is duplicated, the caller closes its own.  Raises ProcessLookupError when it has ended."""
+        await self._send({"op": "attach", "attachment": _attachment(attachment)}, [client_fd])
+
+    async def resize(self, height: int, width: int) -> None:
+        """Set the size of its terminal."""
+        await self._send({"op": "resize", "height": height, "width": width})
+
+    async def acknowledge(self) -> None:
+        """The exit is recorded elsewhere: the monitor may go.  Never fails."""
+        with contextlib.suppress(ProcessLookupError, OSError):
+            await self._send({"op": "acknowledge"})
+        self.close()
+
+    def signal(self, number: int) -> None:
+        """Send a signal.  Raises ProcessLookupError when it has ended."""
+        if self._pidfd < 0:
+            raise ProcessLookupError(self.ident)
+        signal.pidfd_send_signal(self._pidfd, number)
+
+    @property
+    def pidfd(self) -> int:
+        """A descriptor of its first process, -1 when it is gone; borrowed."""
+        return self._pidfd
+
+    def close(self) -> None:
+        """Let go of the monitor; the container runs on."""
+        if self._control.fileno() >= 0:
+            self._loop.remove_reader(self._control.fileno())
+            self._control.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        self._supervisor.forget(self)
+
+    async def started(self) -> None:
+        """Returns once the program executes.  Raises LaunchFailure."""
+        try:
+            await self._started
+        except BaseException:
+            self.close()
+            raise
+
+    def _on_message(self) -> None:
+        while True:
+            try:
+                message, fds = channel.receive(self._control)
+            except BlockingIOError:
+                return
+            except (channel.Closed, OSError, ValueError):
+                self._on_loss()
+                return
+            self._on_event(message, fds)
+            if self._control.fileno() < 0:
+                return
+
+    def _on_event(self, message: Mapping[str, Any], fds: list[int]) -> None:
+        match message["event"]:
+            case "started":
+                self.pid, self.started_at_ns = message["pid"], message["started_at_ns"]
+                self._pidfd = fds.pop(0)
+                if not self._started.done():
+                    self._started.set_result(None)
+            case "failed" if not self._started.done():
+                self._started.set_exception(LaunchFailure(message["code"], message["message"]))
+            case "exited" if not self._exited.done():
+                self._exited.set_result(
+                    ExitRecord(
+                        code=message["code"],
+                        finished_at_ns=message["finished_at_ns"],
+                        oom_killed=message["oom_killed"],
+                        error=message["error"],
+                    )
+                )
+        for fd in fds:
+            os.close(fd)
+
+    def _on_loss(self) -> None:
+        """The monitor died: it killed its container with it."""
+        self._loop.remove_reader(self._control.fileno())
+        self._control.close()
+        if not self._started.done():
+            self._started.set_exception(LaunchFailure(128, "the monitor ended before the container started"))
+        elif not self._exited.done():
+            self._exited.set_result(ExitRecord(code=137, finished_at_ns=time.time_ns(), error="the monitor was killed"))
+
+    async def _send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        if self._control.fileno() < 0:
+            raise ProcessLookupError(self.ident)
+        await send(self._control, message, fds)
+
+
+class Supervisor:
+    """Starts processes through the zygote, which it replaces when it dies."""
+
+    def __init__(self) -> None:
+        self._requests: socket.socket | None = None
+        self._zygote: asyncio.subprocess.Process | None = None
+        self._processes: dict[str, Process] = {}
+        self._lock = asyncio.Lock()
+        self._closing = False
+
+    async def start(self) -> None:
+        """Execute the zygote."""
+        ours, theirs = channel.pair()
+        ours.setblocking(False)
+        with theirs:
+            fd = theirs.fileno()
+            self._zygote = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", "-c", _BOOT.format(path=_ROOT, fd=fd)), pass_fds=(fd,), stdin=asyncio.subprocess.DEVNULL
+            )
+        self._requests = ours
+
+    async def run(
+        self,
+        launch: Launch,
+        *,
+        netns_fd: int | None = None,
+        forward_fds: Sequence[int] = (),
+        attachments: Sequence[tuple[int, Attachment]] = (),
+    ) -> Process:
+        """Start a container; returns once its program executes.  All descriptors stay the caller's.  Raises LaunchFailure."""
+        message = {
+            "op": "run",
+            **_fields(launch),
+            "log": _fields(launch.log),
+            "rootfs": launch.rootfs.to_json(),
+            "forwards": [_fields(one) for one in launch.forwards],
+            "copy_ups": [_fields(one) for one in launch.copy_ups],
+            "has_netns": netns_fd is not None,
+            "has_pidfd": False,
+            "attachments": [_attachment(one) for _, one in attachments],
+        }
+        fds = [*([] if netns_fd is None else [netns_fd]), *forward_fds, *(fd for fd, _ in attachments)]
+        return await self._launch(launch.id, message, fds)
+
+    async def execute(self, launch: ExecLaunch, *, attachments: Sequence[tuple[int, Attachment]] = ()) -> Process:
+        """Start a further process in a container; returns once its program executes.  Raises LaunchFailure."""
+        holder = self._processes.get(launch.container_id)
+        pidfd = os.dup(holder.pidfd) if holder is not None and holder.pidfd >= 0 else -1
+        try:
+            message = {
+                "op": "execute",
+                **_fields(launch),
+                "has_netns": False,
+                "has_pidfd": pidfd >= 0,
+                "attachments": [_attachment(one) for _, one in attachments],
+            }
+            fds = [*([pidfd] if pidfd >= 0 else []), *(fd for fd, _ in attachments)]
+            return await self._launch(launch.id, message, fds)
+        finally:
+            if pidfd >= 0:
+                os.close(pidfd)
+
+    async def adopt(self, ident: str, socket_path: str) -> Process | None:
+        """Connect to the monitor of a process started by an earlier daemon.  None: there is none, its ``exit.json`` tells."""
+        control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            control.connect(socket_path)
+        except OSError:
+            control.close()
+            return None
+        process = Process(ident, control, self)
+        try:
+            await process.started()
+        except LaunchFailure:
+            return None
+        self._processes[ident] = process
+        return process
+
+    async def task(self, target: Rootfs | int, name: str, arguments: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
+        """Run a function of ``runtime.tasks`` inside a root file system: a ``Rootfs``, or the one of a running process by its pid.
+
+        Raises OSError with errno and the path as the container sees it.
+        """
+        pidfd = os.pidfd_open(target) if isinstance(target, int) else -1
+        try:
+            message = {
+                "op": "task",
+                "name": name,
+                "arguments": arguments,
+                "rootfs": target.to_json() if isinstance(target, Rootfs) else None,
+                "has_pidfd": pidfd >= 0,
+            }
+            return await self._task(message, [*([pidfd] if pidfd >= 0 else []), *fds])
+        finally:
+            if pidfd >= 0:
+                os.close(pidfd)
+
+    async def close(self) -> None:
+        """Let the zygote go; containers run on."""
+        self._closing = True
+        for process in list(self._processes.values()):
+            process.close()
+        if self._requests is not None:
+            self._requests.close()
+            self._requests = None
+        if self._zygote is not None:
+            await self._zygote.wait()
+            self._zygote = None
+
+    def forget(self, process: Process) -> None:
+        """A process let go of."""
+        if self._processes.get(process.ident) is process:
+            del self._processes[process.ident]
+
+    async def _launch(self, ident: str, message: dict[str, Any], fds: Sequence[int]) -> Process:
+        ours, theirs = channel.pair()
+        with theirs:
+            process = Process(ident, ours, self)
+            try:
+                await self._ask(message, [theirs.fileno(), *fds])
+            except BaseException:
+                process.close()
+                raise
+        await process.started()
+        self._processes[ident] = process
+        return process
+
+    async def _task(self, message: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+        ours, theirs = channel.pair()
+        ours.setblocking(False)
+        with ours:
+            with theirs:
+                await self._ask(message, [theirs.fileno(), *fds])
+            await _readable(ours)
+            try:
+                answer, _ = channel.receive(ours)
+            except channel.Closed:
+                raise OSError(5, f"the {message['name']} task died") from None
+        if answer["event"] != "done":
+            raise OSError(answer.get("errno", 5), answer.get("text") or answer.get("message"), answer.get("path"))
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def _ask(self, message: dict[str, Any], fds: Sequence[int]) -> None:
+        """Send a request; a zygote that is gone is replaced and asked once more."""
+        async with self._lock:
+            for attempt in (1, 2):
+                if self._requests is None:
+                    if self._closing:
+                        raise RuntimeError("the supervisor is closed")
+                    await self.start()
+                assert self._requests is not None
+                try:
+                    await send(self._requests, message, fds)
+                except channel.Closed:
+                    self._requests.close()
+                    self._requests = None
+                    if attempt == 2:
+                        raise
+                else:
+                    return
+
+
+async def send(target: socket.socket, message: dict[str, Any], fds: Sequence[int]) -> None:
+    """`channel.send` that waits while the other side is busy."""
+    while True:
+        try:
+            channel.send(target, message, fds)
+            return
+        except BlockingIOError:
+            await _writable(target)
+
+
+async def _writable(target: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(target.fileno(), _resolve, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(target.fileno())
+
+
+async def _readable(target: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(target.fileno(), _resolve, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(target.fileno())
+
+
+def _resolve(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """A spec value's fields, not copied deeply: it goes straight into JSON."""
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
+def _attachment(attachment: Attachment) -> dict[str, Any]:
+    return {**_fields(attachment), "leftover": attachment.leftover.hex()}

@@ -1,0 +1,91 @@
+"""Functions that run inside a root file system, in a process of their own: what the daemon must never do by path."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from wherry.kernel import cgroup, files, namespace
+from wherry.runtime import channel, steps
+
+Task = Callable[[int, Mapping[str, Any], Sequence[int]], dict[str, Any]]
+
+
+def run(message: Mapping[str, Any], control: socket.socket, fds: Sequence[int]) -> None:
+    """Enter the root that ``message`` names, run its function there and answer."""
+    try:
+        rest = list(fds)
+        if message["has_pidfd"]:
+            namespace.setns(rest.pop(0), namespace.CLONE_NEWNS)
+            root_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        else:
+            root_fd = _enter(message["rootfs"])
+        answer: dict[str, Any] = {"event": "done", "result": TASKS[message["name"]](root_fd, message["arguments"], rest)}
+    except OSError as error:
+        text = error.strerror or str(error)
+        answer = {"event": "error", "errno": error.errno or errno.EIO, "text": text, "path": _text(error.filename)}
+    except Exception as error:  # noqa: BLE001 -- the edge of a forked child: the daemon is told everything
+        answer = {"event": "error", "errno": errno.EIO, "text": f"{type(error).__name__}: {error}", "path": None}
+    with contextlib.suppress(channel.Closed):
+        channel.send(control, answer)
+
+
+def _enter(rootfs: Mapping[str, Any]) -> int:
+    namespace.unshare(namespace.CLONE_NEWNS)
+    sandbox = steps.Sandbox(cgroup.Hierarchies({}, None))
+    os.umask(0)
+    root = steps.MountRoot(tuple(rootfs["lower"]), rootfs["upper"], rootfs["work"])
+    for step in (steps.Detach(), root, steps.EnterRoot(False)):
+        step.execute(sandbox)
+    return sandbox.root_fd
+
+
+def _stat(root_fd: int, arguments: Mapping[str, Any], _fds: Sequence[int]) -> dict[str, Any]:
+    """``path`` -> name, size, mode (st_mode), mtime_ns, uid, gid, link_target; the last component is not followed."""
+    path = "/" + arguments["path"].lstrip("/")
+    fd = _open_last(root_fd, path)
+    try:
+        status = os.fstat(fd)
+        target = os.readlink("", dir_fd=fd) if stat.S_ISLNK(status.st_mode) else ""
+    finally:
+        os.close(fd)
+    return {
+        "name": os.path.basename(path.rstrip("/")) or "/",
+        "size": status.st_size,
+        "mode": status.st_mode,
+        "mtime_ns": status.st_mtime_ns,
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+        "link_target": target,
+    }
+
+
+def _mkdir(root_fd: int, arguments: Mapping[str, Any], _fds: Sequence[int]) -> dict[str, Any]:
+    """Make the directory ``path`` with its parents, ``mode``, ``uid``, ``gid``."""
+    os.close(
+        files.mkdirs_in_root(root_fd, arguments["path"], arguments.get("mode", 0o755), arguments.get("uid", 0), arguments.get("gid", 0))
+    )
+    return {}
+
+
+def _open_last(root_fd: int, path: str) -> int:
+    parent, name = os.path.split(path.rstrip("/"))
+    if not name:
+        return files.open_in_root(root_fd, "/", os.O_PATH)
+    directory = files.open_in_root(root_fd, parent or "/", os.O_PATH | os.O_DIRECTORY)
+    try:
+        return files.openat2(directory, name, os.O_PATH | os.O_NOFOLLOW, resolve=files.RESOLVE_BENEATH | files.RESOLVE_NO_MAGICLINKS)
+    finally:
+        os.close(directory)
+
+
+def _text(path: Any) -> str | None:
+    return None if path is None else os.fsdecode(path)
+
+
+TASKS: dict[str, Task] = {"stat": _stat, "mkdir": _mkdir}
