@@ -1,4 +1,4 @@
-"""Archives in any compression, told by their first bytes: ADD's local archives and the build context itself."""
+"""Archives in any compression, told by their first bytes, made plain for ADD."""
 
 from __future__ import annotations
 
@@ -7,41 +7,11 @@ import lzma
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import zstandard
 
 _CHUNK = 1 << 18
-
-
-class Inflated:
-    """A file-like view of a stream, decompressed when its first bytes say that it is compressed."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._pending = stream.read(512)
-        opener = next((make for magic, make in _FORMATS.items() if self._pending.startswith(magic)), None)
-        self._inflate = opener() if opener else None
-        if self._inflate is not None:
-            self._pending = self._inflate.decompress(self._pending)
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes (all when negative); fewer only at the end."""
-        while size < 0 or len(self._pending) < size:
-            chunk = self._next(_CHUNK if size < 0 else max(_CHUNK, size - len(self._pending)))
-            if not chunk:
-                break
-            self._pending += chunk
-        end = len(self._pending) if size < 0 else size
-        data, self._pending = self._pending[:end], self._pending[end:]
-        return data
-
-    def _next(self, size: int) -> bytes:
-        while raw := self._stream.read(size if self._inflate is None else _CHUNK):
-            data = raw if self._inflate is None else self._inflate.decompress(raw)
-            if data:
-                return data
-        return b""
 
 
 def is_tar_header(block: bytes) -> bool:

@@ -12,18 +12,14 @@ import posixpath
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from wherry.build import ignore
-from wherry.build.archive import Inflated, is_tar_header
+from wherry.build.archive import is_tar_header
 from wherry.kernel import files
-from wherry.tree.apply import ApplyOptions, apply
-from wherry.tree.tar import Reader
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _SMALL = 65536
-_DOCKERFILE_LIMIT = 4 << 20
 _KEPT_XATTRS = ("user.", "security.capability")
 _ARCHIVE_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 
@@ -215,46 +211,6 @@ class Source:
             return os.listdir(fd)
         finally:
             os.close(fd)
-
-
-def unpack_context(stream: BinaryIO, directory: str) -> None:
-    """Unpack a context, a tar in any compression, into an empty directory.  Raises InvalidArchive, OSError.
-
-    As Docker does, what is no archive at all is taken for a Dockerfile alone.
-    """
-    plain = Inflated(stream)
-    head = plain.read(512)
-    fd = os.open(directory, _DIRECTORY | os.O_CLOEXEC)
-    try:
-        if head and not is_tar_header(head) and head.strip(b"\0"):
-            _write_dockerfile(fd, head + plain.read(_DOCKERFILE_LIMIT))
-            return
-        apply(Reader(_Again(head, plain)), fd, ApplyOptions())
-    finally:
-        os.close(fd)
-
-
-class _Again:
-    """A stream whose first bytes were read already."""
-
-    def __init__(self, head: bytes, rest: Inflated) -> None:
-        self._head = head
-        self._rest = rest
-
-    def read(self, size: int = -1, /) -> bytes:
-        if not self._head:
-            return self._rest.read(size)
-        if size < 0:
-            head, self._head = self._head, b""
-            return head + self._rest.read()
-        head, self._head = self._head[:size], self._head[size:]
-        return head + self._rest.read(size - len(head)) if len(head) < size else head
-
-
-def _write_dockerfile(fd: int, data: bytes) -> None:
-    out = os.open("Dockerfile", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=fd)
-    with os.fdopen(out, "wb") as file:
-        file.write(data)
 
 
 def read_ignore_file(fd: int, dockerfile: str) -> ignore.Matcher:

@@ -112,7 +112,7 @@ Happening = Event | Warned | Built
 Progress = Callable[[Happening], None]
 
 
-class Classic:
+class ClassicRecords:
     """Events as records of ``POST /build`` (version 1): ``{"stream": ...}``, ``{"aux": {"ID": ...}}``.
 
     Stages that run at the same time are told one after the other, in the order of the file.

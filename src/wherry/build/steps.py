@@ -20,7 +20,8 @@ from wherry.build.failures import BuildFailed
 from wherry.build.services import BuildRequest, BuildServices, RunSandbox, RunSpec
 from wherry.build.state import State
 from wherry.ids import new_id
-from wherry.runtime.supervisor import LaunchFailure, Process
+from wherry.runtime.failure import LaunchFailure
+from wherry.runtime.supervisor import Process
 from wherry.spec.digest import Digest, chain_id
 from wherry.spec.launch import Attachment, ExitRecord, Launch, LogTarget
 from wherry.spec.mounts import Rootfs
@@ -109,8 +110,6 @@ class Steps:
         except OSError as error:
             path = f"{error.filename}: " if error.filename else ""
             raise BuildFailed(f"{path}{error.strerror or error}") from error
-        except (LookupError, ValueError) as error:
-            raise BuildFailed(str(error.args[0] if error.args else error)) from error
 
     async def _layer(self, state: State, work: Callable[[Rootfs], Awaitable[bool]]) -> Layer:
         """Do ``work`` on a fresh snapshot; when it says that it made something, that becomes a layer."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from wherry.kernel import cgroup, files, namespace
 from wherry.runtime import channel, steps
+from wherry.tree import place
 
 Task = Callable[[int, Mapping[str, Any], Sequence[int]], dict[str, Any]]
 
@@ -88,4 +89,4 @@ def _text(path: Any) -> str | None:
     return None if path is None else os.fsdecode(path)
 
 
-TASKS: dict[str, Task] = {"stat": _stat, "mkdir": _mkdir}
+TASKS: dict[str, Task] = {"stat": _stat, "mkdir": _mkdir, "place": place.place_task, "workdir": place.workdir_task}

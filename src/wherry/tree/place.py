@@ -12,7 +12,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,23 @@ def make_directory(root_fd: int, path: str, owner: str) -> bool:
         os.close(files.mkdirs_in_root(root_fd, path, 0o755, uid, gid))
         return True
     return False
+
+
+def place_task(root_fd: int, arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+    """`place` for ``Supervisor.task``: every expected failure is an OSError that carries the text."""
+    try:
+        place(root_fd, Plan.from_json(dict(arguments)), fds)
+    except (LookupError, ValueError) as error:
+        raise OSError(errno.EINVAL, str(error.args[0])) from error
+    return {}
+
+
+def workdir_task(root_fd: int, arguments: Mapping[str, Any], _fds: Sequence[int]) -> dict[str, Any]:
+    """`make_directory` for ``Supervisor.task``: ``path``, ``owner`` -> ``made``."""
+    try:
+        return {"made": make_directory(root_fd, arguments["path"], arguments["owner"])}
+    except LookupError as error:
+        raise OSError(errno.EINVAL, str(error.args[0])) from error
 
 
 def resolve_owner(root_fd: int, owner: str) -> tuple[int, int]:
