@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from wherry.spec.digest import Digest, is_digest
+from wherry.tree.remove import remove_content
 
 
 class ContentMismatch(ValueError):
@@ -67,6 +68,14 @@ class Content:
     def ingest(self, limit: int | None = None) -> Writer:
         """A new blob; ``limit`` is the largest size it may reach."""
         return Writer(self, self._staging_dir, limit)
+
+    def sweep(self) -> None:
+        """At start: drop what was on its way when the last daemon ended."""
+        fd = os.open(self._staging_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_content(fd)
+        finally:
+            os.close(fd)
 
     def put(self, data: bytes) -> Digest:
         """Store ``data`` whole."""

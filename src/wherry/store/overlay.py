@@ -11,7 +11,7 @@ from wherry.spec.digest import Digest
 from wherry.spec.mounts import Rootfs
 from wherry.store.layer import HashingSink, NullSink, copy_directory, hash_only, unpack
 from wherry.store.records import Records
-from wherry.store.shelf import Shelf, tree_bytes
+from wherry.store.shelf import Shelf
 from wherry.store.snapshot import Change, ChangeKind, LayerFacts, Row, SnapshotExists, SnapshotInfo, stacked
 from wherry.tree.apply import OVERLAY_OPAQUE, ApplyOptions, Whiteouts
 from wherry.tree.pack import PackOptions, pack
@@ -93,7 +93,7 @@ class Overlay:
         row = self._shelf.row(key_or_name)
         if row.size_bytes >= 0:
             return row.size_bytes
-        return tree_bytes(self._tree(row.directory))
+        return self._shelf.measure(row.directory, _TREE)
 
     def exists(self, name: str) -> bool:
         row = self._shelf.get(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from wherry.kernel import nodes
 from wherry.store.content import sync_directory
 from wherry.store.records import Records
 from wherry.store.snapshot import Row, SnapshotExists, SnapshotInfo, SnapshotInUse, SnapshotMissing
+from wherry.tree.measure import tree_bytes
 from wherry.tree.remove import remove
 
 KIND = "layer"
@@ -147,8 +147,13 @@ class Shelf:
         os.chmod(target, stat.S_IMODE(status.st_mode))
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
-    def free_bytes(self) -> int:
-        return shutil.disk_usage(self.root_dir).free
+    def measure(self, directory: str, part: str) -> int:
+        """Bytes below one of a snapshot's directories."""
+        fd = os.open(self.path(directory, part), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return tree_bytes(fd)
+        finally:
+            os.close(fd)
 
     def _rows(self) -> list[tuple[str, Row]]:
         return [(name, self._decoder.decode(body)) for name, body in self._records.items(KIND)]
@@ -157,26 +162,3 @@ class Shelf:
         for other, row in self._rows():
             if row.parent == name:
                 raise SnapshotInUse(f"snapshot {name} is the parent of {other}")
-
-
-def tree_bytes(path: str) -> int:
-    """Files once each and the text of symlinks below ``path``, as Docker counts a layer."""
-    total = 0
-    seen: set[int] = set()
-    pending = [path]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                        continue
-                    status = entry.stat(follow_symlinks=False)
-                    if status.st_nlink > 1:
-                        if status.st_ino in seen:
-                            continue
-                        seen.add(status.st_ino)
-                    total += status.st_size
-        except FileNotFoundError:
-            continue  # removed meanwhile
-    return total

@@ -1,0 +1,138 @@
+"""Mark what is referenced, sweep the rest: blobs and snapshots that no record leads to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from wherry.store.content import Content
+from wherry.store.snapshot import SnapshotInfo, Snapshotter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roots:
+    """What records refer to: digests of blobs; names and keys of snapshots (their parents follow by themselves)."""
+
+    content: frozenset[str] = frozenset()
+    snapshots: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Swept:
+    content: list[str] = field(default_factory=list)
+    snapshots: list[str] = field(default_factory=list)
+    reclaimed_bytes: int = 0
+
+
+class Garbage:
+    """Who makes something whose record comes later holds its name meanwhile, before looking whether it is there::
+
+        with garbage.hold() as hold:
+            hold(digest)
+            if not content.has(digest):
+                download(digest)
+            records.put(...)
+
+    A sweep waits for nobody and nobody for a sweep longer than for one removal.
+    """
+
+    def __init__(self, content: Content, snapshots: Snapshotter, roots: Callable[[], Roots]) -> None:
+        """``roots`` reads the records anew at each call."""
+        self._content = content
+        self._snapshots = snapshots
+        self._roots = roots
+        self._lock = threading.Lock()
+        self._sweeping = threading.Lock()
+        self._holds: dict[int, set[str]] = {}
+        self._seen: set[str] = set()
+        self._next = 0
+
+    @contextmanager
+    def hold(self) -> Iterator[Callable[[str], None]]:
+        """Names given to the callable are safe from sweeps until the block ends."""
+        with self._lock:
+            self._next += 1
+            ident = self._next
+            names = self._holds[ident] = set()
+
+        def add(name: str) -> None:
+            with self._lock:
+                names.add(str(name))
+                self._seen.add(str(name))
+
+        try:
+            yield add
+        finally:
+            with self._lock:
+                del self._holds[ident]
+
+    def start(self) -> Swept:
+        """At the daemon's start: what a crash left, then a sweep."""
+        self._content.sweep()
+        self._snapshots.sweep()
+        return self.sweep()
+
+    def sweep(self) -> Swept:
+        """Remove what is neither referenced nor held.
+
+        What was held at any time since the sweep began is kept too: its record may be newer than the roots read here.
+        """
+        swept = Swept()
+        with self._sweeping:
+            with self._lock:
+                self._seen = set().union(*self._holds.values())
+            blobs = list(self._content.digests())
+            infos = self._snapshots.items()
+            roots = self._roots()
+            self._sweep_snapshots(infos, roots.snapshots, swept)
+            for digest in blobs:
+                if digest not in roots.content:
+                    with self._lock:
+                        if digest in self._seen:
+                            continue
+                        try:
+                            size = self._content.size(digest)
+                        except FileNotFoundError:
+                            continue
+                        self._content.delete(digest)
+                    swept.content.append(digest)
+                    swept.reclaimed_bytes += size
+        return swept
+
+    def _sweep_snapshots(self, infos: list[SnapshotInfo], referenced: frozenset[str], swept: Swept) -> None:
+        parents = {info.name: info.parent for info in infos}
+        with self._lock:
+            marked = _with_parents(referenced | self._seen, parents)
+        for name in _children_first([name for name in parents if name not in marked], parents):
+            with self._lock:
+                held = _with_parents(frozenset(self._seen), parents)
+                if name in held:
+                    continue
+                size = self._snapshots.usage(name)
+                self._snapshots.remove(name)
+            swept.snapshots.append(name)
+            swept.reclaimed_bytes += size
+
+
+def _with_parents(names: frozenset[str] | set[str], parents: dict[str, str | None]) -> set[str]:
+    marked: set[str] = set()
+    for name in names:
+        current: str | None = name
+        while current is not None and current not in marked:
+            marked.add(current)
+            current = parents.get(current)
+    return marked
+
+
+def _children_first(names: list[str], parents: dict[str, str | None]) -> list[str]:
+    def depth(name: str) -> int:
+        count = 0
+        parent = parents.get(name)
+        while parent is not None:
+            count += 1
+            parent = parents.get(parent)
+        return count
+
+    return sorted(names, key=depth, reverse=True)

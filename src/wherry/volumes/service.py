@@ -1,0 +1,290 @@
+"""Named and anonymous volumes of the ``local`` driver: ``<data_root>/volumes/<name>/_data``.
+
+Bodies of Records kind ``volume``, and Docker's words for what goes wrong (Engine API 1.51, Volume*).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from wherry.errors import Conflict, Internal, InvalidRequest, NotFound, NotSupported
+from wherry.ids import new_id
+from wherry.store.content import sync_directory
+from wherry.store.records import Records
+from wherry.tree.measure import tree_bytes
+from wherry.tree.remove import remove
+
+ANONYMOUS: Final = "com.docker.volume.anonymous"
+_KIND: Final = "volume"
+_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_LIST_FILTERS: Final = frozenset({"dangling", "driver", "label", "name"})
+_PRUNE_FILTERS: Final = frozenset({"all", "label", "label!"})
+_OPTIONS: Final = frozenset({"type", "o", "device", "size"})
+_TRUE: Final = frozenset({"1", "t", "true"})
+_FALSE: Final = frozenset({"0", "f", "false"})
+
+InUse = Callable[[str], Sequence[str]]
+"""The ids of the containers that use the volume of this name."""
+Filters = Mapping[str, Sequence[str]]
+
+
+class _Body(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    created_at: str
+    labels: dict[str, str] | None = None
+    options: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """What the API tells of a volume; ``labels`` and ``options`` None when none were given."""
+
+    name: str
+    mountpoint: str
+    created_at: str
+    labels: dict[str, str] | None = None
+    options: dict[str, str] | None = None
+    driver: str = "local"
+    scope: str = "local"
+
+    @property
+    def source(self) -> str:
+        """The directory to bind into a container: the mountpoint, or with the option ``o=bind`` the ``device``."""
+        return (self.options or {}).get("device") or self.mountpoint
+
+    @property
+    def is_anonymous(self) -> bool:
+        return ANONYMOUS in (self.labels or {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    deleted: list[str]
+    reclaimed_bytes: int
+
+
+class Volumes:
+    """The volumes of one daemon.  All calls block, for as long as the file system takes to remove a tree.
+
+    A volume exists when its row does: the directory is made before, and removed after.
+    """
+
+    def __init__(self, records: Records, root: str) -> None:
+        """``root``: where the volumes' directories go, ``<data_root>/volumes``."""
+        self._records = records
+        self._root = root
+        self._decoder = msgspec.json.Decoder(_Body)
+        os.makedirs(root, mode=0o700, exist_ok=True)
+
+    def create(
+        self,
+        name: str = "",
+        *,
+        driver: str = "local",
+        labels: Mapping[str, str] | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> Volume:
+        """Make a volume, or return the one of that name; without a name an anonymous one.
+
+        Of the local driver's options ``o=bind`` with a ``device`` is supported.
+        Raises InvalidRequest, NotFound (the driver), NotSupported.
+        """
+        if not name:
+            name, labels = new_id(), {**(labels or {}), ANONYMOUS: ""}
+        if driver not in ("", "local"):
+            raise NotFound(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
+        if len(name) < 2:
+            raise InvalidRequest(f"create {name}: volume name is too short, names should be at least two alphanumeric characters")
+        if not _NAME.fullmatch(name) or len(name) > 255:
+            raise InvalidRequest(
+                f'create {name}: "{name}" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are '
+                "allowed. If you intended to pass a host directory, use absolute path"
+            )
+        _check_options(name, options or {})
+        body = _Body(
+            created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            labels=None if labels is None else dict(labels),
+            options=dict(options) if options else None,
+        )
+        with self._records.transaction():
+            existing = self._find(name)
+            if existing is None:
+                self._make_directory(name)
+                self._records.put(_KIND, name, msgspec.json.encode(body))
+                return self._volume(name, body)
+        return existing
+
+    def get(self, name: str) -> Volume:
+        """Raises NotFound."""
+        volume = self._find(name)
+        if volume is None:
+            raise NotFound(f"get {name}: no such volume")
+        return volume
+
+    def exists(self, name: str) -> bool:
+        return self._find(name) is not None
+
+    def path(self, name: str) -> str:
+        """The directory with the volume's content.  Raises NotFound."""
+        return self.get(name).source
+
+    def list(self, filters: Filters | None = None, in_use: InUse | None = None) -> list[Volume]:
+        """In order of name.  ``in_use`` decides the filter ``dangling``.  Raises InvalidRequest for an unknown filter."""
+        filters = filters or {}
+        _check_filters(filters, _LIST_FILTERS)
+        dangling = _truth(filters, "dangling")
+        volumes = [self._volume(name, self._decoder.decode(body)) for name, body in self._records.items(_KIND)]
+        return [
+            volume
+            for volume in volumes
+            if _matches(volume, filters) and (dangling is None or dangling != bool(in_use is not None and in_use(volume.name)))
+        ]
+
+    def remove(self, name: str, *, force: bool = False, in_use: InUse) -> None:
+        """Remove a volume and its content.  Raises NotFound (with ``force`` absent is success), Conflict while containers use it."""
+        with self._records.transaction():
+            if self._find(name) is None:
+                if force:
+                    return
+                raise NotFound(f"get {name}: no such volume")
+            users = in_use(name)
+            if users:
+                raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+            self._records.delete(_KIND, name)
+        self._remove_directory(name)
+
+    def prune(self, filters: Filters | None = None, *, in_use: InUse) -> Pruned:
+        """Remove the anonymous volumes that no container uses, with the filter ``all`` the named ones too."""
+        filters = filters or {}
+        _check_filters(filters, _PRUNE_FILTERS)
+        every = _truth(filters, "all") or False
+        deleted: list[str] = []
+        reclaimed = 0
+        for volume in self.list():
+            if (not every and not volume.is_anonymous) or not _matches(volume, filters) or in_use(volume.name):
+                continue
+            size = self.usage(volume.name)
+            try:
+                self.remove(volume.name, in_use=in_use)
+            except (NotFound, Conflict):
+                continue  # removed or taken meanwhile
+            deleted.append(volume.name)
+            reclaimed += size
+        return Pruned(deleted=deleted, reclaimed_bytes=reclaimed)
+
+    def usage(self, name: str) -> int:
+        """Bytes of the volume's files, each once.  Raises NotFound."""
+        fd = os.open(self.path(name), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return tree_bytes(fd)
+        finally:
+            os.close(fd)
+
+    def sweep(self) -> None:
+        """At start: remove directories without a row, make again those a power cut took."""
+        known = {name for name, _ in self._records.items(_KIND)}
+        for name in os.listdir(self._root):
+            if name not in known:
+                self._remove_directory(name)
+        for name in known:
+            self._make_directory(name)
+
+    def _find(self, name: str) -> Volume | None:
+        body = self._records.get(_KIND, name)
+        return None if body is None else self._volume(name, self._decoder.decode(body))
+
+    def _volume(self, name: str, body: _Body) -> Volume:
+        return Volume(
+            name=name,
+            mountpoint=os.path.join(self._root, name, "_data"),
+            created_at=body.created_at,
+            labels=body.labels,
+            options=body.options,
+        )
+
+    def _make_directory(self, name: str) -> None:
+        directory = os.path.join(self._root, name)
+        data = os.path.join(directory, "_data")
+        if os.path.isdir(data):
+            return
+        try:
+            os.makedirs(data, mode=0o700, exist_ok=True)
+            os.chmod(directory, 0o700)
+            os.chmod(data, 0o755)
+            sync_directory(directory)
+            sync_directory(self._root)
+        except OSError as error:
+            raise Internal(f"create {name}: {error}") from error
+
+    def _remove_directory(self, name: str) -> None:
+        fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove(fd, name)
+        except OSError as error:
+            raise Internal(f"remove {name}: {error}") from error
+        finally:
+            os.close(fd)
+
+
+def _check_options(name: str, options: Mapping[str, str]) -> None:
+    for key in options:
+        if key not in _OPTIONS:
+            raise InvalidRequest(f'create {name}: invalid option: "{key}"')
+    if not options:
+        return
+    if "size" in options:
+        raise NotSupported(f"create {name}: quota size requested but no quota support")
+    device = options.get("device", "")
+    if not device:
+        raise InvalidRequest(f'create {name}: missing required option: "device"')
+    words = [word for word in options.get("o", "").split(",") if word]
+    if options.get("type", "none") not in ("", "none", "bind") or not {"bind", "rbind"} & set(words) or len(words) != 1:
+        given = ", ".join(f"{key}={value}" for key, value in sorted(options.items()))
+        raise NotSupported(f"create {name}: volume options {given} are not supported: only type=none, o=bind with a device are")
+    if not device.startswith("/"):
+        raise InvalidRequest(f"create {name}: device {device!r} is not an absolute path")
+
+
+def _check_filters(filters: Filters, known: frozenset[str]) -> None:
+    for key in filters:
+        if key not in known:
+            raise InvalidRequest(f"invalid filter '{key}'")
+
+
+def _truth(filters: Filters, key: str) -> bool | None:
+    values = [value.lower() for value in filters.get(key, ())]
+    if not values:
+        return None
+    if len(values) == 1 and values[0] in _TRUE | _FALSE:
+        return values[0] in _TRUE
+    raise InvalidRequest(f"invalid filter '{key}=[{' '.join(filters[key])}]'")
+
+
+def _matches(volume: Volume, filters: Filters) -> bool:
+    """One value of a key is enough, but of ``label`` all must hold."""
+    labels = volume.labels or {}
+    names, drivers = filters.get("name", ()), filters.get("driver", ())
+    return (
+        (not names or any(_name_matches(name, volume.name) for name in names))
+        and (not drivers or volume.driver in drivers)
+        and all(_has_label(labels, wanted) for wanted in filters.get("label", ()))
+        and not any(_has_label(labels, unwanted) for unwanted in filters.get("label!", ()))
+    )
+
+
+def _name_matches(pattern: str, name: str) -> bool:
+    try:
+        return pattern == name or re.search(pattern, name) is not None
+    except re.error:
+        return False
+
+
+def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)

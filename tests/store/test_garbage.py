@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wherry.spec.digest import Digest, chain_id
+from wherry.store.content import Content
+from wherry.store.garbage import Garbage, Roots
+from wherry.store.records import Records
+from wherry.store.vfs import Vfs
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from snapshotter_suite import file, layer
+
+
+class World:
+    def __init__(self, root: str) -> None:
+        self.records = Records(f"{root}/state.db")
+        self.content = Content(root)
+        self.snapshots = Vfs(root, self.records)
+        self.roots = Roots()
+        self.garbage = Garbage(self.content, self.snapshots, lambda: self.roots)
+
+    def layers(self) -> tuple[Digest, Digest]:
+        base = self.snapshots.apply(None, None, io.BytesIO(layer(file("a", b"aaa")))).diff_id
+        top = self.snapshots.apply(None, base, io.BytesIO(layer(file("b", b"bb"))))
+        return base, chain_id([base, top.diff_id])
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(str(tmp_path))
+    yield world
+    world.records.close()
+
+
+def test_what_no_record_leads_to_is_swept_children_first(world: World) -> None:
+    base, top = world.layers()
+    blob = world.content.put(b"blob")
+    swept = world.garbage.sweep()
+    assert swept.content == [blob]
+    assert swept.snapshots == [top, base]
+    assert swept.reclaimed_bytes == 4 + 2 + 3
+    assert world.snapshots.items() == []
+
+
+def test_a_referenced_snapshot_keeps_its_parents_and_a_referenced_blob_stays(world: World) -> None:
+    base, top = world.layers()
+    blob = world.content.put(b"blob")
+    world.roots = Roots(content=frozenset({blob}), snapshots=frozenset({top}))
+    assert world.garbage.sweep().snapshots == []
+    assert world.snapshots.exists(base)
+    assert world.content.has(blob)
+
+
+def test_what_is_held_is_safe_until_the_hold_ends(world: World) -> None:
+    base, top = world.layers()
+    with world.garbage.hold() as hold:
+        blob = world.content.put(b"blob")
+        hold(blob)
+        hold(top)
+        assert world.garbage.sweep().content == []
+        assert world.snapshots.exists(base)
+    assert world.garbage.sweep().content == [blob]
+    assert not world.snapshots.exists(base)
+
+
+def test_what_was_held_and_recorded_while_a_sweep_ran_is_kept(world: World) -> None:
+    blob = world.content.put(b"blob")
+
+    def roots() -> Roots:
+        with world.garbage.hold() as hold:
+            hold(blob)
+        return Roots()  # read before the record that the holder has just written
+
+    garbage = world.garbage
+    garbage._roots = roots
+    assert garbage.sweep().content == []
+    assert world.content.has(blob)
+
+
+def test_a_start_empties_staging(world: World, tmp_path: Path) -> None:
+    writer = world.content.ingest()
+    writer.write(b"half")
+    (tmp_path / "staging/build/deep").mkdir(parents=True)
+    world.garbage.start()
+    assert os.listdir(tmp_path / "staging") == []
