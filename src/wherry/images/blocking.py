@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import CancelledError as Abandoned
 from typing import Any, Protocol, TypeVar
@@ -84,3 +85,73 @@ class _Handover:
             asyncio.run_coroutine_threadsafe(self._pieces.put(piece), self._loop).result()
         except (Abandoned, RuntimeError) as error:
             raise BrokenPipeError("nobody reads any more") from error
+
+
+class Pipe(io.RawIOBase):
+    """An asynchronous stream (a request's body) as a file for one thread.
+
+    The thread reads; the loop feeds: see ``feeding``. A stream that breaks off raises what it raised, from ``read``.
+    """
+
+    def __init__(self, chunks: AsyncIterator[bytes], *, ahead: int = 8) -> None:
+        super().__init__()
+        self._chunks = chunks
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[bytes | BaseException] = asyncio.Queue(ahead)
+        self._held = memoryview(b"")
+        self._ended = False
+        self._abandoned = False
+
+    async def feed(self) -> None:
+        """Hand the stream over, chunk by chunk; ends with the stream, or when ``abandon`` was called."""
+        try:
+            async for chunk in self._chunks:
+                if self._abandoned:
+                    return
+                if chunk:
+                    await self._queue.put(chunk)
+        except Exception as error:  # noqa: BLE001 - raised where the stream is read
+            await self._queue.put(error)
+        else:
+            await self._queue.put(b"")
+
+    def abandon(self) -> None:
+        """Nobody feeds any more: the next read in the thread fails.  Called on the loop."""
+        self._abandoned = True
+        while self._queue.full():
+            self._queue.get_nowait()
+        self._queue.put_nowait(BrokenPipeError("the stream was broken off"))
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """What is there, at most ``size`` bytes; empty at the end."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(1 << 20), b""))
+        if not self._held and not self._ended:
+            piece = asyncio.run_coroutine_threadsafe(self._queue.get(), self._loop).result()
+            if isinstance(piece, BaseException):
+                raise piece
+            self._ended = not piece
+            self._held = memoryview(piece)
+        data = bytes(self._held[:size])
+        self._held = self._held[len(data) :]
+        return data
+
+
+async def consume(run: Run, chunks: AsyncIterator[bytes], work: Callable[[Pipe], T]) -> T:
+    """Run ``work`` in a thread over the stream ``chunks``; cancelling it ends the thread's reading first."""
+    pipe = Pipe(chunks)
+    async with asyncio.TaskGroup() as group:
+        feeding = group.create_task(pipe.feed())
+        working = asyncio.ensure_future(run(work, pipe))
+        try:
+            await asyncio.wait({working})
+        except asyncio.CancelledError:
+            pipe.abandon()
+            await asyncio.wait({working})
+            raise
+        finally:
+            feeding.cancel()
+    return working.result()

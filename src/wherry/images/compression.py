@@ -7,10 +7,12 @@ import io
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, Protocol, cast
 
 import zstandard
 from isal import igzip_lib, isal_zlib
+
+from wherry.tree.tar import Source
 
 BLOCK = 1 << 20
 _INPUT = 256 << 10
@@ -53,7 +55,7 @@ class PlainReader(io.RawIOBase):
     ``consumed``: how many bytes of ``source`` have been used, for a progress bar. Closing it leaves ``source`` open.
     """
 
-    def __init__(self, source: BinaryIO, head: bytes = b"") -> None:
+    def __init__(self, source: Source, head: bytes = b"") -> None:
         self._source = source
         while len(head) < 6 and (more := source.read(6 - len(head))):
             head += more

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
 
 import msgspec
 
 from wherry.images.compression import BLOCK, PlainReader
 from wherry.spec.digest import Digest, chain_ids
 from wherry.store.content import Content
+from wherry.store.layer import NullSink
 from wherry.store.records import Records
 from wherry.store.snapshot import LayerFacts, SnapshotInUse, SnapshotMissing, Snapshotter
-from wherry.tree.tar import Sink
+from wherry.tree.apply import ApplyOptions, Whiteouts, apply
+from wherry.tree.tar import Reader, Sink, Source
 
 _BLOB = "blob"
 _MAX_PLACES = 32
@@ -95,7 +98,7 @@ class Layers:
         chain_id: Digest,
         parent: Digest | None,
         diff_id: Digest,
-        source: BinaryIO,
+        source: Source,
         progress: Callable[[int], None] | None = None,
         stop: threading.Event | None = None,
     ) -> LayerFacts:
@@ -107,6 +110,28 @@ class Layers:
         facts = self.snapshotter.apply(str(chain_id), str(parent) if parent else None, reader, expected=diff_id)
         self._remember_size(diff_id, reader.size_bytes)
         return facts
+
+    def unpack_tree(self, source: Source) -> Digest:
+        """A tar that is no image's layer yet, in any compression, becomes a base snapshot; its diff_id is that of our own packing.
+
+        Raises InvalidArchive, BadStream, OSError.
+        """
+        key = f"import-{secrets.token_hex(8)}"
+        root = self.snapshotter.prepare(key, None)
+        try:
+            fd = os.open(root.upper or "", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                reader = Reader(_Watched(PlainReader(source), None, None))
+                apply(reader, fd, ApplyOptions(whiteouts=Whiteouts.DELETE))
+                reader.drain()
+            finally:
+                os.close(fd)
+            diff_id = self.snapshotter.pack(key, NullSink()).diff_id
+            self.snapshotter.commit(key, str(diff_id))
+        except BaseException:
+            self.snapshotter.remove(key)
+            raise
+        return diff_id
 
     def tar_size(self, diff_id: Digest) -> int | None:
         """The length of the layer's tar, when it is known without making it."""
@@ -213,6 +238,6 @@ class _Checked:
         return Digest("sha256:" + self._hash.hexdigest())
 
 
-def _copy(source: BinaryIO | PlainReader, out: Sink) -> None:
+def _copy(source: Source | PlainReader, out: Sink) -> None:
     while block := source.read(BLOCK):
         out.write(block)

@@ -63,11 +63,13 @@ class Meter:
         self._ident = ident
         self._total = total
         self._next = 0.0
+        self._last = -1
 
     def __call__(self, current: int) -> None:
         now = time.monotonic()
-        if now >= self._next or current >= self._total > 0:
+        if current != self._last and (now >= self._next or current >= self._total > 0):
             self._next = now + _INTERVAL_S
+            self._last = current
             self._emit(moving(self._text, self._ident, current, self._total))
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 
 from wherry.errors import Internal, InvalidRequest, NotFound, Unauthorized
-from wherry.images import embedded, listing, platforms, timestamp
-from wherry.images.blocking import Run
+from wherry.images import archive, embedded, listing, platforms, timestamp
+from wherry.images.blocking import Pipe, Run, consume, produce
 from wherry.images.catalog import Catalog, Image
+from wherry.images.changes import apply_changes
+from wherry.images.compression import BadStream
 from wherry.images.flights import Flights, Spawn
 from wherry.images.layers import Layers, all_present
 from wherry.images.listing import Filters, HistoryEntry, Usage
@@ -26,8 +29,10 @@ from wherry.spec.digest import Digest, chain_ids
 from wherry.spec.image import Config, Descriptor, InvalidDocument, Platform
 from wherry.spec.reference import InvalidReference, Reference
 from wherry.store.content import Content
+from wherry.store.layer import DigestMismatch
 from wherry.store.records import Records
 from wherry.store.snapshot import SnapshotMissing, Snapshotter
+from wherry.tree.tar import InvalidArchive
 
 _EMBEDDED_WAIT_S = 2.0
 
@@ -62,6 +67,7 @@ class Images:
         self._publish = publish
         self._remover = Remover(catalog=self.catalog, content=content, layers=self.layers, publish=publish)
         self._puller = Puller(catalog=self.catalog, content=content, layers=self.layers, registry=registry, flights=Flights(spawn), run=run)
+        self._loader = archive.Loader(catalog=self.catalog, content=content, layers=self.layers)
         self._pusher = Pusher(catalog=self.catalog, content=content, layers=self.layers, registry=registry, run=run)
 
     # What is here
@@ -218,6 +224,68 @@ class Images:
             return [reference]
         return self.catalog.tags_of(reference) or [reference.with_default_tag()]
 
+    def save(self, references: Sequence[str]) -> AsyncIterator[bytes]:
+        """The archive of these images.  Raises NotFound and InvalidRequest at once, others while it is read."""
+        chosen = archive.choose(self.catalog, references)
+        return self._saved(chosen)
+
+    async def _saved(self, chosen: Sequence[archive.Saved]) -> AsyncIterator[bytes]:
+        with self.layers.hold([chain_id for saved in chosen for chain_id in saved.image.chain_ids]):
+            async for chunk in produce(self._run, lambda out: archive.save(self.layers, chosen, out)):
+                yield chunk
+        for saved in chosen:
+            self._publish("save", saved.image.id, {**saved.image.labels, "name": saved.image.id})
+
+    def load(self, chunks: AsyncIterator[bytes], *, platform: str = "", quiet: bool = False) -> AsyncIterator[Record]:
+        """Records (``Loaded image: ...``) while the archive in ``chunks`` is read.  Raises InvalidRequest, Internal; nothing stays then."""
+        wanted = platforms.parse(platform) if platform else None
+        return stream(lambda emit: self._load(chunks, wanted, emit, quiet=quiet))
+
+    async def _load(self, chunks: AsyncIterator[bytes], wanted: Platform | None, emit: Emit, *, quiet: bool) -> None:
+        loop = asyncio.get_running_loop()
+
+        def tell(record: Record) -> None:
+            loop.call_soon_threadsafe(emit, record)
+
+        def work(source: Pipe) -> Sequence[Image]:
+            return self._loader.load(source, tell, wanted=wanted, quiet=quiet)
+
+        with _reading("load"):
+            for image in await consume(self._run, chunks, work):
+                self._publish("load", image.id, {**image.labels, "name": image.id})
+
+    async def import_(
+        self,
+        chunks: AsyncIterator[bytes],
+        *,
+        name: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+        platform: str = "",
+        source: str = "-",
+    ) -> Image:
+        """A tar of a whole root file system, in any compression, becomes an image.  Source: Engine API ImageCreate with fromSrc."""
+        reference = self._tag_of(name) if name else None
+        config = apply_changes(Config(), changes)
+        here = platforms.parse(platform) if platform else platforms.host()
+        with _reading("import"):
+            diff_id = await consume(self._run, chunks, self.layers.unpack_tree)
+        created = timestamp.now()
+        comment = message or f"Imported from {source}"
+        made = spec.ImageConfig(
+            architecture=here.architecture,
+            os=here.os,
+            variant=here.variant,
+            comment=comment,
+            config=config,
+            created=created,
+            history=[spec.History(created=created, comment=comment)],
+            rootfs=spec.RootFS(diff_ids=[diff_id]),
+        )
+        image = self.register(spec.encode(made), tags=[str(reference)] if reference else [])
+        self._publish("import", image.id, {**image.labels, "name": image.id})
+        return image
+
     async def distribution(self, reference: str, credentials: Credentials | None = None) -> tuple[Descriptor, Sequence[Platform]]:
         """What the registry has under this name.  Raises NotFound, Internal."""
         return await self._puller.inspect(self._parsed(reference), credentials or Credentials())
@@ -296,6 +364,19 @@ class Images:
     def _told(self, action: str, ident: str, name: str) -> None:
         image = self.find(ident)
         self._publish(action, ident, {**(image.labels if image else {}), "name": name})
+
+
+@contextmanager
+def _reading(verb: str) -> Iterator[None]:
+    """What is wrong with an archive, said to the client that sent it."""
+    try:
+        yield
+    except DigestMismatch as error:
+        raise InvalidRequest(f"invalid archive: {error}") from error
+    except (InvalidArchive, BadStream, InvalidDocument) as error:
+        raise InvalidRequest(str(error)) from error
+    except OSError as error:
+        raise Internal(f"{verb}: {error}") from error
 
 
 def _shown(text: str) -> str:
