@@ -104,7 +104,7 @@ def _remove_own_pid(path: str) -> None:
 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT."""
-    supervisor = Supervisor(settings)
+    supervisor = Supervisor()
     await supervisor.start()  # first of all: the zygote is a fresh interpreter, and nothing else is loaded yet
     from wherry.api.server import Server
     from wherry.engine.engine import running_engine
@@ -143,14 +143,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.DEBUG if settings.debug else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     if os.geteuid() != 0:
-        print("wherry daemon: needs root (rootless mode is not supported yet)", file=sys.stderr)
+        log.error("wherry daemon: needs root (rootless mode is not supported yet)")
         return 1
     os.umask(0o022)
     with ExitStack() as resources:
         try:
             lock_data_root(settings, resources)
         except BlockingIOError:
-            print(f"wherry daemon: another daemon uses {settings.data_root}", file=sys.stderr)
+            log.error("wherry daemon: another daemon uses %s", settings.data_root)
             return 1
         try:
             asyncio.run(serve(settings))

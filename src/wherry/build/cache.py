@@ -156,6 +156,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def layers(records: Records) -> set[str]:
+    """The chain ids that entries hold."""
+    return {entry.chain for _, body in records.items(KIND) if (entry := msgspec.json.decode(body, type=Entry)).chain}
+
+
 def usage(records: Records, images: Container[str]) -> list[Usage]:
     """Every entry that holds something on disk.  ``images``: chain ids that images use."""
     found: list[Usage] = []

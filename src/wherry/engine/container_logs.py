@@ -6,11 +6,13 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from typing import Any
 
 from wherry.containers.container import Container
 from wherry.containers.logs import LogQuery, LogReader
 from wherry.engine.rooms import Rooms
 from wherry.kernel import inotify
+from wherry.spec.docker.container import ContainerWaited
 
 
 async def stream(rooms: Rooms, container: Container, path: str, query: LogQuery) -> AsyncIterator[bytes]:
@@ -51,10 +53,11 @@ class Wake:
         except BlockingIOError:
             pass
 
-    async def wait(self, also: asyncio.Future[object] | None) -> None:
+    async def wait(self, also: asyncio.Future[ContainerWaited] | None) -> None:
         changed = asyncio.ensure_future(self._changed.wait())
+        waiting: set[asyncio.Future[Any]] = {changed} if also is None else {changed, also}
         try:
-            await asyncio.wait([changed, *([also] if also is not None else [])], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
             changed.cancel()
         self._changed.clear()

@@ -13,7 +13,7 @@ from wherry.containers.record import ContainerRecord, MountRecord, State
 from wherry.engine.rooms import Rooms
 from wherry.errors import InvalidRequest, NotFound
 from wherry.ids import new_id, short
-from wherry.images.service import Image
+from wherry.images.catalog import Image
 from wherry.spec.docker.container import ContainerCreate, HostConfig
 
 

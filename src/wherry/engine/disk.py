@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wherry.build import cache
+from wherry.containers.present import rfc3339
 from wherry.engine.images import ImageOperations
 from wherry.engine.volumes import shown
 from wherry.spec.docker.build import BuildCacheRecord
@@ -52,14 +53,14 @@ class DiskOperations(ImageOperations):
         return [
             BuildCacheRecord(
                 id=item.id,
-                type="regular",
+                type=item.kind,
                 description=item.description,
                 in_use=item.in_use,
                 shared=item.shared,
                 size=item.size_bytes,
-                created_at=item.created_at,
-                last_used_at=item.last_used_at or None,
-                usage_count=item.usage_count,
+                created_at=item.created,
+                last_used_at=rfc3339(int(item.used_at * 1e9)) if item.used_at else None,
+                usage_count=item.uses,
             )
             for item in cache.usage(self.rooms.records, images)
         ]

@@ -8,7 +8,9 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
+from wherry.build import cache
 from wherry.containers import security
 from wherry.containers.service import Containers
 from wherry.engine import recover
@@ -18,7 +20,6 @@ from wherry.engine.creating import Creating
 from wherry.engine.disk import DiskOperations
 from wherry.engine.events import EventBus
 from wherry.engine.execs import Execs
-from wherry.engine.images import ImageOperations
 from wherry.engine.networks import NetworkOperations
 from wherry.engine.rooms import Rooms
 from wherry.engine.running import Running
@@ -33,14 +34,14 @@ from wherry.runtime.supervisor import Supervisor
 from wherry.spec.settings import Settings
 from wherry.store.choice import choose
 from wherry.store.content import Content
-from wherry.store.garbage import sweep
+from wherry.store.garbage import Garbage, Roots
 from wherry.store.records import Records
 from wherry.volumes.service import Volumes
 
 log = logging.getLogger(__name__)
 
 
-class Engine(ImageOperations, NetworkOperations, VolumeOperations, BuildOperations, DiskOperations, SystemOperations):
+class Engine(DiskOperations, NetworkOperations, VolumeOperations, BuildOperations, SystemOperations):
     """Made by ``running_engine``."""
 
     def __init__(self, rooms: Rooms) -> None:
@@ -49,7 +50,7 @@ class Engine(ImageOperations, NetworkOperations, VolumeOperations, BuildOperatio
         self.creating = Creating(rooms)
         self.execs = Execs(rooms)
         self.files = ContainerFiles(rooms)
-        self.builds = {}
+        self.builds: dict[str, asyncio.Task[object]] = {}
         self.daemon_id = _daemon_id(rooms.records)
 
 
@@ -69,10 +70,13 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         events = EventBus()
         content = Content(settings.data_root)
         snapshotter = choose(settings, records)
-        snapshotter.sweep()
         registry = Client(insecure=settings.insecure_registries, mirrors=settings.registry_mirrors)
         stack.push_async_callback(registry.close)
         loop = asyncio.get_running_loop()
+
+        def publish_image(action: str, ident: str, facts: dict[str, str]) -> None:
+            loop.call_soon_threadsafe(events.publish, "image", action, ident, facts)
+
         images = Images(
             records=records,
             content=content,
@@ -80,7 +84,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
             registry=registry,
             run=workers.run,
             spawn=tasks.create_task,
-            publish=lambda action, ident, facts: loop.call_soon_threadsafe(events.publish, "image", action, ident, facts) and None,
+            publish=publish_image,
         )
         networks = Networks(settings, records)
         rooms = Rooms(
@@ -105,9 +109,21 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         networks.start(alive)
         stack.callback(networks.close)
         engine = Engine(rooms)
-        await workers.run(sweep, rooms)
+        await workers.run(Garbage(content, snapshotter, partial(garbage_roots, rooms)).start)
         await recover.take_up(rooms, engine.running, alive)
         yield engine
+
+
+def garbage_roots(rooms: Rooms) -> Roots:
+    """Everything that a record leads to."""
+    images = rooms.images.list(every=True)
+    blobs = {rooms.images.layers.blob(diff_id).digest for image in images for diff_id in image.diff_ids}
+    layers = {chain_id for image in images for chain_id in image.chain_ids}
+    keys = {container.record.snapshot for container in rooms.containers.all()}
+    return Roots(
+        content=frozenset({image.id for image in images} | {digest for digest in blobs if digest}),
+        snapshots=frozenset(layers | keys | cache.layers(rooms.records)),
+    )
 
 
 def _own_capabilities() -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from wherry.containers.lifecycle import Status
 from wherry.engine.rooms import Rooms
 from wherry.errors import Conflict, InvalidRequest
 from wherry.ids import new_id
-from wherry.runtime.supervisor import LaunchFailure, Process
+from wherry.runtime.failure import LaunchFailure
+from wherry.runtime.supervisor import Process
 from wherry.spec.docker.exec import ExecCreate, ExecInspect, ExecStart, ProcessConfig
 from wherry.spec.docker.request import Hijack
 from wherry.spec.launch import Attachment, ExecLaunch

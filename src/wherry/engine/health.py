@@ -13,7 +13,7 @@ from wherry.engine.execs import Execs
 from wherry.engine.rooms import Rooms
 from wherry.errors import EngineError
 from wherry.ids import new_id
-from wherry.runtime.supervisor import LaunchFailure
+from wherry.runtime.failure import LaunchFailure
 from wherry.spec.docker.exec import ExecCreate, ExecStart
 from wherry.spec.launch import Attachment
 

@@ -10,7 +10,7 @@ from wherry.containers.container import Container
 from wherry.containers.present import rfc3339
 from wherry.engine.containers import ContainerOperations
 from wherry.engine.rooms import Rooms
-from wherry.errors import EngineError, InvalidRequest
+from wherry.errors import EngineError, InvalidRequest, NotSupported
 from wherry.images.catalog import Image
 from wherry.images.changes import apply_changes
 from wherry.images.removal import ContainerUse
@@ -104,8 +104,7 @@ class ImageOperations(ContainerOperations):
         ]
 
     async def search_images(self, term: str, *, limit: int, filters: Filters, auth: AuthConfig | None) -> Sequence[SearchResult]:
-        found = await self.rooms.images.search(term, limit=limit, filters=filters)
-        return [msgspec.convert(one, SearchResult) for one in found]
+        raise NotSupported("search is not supported: it is a service of Docker Hub's web site, not of a registry")
 
     async def inspect_distribution(self, reference: str, *, auth: AuthConfig | None) -> Distribution:
         descriptor, platforms = await self.rooms.images.distribution(reference, credentials(auth))
@@ -152,7 +151,16 @@ class ImageOperations(ContainerOperations):
         return self.rooms.images.load(chunks, quiet=quiet)
 
     async def import_image(self, request: ImportRequest, chunks: AsyncIterator[bytes]) -> AsyncIterator[Progress]:
-        return self.rooms.images.import_(request, chunks)
+        if request.source != "-":
+            raise NotSupported("import from a URL is not supported: download it and give it on the standard input")
+        return self._import(request, chunks)
+
+    async def _import(self, request: ImportRequest, chunks: AsyncIterator[bytes]) -> AsyncIterator[Progress]:
+        name = f"{request.repo}:{request.tag}" if request.tag else request.repo
+        image = await self.rooms.images.import_(
+            chunks, name=name, message=request.message, changes=request.changes, platform=request.platform
+        )
+        yield {"status": image.id}
 
     # --- commit
 

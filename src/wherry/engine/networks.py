@@ -36,7 +36,7 @@ class NetworkOperations:
 
     async def create_network(self, body: NetworkCreate) -> NetworkCreated:
         made = await self.rooms.workers.run(self.rooms.networks.create, body)
-        self._publish("create", made.id, made.name, made.driver)
+        self._told_network("create", made.id, made.name, made.driver)
         return NetworkCreated(id=made.id)
 
     async def remove_network(self, ref: str) -> None:
@@ -45,7 +45,7 @@ class NetworkOperations:
         removed = await self.rooms.workers.run(self.rooms.networks.remove, ref)
         for container in waiting:
             await container.perform(partial(self._forget_network, container, record.name))
-        self._publish("destroy", removed.id, removed.name, removed.driver)
+        self._told_network("destroy", removed.id, removed.name, removed.driver)
 
     def _asking_for(self, record: NetworkRecord) -> list[Container]:
         return [one for one in self.rooms.containers.all() if {record.name, record.id} & set(one.record.networks) and not one.is_running]
@@ -72,7 +72,7 @@ class NetworkOperations:
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         record.networks[network.name] = wish
         self.rooms.containers.save(container)
-        self._publish("connect", network.id, network.name, network.driver, container=container.id)
+        self._told_network("connect", network.id, network.name, network.driver, container=container.id)
 
     async def disconnect_network(self, ref: str, body: NetworkDisconnect) -> None:
         network = self.rooms.networks.resolve(ref)
@@ -93,14 +93,14 @@ class NetworkOperations:
         for name in known:
             del container.record.networks[name]
         self.rooms.containers.save(container)
-        self._publish("disconnect", network.id, network.name, network.driver, container=container.id)
+        self._told_network("disconnect", network.id, network.name, network.driver, container=container.id)
 
     async def prune_networks(self, filters: Filters) -> NetworksPruned:
         removed = await self.rooms.workers.run(self.rooms.networks.prune, filters)
         for record in removed:
-            self._publish("destroy", record.id, record.name, record.driver)
+            self._told_network("destroy", record.id, record.name, record.driver)
         self.rooms.events.publish("network", "prune", "", {"reclaimed": "0"})
         return NetworksPruned(networks_deleted=[record.name for record in removed] or None)
 
-    def _publish(self, action: str, ident: str, name: str, driver: str, **more: str) -> None:
+    def _told_network(self, action: str, ident: str, name: str, driver: str, **more: str) -> None:
         self.rooms.events.publish("network", action, ident, {"name": name, "type": driver, **more})

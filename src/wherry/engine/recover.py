@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from functools import partial
 
 import msgspec
 
@@ -55,13 +56,10 @@ async def take_up(rooms: Rooms, running: Running, alive: set[str]) -> None:
             )
             _end_processes(rooms, running, container, alive)
             manually_stopped, state.manually_stopped = state.manually_stopped, True  # the policy is asked below, not by the exit
-            await container.perform(lambda c=container, r=record: running.ended(c, None, r))  # type: ignore[misc]
+            await container.perform(partial(running.ended, container, None, record))
             state.manually_stopped = manually_stopped
         elif state.status is Status.RESTARTING:
             state.status = Status.EXITED
-        if state.status is Status.REMOVING:
-            await container.perform(lambda c=container: running.finish_removal(c))  # type: ignore[misc]
-            continue
         policy = restart.checked(
             container.record.host_config.restart_policy.name, container.record.host_config.restart_policy.maximum_retry_count
         )

@@ -21,7 +21,8 @@ from wherry.engine.rooms import Rooms
 from wherry.engine.wiring import Wiring
 from wherry.errors import Conflict, EngineError, InvalidRequest, NotModified
 from wherry.kernel import cgroup
-from wherry.runtime.supervisor import LaunchFailure, Process
+from wherry.runtime.failure import LaunchFailure
+from wherry.runtime.supervisor import Process
 from wherry.spec.docker.container import ContainerWaited, HostConfig
 from wherry.spec.launch import CopyUp, ExitRecord, Forward, Launch, LogTarget
 

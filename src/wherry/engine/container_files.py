@@ -1,0 +1,160 @@
+"""Files of a container: stat, `cp` in and out, export.  All work on them is done by a task inside the container's own root."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import posixpath
+import stat
+from collections.abc import AsyncIterator
+from typing import BinaryIO
+
+from wherry.containers.container import Container
+from wherry.containers.present import rfc3339
+from wherry.engine.feeding import drain, make_pipe, through_file
+from wherry.engine.rooms import Rooms
+from wherry.errors import Forbidden, Internal, InvalidRequest, NotFound
+from wherry.images.compression import BadStream, PlainReader
+from wherry.spec.docker.container import PathStat
+from wherry.spec.docker.request import ArchiveRequest
+from wherry.spec.mounts import Rootfs
+
+# Go's os.FileMode bits, which the stat header carries.  Source: Go's io/fs.
+_GO_KINDS = {
+    stat.S_IFDIR: 1 << 31,
+    stat.S_IFLNK: 1 << 27,
+    stat.S_IFBLK: 1 << 26,
+    stat.S_IFIFO: 1 << 25,
+    stat.S_IFSOCK: 1 << 24,
+    stat.S_IFCHR: 1 << 26 | 1 << 21,
+}
+_GO_BITS = {stat.S_ISUID: 1 << 23, stat.S_ISGID: 1 << 22, stat.S_ISVTX: 1 << 20}
+COPY_BYTES = 1 << 18
+
+
+class ContainerFiles:
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    def _place(self, container: Container, path: str) -> tuple[Rootfs | int, str, bool]:
+        """Where a path is worked on: the running container's own mounts; else its layer, or the volume or bind the path lies in.
+
+        The third: may it be written.
+        """
+        clean = posixpath.normpath("/" + path.lstrip("/"))
+        keep = clean if not path.rstrip("/").endswith("/.") and not path.endswith("/") else f"{clean.rstrip('/')}/."
+        holders = [mount for mount in container.record.mounts if mount.type != "tmpfs" and _is_within(clean, mount.destination)]
+        holder = max(holders, key=lambda mount: len(mount.destination), default=None)
+        writable = not (holder.read_only if holder else container.record.host_config.readonly_rootfs)
+        if container.process is not None:
+            return container.process.pid, keep, writable
+        if holder is not None and os.path.isdir(holder.source):
+            inside = keep.removeprefix(holder.destination) or "/."
+            return Rootfs(upper=holder.source), inside, writable
+        return self._rooms.snapshotter.rootfs(container.record.snapshot), keep, writable
+
+    async def stat(self, container: Container, path: str) -> PathStat:
+        """Raises NotFound: `Could not find the file X in container Y`."""
+        target, inside, _ = self._place(container, path)
+        try:
+            facts = await self._rooms.supervisor.task(target, "stat", {"path": inside.removesuffix("/.") or "/"})
+        except OSError as error:
+            raise _missing(container, path, error) from error
+        return PathStat(
+            name=posixpath.basename(posixpath.normpath(path)) or "/",
+            size=facts["size"],
+            mode=go_mode(facts["mode"]),
+            mtime=rfc3339(facts["mtime_ns"]),
+            link_target=facts["link_target"],
+        )
+
+    async def get(self, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+        """The stat and a tar of the path, whose first name is the path's last component."""
+        facts = await self.stat(container, path)
+        target, inside, _ = self._place(container, path)
+        return facts, self._packed(target, {"path": inside, "name": "." if inside.endswith("/.") else facts.name.strip("/") or "."})
+
+    async def put(self, container: Container, request: ArchiveRequest, chunks: AsyncIterator[bytes]) -> None:
+        """Unpack an archive in any compression into the directory ``request.path``."""
+        facts = await self.stat(container, request.path)
+        target, inside, writable = self._place(container, request.path)
+        if not writable:
+            raise Forbidden("container rootfs is marked read-only")
+        if facts.mode & _GO_KINDS[stat.S_IFDIR] == 0 and not facts.link_target:
+            raise InvalidRequest("extraction point is not a directory")
+        arguments = {"path": inside.removesuffix("/.") or "/", "keep_kinds": request.keep_kind, "container_user": request.copy_ids}
+        await through_file(chunks, lambda file: self._unpack(container, target, arguments, file))
+
+    async def _unpack(self, container: Container, target: Rootfs | int, arguments: dict[str, object], file: BinaryIO) -> None:
+        """Decompress in a worker of ours, so that nothing in the container's root is asked to; unpack in a task."""
+        reader, writer = make_pipe()
+        copying = asyncio.ensure_future(self._rooms.workers.run(_copy_plain, file, writer))
+        try:
+            await self._rooms.supervisor.task(target, "unpack", arguments, [reader])
+        except OSError as error:
+            raise _refused(container, error) from error
+        finally:
+            os.close(reader)
+            outcome = (await asyncio.gather(copying, return_exceptions=True))[0]
+        if isinstance(outcome, BadStream):
+            raise InvalidRequest(f"Error processing tar file: {outcome}")
+
+    async def export(self, container: Container) -> AsyncIterator[bytes]:
+        """The whole root as a flat tar, without what is mounted on it."""
+        rootfs = self._rooms.snapshotter.rootfs(container.record.snapshot)
+        if rootfs.lower and rootfs.upper is not None:
+            rootfs = Rootfs(lower=(rootfs.upper, *rootfs.lower))  # to read: a running container keeps the only writable mount
+        return self._packed(rootfs, {"path": "/.", "name": ""})
+
+    async def _packed(self, target: Rootfs | int, arguments: dict[str, object]) -> AsyncIterator[bytes]:
+        reader, writer = make_pipe()
+        task = asyncio.ensure_future(self._rooms.supervisor.task(target, "pack", arguments, [writer]))
+        task.add_done_callback(lambda _: os.close(writer))  # the end of the stream: the task's own copy went with it
+        try:
+            async for chunk in drain(reader, size=COPY_BYTES):
+                yield chunk
+            await task
+        except OSError as error:
+            raise Internal(str(error)) from error
+        finally:
+            if not task.done():
+                task.cancel()
+
+
+def _copy_plain(file: BinaryIO, writer: int) -> None:
+    """What ``file`` holds, without its compression, into ``writer``, which is closed."""
+    with os.fdopen(writer, "wb", buffering=0) as out:
+        plain = PlainReader(file)
+        try:
+            while data := plain.read(COPY_BYTES):
+                view = memoryview(data)
+                while view:
+                    view = view[out.write(view) or 0 :]
+        except BrokenPipeError:
+            while file.read(COPY_BYTES):
+                pass  # the task has failed and says why; the client's stream is still taken to its end
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def go_mode(mode: int) -> int:
+    """A st_mode as Go's FileMode."""
+    return stat.S_IMODE(mode) & 0o777 | _GO_KINDS.get(stat.S_IFMT(mode), 0) | sum(bit for unix, bit in _GO_BITS.items() if mode & unix)
+
+
+def _missing(container: Container, path: str, error: OSError) -> Exception:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        return NotFound(f"Could not find the file {path} in container {container.name}")
+    return error
+
+
+def _refused(container: Container, error: OSError) -> Exception:
+    """Docker's words for what may go wrong while unpacking."""
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL):
+        return InvalidRequest(f"cannot overwrite: {error.strerror or error}")
+    if error.errno in (errno.EROFS,):
+        return Forbidden("container rootfs is marked read-only")
+    return error
