@@ -67,7 +67,7 @@ class Listing:
             raise TemplateError(f"template parsing error: {error}") from None
         if not tabular:
             return "".join(lines)
-        header = template.render(dict(self.titles), header=True)
+        header = template.render(Record(self.titles, self.go_type, {"Label": str}), header=True)
         return align(escape(header + "\n" + "".join(lines), keep="\t\n"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from wherry.cli.flags import Command, Flag, Invocation, filters
+from wherry.cli.flags import Command, Failure, Flag, Invocation, filters
 from wherry.cli.output import Listing, ago, local_time, shorten, size
 from wherry.cli.ports import displayed
 
@@ -55,7 +55,7 @@ def run(invocation: Invocation) -> int:
     query = {
         "all": invocation.flag("all"),
         "limit": last if last > 0 else None,
-        "size": sizes or (".Size" in layout and not quiet),
+        "size": sizes or ((".Size" in layout or "json ." in layout) and not quiet),
         "filters": filters(invocation.texts("filter")),
     }
     found = invocation.program.engine.get("/containers/json", query) or []
@@ -64,11 +64,15 @@ def run(invocation: Invocation) -> int:
         sys.stdout.write("".join(f"{item['Id'][:12] if trunc else item['Id']}\n" for item in found))
         return 0
     rows = [container_row(item, trunc=trunc) for item in found]
-    sys.stdout.write(LISTING.text(rows, layout, fields=(*LISTING.default, "Size") if sizes else (), methods=_methods))
+    try:
+        sys.stdout.write(LISTING.text(rows, layout, fields=(*LISTING.default, "Size") if sizes else (), methods=_methods))
+    except Failure as error:  # Docker tries the template of this command apart, and says so in other words
+        reason = str(error).removeprefix("template parsing error: ")
+        raise Failure(f"failed to {'execute' if 'executing' in reason else 'parse'} template: {reason}") from None
     return 0
 
 
-def container_row(item: Mapping[str, Any], *, trunc: bool) -> dict[str, str]:
+def container_row(item: Mapping[str, Any], *, trunc: bool) -> dict[str, Any]:
     """One container of GET /containers/json as the cells of a table."""
     created = item["Created"]
     mounts = item.get("Mounts") or ()
@@ -88,7 +92,7 @@ def container_row(item: Mapping[str, Any], *, trunc: bool) -> dict[str, str]:
         "LocalVolumes": str(sum(mount.get("Driver") == "local" for mount in mounts)),
         "Mounts": ",".join(_mount_name(mount, trunc=trunc) for mount in mounts),
         "Networks": ",".join(sorted((item.get("NetworkSettings") or {}).get("Networks") or ())),
-        "Platform": "",
+        "Platform": None,
     }
 
 
