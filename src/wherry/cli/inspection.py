@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from wherry.cli.flags import Failure
 from wherry.cli.template import Template, TemplateError
 from wherry.cli.template_values import NIL_LIST, NIL_MAP, NIL_POINTER, Null, Record
 from wherry.client import jsontext
@@ -32,10 +33,14 @@ _ABSENT: dict[str, Any] = {
 
 
 class Inspector:
-    """Collects objects one by one; ``text()`` is what goes to stdout.  Raises TemplateError as it is made, for a bad template."""
+    """Collects objects one by one; ``text()`` is what goes to stdout.  Raises TemplateError as it is made, for a bad template.
 
-    def __init__(self, layout: str) -> None:
+    ``go_type``: the struct's name, for objects whose plain JSON Docker does not try.
+    """
+
+    def __init__(self, layout: str, go_type: str = "") -> None:
         self._layout = layout
+        self._go_type = go_type
         self._template = Template(layout) if layout and layout != "json" else None
         self._strict = False
         self._objects: list[Any] = []
@@ -49,9 +54,14 @@ class Inspector:
             self._lines.append(self._render(self._template, found) + "\n")
 
     def _render(self, template: Template, found: Any) -> str:
+        view = typed(found)
+        if self._go_type:
+            view.go_type = self._go_type
         try:
-            return template.render(typed(found), strict=self._strict)
-        except TemplateError:
+            return template.render(view, strict=self._strict)
+        except TemplateError as error:
+            if self._go_type:
+                raise TemplateError(f"template parsing error: {error}") from None
             self._strict = True
             try:
                 return template.render(found, strict=True)
@@ -81,21 +91,21 @@ def _null(name: str) -> Null:
     return NIL_MAP if name in _MAPS else NIL_POINTER if name in _POINTERS else NIL_LIST
 
 
-def run_inspect(layout: str, names: Sequence[str], fetch: Callable[[str], Any]) -> int:
+def run_inspect(layout: str, names: Sequence[str], fetch: Callable[[str], Any], go_type: str = "") -> int:
     """Print what ``fetch`` finds for each of ``names``, then every failure; the exit code."""
     import sys
 
     from wherry.cli.main import describe
 
     try:
-        inspector = Inspector(layout)
+        inspector = Inspector(layout, go_type)
     except TemplateError as error:
         raise TemplateError(f"template parsing error: {error}", 64) from None
     problems: list[str] = []
     for name in names:
         try:
             inspector.add(fetch(name))
-        except TemplateError as error:
+        except Failure as error:
             problems.append(str(error))
         except (ApiError, ConnectError, ProtocolError) as error:
             problems.append(describe(error) or str(error))

@@ -38,6 +38,7 @@ COMMANDS: dict[str, str] = {
     "daemon": "daemon",
     **{verb: verb for verb in ("build", "history", "images", "load", "login", "pull", "push", "rmi", "save", "search", "tag")},
     **{f"image {verb}": verb for verb in ("build", "history", "load", "pull", "push", "save", "tag")},
+    "bootstrap": "bootstrap",
     "logout": "login:LOGOUT",
     "import": "image_import",
     "image import": "image_import",

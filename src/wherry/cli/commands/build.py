@@ -102,7 +102,7 @@ def _query(invocation: Invocation) -> dict[str, Any]:
         "forcerm": invocation.flag("force-rm"),
         "networkmode": invocation.text("network"),
         "platform": invocation.text("platform") or None,
-        "extrahosts": [_extra_host(word) for text in invocation.texts("add-host") for word in text.split(",")],
+        "extrahosts": invocation.texts("add-host"),
         "memory": invocation.number("memory") or None,
         "memswap": invocation.number("memory-swap") or None,
         "cpushares": invocation.number("cpu-shares") or None,
@@ -134,7 +134,7 @@ def _label(word: str) -> tuple[str, str]:
 def _extra_host(word: str) -> str:
     name, separator, address = word.partition("=" if "=" in word else ":")
     if not separator or not name or not address:
-        raise Failure(f'invalid argument "{word}" for "--add-host" flag: bad format for add-host: "{word}"', 125)
+        raise ValueError(f'bad format for add-host: "{word}"')
     return f"{name}:{address}"
 
 
@@ -269,7 +269,7 @@ COMMAND = Command(
     "Build an image from a Dockerfile",
     run,
     flags=(
-        Flag("add-host", "list", 'Add a custom host-to-IP mapping ("host:ip")'),
+        Flag("add-host", "list", 'Add a custom host-to-IP mapping ("host:ip")', parse=_extra_host),
         Flag("build-arg", "list", "Set build-time variables"),
         Flag("cgroup-parent", "string", 'Set the parent cgroup for the "RUN" instructions during build'),
         Flag("cpu-period", "int", "Limit the CPU CFS (Completely Fair Scheduler) period"),

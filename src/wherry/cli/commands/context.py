@@ -61,19 +61,11 @@ def run_list(invocation: Invocation) -> int:
     layout = invocation.text("format")
     if invocation.flag("quiet"):
         sys.stdout.write("".join(context.name + "\n" for context in found))
-    elif layout == "json":
-        from wherry.cli.template_values import to_json
-
-        for context in found:
-            row: dict[str, Any] = dict(_row(context))
-            sys.stdout.write(to_json(row | {"Current": context.name == current}, escape_html=True) + "\n")
     else:
-        rows = [_row(context) for context in found]
-        if layout in ("", "table") or layout.startswith("table "):
-            for row in rows:
-                row["Name"] += " *" if row["Name"] == current else ""
+        rows: list[dict[str, Any]] = [{**_row(context), "Current": context.name == current} for context in found]
         for row in rows:
-            row["Current"] = "true" if row["Name"].removesuffix(" *") == current else "false"
+            if row["Current"] and (layout in ("", "table") or layout.startswith("table ")):
+                row["Name"] += " *"
         sys.stdout.write(LISTING.text(rows, layout))
     _warn_override("a context")
     return 0

@@ -17,7 +17,8 @@ LISTING = Listing(
     "*formatter.imageContext",
     {
         "ID": "IMAGE ID", "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "CreatedSince": "CREATED",
-        "CreatedAt": "CREATED AT", "Size": "SIZE", "Containers": "CONTAINERS", "VirtualSize": "VIRTUAL SIZE", "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE",
+        "CreatedAt": "CREATED AT", "Size": "SIZE",
+        "Containers": "CONTAINERS", "VirtualSize": "VIRTUAL SIZE", "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE",
     },
     ("Repository", "Tag", "ID", "CreatedSince", "Size"),
     (
@@ -79,7 +80,7 @@ def _row(image: dict[str, Any], ident: str, repository: str, tag: str, digest: s
         "Repository": repository,
         "Tag": tag,
         "Digest": digest,
-        "CreatedSince": ago(image["Created"]) if image["Created"] > 0 else "N/A",
+        "CreatedSince": ago(image["Created"]),
         "CreatedAt": local_time(image["Created"]),
         "Size": size(image["Size"], 3),
         "Containers": "N/A" if containers == -1 else str(containers),

@@ -17,9 +17,9 @@ https://docs.docker.com/go/credential-store/
 def run(invocation: Invocation) -> int:
     user, password = invocation.text("username"), invocation.text("password")
     if "password" in invocation.given:
-        sys.stderr.write("WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n")
         if invocation.flag("password-stdin"):
             raise Failure("conflicting options: cannot specify both --password and --password-stdin")
+        sys.stderr.write("WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n")
     if invocation.flag("password-stdin"):
         if not user:
             raise Failure("the --password-stdin option requires --username to be set")

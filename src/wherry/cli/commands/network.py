@@ -65,7 +65,7 @@ def _pools(invocation: Invocation) -> list[dict[str, Any]]:
         try:
             network = ipaddress.ip_network(subnet, strict=False)
         except ValueError:
-            raise Failure(f"invalid network config:\ninvalid subnet {subnet}: invalid CIDR block notation") from None
+            return [{"Subnet": subnet}]  # the daemon says what is wrong with it
         if any(known.version == network.version and known.overlaps(network) for known, _ in pools):
             raise Failure("multiple overlapping subnet configuration is not supported")
         pools.append((network, {"Subnet": subnet}))

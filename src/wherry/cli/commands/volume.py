@@ -99,7 +99,7 @@ def natural(text: str) -> list[tuple[int, int, str]]:
 
 def run_inspect_volumes(invocation: Invocation) -> int:
     engine = invocation.program.engine
-    return run_inspect(invocation.text("format"), invocation.arguments, lambda name: engine.get(f"/volumes/{quote(name)}"))
+    return run_inspect(invocation.text("format"), invocation.arguments, lambda name: engine.get(f"/volumes/{quote(name)}"), "volume.Volume")
 
 
 def run_remove(invocation: Invocation) -> int:
