@@ -18,7 +18,7 @@ LOOPBACK_INDEX = 1  # lo is always the first interface of a namespace
 NAME_MAX = 15
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
-_IFLA_IFALIAS, _IFLA_NET_NS_FD = 20, 28
+_IFLA_IFALIAS, _IFLA_GROUP, _IFLA_NET_NS_FD = 20, 27, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
 _IFLA_BRPORT_MODE, _IFLA_BRPORT_ISOLATED = 4, 33
@@ -95,6 +95,16 @@ def move(index: int, netns_fd: int) -> Request:
 def delete(name: str) -> Request:
     """Delete an interface by name: a veth takes its peer along."""
     return Request(RTM_DELLINK, _header() + _name(name), 0, f"delete {name}")
+
+
+def set_group(name: str, group: int) -> Request:
+    """Put an interface into a group, a number that ``delete_group`` takes."""
+    return Request(RTM_NEWLINK, _header() + _name(name) + message.u32(_IFLA_GROUP, group), 0, f"set group of {name}")
+
+
+def delete_group(group: int) -> Request:
+    """Delete all interfaces of a group at once: the kernel waits for its readers only once, not for each."""
+    return Request(RTM_DELLINK, _header() + message.u32(_IFLA_GROUP, group), 0, f"delete group {group}")
 
 
 def find(netlink: Netlink, name: str) -> Link | None:

@@ -42,6 +42,7 @@ _META_IIFNAME, _META_OIFNAME, _META_NFPROTO, _META_L4PROTO, _META_PROTOCOL = 6, 
 _PAYLOAD_LL, _PAYLOAD_NETWORK, _PAYLOAD_TRANSPORT = 0, 1, 2
 _CT_STATE, _CT_STATUS = 0, 2
 _REGISTER_VERDICT = 0
+_HOST_ORDER = struct.pack("=BBI", 0, 4, 1)  # user data: the key's byte order is the host's
 _MAX_ELEMENTS = 500  # a message's nested attribute holds 64 KiB
 
 
@@ -89,6 +90,8 @@ class Transaction:
         body = text(1, table.name) + text(2, name) + be32(3, flags) + be32(4, _concatenated_type(key)) + be32(5, _concatenated_size(key))
         if value:
             body += be32(6, _concatenated_type(value)) + be32(7, _concatenated_size(value))
+        if len(key) == 1 and key[0][0] == TYPE_IFNAME:
+            body += message.attribute(13, _HOST_ORDER)  # for the nft program's listings
         body += be32(10, len(self.requests) + 1)  # an id within the batch, so that its rules may refer to it
         self._add(table, _NEWSET, body, NLM_F_CREATE, f"add set {name}")
 

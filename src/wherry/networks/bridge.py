@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import secrets
 import socket
-from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from wherry.netlink import address, link, route
@@ -41,12 +42,20 @@ def ensure(netlink: Netlink, network: NetworkRecord, tag: str) -> None:
 
 def remove(netlink: Netlink, name: str) -> None:
     """Delete an interface of ours; an absent one is success."""
-    with suppress(ProcessLookupError, FileNotFoundError):
-        try:
-            netlink.ask(link.delete(name))
-        except OSError as error:
-            if error.errno != 19:  # ENODEV
-                raise
+    with _absence_is_success():
+        netlink.ask(link.delete(name))
+
+
+def remove_all(netlink: Netlink, names: Sequence[str]) -> None:
+    """Delete interfaces of ours together; absent ones are success."""
+    if not names:
+        return
+    group = secrets.randbits(30) | 1 << 30  # nobody else's
+    for name in names:
+        with _absence_is_success():
+            netlink.ask(link.set_group(name, group))
+    with _absence_is_success():
+        netlink.ask(link.delete_group(group))
 
 
 def leftovers(netlink: Netlink, tag: str, *, networks: Iterable[str], containers: Iterable[str]) -> list[str]:
@@ -98,6 +107,15 @@ def move_default_route(inner: Namespace, old: EndpointRecord | None, new: Endpoi
         found = link.find(inner.netlink, new.interface)
         if found is not None:
             inner.netlink.ask(route.add_default(IPv4Address(new.gateway), found.index))
+
+
+@contextmanager
+def _absence_is_success() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
 
 
 def _configure(netlink: Netlink, network: NetworkRecord) -> None:

@@ -25,6 +25,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from wherry.netlink import nftables
 from wherry.netlink.nftables import Element, Table, Transaction, field_bytes, ifname
+from wherry.netlink.request import Netlink
 from wherry.networks.ports import ANY_IPV4, PROTOCOLS, Publication
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class Firewall:
         self._lock = threading.Lock()
         self._usable = True
         self._guards = True
+        self._netlink: Netlink | None = None
 
     @property
     def usable(self) -> bool:
@@ -88,17 +90,17 @@ class Firewall:
             self._build()
 
     def add_network(self, network: BridgeFacts) -> None:
-        self._apply(lambda work: self._network(work.add_elements, network))
+        self._apply(lambda work: self._network(work.add_elements, network), adds=True)
 
     def remove_network(self, network: BridgeFacts) -> None:
-        self._apply(lambda work: self._network(work.delete_elements, network))
+        self._apply(lambda work: self._network(work.delete_elements, network), adds=False)
 
     def add(self, ports: Sequence[PortFacts], targets: Sequence[Target]) -> None:
         """Let a container's interfaces and published ports in, in one transaction."""
-        self._apply(lambda work: self._container(work.add_elements, ports, targets))
+        self._apply(lambda work: self._container(work.add_elements, ports, targets), adds=True)
 
     def remove(self, ports: Sequence[PortFacts], targets: Sequence[Target]) -> None:
-        self._apply(lambda work: self._container(work.delete_elements, ports, targets))
+        self._apply(lambda work: self._container(work.delete_elements, ports, targets), adds=False)
 
     def destroy(self) -> None:
         """Take both tables away."""
@@ -109,7 +111,14 @@ class Firewall:
                 work.delete_table(table)
                 self._commit(work)
 
-    def _apply(self, fill: Callable[[Transaction], None]) -> None:
+    def close(self) -> None:
+        """Close the socket; the tables stay."""
+        with self._lock:
+            if self._netlink is not None:
+                self._netlink.close()
+                self._netlink = None
+
+    def _apply(self, fill: Callable[[Transaction], None], *, adds: bool) -> None:
         with self._lock:
             if not self._usable:
                 return
@@ -123,6 +132,8 @@ class Firewall:
                 # Somebody flushed or changed our tables: say it, and build them again from what we know.
                 log.warning("nf_tables: %s; building the table again", error)
                 self._build()
+                if adds:  # the snapshot does not tell yet what is being added
+                    self._commit(work)
 
     def _build(self) -> None:
         networks, ports, targets = self._snapshot()
@@ -157,8 +168,10 @@ class Firewall:
         log.warning("nf_tables is not usable (%s): published ports are relayed in user space, networks are not kept apart", error)
 
     def _commit(self, work: Transaction) -> None:
-        with nftables.connect() as netlink:
-            work.commit(netlink)
+        # One socket for good: the kernel makes the close of one wait for the removal of everything deleted (over 10 ms).
+        if self._netlink is None:
+            self._netlink = nftables.connect()
+        work.commit(self._netlink)
 
     def _tables(self) -> list[Table]:
         return [self._inet, self._bridge] if self._guards else [self._inet]

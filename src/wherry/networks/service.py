@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
 
@@ -21,13 +21,15 @@ import msgspec
 
 from wherry import ids
 from wherry.errors import Conflict, Forbidden, Internal, InvalidRequest, NotFound
+from wherry.netlink import conntrack
 from wherry.netlink.request import Netlink
 from wherry.networks import bridge, definition, files, namespace
 from wherry.networks.firewall import BridgeFacts, Firewall, PortFacts, Target
 from wherry.networks.ipam import Pool, choose_subnet, parse_address
+from wherry.networks.ledger import Ledger
 from wherry.networks.names import Directory, Member, View
 from wherry.networks.namespace import Namespace
-from wherry.networks.ports import Held, Ports
+from wherry.networks.ports import ANY_IPV4, Held, Ports
 from wherry.networks.record import EndpointRecord, NetworkRecord, PublicationRecord, SandboxRecord
 from wherry.networks.resolver import Resolver
 from wherry.networks.sandbox import Sandbox, SandboxRequest, settings
@@ -39,7 +41,7 @@ from wherry.store.records import NameTaken, Records
 log = logging.getLogger(__name__)
 
 _KIND = "network"
-_SANDBOX_KIND = "endpoint"
+_SPARE_NAMESPACES = 2
 _PREDEFINED = (("bridge", "bridge"), ("host", "host"), ("none", "null"))
 
 
@@ -59,6 +61,8 @@ class Networks:
         self._directory = Directory()
         self._resolver = Resolver(self._directory)
         self._firewall = Firewall(settings.tag, self._firewall_facts)
+        self._ledger = Ledger(os.path.join(settings.run_root, "sandboxes"))
+        self._spare: queue.SimpleQueue[Namespace] = queue.SimpleQueue()
         self._departed: queue.SimpleQueue[tuple[Sequence[EndpointRecord], threading.Event] | None] = queue.SimpleQueue()
         self._reaper: threading.Thread | None = None
 
@@ -91,12 +95,18 @@ class Networks:
         if self._reaper is not None:
             self._departed.put(None)
             self._reaper.join(timeout=30)
+            self._reaper = None
+        with suppress(queue.Empty):
+            while True:
+                self._spare.get_nowait().close()
         for sandbox in self._sandboxes.values():
             sandbox.close()
+        self._firewall.close()
 
     def destroy(self) -> None:
         """Take everything of this daemon out of the kernel: tables and bridges. For uninstalling and tests; no container may run."""
         self._firewall.destroy()
+        self._firewall.close()
         with Netlink() as host:
             for name in bridge.leftovers(host, self._settings.tag, networks=(), containers=()):
                 bridge.remove(host, name)
@@ -182,7 +192,7 @@ class Networks:
             joined = namespace.enter(namespace.of_process(request.join_pid))
             return self._register(Sandbox(container_id=request.container_id, record=_empty(request), namespace=joined))
         if request.mode == "none":
-            return self._register(Sandbox(container_id=request.container_id, record=_empty(request), namespace=namespace.create()))
+            return self._register(Sandbox(container_id=request.container_id, record=_empty(request), namespace=self._new_namespace()))
         return self._attach(request, self._asked(request))
 
     def adopt(self, container_id: str, pid: int) -> Sandbox:
@@ -296,7 +306,7 @@ class Networks:
         if record.endpoints:
             self._withdraw(record)
             self._depart(record.endpoints)
-            self._records.delete(_SANDBOX_KIND, container_id)
+            self._ledger.forget(container_id)
 
     def settle(self) -> None:
         """Wait until what was released is gone from the kernel."""
@@ -317,12 +327,11 @@ class Networks:
 
     def _load_sandboxes(self, running: Collection[str]) -> Sequence[SandboxRecord]:
         found: list[SandboxRecord] = []
-        for ident, body in self._records.items(_SANDBOX_KIND):
-            record = msgspec.json.decode(body, type=SandboxRecord)
-            if ident in running and all(one.network_id in self._networks for one in record.endpoints):
+        for record in self._ledger.load():
+            if record.container_id in running and all(one.network_id in self._networks for one in record.endpoints):
                 found.append(record)
             else:
-                self._records.delete(_SANDBOX_KIND, ident)
+                self._ledger.forget(record.container_id)
         return found
 
     def _define_predefined(self, host: Netlink, *, in_use: Collection[str]) -> None:
@@ -469,8 +478,8 @@ class Networks:
             undo.callback(self._unpublish, held)
             record = _with_ports(record, held)
             self._keep(record)
-            undo.callback(self._records.delete, _SANDBOX_KIND, request.container_id)
-            inner = namespace.create()
+            undo.callback(self._ledger.forget, request.container_id)
+            inner = self._new_namespace()
             undo.callback(inner.close)
             sandbox = self._sandbox(request, record, inner, held)
             gateway = _gateway_endpoint(record.endpoints)
@@ -544,7 +553,9 @@ class Networks:
         target = _gateway_endpoint(record.endpoints)
         if target is None or not request.bindings:
             return []
-        default_ip = self._networks[target.network_id].options.get(definition.OPTION_HOST_BINDING) or self._settings.default_ip
+        default_ip = self._networks[target.network_id].options.get(definition.OPTION_HOST_BINDING, "")
+        if default_ip in ("", ANY_IPV4):
+            default_ip = self._settings.default_ip
         try:
             return self._ports.publish(request.bindings, container_ip=target.address, default_ip=default_ip)
         except Internal as error:
@@ -600,13 +611,19 @@ class Networks:
         return sandbox
 
     def _keep(self, record: SandboxRecord) -> None:
-        self._records.put(_SANDBOX_KIND, record.container_id, msgspec.json.encode(record))
+        self._ledger.keep(record)
 
     # --- private: release
 
     def _withdraw(self, record: SandboxRecord) -> None:
         self._withdraw_rules(record)
         self._ports.release(one.publication() for one in record.publications)
+        if any(one.protocol == "udp" for one in record.publications):
+            # A UDP client that goes on sending would keep its flow, and so the dead address, for ever.
+            try:
+                conntrack.forget(IPv4Address(record.target))
+            except OSError as error:
+                log.warning("container %s: flows: %s", record.name, error)
 
     def _withdraw_rules(self, record: SandboxRecord) -> None:
         try:
@@ -624,21 +641,45 @@ class Networks:
             self._departed.put((endpoints, done))
         return done
 
+    def _new_namespace(self) -> Namespace:
+        """A spare namespace, or a fresh one; the thread that deletes interfaces makes the next."""
+        try:
+            return self._spare.get_nowait()
+        except queue.Empty:
+            return namespace.create()
+        finally:
+            if self._reaper is not None:
+                self._departed.put(((), threading.Event()))
+
     def _reap(self) -> None:
+        self._fill_spare()
         while (item := self._departed.get()) is not None:
-            endpoints, done = item
+            items = [item]
+            while not self._departed.empty():
+                further = self._departed.get()
+                if further is None:
+                    self._departed.put(None)  # the end, after this work
+                    break
+                items.append(further)
             try:
-                self._delete_links(endpoints)
+                self._delete_links([one for endpoints, _ in items for one in endpoints])
             except OSError as error:
                 log.warning("interfaces: %s", error)
-            finally:
+            for _, done in items:
                 done.set()
+            self._fill_spare()
+
+    def _fill_spare(self) -> None:
+        try:
+            while self._departed.empty() and self._spare.qsize() < _SPARE_NAMESPACES:
+                self._spare.put(namespace.create())
+        except (OSError, RuntimeError) as error:
+            log.warning("spare network namespace: %s", error)
 
     def _delete_links(self, endpoints: Sequence[EndpointRecord]) -> None:
         try:
             with Netlink() as host:
-                for one in endpoints:
-                    bridge.remove(host, one.port)
+                bridge.remove_all(host, [one.port for one in endpoints])
         finally:
             self._free(endpoints)
 

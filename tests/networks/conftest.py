@@ -1,0 +1,60 @@
+"""Each test plays the host in a network namespace of its own, so foreign rules and other tests cannot interfere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wherry.kernel import netns
+from wherry.netlink import link, nftables
+from wherry.netlink.request import Netlink
+from wherry.networks.service import Networks
+from wherry.spec.settings import Settings
+from wherry.store.records import Records
+
+
+@pytest.fixture
+def own_host() -> Iterator[None]:
+    """The test's thread in a fresh network namespace with ``lo`` up; threads it starts are born there."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root for network namespaces")
+    before = netns.current_network()
+    try:
+        netns.unshare_network()
+        with Netlink() as netlink:
+            netlink.ask(link.set_up(link.LOOPBACK_INDEX))
+        yield
+    finally:
+        netns.enter_network(before)
+        os.close(before)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_root=str(tmp_path), run_root=str(tmp_path))
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Iterator[Records]:
+    opened = Records(str(tmp_path / "state.db"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def networks(own_host: None, settings: Settings, records: Records, tmp_path: Path) -> Iterator[Networks]:
+    """Started networks; afterwards nothing of them is left in the kernel."""
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+    service = Networks(settings, records, resolv_conf_path=str(tmp_path / "resolv.conf"))
+    service.start()
+    yield service
+    service.settle()
+    service.close()
+    service.destroy()
+    with Netlink() as netlink:
+        assert [one.name for one in link.links(netlink) if one.kind in ("bridge", "veth")] == []
+    with nftables.connect() as netlink:
+        assert nftables.tables(netlink) == []

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from wherry.networks.names import Directory, Member, View
+
+
+def member(number: int, *names: str, network: str = "Net") -> Member:
+    return Member(container_id=f"id{number}", network=network, names=names, address=IPv4Address(f"10.0.0.{number}"))
+
+
+def found(directory: Directory, name: str, **view: object) -> list[str]:
+    return sorted(str(one) for one in directory.lookup(View(networks=("n",), **view), name))
+
+
+def test_names_aliases_and_qualified_names_are_found_in_any_case() -> None:
+    directory = Directory()
+    directory.join("n", member(2, "web", "shared", "0123456789ab"))
+    directory.join("n", member(3, "db", "shared"))
+    assert found(directory, "web") == found(directory, "WEB.net") == found(directory, "0123456789AB") == ["10.0.0.2"]
+    assert found(directory, "shared") == ["10.0.0.2", "10.0.0.3"]
+    assert found(directory, "nosuch") == found(directory, "web.other") == []
+    assert directory.reverse(View(networks=("n",)), IPv4Address("10.0.0.2")) == "web.Net"
+
+
+def test_a_link_is_a_name_for_its_viewer_alone() -> None:
+    directory = Directory()
+    directory.join("n", member(2, "web"))
+    assert found(directory, "alias", links={"alias": "web"}) == ["10.0.0.2"]
+    assert found(directory, "alias") == []
+
+
+def test_leaving_and_renaming_take_effect_at_once() -> None:
+    directory = Directory()
+    directory.join("n", member(2, "web", "short"))
+    directory.rename("id2", "web", "shop")
+    assert found(directory, "web") == []
+    assert found(directory, "shop") == found(directory, "short") == ["10.0.0.2"]
+    directory.leave("n", "id2")
+    directory.leave("n", "id2")
+    assert found(directory, "shop") == []
+
+
+def test_only_the_viewers_networks_are_searched() -> None:
+    directory = Directory()
+    directory.join("other", member(2, "web"))
+    assert found(directory, "web") == []
+    assert directory.reverse(View(networks=("n",)), IPv4Address("10.0.0.2")) is None
