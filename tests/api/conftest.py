@@ -6,9 +6,10 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -221,6 +222,22 @@ def address(engine: TinyEngine, tmp_path: Path) -> Iterator[str]:
 def client(address: str) -> Iterator[Raw]:
     with Raw(address) as raw:
         yield raw
+
+
+@pytest.fixture
+def serve(engine: TinyEngine, tmp_path: Path) -> Iterator[Serve]:
+    """Serve ``engine`` with settings of one's own; what comes back connects."""
+    with ExitStack() as stack:
+
+        def start(*, head_timeout_s: float = 30.0) -> Callable[[], Raw]:
+            path = stack.enter_context(serving(str(tmp_path / "own.sock"), engine, head_timeout_s=head_timeout_s))
+            return lambda: stack.enter_context(Raw(path))
+
+        yield start
+
+
+class Serve(Protocol):
+    def __call__(self, *, head_timeout_s: float = 30.0) -> Callable[[], Raw]: ...
 
 
 class Raw:

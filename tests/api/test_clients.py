@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import docker
 import pytest
 
-from conftest import TinyEngine  # isort: skip
+if TYPE_CHECKING:
+    from conftest import TinyEngine
 
 
 @pytest.fixture

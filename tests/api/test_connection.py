@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from conftest import Raw, TinyEngine, serving  # isort: skip
+if TYPE_CHECKING:
+    from conftest import Raw, Serve, TinyEngine
 
 ATTACH = "/containers/echo/attach?stream=1&stdin=1&stdout=1&stderr=1"
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
@@ -136,24 +140,38 @@ def test_work_for_a_client_that_left_is_given_up(client: Raw, engine: TinyEngine
     assert engine.closed.wait(10)
 
 
-def test_a_client_that_never_ends_its_head_is_dropped(tmp_path: Path) -> None:
-    with serving(str(tmp_path / "s"), TinyEngine(), head_timeout_s=0.05) as path, Raw(path) as slow:
-        slow.send(b"GET / HTTP/1.1\r\nHost")
-        assert slow.response()[0] == 408
-        assert slow.rest() == b""
+def test_a_client_that_never_ends_its_head_is_dropped(serve: Serve) -> None:
+    slow = serve(head_timeout_s=0.05)()
+    slow.send(b"GET / HTTP/1.1\r\nHost")
+    assert slow.response()[0] == 408
+    assert slow.rest() == b""
 
 
-def test_an_idle_client_is_kept(tmp_path: Path) -> None:
-    with serving(str(tmp_path / "s"), TinyEngine(), head_timeout_s=0.05) as path, Raw(path) as idle, Raw(path) as slow:
-        slow.send(b"GET")
-        assert slow.response()[0] == 408
-        assert idle.request("GET", "/_ping").response()[0] == 200
+def test_an_idle_client_is_kept(serve: Serve) -> None:
+    dial = serve(head_timeout_s=0.05)
+    idle, slow = dial(), dial()
+    slow.send(b"GET")
+    assert slow.response()[0] == 408
+    assert idle.request("GET", "/_ping").response()[0] == 200
 
 
-def test_other_clients_are_served_while_one_waits(tmp_path: Path) -> None:
-    engine = TinyEngine()
-    with serving(str(tmp_path / "s"), engine) as path, Raw(path) as waiting, Raw(path) as other:
-        waiting.request("POST", "/containers/echo/wait").head()
-        assert other.request("GET", "/_ping").response()[0] == 200
-        engine.ended.set()
-        assert json.loads(waiting.chunk()) == {"StatusCode": 7}
+def test_other_clients_are_served_while_one_waits(serve: Serve, engine: TinyEngine) -> None:
+    dial = serve()
+    waiting, other = dial(), dial()
+    waiting.request("POST", "/containers/echo/wait").head()
+    assert other.request("GET", "/_ping").response()[0] == 200
+    engine.ended.set()
+    assert json.loads(waiting.chunk()) == {"StatusCode": 7}
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.integers(1, 200), max_size=12))
+def test_a_request_may_come_in_any_pieces(client: Raw, engine: TinyEngine, cuts: list[int]) -> None:
+    data = (
+        b"PUT /containers/echo/archive?path=/ HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n5\r\ndefgh\r\n0\r\n\r\n"
+        b"HEAD /_ping HTTP/1.1\r\nHost: d\r\n\r\n"
+    )
+    engine.received.clear()
+    for start, end in itertools.pairwise([0, *sorted(cuts), len(data)]):
+        client.send(data[start:end])
+    assert (client.response()[0], client.head()[0], bytes(engine.received)) == (200, 200, b"abcdefgh")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 
 from wherry.api import builds, containers, execs, images, networks, system, volumes
 from wherry.api.routes import ROUTES, match
 
-from conftest import Raw  # isort: skip
+if TYPE_CHECKING:
+    from conftest import Raw
 
 FOUND = [
     ("GET", "/containers/json", containers.list_all, {}),

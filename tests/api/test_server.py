@@ -8,13 +8,15 @@ import socket
 import stat
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from wherry.api.server import bind_loopback, bind_unix, clean_path
 from wherry.errors import InvalidRequest, NotSupported
 
-from conftest import Raw, TinyEngine  # isort: skip
+if TYPE_CHECKING:
+    from conftest import Raw, TinyEngine
 
 
 def body_of(answer: tuple[int, dict[str, str], bytes]) -> dict[str, str]:
@@ -166,6 +168,13 @@ def test_an_http_1_0_client_gets_a_stream_without_chunks(client: Raw) -> None:
 
 
 CHUNKED = b"PUT /containers/echo/archive?path=/ HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_a_giant_json_body_is_refused(client: Raw) -> None:
+    status, _, body = client.request("POST", "/containers/create", b'{"Image":"' + b"x" * (17 << 20)).response()
+    assert (status, json.loads(body)) == (400, {"message": "request body too large"})
+
+
 HOSTILE = {
     "coding and length": b"POST /images/load HTTP/1.1\r\nHost: d\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "two lengths": b"POST /images/load HTTP/1.1\r\nHost: d\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",

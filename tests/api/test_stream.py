@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import TYPE_CHECKING
 
 from wherry.spec.docker.request import LogRequest
 
-from conftest import Raw, TinyEngine  # isort: skip
+if TYPE_CHECKING:
+    from conftest import Raw, TinyEngine
 
 
 def test_progress_is_json_objects_separated_by_crlf(client: Raw) -> None:
