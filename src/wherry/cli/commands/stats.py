@@ -58,7 +58,7 @@ def _watch(invocation: Invocation, layout: str) -> int:
             text = HOME + text.replace("\n", ERASE_LINE + "\n") + ERASE_BELOW
         sys.stdout.write(text)
         sys.stdout.flush()
-        before = {sample["id"]: sample for _, sample in samples}
+        before = dict(samples)
         time.sleep(PAUSE_S)
 
 
@@ -81,7 +81,7 @@ def _table(
     samples: Sequence[tuple[str, Mapping[str, Any]]], before: Mapping[str, Mapping[str, Any]], layout: str, invocation: Invocation
 ) -> str:
     trunc = not invocation.flag("no-trunc")
-    return LISTING.text([stats_row(name, sample, before.get(sample["id"]), trunc=trunc) for name, sample in samples], layout)
+    return LISTING.text([stats_row(name, sample, before.get(name), trunc=trunc) for name, sample in samples], layout)
 
 
 def stats_row(asked: str, sample: Mapping[str, Any], before: Mapping[str, Any] | None, *, trunc: bool) -> dict[str, str]:
@@ -91,11 +91,12 @@ def stats_row(asked: str, sample: Mapping[str, Any], before: Mapping[str, Any] |
     networks = (sample.get("networks") or {}).values()
     received, sent = (sum(network[key] for network in networks) for key in ("rx_bytes", "tx_bytes"))
     read, written = _block_io(sample.get("blkio_stats") or {})
+    ident = str(sample.get("id") or asked)
     earlier = (before or {}).get("cpu_stats") or sample.get("precpu_stats") or {}
     return {
         "Container": asked,
-        "ID": sample["id"][:12] if trunc else sample["id"],
-        "Name": sample["name"].removeprefix("/"),
+        "ID": ident[:12] if trunc else ident,
+        "Name": str(sample.get("name") or "--").removeprefix("/"),
         "CPUPerc": f"{cpu_percent(sample.get('cpu_stats') or {}, earlier):.2f}%",
         "MemUsage": f"{binary_size(used)} / {binary_size(limit)}",
         "MemPerc": f"{used / limit * 100 if limit else 0:.2f}%",

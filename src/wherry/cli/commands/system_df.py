@@ -50,7 +50,7 @@ def summary(found: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     total = sum(max(usage["Size"], 0) for usage in usages)
     idle = sum(max(usage["Size"], 0) for usage in usages if not usage["RefCount"])
     yield _row("Local Volumes", len(usages), sum(usage["RefCount"] > 0 for usage in usages), total, idle, percent=True)
-    cache = [item for item in found.get("BuildCache") or ()]
+    cache = found.get("BuildCache") or ()
     total = sum(item["Size"] for item in cache if not item.get("Shared"))
     idle = sum(item["Size"] for item in cache if not item.get("Shared") and not item.get("InUse"))
     yield _row("Build Cache", len(cache), sum(bool(item.get("InUse")) for item in cache), total, idle, percent=False)
@@ -71,8 +71,8 @@ def sections(found: Mapping[str, Any]) -> Iterator[str]:
     yield "Local Volumes space usage:\n\n" + table([("VOLUME NAME", "LINKS", "SIZE"), *rows])
     cache = found.get("BuildCache") or ()
     total = sum(item["Size"] for item in cache if not item.get("Shared"))
-    titles = ("CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED")
-    yield f"Build cache usage: {size(total)}\n\n" + table([titles, *map(_cached, cache)])
+    columns = ("CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED")
+    yield f"Build cache usage: {size(total)}\n\n" + table([columns, *map(_cached, cache)])
 
 
 def _image(item: Mapping[str, Any]) -> Sequence[str]:
