@@ -49,7 +49,7 @@ class Creating:
                 id=ident,
                 name=wanted or names.generate(rooms.containers.is_free),
                 created_ns=time.time_ns(),
-                image_id=image.id if image else "",
+                image_id=str(image.id) if image else "",
                 config=config,
                 host_config=host,
                 path=path,
