@@ -59,7 +59,7 @@ class Execs:
                 await self.launch(item, body, ())
             except LaunchFailure as failure:
                 self._failed(item, failure)
-                raise InvalidRequest(exec_failed(failure.message)) from failure
+                raise InvalidRequest(failure.message) from failure
             return
         try:
             taken = await hijack(item.body.tty)
@@ -79,7 +79,7 @@ class Execs:
             await self.launch(item, body, ((taken.fd, attachment),))
         except LaunchFailure as failure:
             self._failed(item, failure)
-            _tell(taken.fd, exec_failed(failure.message) + "\r\n", multiplexed=not asked.tty)
+            _tell(taken.fd, failure.message + "\r\n", multiplexed=not asked.tty)
 
     def _failed(self, item: Exec, failure: LaunchFailure) -> None:
         item.exit_code = failure.code
@@ -156,10 +156,6 @@ class Execs:
     def _publish(self, item: Exec, action: str, **more: str) -> None:
         facts = present.attributes(item.container.record, execID=item.id, **more)
         self._rooms.events.publish("container", action, item.container.id, facts)
-
-
-def exec_failed(message: str) -> str:
-    return f"OCI runtime exec failed: exec failed: unable to start container process: {message}: unknown"
 
 
 def _tell(fd: int, text: str, *, multiplexed: bool) -> None:

@@ -62,8 +62,8 @@ class Running:
         try:
             await self._launch(container)
         except LaunchFailure as failure:
-            self._failed(container, code=failure.code, message=_create_failed(failure.message))
-            raise InvalidRequest(_create_failed(failure.message)) from failure
+            self._failed(container, code=failure.code, message=failure.message)
+            raise InvalidRequest(failure.message) from failure
         except EngineError as error:
             self._failed(container, code=128, message=error.message)
             raise
@@ -427,13 +427,6 @@ class Running:
 
     def _publish(self, container: Container, action: str, **more: str) -> None:
         self._rooms.events.publish("container", action, container.id, present.attributes(container.record, **more))
-
-
-def _create_failed(message: str) -> str:
-    return (
-        "failed to create task for container: failed to create shim task: OCI runtime create failed: "
-        f"runc create failed: unable to start container process: {message}: unknown"
-    )
 
 
 def _log_attributes(labels: dict[str, str], env: list[str], options: dict[str, str]) -> dict[str, str]:

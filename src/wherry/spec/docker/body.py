@@ -43,7 +43,14 @@ def shown(value: Value, name: str | None = None) -> Value:
 
 def encode(value: object) -> bytes:
     """JSON as Go writes it: compact, with a final newline."""
-    return msgspec.json.encode(value) + b"\n"
+    return msgspec.json.encode(value, enc_hook=_plain) + b"\n"
+
+
+def _plain(value: object) -> str:
+    """A checked string (a digest) travels as a plain one."""
+    if isinstance(value, str):
+        return str(value)
+    raise NotImplementedError(f"{type(value).__name__} has no JSON form")
 
 
 def read(kind: type[T], raw: bytes) -> T:
@@ -56,13 +63,13 @@ def read(kind: type[T], raw: bytes) -> T:
         raise InvalidRequest("invalid JSON: exceeded max depth") from None
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"invalid JSON: {error}") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(_malformed(str(error))) from None
 
 
 def convert(kind: type[T], data: object) -> T:
     """Already decoded JSON as ``kind``, with the same tolerance.  Raises msgspec.ValidationError."""
-    if data is None and isinstance(_shape(kind)[0], Mapping):
+    if data is None and issubclass(get_origin(kind) or kind, msgspec.Struct):
         data = {}  # Go leaves a struct as it is
     return msgspec.convert(_tidy(data, kind, 0), kind)
 
