@@ -28,7 +28,9 @@ from wherry.store.content import Content
 from wherry.store.records import Records
 
 BUSYBOX = "/bin/busybox"
-APPLETS = "sh cat chmod chown cp cut echo env false find grep head hostname id ln ls mkdir mv rm seq sleep stat tail test touch true wc".split()
+APPLETS = (
+    "sh cat chmod chown cp cut echo env false find grep head hostname id ln ls mkdir mv rm seq sleep stat tail test touch true wc".split()
+)
 T = TypeVar("T")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import Bench
 from wherry.build.failures import BuildFailed
+
+from .conftest import Bench
 
 pytestmark = pytest.mark.root
 
@@ -28,12 +29,15 @@ def test_a_failing_step_names_its_code_in_both_wordings_and_leaves_nothing(bench
     assert str(failure.value) == "The command '/bin/sh -c exit 3' returned a non-zero code: 3"
     assert failure.value.code == 3
     assert failure.value.detail == 'process "/bin/sh -c exit 3" did not complete successfully: exit code: 3'
-    assert failure.value.excerpt == "Dockerfile:2\n" + "-" * 20 + "\n   1 |     FROM base\n   2 | >>> RUN exit 3\n   3 |     \n" + "-" * 20 + "\n"
+    assert (
+        failure.value.excerpt
+        == "Dockerfile:2\n" + "-" * 20 + "\n   1 |     FROM base\n   2 | >>> RUN exit 3\n   3 |     \n" + "-" * 20 + "\n"
+    )
     assert bench.left() == ([], [], [])
 
 
 def test_the_same_input_gives_the_same_image_from_the_cache(bench: Bench) -> None:
-    text = "FROM base\nWORKDIR /app\nCOPY a.txt .\nRUN cat a.txt > b\nLABEL x=y\nCMD [\"cat\"]\n"
+    text = 'FROM base\nWORKDIR /app\nCOPY a.txt .\nRUN cat a.txt > b\nLABEL x=y\nCMD ["cat"]\n'
     first = bench.build(text, {"a.txt": "one"})
     again = bench.build(text, {"a.txt": "one"})
     assert again.result.image_id == first.result.image_id
