@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from wherry.tree.apply import Applied, ApplyOptions, Whiteouts, apply, clean
+from wherry.tree.remove import remove
 from wherry.tree.tar import Entry, InvalidArchive, Kind, Reader, Writer, header
 
 pytestmark = pytest.mark.root
@@ -82,9 +83,12 @@ def picture(root: Path) -> dict[str, tuple[object, ...]]:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "root").mkdir()
-    return tmp_path / "root"
+    yield tmp_path / "root"
+    fd = os.open(tmp_path, os.O_RDONLY)
+    remove(fd, "root")  # pytest's own cleaning cannot go a thousand levels deep
+    os.close(fd)
 
 
 @pytest.fixture

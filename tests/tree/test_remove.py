@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from wherry.tree.remove import remove, remove_content
+
+
+def test_a_tree_is_removed_and_what_its_symlinks_name_is_not(tmp_path: Path) -> None:
+    (tmp_path / "canary").mkdir()
+    (tmp_path / "canary/file").touch()
+    (tmp_path / "tree/a/b").mkdir(parents=True)
+    (tmp_path / "tree/a/b/file").touch()
+    (tmp_path / "tree/a/link").symlink_to(tmp_path / "canary")
+    (tmp_path / "link").symlink_to(tmp_path / "canary")
+    fd = os.open(tmp_path, os.O_RDONLY)
+    for name in ("tree", "link", "absent"):
+        remove(fd, name)
+    os.close(fd)
+    assert os.listdir(tmp_path) == ["canary"]
+    assert (tmp_path / "canary/file").exists()
+
+
+def test_a_tree_deeper_than_any_path_is_removed(tmp_path: Path) -> None:
+    first = fd = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("long-name-of-a-directory", dir_fd=fd)
+        inner = os.open("long-name-of-a-directory", os.O_RDONLY, dir_fd=fd)
+        if fd != first:
+            os.close(fd)
+        fd = inner
+    os.close(fd)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    remove_content(first)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    os.close(first)
+    assert os.listdir(tmp_path) == []
+
+
+def test_names_to_keep_are_kept(tmp_path: Path) -> None:
+    for name in ("a", "b/x", "c/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    fd = os.open(tmp_path, os.O_RDONLY)
+    remove_content(fd, keep=["b"])
+    os.close(fd)
+    assert os.listdir(tmp_path) == ["b"]
+    assert (tmp_path / "b/x").exists()
