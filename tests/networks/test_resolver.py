@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
 import threading
 from collections.abc import Iterator
 from ipaddress import IPv4Address
@@ -16,6 +17,8 @@ from wherry.networks.resolver import Resolver
 from wherry.networks.sandbox import Sandbox, SandboxRequest
 from wherry.networks.service import Networks
 from wherry.spec.docker.network import EndpointSettings, NetworkCreate
+from wherry.spec.settings import Settings
+from wherry.store.records import Records
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_host")]
 
@@ -195,11 +198,21 @@ def test_containers_of_a_network_know_each_other(networks: Networks) -> None:
     networks.release(second.container_id)
 
 
-def test_names_come_back_when_a_restarted_daemon_adopts(networks: Networks) -> None:
+def test_names_come_back_when_a_restarted_daemon_adopts(networks: Networks, settings: Settings, records: Records) -> None:
     networks.create(NetworkCreate(name="n1"))
-    networks.connect(networks.attach(SandboxRequest(container_id="b" * 64, name="bb")).container_id, "n1")
-    sandbox = networks.sandbox("b" * 64)
-    assert sandbox is not None
-    assert sandbox.internal_resolver
-    assert last_address(ask_from(sandbox, "bb")) == sandbox.endpoints["n1"].ip_address
-    networks.release("b" * 64)
+    before = networks.attach(SandboxRequest(container_id="b" * 64, name="bb"))
+    networks.connect(before.container_id, "n1")  # names are served from here on
+    address = before.endpoints["n1"].ip_address
+    assert last_address(ask_from(before, "bb")) == address
+    assert before.netns_fd is not None
+    with namespace.inside(before.netns_fd, lambda: subprocess.Popen(["sleep", "60"])) as process:
+        networks.close()
+        successor = Networks(settings, records)
+        successor.start([before.container_id])
+        after = successor.adopt(before.container_id, process.pid)
+        assert after.internal_resolver
+        assert last_address(ask_from(after, "bb")) == address
+        process.kill()
+    successor.release(before.container_id)
+    successor.settle()
+    successor.close()

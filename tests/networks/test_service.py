@@ -524,6 +524,7 @@ def test_restart_of_the_daemon_keeps_live_containers_and_sweeps_dead_ones(networ
     live.close_forwards()
     dead.close_forwards()
     listen(live)
+    networks.close()
     successor = Networks(settings, records)
     successor.start([live.container_id])
     assert dial("127.0.0.1", 8080)
@@ -557,6 +558,22 @@ def test_flushed_tables_are_built_again(networks: Networks, settings: Settings) 
     assert dial("127.0.0.1", 8081)
     networks.release(first.container_id)
     networks.release(second.container_id)
+
+
+def test_flushed_tables_come_back_by_themselves(networks: Networks, settings: Settings) -> None:
+    sandbox = networks.attach(request(1, bindings=fixed()))
+    sandbox.close_forwards()
+    listen(sandbox)
+    table = Table(nftables.NFPROTO_INET, settings.tag)
+    work = nftables.Transaction()
+    work.delete_table(table)
+    with nftables.connect() as netlink, nftables.subscribe() as notices:
+        work.commit(netlink)
+        while not any(nftables.table_name(one) == settings.tag and one.sender != netlink.port for one in notices.notices()):
+            pass
+        assert table in nftables.tables(netlink)
+    assert dial("127.0.0.1", 8080)
+    networks.release(sandbox.container_id)
 
 
 def test_legacy_link_is_a_name_on_a_user_defined_network(networks: Networks) -> None:

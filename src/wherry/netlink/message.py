@@ -30,12 +30,13 @@ _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")  # by length modulo four
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One netlink message; ``payload`` excludes the header."""
+    """One netlink message; ``payload`` excludes the header, ``sender`` is the port whose request it answers or tells of."""
 
     kind: int
     flags: int
     sequence: int
     payload: bytes
+    sender: int = 0
 
 
 def pack(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
@@ -50,10 +51,10 @@ def unpack(data: bytes) -> Iterator[Message]:
     while position < end:
         if end - position < HEADER_SIZE:
             raise ValueError("netlink: truncated header")
-        size, kind, flags, sequence, _ = _HEADER.unpack_from(data, position)
+        size, kind, flags, sequence, sender = _HEADER.unpack_from(data, position)
         if size < HEADER_SIZE or position + size > end:
             raise ValueError("netlink: truncated message")
-        yield Message(kind, flags, sequence, data[position + HEADER_SIZE : position + size])
+        yield Message(kind, flags, sequence, data[position + HEADER_SIZE : position + size], sender)
         position += (size + 3) & ~3
 
 

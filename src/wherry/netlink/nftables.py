@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from wherry.netlink import message
-from wherry.netlink.message import NLM_F_APPEND, NLM_F_CREATE, be32, nest, text
+from wherry.netlink.message import NLM_F_APPEND, NLM_F_CREATE, Message, be32, nest, text
 from wherry.netlink.request import NETLINK_NETFILTER, Netlink, Request
 
 NFPROTO_INET, NFPROTO_IPV4, NFPROTO_BRIDGE = 1, 2, 7
@@ -36,6 +36,7 @@ _SUBSYSTEM = 10 << 8
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN = 0, 1, 2, 3
 _NEWRULE, _NEWSET, _NEWSETELEM, _GETSETELEM, _DELSETELEM = 6, 9, 12, 13, 14
+_NEWGEN, _NFNLGRP_NFTABLES = 15, 7
 _SET_INTERVAL, _SET_MAP = 0x4, 0x8
 _ELEM_INTERVAL_END = 0x1
 _META_IIFNAME, _META_OIFNAME, _META_NFPROTO, _META_L4PROTO, _META_PROTOCOL = 6, 7, 15, 16, 1
@@ -124,6 +125,18 @@ class Transaction:
 def connect() -> Netlink:
     """A socket for nf_tables.  Raises OSError (EPROTONOSUPPORT) where the kernel has no nfnetlink."""
     return Netlink(NETLINK_NETFILTER)
+
+
+def subscribe() -> Netlink:
+    """A socket whose ``notices`` tell of every change to the namespace's tables."""
+    return Netlink(NETLINK_NETFILTER, groups=1 << (_NFNLGRP_NFTABLES - 1))
+
+
+def table_name(notice: Message) -> str:
+    """The table that a notice is about; empty for one about none."""
+    if notice.kind >> 8 != _SUBSYSTEM >> 8 or notice.kind & 0xFF == _NEWGEN or len(notice.payload) < 4:
+        return ""
+    return message.table(notice.payload[4:]).get(1, b"").rstrip(b"\0").decode(errors="replace")
 
 
 def tables(netlink: Netlink) -> list[Table]:

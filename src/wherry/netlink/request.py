@@ -38,13 +38,14 @@ class Request:
 class Netlink:
     """A netlink socket, bound to the network namespace of the thread that made it; not to be shared by threads at the same time."""
 
-    def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
+    def __init__(self, protocol: int = NETLINK_ROUTE, *, groups: int = 0) -> None:
+        """``groups``: bits of multicast groups to hear."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         try:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-            self._socket.bind((0, 0))
+            self._socket.bind((0, groups))
         except OSError:
             self._socket.close()
             raise
@@ -58,6 +59,19 @@ class Netlink:
 
     def close(self) -> None:
         self._socket.close()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    @property
+    def port(self) -> int:
+        """The kernel's name for this socket."""
+        port: int = self._socket.getsockname()[0]
+        return port
+
+    def notices(self) -> list[Message]:
+        """Wait for the next notices of the groups.  Raises OSError (ENOBUFS) when some were lost."""
+        return self._receive()
 
     def ask(self, *requests: Request) -> None:
         """Send the requests in one call; the kernel does them in order.

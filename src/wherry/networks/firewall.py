@@ -27,6 +27,7 @@ from wherry.netlink import nftables
 from wherry.netlink.nftables import Element, Table, Transaction, field_bytes, ifname
 from wherry.netlink.request import Netlink
 from wherry.networks.ports import ANY_IPV4, PROTOCOLS, Publication
+from wherry.networks.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Firewall:
         self._usable = True
         self._guards = True
         self._netlink: Netlink | None = None
+        self._watch: Watch | None = None
 
     @property
     def usable(self) -> bool:
@@ -88,6 +90,11 @@ class Firewall:
         """Replace both tables in one transaction by what ``snapshot`` tells."""
         with self._lock:
             self._build()
+
+    def watch(self) -> None:
+        """From now on, put right what other programs do to the tables, as soon as the kernel tells."""
+        if self._usable and self._watch is None:
+            self._watch = Watch(self._inet.name, own_port=self._port, mend=self.build)
 
     def add_network(self, network: BridgeFacts) -> None:
         self._apply(lambda work: self._network(work.add_elements, network), adds=True)
@@ -112,11 +119,18 @@ class Firewall:
                 self._commit(work)
 
     def close(self) -> None:
-        """Close the socket; the tables stay."""
+        """End the watch and close the socket; the tables stay."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
         with self._lock:
             if self._netlink is not None:
                 self._netlink.close()
                 self._netlink = None
+
+    def _port(self) -> int:
+        with self._lock:
+            return self._netlink.port if self._netlink is not None else 0
 
     def _apply(self, fill: Callable[[Transaction], None], *, adds: bool) -> None:
         with self._lock:

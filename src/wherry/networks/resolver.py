@@ -97,7 +97,7 @@ class Resolver:
             done.set()
 
         self._post(end)
-        if self._thread is not None and self._thread.is_alive():
+        if self._thread is not None:
             done.wait(timeout=5)
 
     def close(self) -> None:
@@ -106,11 +106,15 @@ class Resolver:
             return
         self._post(self._stop)
         self._thread.join(timeout=5)
+        self._thread = None
+        os.close(self._wake_read)
+        os.close(self._wake_write)
 
     def _post(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
-        with suppress(BlockingIOError, OSError):  # a full pipe wakes as well; a closed one needs no waking
-            os.write(self._wake_write, b"\0")
+        if self._thread is not None:
+            with suppress(BlockingIOError):  # a full pipe wakes as well
+                os.write(self._wake_write, b"\0")
 
     def _run(self) -> None:
         while self._running:
@@ -123,8 +127,6 @@ class Resolver:
         for container_id in list(self._served):
             self._end(container_id)
         self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
 
     def _obey(self) -> None:
         with suppress(BlockingIOError):

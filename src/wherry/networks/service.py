@@ -85,12 +85,13 @@ class Networks:
                 log.info("removing interface %s that nothing accounts for", name)
                 bridge.remove(host, name)
         self._firewall.build()
+        self._firewall.watch()
         self._resolver.start()
         self._reaper = threading.Thread(target=self._reap, name="links", daemon=True)
         self._reaper.start()
 
     def close(self) -> None:
-        """Stop threads and close descriptors; containers run on with their interfaces and ports."""
+        """Stop threads and close descriptors; containers run on with their interfaces and ports. Twice is success."""
         self._resolver.close()
         if self._reaper is not None:
             self._departed.put(None)
