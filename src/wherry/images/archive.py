@@ -194,12 +194,14 @@ class Loader:
     @contextmanager
     def _unpacked(self, source: Source) -> Iterator[_Files]:
         """The archive's files; at the end, those that no image took are deleted again."""
-        files = _Files(self.content)
-        try:
-            files.read(PlainReader(source))
-            yield files
-        finally:
-            files.drop_unused()
+        with self.layers.holding() as hold:
+            files = _Files(self.content, hold)
+            try:
+                files.read(PlainReader(source))
+                yield files
+            finally:
+                for digest in files.unused:
+                    self.layers.drop_blob(digest)
 
     def _image(self, files: _Files, item: _Found, emit: Emit, *, quiet: bool) -> Image:
         config = spec.decode_config(item.config)
@@ -207,7 +209,7 @@ class Loader:
         if len(diff_ids) != len(item.layers):
             raise InvalidRequest(f"invalid manifest, layers length mismatch: expected {len(item.layers)}, got {len(diff_ids)}")
         chain = chain_ids(diff_ids)
-        with self.layers.hold(chain), ExitStack() as undo:
+        with self.layers.hold([*chain, *diff_ids]), ExitStack() as undo:
             for position, (diff_id, chain_id) in enumerate(zip(diff_ids, chain, strict=True)):
                 if not self.layers.exists(chain_id):
                     parent = chain[position - 1] if position else None
@@ -240,13 +242,15 @@ class Loader:
 class _Files:
     """The regular files of an archive: small ones in memory, others as blobs in content; links by what they name."""
 
-    def __init__(self, content: Content) -> None:
+    def __init__(self, content: Content, hold: Callable[[str], None]) -> None:
         self._content = content
+        self._hold = hold
+        self._held: set[Digest] = set()
         self._small: dict[str, bytes] = {}
         self._small_bytes = 0
         self._blobs: dict[str, tuple[Digest, int]] = {}
         self._links: dict[str, str] = {}
-        self._added: set[Digest] = set()
+        self.unused: set[Digest] = set()
 
     def read(self, source: PlainReader) -> None:
         reader = Reader(source, _LIMITS)
@@ -296,11 +300,7 @@ class _Files:
 
     def used(self, digest: Digest) -> None:
         """An image refers to this blob: it stays."""
-        self._added.discard(digest)
-
-    def drop_unused(self) -> None:
-        for digest in self._added:
-            self._content.delete(digest)
+        self.unused.discard(digest)
 
     def _take(self, name: str, entry: Entry, reader: Reader) -> None:
         if entry.size <= _SMALL and self._small_bytes + entry.size <= _SMALL_TOTAL:
@@ -314,8 +314,11 @@ class _Files:
             self._blobs[name] = self._own(digest, lambda: writer.commit(digest, entry.size)), entry.size
 
     def _own(self, digest: Digest, store: Callable[[], Digest]) -> Digest:
+        if digest not in self._held:
+            self._held.add(digest)
+            self._hold(digest)
         if not self._content.has(digest):
-            self._added.add(digest)
+            self.unused.add(digest)
             store()
         return digest
 

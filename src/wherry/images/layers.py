@@ -14,7 +14,7 @@ import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import msgspec
 
@@ -30,6 +30,15 @@ from wherry.tree.tar import Reader, Sink, Source
 _BLOB = "blob"
 _MAX_PLACES = 32
 _MAX_TAR = 64 << 30
+
+
+Hold = Callable[[], AbstractContextManager[Callable[[str], None]]]
+
+
+@contextmanager
+def no_garbage() -> Iterator[Callable[[str], None]]:
+    """For a store that nobody sweeps."""
+    yield lambda name: None
 
 
 class Stopped(Exception):
@@ -53,12 +62,13 @@ class Blob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Layers:
     """Blocking, usable from any thread."""
 
-    def __init__(self, records: Records, content: Content, snapshotter: Snapshotter) -> None:
+    def __init__(self, records: Records, content: Content, snapshotter: Snapshotter, hold_garbage: Hold = no_garbage) -> None:
         self._records = records
         self._content = content
         self.snapshotter = snapshotter
         self._lock = threading.Lock()
-        self._held: Counter[Digest] = Counter()
+        self._held: Counter[str] = Counter()
+        self._hold_garbage = hold_garbage
 
     def blob(self, diff_id: Digest) -> Blob:
         body = self._records.get(_BLOB, diff_id)
@@ -75,16 +85,30 @@ class Layers:
             self._records.put(_BLOB, diff_id, msgspec.json.encode(blob))
 
     @contextmanager
-    def hold(self, chain: Iterable[Digest]) -> Iterator[None]:
-        """Keep these snapshots (made or yet to be made) from being discarded meanwhile."""
-        held = list(chain)
-        with self._lock:
-            self._held.update(held)
-        try:
+    def holding(self) -> Iterator[Callable[[str], None]]:
+        """Snapshots and blobs (made or yet to be made) whose names are given to the callable are not removed until the block ends."""
+        held: list[str] = []
+        with self._hold_garbage() as hold_garbage:
+
+            def add(name: str) -> None:
+                hold_garbage(name)
+                with self._lock:
+                    held.append(name)
+                    self._held[name] += 1
+
+            try:
+                yield add
+            finally:
+                with self._lock:
+                    self._held.subtract(held)
+
+    @contextmanager
+    def hold(self, names: Iterable[str]) -> Iterator[None]:
+        """As ``holding``, for names known beforehand."""
+        with self.holding() as add:
+            for name in names:
+                add(name)
             yield
-        finally:
-            with self._lock:
-                self._held.subtract(held)
 
     def exists(self, chain_id: Digest) -> bool:
         return self.snapshotter.exists(chain_id)
@@ -174,12 +198,24 @@ class Layers:
             removed.append(chain_id)
         for diff_id in gone:
             if diff_id not in diff_ids_in_use:
-                digest = self.blob(diff_id).digest
-                self._records.delete(_BLOB, diff_id)
-                self._content.delete(diff_id)
-                if digest:
-                    self._content.delete(Digest(digest))
+                self._forget(diff_id)
         return removed
+
+    def _forget(self, diff_id: Digest) -> None:
+        digest = self.blob(diff_id).digest
+        with self._lock:
+            if self._held[diff_id] > 0 or (digest and self._held[digest] > 0):
+                return
+            self._records.delete(_BLOB, diff_id)
+            self._content.delete(diff_id)
+            if digest:
+                self._content.delete(Digest(digest))
+
+    def drop_blob(self, digest: Digest) -> None:
+        """Delete a blob that its owner no longer wants, unless somebody else holds it."""
+        with self._lock:
+            if self._held[digest] <= 1:
+                self._content.delete(digest)
 
     def _remember_size(self, diff_id: Digest, tar_size: int) -> None:
         with self._records.transaction():

@@ -128,7 +128,7 @@ class Puller:
         if len(diff_ids) != len(manifest.layers):
             raise Untrusted("layers from manifest don't match image configuration")
         chain = chain_ids(diff_ids)
-        with self.layers.hold(chain):
+        with self.layers.hold([*chain, *diff_ids, ident, *(layer.digest for layer in manifest.layers)]):
             await self._layers(repository, manifest, diff_ids, chain, emit)
             sizes = await self.run(self.layers.sizes, chain)
             return self.catalog.put(raw, sizes, references=references)

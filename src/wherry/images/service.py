@@ -14,7 +14,7 @@ from wherry.images.catalog import Catalog, Image
 from wherry.images.changes import apply_changes
 from wherry.images.compression import BadStream
 from wherry.images.flights import Flights, Spawn
-from wherry.images.layers import Layers, all_present
+from wherry.images.layers import Hold, Layers, all_present, no_garbage
 from wherry.images.listing import Filters, HistoryEntry, Usage
 from wherry.images.progress import Emit, Record, about, status, stream
 from wherry.images.pull import Puller, is_unreachable
@@ -29,6 +29,7 @@ from wherry.spec.digest import Digest, chain_ids
 from wherry.spec.image import Config, Descriptor, InvalidDocument, Platform
 from wherry.spec.reference import InvalidReference, Reference
 from wherry.store.content import Content
+from wherry.store.garbage import Roots
 from wherry.store.layer import DigestMismatch
 from wherry.store.records import Records
 from wherry.store.snapshot import SnapshotMissing, Snapshotter
@@ -45,7 +46,7 @@ class Images:
     """Built once by the engine.
 
     ``spawn``: starts a task that outlives a request (the engine's TaskGroup). ``publish``: told of every image event,
-    from any thread.
+    from any thread. ``hold``: the garbage collector's ``hold``.
     """
 
     def __init__(
@@ -58,9 +59,10 @@ class Images:
         run: Run,
         spawn: Spawn,
         publish: Publish = _nobody,
+        hold: Hold = no_garbage,
     ) -> None:
         self.catalog = Catalog(records, content)
-        self.layers = Layers(records, content, snapshotter)
+        self.layers = Layers(records, content, snapshotter, hold)
         self._content = content
         self._registry = registry
         self._run = run
@@ -99,6 +101,14 @@ class Images:
 
     def usage(self) -> Usage:
         return listing.usage(self.catalog)
+
+    def roots(self) -> Roots:
+        """The blobs and snapshots that images refer to, for the garbage collector."""
+        content: set[str] = set(self.catalog.ids())
+        for diff_id in self.catalog.diff_id_users():
+            digest = self.layers.blob(diff_id).digest
+            content.update({str(diff_id), digest} if digest else {str(diff_id)})
+        return Roots(content=frozenset(content), snapshots=frozenset(map(str, self.catalog.layer_users())))
 
     # Names
 

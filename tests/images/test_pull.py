@@ -1,0 +1,368 @@
+"""Pull from a registry in this process: what Docker streams, and what a lying registry gets for it."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import resource
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from wherry.errors import EngineError, Internal, NotFound
+
+pytestmark = pytest.mark.root
+Experiment = Callable[..., None]
+
+
+def test_a_pull_streams_what_docker_streams_and_a_second_one_finds_everything(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": b"1" * 5000}, {"b": b"2"})
+        fake.add(made)
+        name = f"{fake.host}/x/b2:1"
+        records = await lab.pull(name)
+        texts = [record["status"] for record in records]
+        short = [layer["digest"][7:19] for layer in made.document["layers"]]
+        assert records[0] == {"status": "Pulling from x/b2", "id": "1"}
+        assert [record for record in records if record["status"] == "Pulling fs layer"] == [
+            {"status": "Pulling fs layer", "progressDetail": {}, "id": ident} for ident in short
+        ]
+        for ident in short:
+            own = [record["status"] for record in records if record.get("id") == ident and "Waiting" not in record["status"]]
+            assert list(dict.fromkeys(own)) == [
+                "Pulling fs layer",
+                "Downloading",
+                "Verifying Checksum",
+                "Download complete",
+                "Extracting",
+                "Pull complete",
+            ]
+        assert texts[-2].startswith("Digest: sha256:")
+        assert texts[-1] == f"Status: Downloaded newer image for {name}"
+        image = lab.images.resolve(name)
+        assert image.id == made.id
+        assert image.repo_tags == (name,)
+        assert image.repo_digests == (f"{fake.host}/x/b2@{texts[-2][8:]}",)
+        asked = len(fake.log)
+        again = await lab.pull(name)
+        assert [record["status"] for record in again] == ["Pulling from x/b2", texts[-2], f"Status: Image is up to date for {name}"]
+        assert fake.count("/blobs/") == 3
+        assert len(fake.log) == asked + 1
+
+    experiment(body)
+
+
+def test_layers_that_are_here_already_are_not_asked_for(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        base, more = make_image({"a": b"1"}), make_image({"a": b"1"}, {"b": b"2"})
+        fake.add(base, "base")
+        fake.add(more, "more")
+        await lab.pull(f"{fake.host}/x/y:base")
+        fake.log.clear()
+        records = await lab.pull(f"{fake.host}/x/y:more")
+        assert {"status": "Already exists", "progressDetail": {}, "id": base.document["layers"][0]["digest"][7:19]} in records
+        assert fake.count("/blobs/") == 2
+        assert fake.count(base.document["layers"][0]["digest"]) == 0
+
+    experiment(body)
+
+
+def test_twenty_pulls_at_once_fetch_each_blob_once(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": b"1" * 300_000}, {"b": b"2"}, {"c": b"3"})
+        fake.add(made)
+        results = await asyncio.gather(*(lab.pull(f"{fake.host}/x/y:1") for _ in range(20)))
+        assert all(records[-1]["status"].startswith("Status: ") for records in results)
+        for layer in made.document["layers"]:
+            assert fake.count(layer["digest"]) == 1
+
+    experiment(body)
+
+
+def test_a_client_that_leaves_does_not_stop_the_others(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": b"1"})
+        fake.add(made)
+        reached, go = asyncio.Event(), asyncio.Event()
+
+        async def slow(request: web.Request) -> web.StreamResponse:
+            reached.set()
+            await go.wait()
+            return web.Response(body=made.blobs[0])
+
+        fake.answers[made.document["layers"][0]["digest"]] = slow
+        first = asyncio.ensure_future(lab.pull(f"{fake.host}/x/y:1"))
+        await reached.wait()
+        second = asyncio.ensure_future(lab.pull(f"{fake.host}/x/y:1"))
+        while fake.count("/manifests/") < 2:
+            await asyncio.sleep(0.01)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        go.set()
+        assert (await second)[-1]["status"].startswith("Status: Downloaded")
+        assert fake.count(made.document["layers"][0]["digest"]) == 1
+
+    experiment(body)
+
+
+def test_when_the_last_client_leaves_nothing_stays(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": b"1"})
+        fake.add(made)
+        reached = asyncio.Event()
+
+        async def stuck(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Length": str(len(made.blobs[0]))})
+            await response.prepare(request)
+            await response.write(made.blobs[0][:10])
+            reached.set()
+            await asyncio.sleep(3600)
+            return response
+
+        fake.answers[made.document["layers"][0]["digest"]] = stuck
+        pulling = asyncio.ensure_future(lab.pull(f"{fake.host}/x/y:1"))
+        await reached.wait()
+        pulling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pulling
+        while not lab.is_empty():
+            await asyncio.sleep(0.01)
+
+    experiment(body)
+
+
+def test_an_index_gives_the_image_of_the_platform_asked_for(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = {arch: make_image({"arch": arch.encode()}) for arch in ("amd64", "arm64", "s390x")}
+        entries = []
+        for arch, image in made.items():
+            raw = fake.add(image, arch)
+            described = image.described(raw, image.document["mediaType"])
+            entries.append({**described, "platform": {"os": "linux", "architecture": arch}})
+        kind = "application/vnd.oci.image.index.v1+json"
+        fake.add_manifest("all", json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).encode(), kind)
+        await lab.pull(f"{fake.host}/x/y:all", platform="linux/arm64")
+        assert lab.images.resolve(f"{fake.host}/x/y:all").id == made["arm64"].id
+        await lab.pull(f"{fake.host}/x/y:all", platform="amd64")
+        assert lab.images.resolve(f"{fake.host}/x/y:all").id == made["amd64"].id
+        with pytest.raises(NotFound, match="no matching manifest for linux/386 in the manifest list entries"):
+            await lab.pull(f"{fake.host}/x/y:all", platform="linux/386")
+
+    experiment(body)
+
+
+def test_what_the_registry_says_is_told_in_the_words_of_docker(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        with pytest.raises(NotFound) as missing:
+            await lab.pull(f"{fake.host}/x/y:nope")
+        assert str(missing.value) == f"manifest for {fake.host}/x/y:nope not found: manifest unknown: manifest unknown"
+
+        async def denied(request: web.Request) -> web.StreamResponse:
+            error = {"code": "DENIED", "message": "requested access to the resource is denied"}
+            return web.json_response({"errors": [error]}, status=403)
+
+        fake.answers["/manifests/"] = denied
+        with pytest.raises(NotFound) as refused:
+            await lab.pull(f"{fake.host}/x/y:1")
+        assert str(refused.value) == (
+            f"pull access denied for {fake.host}/x/y, repository does not exist or may require 'docker login': "
+            "denied: requested access to the resource is denied"
+        )
+        with pytest.raises(Internal) as unreachable:
+            await lab.pull("127.0.0.1:1/x/y:1")
+        assert str(unreachable.value) == 'Get "http://127.0.0.1:1/v2/": dial tcp 127.0.0.1:1: connect: connection refused'
+
+    experiment(body)
+
+
+def _wrong_layer(made: Any, fake: Any) -> None:
+    fake.blobs[made.document["layers"][0]["digest"]] = made.blobs[0][:-1] + b"x"
+
+
+def _truncated(made: Any, fake: Any) -> None:
+    fake.blobs[made.document["layers"][0]["digest"]] = made.blobs[0][:-1]
+
+
+def _too_long(made: Any, fake: Any) -> None:
+    fake.blobs[made.document["layers"][0]["digest"]] = made.blobs[0] + b"x"
+
+
+def _wrong_config(made: Any, fake: Any) -> None:
+    fake.blobs[made.id] = made.config[:-1] + b" "
+
+
+def _endless(made: Any, fake: Any) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(bytes(65536))
+
+    fake.answers[made.document["layers"][0]["digest"]] = answer
+
+
+def _stalled(made: Any, fake: Any) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(len(made.blobs[0]))})
+        await response.prepare(request)
+        await response.write(made.blobs[0][:1])
+        await asyncio.sleep(30)
+        return response
+
+    fake.answers[made.document["layers"][0]["digest"]] = answer
+
+
+def _redirect_loop(made: Any, fake: Any) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPTemporaryRedirect(str(request.url))
+
+    fake.answers[made.document["layers"][0]["digest"]] = answer
+
+
+def _changed(**fields: Any) -> Callable[[Any, Any], None]:
+    def change(made: Any, fake: Any) -> None:
+        made.document.update(fields)
+        fake.add(made)
+
+    return change
+
+
+def _config_changed(**fields: Any) -> Callable[[Any, Any], None]:
+    def change(made: Any, fake: Any) -> None:
+        made.config = json.dumps({**json.loads(made.config), **fields}).encode()
+        made.document["config"] = made.described(made.config, made.document["config"]["mediaType"])
+        fake.add(made)
+
+    return change
+
+
+def _layer_changed(**fields: Any) -> Callable[[Any, Any], None]:
+    def change(made: Any, fake: Any) -> None:
+        made.document["layers"][0].update(fields)
+        fake.add(made)
+
+    return change
+
+
+def _raw_manifest(raw: bytes) -> Callable[[Any, Any], None]:
+    def change(made: Any, fake: Any) -> None:
+        fake.add_manifest("1", raw, made.document["mediaType"])
+
+    return change
+
+
+def _many_layers(made: Any, fake: Any) -> None:
+    made.document["layers"] = made.document["layers"] * 5000
+    fake.add(made)
+
+
+HEX = "0" * 64
+FAULTS: dict[str, Callable[[Any, Any], None]] = {
+    "wrong layer": _wrong_layer,
+    "truncated layer": _truncated,
+    "too long layer": _too_long,
+    "endless layer": _endless,
+    "wrong config": _wrong_config,
+    "bad diff_id": _config_changed(rootfs={"type": "layers", "diff_ids": ["sha256:" + HEX]}),
+    "null rootfs": _config_changed(rootfs=None),
+    "more diff_ids than layers": _config_changed(rootfs={"type": "layers", "diff_ids": ["sha256:" + HEX] * 2}),
+    "null layers": _changed(layers=None),
+    "layers and manifests": _changed(manifests=[]),
+    "negative size": _layer_changed(size=-1),
+    "wrong size": _layer_changed(size=7),
+    "digest with a path": _layer_changed(digest="sha256:../../../../etc/passwd"),
+    "huge manifest": _raw_manifest(b'{"schemaVersion":2,"x":"' + b"a" * (5 << 20) + b'"}'),
+    "no JSON": _raw_manifest(b"<html>"),
+    "deep JSON": _raw_manifest(b"[" * 100_000 + b"]" * 100_000),
+    "a key twice": _raw_manifest(b'{"schemaVersion":2,"schemaVersion":2}'),
+    "five thousand layers": _many_layers,
+    "stalled layer": _stalled,
+    "redirect loop": _redirect_loop,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_lying_registry_gets_an_error_and_leaves_nothing(fault: str, experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": b"1" * 50_000})
+        fake.add(made)
+        FAULTS[fault](made, fake)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(EngineError) as caught:
+            await lab.pull(f"{fake.host}/x/y:1")
+        assert str(caught.value)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000
+        assert not lab.images.list(every=True)
+        assert not lab.snapshotter.items()
+        assert not list((lab.root / "staging").iterdir())
+
+    experiment(body)
+
+
+def test_a_layer_that_is_a_bomb_is_refused_without_memory(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": b"1"})
+        made.blobs = [gzip.compress(bytes(100 << 20), 9, mtime=0)]
+        made.document["layers"] = [made.described(made.blobs[0], made.document["layers"][0]["mediaType"])]
+        fake.add(made)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(Internal, match="failed to register layer"):
+            await lab.pull(f"{fake.host}/x/y:1")
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+        assert not lab.snapshotter.items()
+
+    experiment(body)
+
+
+def test_a_broken_download_is_resumed_where_it_broke(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": bytes(range(256)) * 20})
+        fake.add(made)
+        blob = made.blobs[0]
+        ranges: list[str | None] = []
+
+        async def flaky(request: web.Request) -> web.StreamResponse:
+            ranges.append(request.headers.get("Range"))
+            if len(ranges) == 1:
+                response = web.StreamResponse(headers={"Content-Length": str(len(blob))})
+                await response.prepare(request)
+                await response.write(blob[:100])
+                assert request.transport is not None
+                request.transport.close()
+                return response
+            if len(ranges) == 2:
+                return web.Response(status=503)
+            headers = {"Content-Range": f"bytes 100-{len(blob) - 1}/{len(blob)}"}
+            return web.Response(status=206, body=blob[100:], headers=headers)
+
+        fake.answers[made.document["layers"][0]["digest"]] = flaky
+        await lab.pull(f"{fake.host}/x/y:1")
+        assert ranges == [None, "bytes=100-", "bytes=100-"]
+
+    experiment(body)
+
+
+def test_the_urls_of_a_layer_are_not_followed(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": b"1"})
+        made.document["layers"][0]["urls"] = [f"http://{fake.host}/elsewhere"]
+        fake.add(made)
+        await lab.pull(f"{fake.host}/x/y:1")
+        assert fake.count("elsewhere") == 0
+
+    experiment(body)
+
+
+def test_hello_world_comes_from_wherry_itself_when_no_registry_answers(experiment: Experiment) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        lab.registry._mirrors = ()
+        image = lab.images.load_embedded()
+        assert image.repo_tags == ("hello-world:latest",)
+        assert image.config.settings.cmd == ["/hello"]
+        assert lab.images.load_embedded().id == image.id
+
+    experiment(body)
