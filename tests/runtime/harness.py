@@ -7,8 +7,8 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ from wherry.runtime.supervisor import Process, Supervisor
 from wherry.spec.launch import Attachment, ExecLaunch, ExitRecord, Launch, LogTarget
 from wherry.spec.mounts import Rootfs
 
-APPLETS = "sh true false echo cat sleep id ls stat touch mkdir pwd env dd seq head wc grep mount umount hostname ps kill nc printf tr stty tty rm test chmod ln sysctl yes mknod"
+APPLETS = (
+    "sh true false echo cat sleep id ls stat touch mkdir pwd env dd seq head wc grep mount umount hostname ps kill nc printf tr stty tty "
+    "rm test chmod ln sysctl yes mknod"
+)
 TEMPLATE = defaults.load_seccomp_template()
 
 
@@ -107,7 +110,7 @@ class Bench:
         launch = self.launch(configuration, open_stdin=stdin is not None, stdin_once=stdin is not None, **fields)
         ours, theirs = socket.socketpair()
         attachment = Attachment(stdin=stdin is not None, stdout=True, stderr=True, multiplexed=not launch.terminal)
-        with theirs:
+        with theirs, closing_on_failure(ours):
             process = await self.supervisor.run(launch, attachments=[(theirs.fileno(), attachment)])
         stdout, stderr = await exchange(ours, stdin, multiplexed=not launch.terminal)
         record = await process.wait()
@@ -126,13 +129,22 @@ class Bench:
         ours, theirs = socket.socketpair()
         terminal = fields.get("terminal", False)
         launch = exec_launch(process, *args, open_stdin=stdin is not None, **fields)
-        with theirs:
+        with theirs, closing_on_failure(ours):
             attachment = Attachment(stdin=stdin is not None, stdout=True, stderr=True, multiplexed=not terminal)
             running = await self.supervisor.execute(launch, attachments=[(theirs.fileno(), attachment)])
         stdout, stderr = await exchange(ours, stdin, multiplexed=not terminal)
         record = await running.wait()
         await running.acknowledge()
         return record, stdout, stderr
+
+
+@contextmanager
+def closing_on_failure(ours: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        ours.close()
+        raise
 
 
 def exec_launch(process: Process, *args: str, **fields: Any) -> ExecLaunch:

@@ -10,10 +10,11 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from wherry.kernel import cgroup, files, namespace
+from wherry.kernel import cgroup, credentials, files, namespace
 from wherry.runtime import channel, steps
-from wherry.tree import place
+from wherry.tree import apply, pack, place, tar
 
+_KEPT = credentials.mask(("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP"))
 Task = Callable[[int, Mapping[str, Any], Sequence[int]], dict[str, Any]]
 
 
@@ -26,6 +27,8 @@ def run(message: Mapping[str, Any], control: socket.socket, fds: Sequence[int]) 
             root_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
         else:
             root_fd = _enter(message["rootfs"])
+        kept = _KEPT & credentials.capget()[1]
+        credentials.capset(effective=kept, permitted=kept, inheritable=0)
         answer: dict[str, Any] = {"event": "done", "result": TASKS[message["name"]](root_fd, message["arguments"], rest)}
     except OSError as error:
         text = error.strerror or str(error)
@@ -74,6 +77,43 @@ def _mkdir(root_fd: int, arguments: Mapping[str, Any], _fds: Sequence[int]) -> d
     return {}
 
 
+def _pack(root_fd: int, arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+    """A tar of ``path`` onto ``fds[0]``; its first name is ``name``. A path that ends in "/." is followed, an empty name has no entry."""
+    path, name = arguments["path"], arguments["name"]
+    with os.fdopen(os.dup(fds[0]), "wb", buffering=0) as out:
+        fd = files.open_in_root(root_fd, path, os.O_PATH) if path.endswith("/.") else _open_last(root_fd, path)
+        is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+        os.close(fd)
+        if is_directory:
+            directory = files.open_in_root(root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
+            packed = pack.pack(directory, out, pack.PackOptions(prefix=name))
+            os.close(directory)
+            return {"size_bytes": packed.size_bytes, "entries": packed.entries}
+        parent, last = os.path.split(path.rstrip("/"))
+        directory = files.open_in_root(root_fd, parent or "/", os.O_PATH | os.O_DIRECTORY)
+        writer = tar.Writer(out)
+        pack.pack_entry(directory, last, writer, archive_name=name)
+        writer.finish()
+        os.close(directory)
+        return {"entries": 1}
+
+
+def _unpack(root_fd: int, arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+    """The tar on ``fds[0]`` into the directory ``path``; ``keep_kinds``: refuse a file over a directory and the reverse."""
+    if arguments.get("container_user"):
+        raise OSError(errno.EOPNOTSUPP, "giving copied files to the container's user (copyUIDGID) is not supported", arguments["path"])
+    directory = files.open_in_root(root_fd, arguments["path"], os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with os.fdopen(os.dup(fds[0]), "rb", buffering=0) as source:
+            reader = tar.Reader(source)
+            applied = apply.apply(reader, directory, apply.ApplyOptions(keep_kinds=bool(arguments.get("keep_kinds"))))
+    except tar.InvalidArchive as error:
+        raise OSError(errno.EINVAL, f"Error processing tar file: {error}", arguments["path"]) from error
+    finally:
+        os.close(directory)
+    return {"size_bytes": applied.size_bytes, "entries": applied.entries}
+
+
 def _open_last(root_fd: int, path: str) -> int:
     parent, name = os.path.split(path.rstrip("/"))
     if not name:
@@ -89,4 +129,11 @@ def _text(path: Any) -> str | None:
     return None if path is None else os.fsdecode(path)
 
 
-TASKS: dict[str, Task] = {"stat": _stat, "mkdir": _mkdir, "place": place.place_task, "workdir": place.workdir_task}
+TASKS: dict[str, Task] = {
+    "stat": _stat,
+    "mkdir": _mkdir,
+    "pack": _pack,
+    "unpack": _unpack,
+    "place": place.place_task,
+    "workdir": place.workdir_task,
+}
