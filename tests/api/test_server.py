@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wherry.api.server import bind_loopback, bind_unix, clean_path
+from wherry.api.server import Server, bind_loopback, bind_unix, clean_path
 from wherry.errors import InvalidRequest, NotSupported
 
 if TYPE_CHECKING:
@@ -271,6 +272,29 @@ def test_tcp_is_served_on_the_loopback_only() -> None:
         with pytest.raises(InvalidRequest):
             bind_loopback(address)
     bind_loopback("127.0.0.1:0").close()
+
+
+def test_a_loopback_server_refuses_other_host_names(engine: TinyEngine) -> None:
+    """A browser led astray by a name that resolves to 127.0.0.1 says that name."""
+
+    async def ask(host: str) -> bytes:
+        async with asyncio.TaskGroup() as tasks:
+            server, sock = Server(engine, tasks), bind_loopback("127.0.0.1:0")
+            await server.serve(sock, guard_host=True)
+            reader, writer = await asyncio.open_connection(*sock.getsockname())
+            writer.write(f"GET /info HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            answer = await reader.read()
+            writer.close()
+            await server.close()
+        return answer.split()[1]
+
+    assert [asyncio.run(ask(host)) for host in ("localhost:1", "127.0.0.1:1", "[::1]", "evil.example:1", "127.0.0.1.evil:1")] == [
+        b"200",
+        b"200",
+        b"200",
+        b"403",
+        b"403",
+    ]
 
 
 def test_a_small_request_is_quick(client: Raw) -> None:

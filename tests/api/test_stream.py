@@ -49,7 +49,8 @@ def test_logs_that_follow_send_their_head_at_once(client: Raw) -> None:
 
 def test_an_export_arrives_whole(client: Raw) -> None:
     status, headers, body = client.request("GET", "/containers/echo/export").response()
-    assert (status, headers["content-type"], len(body)) == (200, "application/octet-stream", 3_001_000)
+    assert (status, headers["content-type"]) == (200, "application/octet-stream")
+    assert body == b"x" * 1000 + b"y" * 3_000_000
 
 
 def test_an_export_that_fails_is_cut_so_that_the_client_sees_it(client: Raw) -> None:

@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
         while (at := self._buffer.find(end, start)) < 0:
             start = max(0, len(self._buffer) - len(end) + 1)
             known = len(self._buffer)
-            if known > limit:
+            if known >= limit + len(end):
                 raise Malformed("request header fields too large", 431)
             await self._fill()
             if len(self._buffer) == known and self._gone:

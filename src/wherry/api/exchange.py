@@ -15,6 +15,7 @@ from wherry.spec.docker.body import encode, read
 from wherry.spec.docker.request import Filters, Hijacked
 
 MAX_JSON = 16 * 1024 * 1024
+MAX_CHUNK = 256 * 1024
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
@@ -100,6 +101,8 @@ class Request:
         headers = self._base(response.headers, bare=response.bare)
         if response.status not in (204, 304):
             headers["Content-Length"] = str(len(response.body))
+        if not self.head.keep_alive:
+            headers["Connection"] = "close"
         body = b"" if self.head.method == "HEAD" else response.body
         self.started = True
         await self._connection.send(response_head(response.status, headers) + body)
@@ -132,7 +135,11 @@ class Stream:
 
     async def write(self, data: bytes) -> None:
         """Raises ClientGone."""
-        if data:
+        if len(data) > MAX_CHUNK:  # 1 MiB at once goes at less than half the speed of 256 KiB four times
+            view = memoryview(data)
+            for start in range(0, len(view), MAX_CHUNK):
+                await self.write(bytes(view[start : start + MAX_CHUNK]))
+        elif data:
             await self._connection.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     async def finish(self, last: bytes = b"") -> None:
