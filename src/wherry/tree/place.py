@@ -80,13 +80,13 @@ class Plan:
         return cls(**{**data, "items": items})
 
 
-def place(root_fd: int, plan: Plan, fds: Sequence[int]) -> None:
-    """Carry out ``plan`` inside ``root_fd``.
+def place(root_fd: int, plan: Plan, fds: Sequence[int], *, masked: bool = True) -> None:
+    """Carry out ``plan`` inside ``root_fd``.  ``masked``: the process has a umask.
 
     Raises OSError with the path as the container sees it; LookupError for an owner that the image does not know.
     """
     owner = resolve_owner(root_fd, plan.owner) if plan.owner else None
-    _Placing(root_fd, plan, fds, owner).run()
+    _Placing(root_fd, plan, fds, owner, masked=masked).run()
 
 
 def make_directory(root_fd: int, path: str, owner: str) -> bool:
@@ -103,7 +103,8 @@ def make_directory(root_fd: int, path: str, owner: str) -> bool:
 def place_task(root_fd: int, arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
     """`place` for ``Supervisor.task``: every expected failure is an OSError that carries the text."""
     try:
-        place(root_fd, Plan.from_json(dict(arguments)), fds)
+        os.umask(0)  # a process of its own
+        place(root_fd, Plan.from_json(dict(arguments)), fds, masked=False)
     except (LookupError, ValueError) as error:
         raise OSError(errno.EINVAL, str(error.args[0])) from error
     return {}
@@ -210,12 +211,13 @@ class _Folder:
         self.root_fd = root_fd
         self.path = ""
         self.fd = root_fd
+        self.gives_group = _gives_group(root_fd)
 
     def at(self, path: str) -> int:
         if path != self.path:
             fd = files.open_beneath(self.root_fd, path, _DIRECTORY) if path else self.root_fd
             self.close()
-            self.path, self.fd = path, fd
+            self.path, self.fd, self.gives_group = path, fd, _gives_group(fd)
         return self.fd
 
     def close(self) -> None:
@@ -224,11 +226,32 @@ class _Folder:
         self.path, self.fd = "", self.root_fd
 
 
-class _Placing:
-    """One plan at work."""
+def _copy_content(old: int, new: int, size: int) -> None:
+    if 0 < size <= 65536:
+        os.write(new, os.read(old, size))
+    elif size:
+        files.copy_file(old, new)
 
-    def __init__(self, root_fd: int, plan: Plan, fds: Sequence[int], owner: tuple[int, int] | None) -> None:
+
+def _copy_attributes(old: int, new: int) -> None:
+    for attribute in os.listxattr(old):
+        if attribute.startswith(_KEPT_XATTRS):
+            os.setxattr(new, attribute, os.getxattr(old, attribute))
+
+
+def _gives_group(fd: int) -> bool:
+    return bool(os.fstat(fd).st_mode & stat.S_ISGID)
+
+
+class _Placing:
+    """One plan at work.
+
+    A file that comes out right by itself (root's, no umask) is not changed again: on overlayfs each call counts.
+    """
+
+    def __init__(self, root_fd: int, plan: Plan, fds: Sequence[int], owner: tuple[int, int] | None, *, masked: bool) -> None:
         self.root_fd, self.plan, self.fds, self.owner = root_fd, plan, fds, owner
+        self.masked = masked
         self.linked: dict[tuple[int, int], str] = {}
         self.times: list[tuple[str, int, int]] = []
 
@@ -246,7 +269,7 @@ class _Placing:
             source_fd = files.open_beneath(self.fds[item.descriptor], source_parent or ".", _DIRECTORY)
             try:
                 self.linked.clear()
-                self._entry(source_fd, source_name, target_fd, name, name)
+                self._entry(source_fd, source_name, target_fd, name, name, gives_group=_gives_group(target_fd))
             finally:
                 os.close(source_fd)
         finally:
@@ -274,7 +297,8 @@ class _Placing:
         try:
             for entry in entries:
                 parent, _, name = entry.rpartition("/")
-                self._entry(sources.at(parent), name, targets.at(parent), name, entry, target_fd)
+                folder_fd = targets.at(parent)
+                self._entry(sources.at(parent), name, folder_fd, name, entry, target_fd, gives_group=targets.gives_group)
             for path, accessed, modified in reversed(self.times):
                 parent, _, name = path.rpartition("/")
                 os.utime(name, ns=(accessed, modified), dir_fd=targets.at(parent), follow_symlinks=False)
@@ -343,12 +367,12 @@ class _Placing:
             finally:
                 os.close(fd)
 
-    def _entry(self, source_fd: int, name: str, target_fd: int, new_name: str, path: str, top_fd: int = -1) -> None:
-        """Copy one file, link, FIFO or (empty) directory."""
+    def _entry(self, source_fd: int, name: str, target_fd: int, new_name: str, path: str, top_fd: int = -1, *, gives_group: bool) -> None:
+        """Copy one file, link, FIFO or (empty) directory.  ``gives_group``: new files take the target directory's group."""
         status = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFREG:
-            self._regular(source_fd, name, target_fd, new_name, path, top_fd, status)
+            self._regular(source_fd, name, target_fd, new_name, path, top_fd, status, gives_group=gives_group)
         elif kind == stat.S_IFDIR:
             self._make_directory(source_fd, name, target_fd, new_name, path, status)
         elif kind == stat.S_IFLNK:
@@ -364,7 +388,18 @@ class _Placing:
         elif kind != stat.S_IFSOCK:
             raise OSError(errno.EPERM, "refusing to copy a device file", path)
 
-    def _regular(self, source_fd: int, name: str, target_fd: int, new_name: str, path: str, top_fd: int, status: os.stat_result) -> None:
+    def _regular(
+        self,
+        source_fd: int,
+        name: str,
+        target_fd: int,
+        new_name: str,
+        path: str,
+        top_fd: int,
+        status: os.stat_result,
+        *,
+        gives_group: bool,
+    ) -> None:
         if status.st_nlink > 1 and top_fd >= 0:
             known = self.linked.get((status.st_dev, status.st_ino))
             if known is not None:
@@ -372,33 +407,27 @@ class _Placing:
                 self._link(top_fd, known, target_fd, new_name)
                 return
             self.linked[status.st_dev, status.st_ino] = path
+        ids, mode = self._ids(status), self._mode(status)
         old = os.open(name, _OLD_FILE, dir_fd=source_fd)
         try:
+            first = mode if not mode & ~0o777 and ids == (0, 0) else 0o600
             try:
-                new = os.open(new_name, _NEW_FILE, 0o600, dir_fd=target_fd)
+                new = os.open(new_name, _NEW_FILE, first, dir_fd=target_fd)
             except FileExistsError:
                 self._make_room(target_fd, new_name, path)
-                new = os.open(new_name, _NEW_FILE, 0o600, dir_fd=target_fd)
+                new = os.open(new_name, _NEW_FILE, first, dir_fd=target_fd)
             try:
-                self._fill(old, new, status)
+                _copy_content(old, new, status.st_size)
+                if ids != (0, 0) or gives_group:
+                    os.fchown(new, *ids)
+                _copy_attributes(old, new)
+                if self.masked or first != mode:
+                    os.fchmod(new, mode)
+                os.utime(new, ns=(status.st_mtime_ns, status.st_mtime_ns))
             finally:
                 os.close(new)
         finally:
             os.close(old)
-
-    def _fill(self, old: int, new: int, status: os.stat_result) -> None:
-        """Content, owner, attributes, mode (after the owner, which clears set-id bits), time."""
-        size = status.st_size
-        if 0 < size <= 65536:
-            os.write(new, os.read(old, size))
-        elif size:
-            files.copy_file(old, new)
-        os.fchown(new, *self._ids(status))
-        for attribute in os.listxattr(old):
-            if attribute.startswith(_KEPT_XATTRS):
-                os.setxattr(new, attribute, os.getxattr(old, attribute))
-        os.fchmod(new, self._mode(status))
-        os.utime(new, ns=(status.st_mtime_ns, status.st_mtime_ns))
 
     def _make_directory(self, source_fd: int, name: str, target_fd: int, new_name: str, path: str, status: os.stat_result) -> None:
         try:
