@@ -34,7 +34,7 @@ IFNAME_SIZE = 16
 
 _SUBSYSTEM = 10 << 8
 _BATCH_BEGIN, _BATCH_END = 16, 17
-_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN = 0, 1, 2, 3
+_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN = 0, 1, 2, 3, 4
 _NEWRULE, _NEWSET, _NEWSETELEM, _GETSETELEM, _DELSETELEM = 6, 9, 12, 13, 14
 _NEWGEN, _NFNLGRP_NFTABLES = 15, 7
 _SET_INTERVAL, _SET_MAP = 0x4, 0x8
@@ -143,6 +143,19 @@ def tables(netlink: Netlink) -> list[Table]:
     """All tables of the network namespace."""
     replies = netlink.dump(Request(_SUBSYSTEM | _GETTABLE, _family(0), 0, "list tables"))
     return [Table(one.payload[0], message.table(one.payload[4:])[1].rstrip(b"\0").decode()) for one in replies]
+
+
+def dropping_forward_chains(netlink: Netlink) -> list[tuple[Table, str]]:
+    """Base chains on the forward hook of IPv4 whose policy is drop: without their consent nothing is forwarded."""
+    found: list[tuple[Table, str]] = []
+    for reply in netlink.dump(Request(_SUBSYSTEM | _GETCHAIN, _family(0), 0, "list chains")):
+        values = message.table(reply.payload[4:])
+        hook = message.table(values.get(4, b"")).get(1, b"")
+        drops = int.from_bytes(values.get(5, b"\xff"), "big") == DROP
+        if reply.payload[0] in (NFPROTO_INET, NFPROTO_IPV4) and hook and int.from_bytes(hook, "big") == NF_INET_FORWARD and drops:
+            name = values[3].rstrip(b"\0").decode(errors="replace")
+            found.append((Table(reply.payload[0], table_name(reply)), name))
+    return found
 
 
 def elements(netlink: Netlink, table: Table, name: str) -> list[bytes]:

@@ -86,6 +86,19 @@ class Firewall:
         """Whether the kernel has nf_tables; without, ports are relayed in user space only and networks are not kept apart."""
         return self._usable
 
+    def warnings(self) -> list[str]:
+        """What the rules cannot do here, in sentences for a person."""
+        if not self._usable:
+            return ["nf_tables is not usable: published ports are relayed in user space, and networks are not kept apart"]
+        with nftables.connect() as netlink:
+            blocking = nftables.dropping_forward_chains(netlink)
+        return [
+            f"another program's firewall (chain {chain} of table {table.name}) drops what it does not know: containers reach neither each "
+            f"other nor other machines until it accepts traffic of the bridges {self._inet.name}*"
+            + (", e.g. in its chain DOCKER-USER" if (table.name, chain) == ("filter", "FORWARD") else "")
+            for table, chain in blocking
+        ]
+
     def build(self) -> None:
         """Replace both tables in one transaction by what ``snapshot`` tells."""
         with self._lock:

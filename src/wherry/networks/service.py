@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
 
@@ -42,7 +43,17 @@ log = logging.getLogger(__name__)
 
 _KIND = "network"
 _SPARE_NAMESPACES = 2
+_LINGER_S = 0.05
 _PREDEFINED = (("bridge", "bridge"), ("host", "host"), ("none", "null"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Departure:
+    """Interfaces to delete; ``urgent``: somebody waits for ``done``. Without either it only asks for spare namespaces."""
+
+    endpoints: Sequence[EndpointRecord]
+    urgent: bool = False
+    done: threading.Event = field(default_factory=threading.Event)
 
 
 class Networks:
@@ -63,7 +74,7 @@ class Networks:
         self._firewall = Firewall(settings.tag, self._firewall_facts)
         self._ledger = Ledger(os.path.join(settings.run_root, "sandboxes"))
         self._spare: queue.SimpleQueue[Namespace] = queue.SimpleQueue()
-        self._departed: queue.SimpleQueue[tuple[Sequence[EndpointRecord], threading.Event] | None] = queue.SimpleQueue()
+        self._departed: queue.SimpleQueue[_Departure | None] = queue.SimpleQueue()
         self._reaper: threading.Thread | None = None
 
     # --- life of the daemon
@@ -86,6 +97,8 @@ class Networks:
                 bridge.remove(host, name)
         self._firewall.build()
         self._firewall.watch()
+        for warning in self._firewall.warnings():
+            log.warning("%s", warning)
         self._resolver.start()
         self._reaper = threading.Thread(target=self._reap, name="links", daemon=True)
         self._reaper.start()
@@ -172,6 +185,10 @@ class Networks:
         if len(found) > 1:
             raise InvalidRequest(f"network {reference} is ambiguous ({len(found)} matches found on name)")
         return self._networks[found[0]]
+
+    def warnings(self) -> Sequence[str]:
+        """What keeps networks from working fully, for ``info``: no nf_tables, or another program that refuses to forward."""
+        return self._firewall.warnings()
 
     def gateway(self) -> str:
         """What ``host-gateway`` means: the default bridge's address."""
@@ -270,7 +287,7 @@ class Networks:
         sandbox.record = shrunk
         self._directory.leave(network.id, container_id)
         self._publish_names(sandbox)
-        self._depart([gone]).wait(timeout=10)
+        self._depart([gone], urgent=True).wait(timeout=10)
         after = _gateway_endpoint(left)
         if after is not None and after != before:
             bridge.move_default_route(sandbox.namespace, None, after)
@@ -311,7 +328,7 @@ class Networks:
 
     def settle(self) -> None:
         """Wait until what was released is gone from the kernel."""
-        self._depart([]).wait(timeout=30)
+        self._depart([], urgent=True).wait(timeout=30)
 
     # --- files in the container
 
@@ -632,15 +649,15 @@ class Networks:
         except OSError as error:
             log.warning("container %s: rules: %s", record.name, error)
 
-    def _depart(self, endpoints: Sequence[EndpointRecord]) -> threading.Event:
+    def _depart(self, endpoints: Sequence[EndpointRecord], *, urgent: bool = False) -> threading.Event:
         """Hand interfaces to the reaper: deleting one takes the kernel far longer than all the rest of a release."""
-        done = threading.Event()
+        departure = _Departure(endpoints=endpoints, urgent=urgent)
         if self._reaper is None:
             self._delete_links(endpoints)
-            done.set()
+            departure.done.set()
         else:
-            self._departed.put((endpoints, done))
-        return done
+            self._departed.put(departure)
+        return departure.done
 
     def _new_namespace(self) -> Namespace:
         """A spare namespace, or a fresh one; the thread that deletes interfaces makes the next."""
@@ -650,25 +667,38 @@ class Networks:
             return namespace.create()
         finally:
             if self._reaper is not None:
-                self._departed.put(((), threading.Event()))
+                self._departed.put(_Departure(endpoints=()))
 
     def _reap(self) -> None:
         self._fill_spare()
         while (item := self._departed.get()) is not None:
-            items = [item]
-            while not self._departed.empty():
-                further = self._departed.get()
-                if further is None:
-                    self._departed.put(None)  # the end, after this work
-                    break
-                items.append(further)
+            if not item.endpoints and not item.urgent:
+                self._fill_spare()
+                continue
+            items = self._gather(item)
             try:
-                self._delete_links([one for endpoints, _ in items for one in endpoints])
+                self._delete_links([one for departure in items for one in departure.endpoints])
             except OSError as error:
                 log.warning("interfaces: %s", error)
-            for _, done in items:
-                done.set()
+            for departure in items:
+                departure.done.set()
             self._fill_spare()
+
+    def _gather(self, first: _Departure) -> Sequence[_Departure]:
+        """More that departs at about the same time, unless somebody waits: the kernel deletes ten interfaces as quickly as one, and
+        nothing else can be configured meanwhile."""
+        items = [first]
+        deadline = time.monotonic() + _LINGER_S
+        while not items[-1].urgent:
+            try:
+                further = self._departed.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if further is None:
+                self._departed.put(None)  # the end, after this work
+                break
+            items.append(further)
+        return items
 
     def _fill_spare(self) -> None:
         try:
