@@ -15,7 +15,7 @@ from wherry.spec.docker.body import encode, read
 from wherry.spec.docker.request import Filters, Hijacked
 
 MAX_JSON = 16 * 1024 * 1024
-MAX_CHUNK = 256 * 1024
+MAX_CHUNK = 64 * 1024
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
@@ -135,7 +135,7 @@ class Stream:
 
     async def write(self, data: bytes) -> None:
         """Raises ClientGone."""
-        if len(data) > MAX_CHUNK:  # 1 MiB at once goes at less than half the speed of 256 KiB four times
+        if len(data) > MAX_CHUNK:  # measured: 1 MiB goes faster in sixteen writes than in one
             view = memoryview(data)
             for start in range(0, len(view), MAX_CHUNK):
                 await self.write(bytes(view[start : start + MAX_CHUNK]))
