@@ -1,0 +1,180 @@
+"""A real daemon of the tests' own: its own data root, socket, bridge names and subnets, one for each test process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+WHERRY = str(Path(sys.executable).parent / "wherry")
+BUSYBOX = Path("/bin/busybox")
+APPLETS = (
+    "sh echo true false sleep cat ls ps id wget nc httpd ip mount sync dd mkdir touch rm seq head yes tail find cp mv ln chmod chown "
+    "sha256sum wc test env hostname stat stty nslookup kill grep sed readlink umount mknod ping printf sort tty"
+).split()
+
+
+@dataclass(kw_only=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(kw_only=True)
+class Daemon:
+    """A daemon process; ``restart`` after ``kill`` is part of what is tested."""
+
+    root: Path
+    subnet: str
+    process: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+
+    @property
+    def socket_path(self) -> str:
+        return f"{self.root}/run/wherry.sock"
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.socket_path}"
+
+    @property
+    def log(self) -> str:
+        return (self.root / "daemon.log").read_text()
+
+    def start(self) -> None:
+        arguments = ["--data-root", f"{self.root}/data", "--run-root", f"{self.root}/run", "--default-address-pool", self.subnet]
+        with (self.root / "daemon.log").open("ab") as log:
+            self.process = subprocess.Popen([sys.executable, "-m", "wherry.daemon", *arguments, *self.options], stdout=log, stderr=log)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(self.socket_path) == 0:
+                    return
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.01)
+        raise RuntimeError(f"the daemon did not start:\n{self.log}")
+
+    def kill(self) -> None:
+        """kill -9, as a crash would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise
+
+    def run(self, *arguments: str, stdin: bytes | None = None, check: bool = True, timeout: float = 60) -> Result:
+        """`wherry ARGUMENTS`; with ``check`` a non-zero code fails the test and shows what was printed."""
+        environment = {**os.environ, "WHERRY_HOST": self.host, "DOCKER_CONFIG": f"{self.root}/config", **self.environment}
+        done = subprocess.run([WHERRY, *arguments], input=stdin, env=environment, capture_output=True, timeout=timeout, check=False)
+        result = Result(code=done.returncode, out=done.stdout.decode(errors="replace"), err=done.stderr.decode(errors="replace"))
+        if check and result.code:
+            raise AssertionError(f"wherry {' '.join(arguments)}: exit {result.code}\n{result.out}{result.err}")
+        return result
+
+    def out(self, *arguments: str, stdin: bytes | None = None) -> str:
+        return self.run(*arguments, stdin=stdin).out.strip()
+
+
+def busybox_tar() -> bytes:
+    """A root file system of busybox with a few users."""
+    files = {
+        "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nal:x:1000:1000:al:/home/al:/bin/sh\n",
+        "etc/group": "root:x:0:\nal:x:1000:\nextra:x:2000:al\n",
+    }
+    buffer = BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for folder, mode in (("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("home", 0o755)):
+            info = tarfile.TarInfo(folder)
+            info.type, info.mode = tarfile.DIRTYPE, mode
+            tar.addfile(info)
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(text), 0o644
+            tar.addfile(info, BytesIO(text.encode()))
+        data = BUSYBOX.read_bytes()
+        info = tarfile.TarInfo("bin/busybox")
+        info.size, info.mode = len(data), 0o755
+        tar.addfile(info, BytesIO(data))
+        for applet in APPLETS:
+            info = tarfile.TarInfo(f"bin/{applet}")
+            info.type, info.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(info)
+    return buffer.getvalue()
+
+
+def make_daemon(*options: str) -> Daemon:
+    root = Path(tempfile.mkdtemp(prefix="wherry-test-"))
+    (root / "config").mkdir()
+    number = os.getpid() % 200
+    return Daemon(root=root, subnet=f"base=10.{number}.0.0/16,size=24", options=options)
+
+
+def dispose(daemon: Daemon) -> None:
+    """Stop it and take everything of it out of the machine."""
+    names = daemon.run("ps", "-aq", check=False).out.split()
+    if names:
+        daemon.run("rm", "-f", *names, check=False)
+    daemon.stop()
+    uninstall = (
+        "from wherry.spec.settings import Settings; from wherry.store.records import Records; from wherry.networks.service import Networks\n"
+        f"settings = Settings(data_root={str(daemon.root / 'data')!r}, run_root={str(daemon.root / 'run')!r})\n"
+        "Networks(settings, Records(settings.data_root + '/state.db')).destroy()\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", uninstall], check=False, timeout=30)
+    shutil.rmtree(daemon.root, ignore_errors=True)
+
+
+def _needs_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: containers are made for real")
+    if not BUSYBOX.exists():
+        pytest.skip("needs /bin/busybox (Debian: busybox-static)")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Daemon]:
+    """A running daemon with the image ``bb``, shared by the tests of one process: give what you make a name of its own."""
+    _needs_root()
+    daemon = make_daemon()
+    daemon.start()
+    try:
+        daemon.run("import", "-", "bb", stdin=busybox_tar())
+        yield daemon
+    finally:
+        dispose(daemon)
+
+
+@pytest.fixture
+def own_engine() -> Iterator[Daemon]:
+    """A daemon for one test alone: it may be killed."""
+    _needs_root()
+    daemon = make_daemon()
+    daemon.start()
+    try:
+        daemon.run("import", "-", "bb", stdin=busybox_tar())
+        yield daemon
+    finally:
+        dispose(daemon)
