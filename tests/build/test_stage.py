@@ -22,7 +22,8 @@ def listing(bench: Bench, dockerfile: str, files: dict[str, str | bytes] | None 
 
 def test_owners_and_destinations_of_copy_are_dockers(bench: Bench) -> None:
     text = """FROM base AS one
-RUN mkdir -p /s/t; echo a > /s/f; chown -R 1000:1001 /s; chmod 700 /s; chmod 750 /s/t; ln -s /tmp /lnk; mkdir /ex; chmod 711 /ex; echo t > /tgt; ln -s /tgt /flnk
+RUN mkdir -p /s/t; echo a > /s/f; chown -R 1000:1001 /s; chmod 700 /s; chmod 750 /s/t
+RUN ln -s /tmp /lnk; mkdir /ex; chmod 711 /ex; echo t > /tgt; ln -s /tgt /flnk
 FROM one
 COPY --from=one /s /dst
 COPY --from=one /s/f /dst2/q/f
@@ -36,7 +37,8 @@ USER bob
 WORKDIR /wd/sub
 COPY a.txt /tmp/user
 """
-    paths = "/dst /dst/f /dst/t /dst2 /dst2/q /dst2/q/f /own /own/deep/d /own/deep/d/x /ex /ex/x /tmp/a.txt /flnk /tgt /five /bb /wd /wd/sub /tmp/user"
+    paths = "/dst /dst/f /dst/t /dst2 /dst2/q /dst2/q/f /own /own/deep/d /own/deep/d/x /ex /ex/x /tmp/a.txt /flnk /tgt /five /bb"
+    paths += " /wd /wd/sub /tmp/user"
     shown = listing(bench, text, {"a.txt": "hello\n", "d/x": "1"}, f"stat -c '%n %a %u:%g %F' {paths}")
     assert shown.splitlines() == [
         "/dst 755 0:0 directory",
@@ -70,9 +72,7 @@ def test_copy_takes_content_of_directories_wildcards_and_clips_parents(bench: Be
 
 
 def test_a_missing_source_is_named_in_both_wordings(bench: Bench) -> None:
-    with pytest.raises(
-        BuildFailed, match="COPY failed: file not found in build context or excluded by .dockerignore: stat nosuch: file does not exist"
-    ) as failure:
+    with pytest.raises(BuildFailed, match=r"COPY failed: file not found .* stat nosuch: file does not exist") as failure:
         bench.build("FROM base\nCOPY nosuch /x\n")
     assert failure.value.detail == 'failed to compute cache key: failed to calculate checksum of ref: "/nosuch": not found'
     assert ">>> COPY nosuch /x" in failure.value.excerpt
@@ -155,7 +155,8 @@ def test_a_link_in_the_image_cannot_lead_copy_outside(bench: Bench) -> None:
         "FROM base\nRUN ln -s /../../../../tmp /esc; ln -s ../../../.. /up\nCOPY a /esc/canary-of-copy\nCOPY a /up/tmp/canary-of-copy2\n",
         {"a": ""},
     )
-    assert not os.path.exists("/tmp/canary-of-copy") and not os.path.exists("/tmp/canary-of-copy2")
+    assert not os.path.exists("/tmp/canary-of-copy")
+    assert not os.path.exists("/tmp/canary-of-copy2")
 
 
 def test_a_link_in_the_context_cannot_lead_outside(bench: Bench) -> None:
@@ -286,17 +287,21 @@ RUN find /s /t /c -mindepth 1
 
 
 def test_secrets_are_seen_by_their_step_only(bench: Bench) -> None:
-    text = "FROM base\nRUN --mount=type=secret,id=s cat /run/secrets/s; stat -c %a /run/secrets/s\nRUN --mount=type=secret,id=s,env=TOK echo $TOK\nRUN ls /run/secrets\n"
-    outcome = bench.build(text.replace("RUN ls", "RUN --mount=type=secret,id=missing ls"), secrets={"s": b"hush\n"})
-    assert outcome.output.splitlines()[:4] == ["hush", "400", "hush", ""][:3] + outcome.output.splitlines()[3:4]
-    assert b"hush" not in bench.images.resolve(outcome.result.image_id).config.__repr__().encode()
+    text = """FROM base
+RUN --mount=type=secret,id=s cat /run/secrets/s; stat -c %a /run/secrets/s
+RUN --mount=type=secret,id=s,env=TOK echo $TOK
+RUN --mount=type=secret,id=missing test ! -e /run/secrets/missing
+"""
+    outcome = bench.build(text, secrets={"s": b"hush\n"})
+    assert outcome.output.split() == ["hush", "400", "hush"]
+    assert "hush" not in repr(bench.config(outcome))
     with pytest.raises(BuildFailed, match="secret missing: not found"):
         bench.build("FROM base\nRUN --mount=type=secret,id=missing,required true\n")
 
 
 def test_run_without_network_and_host_network_need_leave(bench: Bench) -> None:
     assert bench.build("FROM base\nRUN --network=none ls /sys/class/net\n").output.split() == ["lo"]
-    with pytest.raises(DockerfileError, match="network.host is not allowed"):
+    with pytest.raises(DockerfileError, match=r"network\.host is not allowed"):
         bench.build("FROM base\nRUN --network=host true\n")
 
 

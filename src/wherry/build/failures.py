@@ -62,9 +62,9 @@ def _window(first: int, last: int, count: int) -> tuple[int, int]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean X?)`` for the nearest of ``known`` within two edits, else nothing."""
+    """`` (did you mean X?)`` for the nearest of ``known`` within two edits (of equals, one that starts alike), else nothing."""
     best, distance = "", 3
-    for candidate in known:
+    for candidate in sorted(known, key=lambda name: name[:1].lower() != word[:1].lower()):
         edits = _edits(word.lower(), candidate.lower(), distance)
         if edits < distance:
             best, distance = candidate, edits

@@ -1,0 +1,100 @@
+"""Expansion: the forms of Docker's shell lexer, and its errors."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wherry.build.variables import ExpansionError, Use, expand, expand_text, expand_words, go_quote
+
+VALUES = {"A": "a", "E": "", "P": "/x/y/file.tar.gz", "W": "one two"}
+
+
+@pytest.mark.parametrize(
+    ("word", "result"),
+    [
+        ("$A", "a"),
+        ("${A}b", "ab"),
+        ("$Ab", ""),
+        ("\\$A", "$A"),
+        ("'$A'", "$A"),
+        ('"$A b"', "a b"),
+        ('"\\$A \\x"', "$A \\x"),
+        ("${N:-d}", "d"),
+        ("${E:-d}", "d"),
+        ("${E-d}", ""),
+        ("${N-d}", "d"),
+        ("${A:+w}", "w"),
+        ("${E:+w}", ""),
+        ("${E+w}", "w"),
+        ("${N:-${A}x}", "ax"),
+        ("${P#*/}", "x/y/file.tar.gz"),
+        ("${P##*/}", "file.tar.gz"),
+        ("${P%.*}", "/x/y/file.tar"),
+        ("${P%%.*}", "/x/y/file"),
+        ("${P/x/z}", "/z/y/file.tar.gz"),
+        ("${P//[/z}", "/x/y/file.tar.gz"),
+        ("${P//\\//-}", "-x-y-file.tar.gz"),
+        ("${P/f?le/F}", "/x/y/F.tar.gz"),
+        ("$", "$"),
+        ("a$.b", "a$.b"),
+        ("$$x", "x"),
+    ],
+)
+def test_forms(word: str, result: str) -> None:
+    assert expand(word, VALUES) == result
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("${NOPE:?must be set}", 'failed to process "${NOPE:?must be set}": NOPE: must be set'),
+        ("${E:?}", 'failed to process "${E:?}": E: is not allowed to be empty'),
+        ("${B?}", 'failed to process "${B?}": B: is not allowed to be unset'),
+        ("${B", 'failed to process "${B": unsupported modifier (\ufffd) in substitution'),
+        ("${B:@x}", 'failed to process "${B:@x}": unsupported modifier (:@) in substitution'),
+        ('"b', 'failed to process "\\"b": unexpected end of statement while looking for matching double-quote'),
+        ("'b", 'failed to process "\'b": unexpected end of statement while looking for matching single-quote'),
+    ],
+)
+def test_faults(word: str, message: str) -> None:
+    with pytest.raises(ExpansionError) as fault:
+        expand(word, {"E": ""})
+    assert str(fault.value) == message
+
+
+def test_words_part_at_blanks_of_variables_but_not_of_quotes() -> None:
+    assert expand_words('$W "$W" a', VALUES) == ["one", "two", "one two", "a"]
+
+
+def test_text_keeps_quotes() -> None:
+    assert expand_text("\"$A\" '$A' \\$A \\n\n", VALUES) == "\"a\" 'a' $A \\n\n"
+
+
+def test_used_and_unset_names_are_told() -> None:
+    use = Use()
+    expand("$A ${N} ${M:-x}", VALUES, use=use)
+    assert (use.used, use.unset) == ({"A", "N", "M"}, ["N"])
+
+
+def test_deep_nesting_and_wild_patterns_stay_cheap() -> None:
+    with pytest.raises(ExpansionError, match="nested too deeply"):
+        expand("${a:-" * 100 + "}" * 100, {})
+    started = time.perf_counter()
+    expand("${A#" + "*a" * 200 + "b}", {"A": "a" * 2000})
+    assert time.perf_counter() - started < 2
+
+
+def test_go_quoting() -> None:
+    assert go_quote('a"b\\c\n\x01é') == '"a\\"b\\\\c\\n\\x01é"'
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet="aA${}:-+?#%/\\'\" *", max_size=40))
+def test_any_word_expands_or_is_refused(word: str) -> None:
+    with contextlib.suppress(ExpansionError):
+        expand(word, VALUES)
