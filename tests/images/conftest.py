@@ -24,6 +24,7 @@ from wherry.images.catalog import Image
 from wherry.images.service import Images
 from wherry.registry.client import Client
 from wherry.registry.transport import Patience
+from wherry.spec.digest import Digest, chain_ids, sha256
 from wherry.store.content import Content
 from wherry.store.overlay import Overlay
 from wherry.store.records import Records
@@ -117,7 +118,7 @@ class FakeRegistry:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        self.host = "127.0.0.1:%d" % runner.addresses[0][1]
+        self.host = f"127.0.0.1:{runner.addresses[0][1]}"
         return runner
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -170,14 +171,16 @@ class Lab:
 
     def loaded(self, made: Made, *tags: str) -> Image:
         """Register an image without any archive."""
-        from wherry.spec.digest import Digest, chain_ids, sha256
-
         parent: Digest | None = None
         diff_ids = [sha256(data) for data in made.tars]
         for diff_id, chain_id, data in zip(diff_ids, chain_ids(diff_ids), made.tars, strict=True):
+            self.content.put(data)
             self.images.layers.unpack(chain_id, parent, diff_id, io.BytesIO(data))
             parent = chain_id
         return self.images.register(made.config, tags=tags)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        await until(condition)
 
     def is_empty(self) -> bool:
         """Whether nothing at all is stored."""
@@ -185,6 +188,15 @@ class Lab:
         return not (
             list(self.content.digests()) or self.snapshotter.items() or self.records.items("image") or self.records.items("blob") or staging
         )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until ``condition`` holds."""
+    for _ in range(2000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not come about")
 
 
 async def pieces(data: bytes, size: int = 100_000) -> AsyncIterator[bytes]:

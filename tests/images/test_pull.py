@@ -97,8 +97,7 @@ def test_a_client_that_leaves_does_not_stop_the_others(experiment: Experiment, m
         first = asyncio.ensure_future(lab.pull(f"{fake.host}/x/y:1"))
         await reached.wait()
         second = asyncio.ensure_future(lab.pull(f"{fake.host}/x/y:1"))
-        while fake.count("/manifests/") < 2:
-            await asyncio.sleep(0.01)
+        await lab.until(lambda: fake.count("/manifests/") == 2)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
@@ -129,8 +128,7 @@ def test_when_the_last_client_leaves_nothing_stays(experiment: Experiment, make_
         pulling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await pulling
-        while not lab.is_empty():
-            await asyncio.sleep(0.01)
+        await lab.until(lab.is_empty)
 
     experiment(body)
 
@@ -353,16 +351,5 @@ def test_the_urls_of_a_layer_are_not_followed(experiment: Experiment, make_image
         fake.add(made)
         await lab.pull(f"{fake.host}/x/y:1")
         assert fake.count("elsewhere") == 0
-
-    experiment(body)
-
-
-def test_hello_world_comes_from_wherry_itself_when_no_registry_answers(experiment: Experiment) -> None:
-    async def body(lab: Any, fake: Any) -> None:
-        lab.registry._mirrors = ()
-        image = lab.images.load_embedded()
-        assert image.repo_tags == ("hello-world:latest",)
-        assert image.config.settings.cmd == ["/hello"]
-        assert lab.images.load_embedded().id == image.id
 
     experiment(body)

@@ -188,10 +188,10 @@ class Catalog:
     def put(self, raw: bytes, layer_sizes: Sequence[int], *, parent: str = "", references: Iterable[Reference] = ()) -> str:
         """Make the image exist, or give the one that exists these names; its config and layers must be stored already."""
         config = spec.decode_config(raw)
-        ident = self._content.put(raw)
+        ident = str(self._content.put(raw))
         with self.transaction():
             known = self._rows.get(ident)
-            row = Row(layer_sizes=tuple(layer_sizes), parent=parent or (known.parent if known else ""), tagged_at_ns=time.time_ns())
+            row = Row(layer_sizes=tuple(layer_sizes), parent=str(parent) or (known.parent if known else ""), tagged_at_ns=time.time_ns())
             self._records.put(_IMAGE, ident, msgspec.json.encode(row))
             self._configs[ident] = (raw, config, tuple(chain_ids(config.rootfs.diff_ids)))
             self._index(ident, row)

@@ -115,7 +115,7 @@ class Puller:
         raise Untrusted("an image index within an index within an index")
 
     async def _image(self, repository: Repository, manifest: Manifest, reference: Reference, digest: Digest, emit: Emit) -> str:
-        ident = manifest.config.digest
+        ident = str(manifest.config.digest)
         references = [reference.with_digest(digest)] + ([reference] if reference.digest is None else [])
         if self.catalog.has(ident):
             with self.catalog.transaction():

@@ -107,15 +107,25 @@ class Pusher:
 
     async def _compress_and_send(self, repository: Repository, image: Image, position: int, meter: Meter) -> tuple[Digest, int]:
         sent: list[tuple[Digest, int]] = []
+        failures: list[Exception] = []
 
         async def body() -> AsyncIterator[bytes]:
             outgoing = _Outgoing()
-            async for chunk in produce(self.run, lambda out: self._compress(image, position, outgoing.into(out))):
-                meter(outgoing.plain_bytes)
-                yield chunk
+            try:
+                async for chunk in produce(self.run, lambda out: self._compress(image, position, outgoing.into(out))):
+                    meter(outgoing.plain_bytes)
+                    yield chunk
+            except (OSError, ValueError) as error:
+                failures.append(error)
+                raise
             sent[:] = [outgoing.result()]
 
-        await repository.upload(body, lambda: sent[0][0])
+        try:
+            await repository.upload(body, lambda: sent[0][0])
+        except RegistryError:
+            if failures:  # what failed here is not the registry's fault, though it shows as a broken connection
+                raise failures[0] from None
+            raise
         return sent[0]
 
     def _compress(self, image: Image, position: int, out: _Outgoing) -> None:

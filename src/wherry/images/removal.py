@@ -122,8 +122,8 @@ class Remover:
         self._untag(ident, self.catalog.references(ident), removed)
         self.catalog.delete(ident)
         self.content.delete(Digest(ident))
-        removed.append({"Deleted": ident})
-        removed += [{"Deleted": chain_id} for chain_id in self._drop_layers(image)]
+        removed.append({"Deleted": str(ident)})
+        removed += [{"Deleted": str(chain_id)} for chain_id in self._drop_layers(image)]
         self.publish("delete", ident, attributes)
         if prune and image.parent:
             self._delete(image.parent, removed, force=False, prune=True, quiet=True, in_use=in_use)

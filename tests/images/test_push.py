@@ -1,0 +1,106 @@
+"""Push to and pull from Debian's docker-registry."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from wherry.errors import Internal, NotFound
+from wherry.images.push import manifest
+from wherry.spec.digest import Digest, sha256
+from wherry.spec.image import DOCKER_CONFIG, DOCKER_LAYER_GZIP, Descriptor
+
+pytestmark = pytest.mark.root
+Experiment = Callable[..., None]
+
+
+def get(url: str) -> tuple[bytes, dict[str, str]]:
+    request = urllib.request.Request(url, headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return response.read(), dict(response.headers)
+
+
+def test_an_image_goes_to_a_real_registry_and_comes_back_the_same(experiment: Experiment, make_image: Any, real_registry: str) -> None:
+    repository = f"{real_registry}/t/{uuid.uuid4().hex}"
+
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": bytes(range(256)) * 5000}, {"b": b"2"})
+        lab.loaded(made, f"{repository}:1")
+        records = [record async for record in lab.images.push(f"{repository}:1")]
+        shorts = [layer[7:19] for layer in json.loads(made.config)["rootfs"]["diff_ids"]]
+        assert records[0] == {"status": f"The push refers to repository [{repository}]"}
+        assert records[1:3] == [{"status": "Preparing", "progressDetail": {}, "id": ident} for ident in reversed(shorts)]
+        for ident in shorts:
+            assert {"status": "Pushed", "progressDetail": {}, "id": ident} in records
+        raw, headers = get(f"http://{real_registry}/v2/{repository.partition('/')[2]}/manifests/1")
+        assert records[-2] == {"status": f"1: digest: {sha256(raw)} size: {len(raw)}"}
+        assert records[-1] == {"progressDetail": {}, "aux": {"Tag": "1", "Digest": sha256(raw), "Size": len(raw)}}
+        assert headers["Content-Type"] == "application/vnd.docker.distribution.manifest.v2+json"
+        assert lab.images.resolve(f"{repository}:1").repo_digests == (f"{repository}@{sha256(raw)}",)
+
+        again = [record["status"] async for record in lab.images.push(f"{repository}:1") if "status" in record]
+        assert again.count("Layer already exists") == 2
+
+        lab.images.tag(f"{repository}:1", f"{repository}-beside:2")
+        beside = [record["status"] async for record in lab.images.push(f"{repository}-beside:2") if "status" in record]
+        assert beside.count(f"Mounted from {repository.partition('/')[2]}") == 2
+
+        for name in (f"{repository}:1", f"{repository}-beside:2"):
+            lab.images.remove(name, in_use=lambda ident: [])
+        assert lab.is_empty()
+        await lab.pull(f"{repository}:1")
+        assert lab.images.resolve(f"{repository}:1").id == made.id
+        stored = lab.images.resolve(f"{repository}:1")
+        assert [lab.images.layers.tar_size(diff_id) for diff_id in stored.diff_ids] == [len(tar) for tar in made.tars]
+
+    experiment(body)
+
+
+def test_all_tags_of_a_repository_are_pushed_and_pulled_at_once(experiment: Experiment, make_image: Any, real_registry: str) -> None:
+    repository = f"{real_registry}/t/{uuid.uuid4().hex}"
+
+    async def body(lab: Any, fake: Any) -> None:
+        lab.loaded(make_image({"a": b"1"}), f"{repository}:1", f"{repository}:2")
+        records = [record async for record in lab.images.push(repository)]
+        assert [record["aux"]["Tag"] for record in records if "aux" in record] == ["1", "2"]
+        for tag in "12":
+            lab.images.remove(f"{repository}:{tag}", in_use=lambda ident: [])
+        await lab.pull(repository, all_tags=True)
+        assert lab.images.list()[0].repo_tags == (f"{repository}:1", f"{repository}:2")
+
+    experiment(body)
+
+
+def test_a_name_that_does_not_exist_is_not_pushed(experiment: Experiment) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        with pytest.raises(NotFound) as caught:
+            [record async for record in lab.images.push("localhost:1/never:1")]
+        assert str(caught.value) == "An image does not exist locally with the tag: localhost:1/never"
+
+    experiment(body)
+
+
+def test_a_registry_that_is_not_there_is_named(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        lab.loaded(make_image({"a": b"1"}), "127.0.0.1:1/x:1")
+        with pytest.raises(Internal, match="connection refused"):
+            [record async for record in lab.images.push("127.0.0.1:1/x:1")]
+
+    experiment(body)
+
+
+def test_the_manifest_has_the_bytes_that_docker_writes() -> None:
+    config = Descriptor(media_type=DOCKER_CONFIG, size=1540, digest=Digest("sha256:" + "f" * 64))
+    layer = Descriptor(media_type=DOCKER_LAYER_GZIP, size=87, digest=Digest("sha256:" + "a" * 64))
+    assert manifest(config, [layer]).decode() == (
+        '{\n   "schemaVersion": 2,\n   "mediaType": "application/vnd.docker.distribution.manifest.v2+json",\n   "config": {\n'
+        '      "mediaType": "application/vnd.docker.container.image.v1+json",\n      "size": 1540,\n'
+        f'      "digest": "sha256:{"f" * 64}"\n   }},\n   "layers": [\n      {{\n'
+        '         "mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip",\n         "size": 87,\n'
+        f'         "digest": "sha256:{"a" * 64}"\n      }}\n   ]\n}}'
+    )

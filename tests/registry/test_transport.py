@@ -1,0 +1,255 @@
+"""Credentials, tokens, redirects and retries against servers in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from wherry.registry.client import Client
+from wherry.registry.credentials import Credentials
+from wherry.registry.transport import Patience, Refused, RegistryError, Unreachable, Untrusted
+from wherry.spec.reference import parse
+
+ALICE = Credentials(username="alice", password="secret")
+BASIC = "Basic " + base64.b64encode(b"alice:secret").decode()
+MANIFEST = b'{"schemaVersion":2}'
+IMPATIENT = Patience(connect_s=2, idle_s=1, document_s=2, retries=2, backoff_s=0.01, longest_pause_s=0.1)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Server:
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.log: list[tuple[str, str, str | None]] = []
+        self.host = ""
+
+    async def start(self, stack: AsyncExitStack) -> Server:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            self.log.append((request.method, request.path_qs, request.headers.get("Authorization")))
+            return await self.handler(request)
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", handle)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.host = f"127.0.0.1:{runner.addresses[0][1]}"
+        return self
+
+    @property
+    def secrets(self) -> list[str]:
+        return [authorization for _, _, authorization in self.log if authorization]
+
+
+def run(body: Callable[[AsyncExitStack], Awaitable[Any]]) -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            await body(stack)
+
+    asyncio.run(main())
+
+
+async def fetch(server: Server, credentials: Credentials = ALICE, **options: Any) -> bytes:
+    client = Client(patience=IMPATIENT, **options)
+    try:
+        return (await client.repository(parse(f"{server.host}/x/y:1"), credentials).manifest("1")).raw
+    finally:
+        await client.close()
+
+
+def challenged(challenge: Callable[[], str], accepted: str) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Authorization") == accepted:
+            return web.Response(body=MANIFEST)
+        return web.Response(status=401, headers={"WWW-Authenticate": challenge()})
+
+    return handler
+
+
+def test_basic_credentials_go_to_a_registry_that_asks_for_them() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        server = await Server(challenged(lambda: 'Basic realm="x"', BASIC)).start(stack)
+        assert await fetch(server) == MANIFEST
+        with pytest.raises(Refused, match="no basic auth credentials"):
+            await fetch(server, Credentials())
+
+    run(body)
+
+
+def test_a_token_is_got_from_the_realm_and_sent_as_bearer() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            if request.path == "/token":
+                assert request.headers["Authorization"] == BASIC
+                assert request.query["scope"] == "repository:x/y:pull"
+                assert request.query["service"] == "s"
+                return web.json_response({"token": "t0ken"})
+            if request.headers.get("Authorization") == "Bearer t0ken":
+                return web.Response(body=MANIFEST)
+            return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="http://{server.host}/token",service="s"'})
+
+        server = await Server(handler).start(stack)
+        assert await fetch(server) == MANIFEST
+        assert [path.partition("?")[0] for _, path, _ in server.log] == ["/v2/", "/token", "/v2/x/y/manifests/1"]
+
+    run(body)
+
+
+def test_credentials_are_not_sent_to_a_realm_of_another_origin() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def token(request: web.Request) -> web.StreamResponse:
+            return web.json_response({"token": "anonymous"})
+
+        other = await Server(token).start(stack)
+        server = await Server(challenged(lambda: f'Bearer realm="http://{other.host}/token"', "Bearer anonymous")).start(stack)
+        assert await fetch(server) == MANIFEST
+        assert len(other.log) == 1
+        assert other.secrets == []
+
+    run(body)
+
+
+@pytest.mark.parametrize("realm", ["file:///etc/passwd", "http://a:b@127.0.0.1/", "gopher://x/", ""])
+def test_a_realm_that_is_no_plain_web_address_is_refused(realm: str) -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        server = await Server(challenged(lambda: f'Bearer realm="{realm}"', "never")).start(stack)
+        with pytest.raises(Untrusted, match="invalid token realm"):
+            await fetch(server)
+
+    run(body)
+
+
+def test_an_endless_challenge_ends() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            if request.path == "/token":
+                return web.json_response({"token": "t"})
+            return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="http://{server.host}/token"'})
+
+        server = await Server(handler).start(stack)
+        with pytest.raises(Refused, match="unauthorized"):
+            await fetch(server)
+        assert len(server.log) < 8
+
+    run(body)
+
+
+def test_credentials_are_left_behind_when_redirected_elsewhere() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def stranger(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=MANIFEST)
+
+        other = await Server(stranger).start(stack)
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            if request.headers.get("Authorization") != BASIC:
+                return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+            raise web.HTTPTemporaryRedirect(f"http://{other.host}/elsewhere")
+
+        server = await Server(handler).start(stack)
+        assert await fetch(server) == MANIFEST
+        assert other.log == [("GET", "/elsewhere", None)]
+
+    run(body)
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://u:p@127.0.0.1/", ""])
+def test_a_redirect_to_no_plain_web_address_is_refused(location: str) -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=b"{}") if request.path == "/v2/" else web.Response(status=307, headers={"Location": location})
+
+        server = await Server(handler).start(stack)
+        with pytest.raises(Untrusted, match="refused"):
+            await fetch(server)
+
+    run(body)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_registry_that_is_busy_is_asked_again(status: int) -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        failures = 2
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            nonlocal failures
+            if request.path != "/v2/" and failures:
+                failures -= 1
+                return web.Response(status=status, headers={"Retry-After": "0"})
+            return web.Response(body=MANIFEST)
+
+        server = await Server(handler).start(stack)
+        assert await fetch(server) == MANIFEST
+        failures = 99
+        with pytest.raises(Refused):
+            await fetch(server)
+        assert failures == 99 - IMPATIENT.retries - 1
+
+    run(body)
+
+
+def test_a_manifest_that_trickles_or_never_ends_is_given_up() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            if request.path == "/v2/":
+                return web.Response(body=b"{}")
+            response = web.StreamResponse()
+            await response.prepare(request)
+            while True:
+                await response.write(b" ")
+                await asyncio.sleep(0.1)
+
+        server = await Server(handler).start(stack)
+        with pytest.raises(RegistryError):
+            await fetch(server)
+
+    run(body)
+
+
+def test_a_registry_that_is_not_there_is_told_at_once() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        client = Client(patience=IMPATIENT)
+        stack.push_async_callback(client.close)
+        with pytest.raises(Unreachable) as caught:
+            await client.repository(parse("127.0.0.1:1/x:1"), Credentials()).manifest("1")
+        assert str(caught.value) == 'Get "http://127.0.0.1:1/v2/": dial tcp 127.0.0.1:1: connect: connection refused'
+
+    run(body)
+
+
+def test_a_mirror_is_asked_first_without_credentials_and_passed_over_when_it_fails() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=MANIFEST)
+
+        mirror = await Server(handler).start(stack)
+        client = Client(patience=IMPATIENT, mirrors=[f"http://{mirror.host}"])
+        stack.push_async_callback(client.close)
+        first, *_ = client.sources(parse("library/x:1"), ALICE)
+        assert (await first.manifest("1")).raw == MANIFEST
+        assert mirror.secrets == []
+        assert mirror.log[-1][1] == "/v2/library/x/manifests/1"
+
+    run(body)
+
+
+def test_tags_are_read_page_by_page() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            if request.query.get("last") == "b":
+                return web.json_response({"name": "x/y", "tags": ["c"]})
+            return web.json_response({"tags": ["a", "b"]}, headers={"Link": '</v2/x/y/tags/list?last=b>; rel="next"'})
+
+        server = await Server(handler).start(stack)
+        client = Client(patience=IMPATIENT)
+        stack.push_async_callback(client.close)
+        assert await client.repository(parse(f"{server.host}/x/y"), Credentials()).tags() == ["a", "b", "c"]
+
+    run(body)
