@@ -198,6 +198,24 @@ def test_containers_of_a_network_know_each_other(networks: Networks) -> None:
     networks.release(second.container_id)
 
 
+def test_container_may_run_a_dns_server_of_its_own(networks: Networks) -> None:
+    networks.create(NetworkCreate(name="n1"))
+    sandbox = networks.attach(SandboxRequest(container_id="a" * 64, name="aa", mode="n1"))
+    assert sandbox.netns_fd is not None
+
+    def serve() -> tuple[socket.socket, socket.socket]:
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.bind(("0.0.0.0", 53))
+        return udp, socket.create_server(("0.0.0.0", 53))
+
+    udp, tcp = namespace.inside(sandbox.netns_fd, serve)
+    with udp, tcp:
+        assert last_address(ask_from(sandbox, "aa")) == sandbox.endpoints["n1"].ip_address
+        framed = namespace.inside(sandbox.netns_fd, lambda: ask_tcp(question("aa"), ("127.0.0.11", 53)))
+        assert last_address(framed) == sandbox.endpoints["n1"].ip_address
+    networks.release(sandbox.container_id)
+
+
 def test_names_come_back_when_a_restarted_daemon_adopts(networks: Networks, settings: Settings, records: Records) -> None:
     networks.create(NetworkCreate(name="n1"))
     before = networks.attach(SandboxRequest(container_id="b" * 64, name="bb"))

@@ -238,6 +238,11 @@ def compare(value: bytes, register: int = REG32_00, *, equal: bool = True) -> by
     return _expression("cmp", be32(1, register), be32(2, 0 if equal else 1), nest(3, message.attribute(1, value)))
 
 
+def immediate(value: bytes, register: int) -> bytes:
+    """Put a constant into a register."""
+    return _expression("immediate", be32(1, register), nest(2, message.attribute(1, value)))
+
+
 def lookup(name: str, register: int = REG32_00, *, inverted: bool = False, result: int | None = None) -> bytes:
     """Go on when the register is (or, inverted, is not) in the set; with ``result`` a map's value lands there."""
     parts = [text(1, name), be32(2, register)]

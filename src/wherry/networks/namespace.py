@@ -9,14 +9,18 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import TypeVar
 
 from wherry.kernel import netns
-from wherry.netlink import link
+from wherry.netlink import link, nftables
+from wherry.netlink.nftables import Table, Transaction
 from wherry.netlink.request import Netlink
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
+
+_RESOLVER_TABLE = Table(nftables.NFPROTO_IPV4, "resolver")
 
 # As Docker: an unprivileged program may listen on port 80 and send echo requests. No IPv6 on what is added later (CVE-2024-32473);
 # lo keeps ::1.
@@ -66,13 +70,59 @@ def of_process(pid: int) -> int:
 
 
 def resolver_sockets(address: str) -> tuple[socket.socket, socket.socket]:
-    """UDP and listening TCP sockets at port 53 of ``address``; call it ``inside``."""
+    """UDP and listening TCP sockets that answer at port 53 of ``address``; call it ``inside``.
+
+    They are bound to other ports and port 53 is translated, so that the container's own DNS server may have 0.0.0.0:53. Without
+    nf_tables they are bound to port 53 itself.
+    """
+    try:
+        return _translated(address)
+    except OSError as error:
+        log.debug("no translation for the resolver: %s", error)
+        return _bound(address, 53)
+
+
+def _translated(address: str) -> tuple[socket.socket, socket.socket]:
+    udp, tcp = _bound(address, 0)
+    with ExitStack() as undo:
+        undo.callback(udp.close)
+        undo.callback(tcp.close)
+        netlink = undo.enter_context(nftables.connect())
+        work = Transaction()
+        if _RESOLVER_TABLE in nftables.tables(netlink):
+            work.delete_table(_RESOLVER_TABLE)  # an earlier daemon's; a deletion makes the socket's close wait long
+        work.add_table(_RESOLVER_TABLE)
+        work.add_chain(_RESOLVER_TABLE, "output", kind="nat", hook=nftables.NF_INET_LOCAL_OUT, priority=-100)
+        for protocol, bound in ((socket.IPPROTO_UDP, udp), (socket.IPPROTO_TCP, tcp)):
+            work.add_rule(_RESOLVER_TABLE, "output", _translation(address, protocol, bound.getsockname()[1]))
+        work.commit(netlink)
+        netlink.close()
+        undo.pop_all()
+    return udp, tcp
+
+
+def _translation(address: str, protocol: int, port: int) -> list[bytes]:
+    raw, register = IPv4Address(address).packed, nftables.REG32_00
+    return [
+        nftables.ipv4_destination(),
+        nftables.compare(raw),
+        nftables.meta_l4proto(),
+        nftables.compare(bytes([protocol])),
+        nftables.destination_port(),
+        nftables.compare((53).to_bytes(2, "big")),
+        nftables.immediate(raw, register),
+        nftables.immediate(port.to_bytes(2, "big"), register + 1),
+        nftables.dnat_ipv4(register, register + 1),
+    ]
+
+
+def _bound(address: str, port: int) -> tuple[socket.socket, socket.socket]:
     with ExitStack() as undo:
         udp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC))
-        udp.bind((address, 53))
+        udp.bind((address, port))
         tcp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        tcp.bind((address, 53))
+        tcp.bind((address, port))
         tcp.listen(64)
         udp.setblocking(False)
         tcp.setblocking(False)
