@@ -23,6 +23,7 @@ from wherry.spec.settings import Settings
 
 log = logging.getLogger("wherry")
 DRAIN_S = 0.2
+LONGEST_RUN_ROOT = 107 - len("/monitors/") - 24
 
 
 def parse(arguments: Sequence[str]) -> Settings:
@@ -52,6 +53,8 @@ def parse(arguments: Sequence[str]) -> Settings:
     except ValueError as error:
         parser.error(str(error))
     run_root = os.path.abspath(given.run_root)
+    if len(os.fsencode(run_root)) > LONGEST_RUN_ROOT:
+        parser.error(f"--run-root may have at most {LONGEST_RUN_ROOT} bytes: sockets lie in it")
     return Settings(
         data_root=os.path.abspath(given.data_root),
         run_root=run_root,

@@ -76,9 +76,8 @@ async def take_up(rooms: Rooms, running: Running, alive: set[str]) -> None:
 
 
 async def _adopt(rooms: Rooms, container: Container) -> Process | None:
-    path = f"{rooms.settings.run_root}/monitors/{container.id}.sock"
     try:
-        return await rooms.supervisor.adopt(container.id, path)
+        return await rooms.supervisor.adopt(container.id, rooms.settings.monitor_socket(container.id))
     except OSError as error:
         log.warning("container %s: its monitor does not answer: %s", container.name, error)
         return None

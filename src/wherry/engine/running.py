@@ -133,7 +133,7 @@ class Running:
             config=config,
             rootfs=rooms.snapshotter.rootfs(record.snapshot),
             record_dir=rooms.containers.folder(record.id),
-            socket_path=f"{rooms.settings.run_root}/monitors/{record.id}.sock",
+            socket_path=rooms.settings.monitor_socket(record.id),
             log=LogTarget(
                 driver=driver,
                 path=rooms.containers.log_path(record),

@@ -24,6 +24,10 @@ class Settings:
     default_ip: str = ""  # host address for published ports; empty: all
     debug: bool = False
 
+    def monitor_socket(self, ident: str) -> str:
+        """Where the monitor of a container listens; a socket's path may have 107 bytes, so not the whole id."""
+        return f"{self.run_root}/monitors/{ident[:24]}"
+
     @property
     def tag(self) -> str:
         """Four to six characters: empty-safe prefix for bridges, veths, nft tables and cgroups.  ``wh`` for the default data root."""
