@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import make_root
+from tests.runtime.harness import make_root
 
 
 @pytest.fixture(scope="session")

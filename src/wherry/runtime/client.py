@@ -14,6 +14,8 @@ _STREAM = {"stdout": 1, "stderr": 2}
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _RDHUP = select.EPOLLRDHUP
 _READ_BYTES = 32 << 10
+_SO_SNDBUFFORCE = 32  # include/uapi/asm-generic/socket.h
+_SEND_BUFFER_BYTES = 2 << 20
 _SPLICE_F = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MORE if hasattr(os, "SPLICE_F_NONBLOCK") else 0
 
 
@@ -30,6 +32,7 @@ class Client:
         on_input: Callable[[Client, bytes], None],
     ) -> None:
         os.set_blocking(fd, False)
+        _enlarge(fd)
         self._fd = fd
         self._streams = {name for name in ("stdout", "stderr") if attachment[name]}
         self._multiplexed = attachment["multiplexed"]
@@ -171,6 +174,13 @@ class Client:
     def _update(self) -> None:
         events = (_IN if self._reads and not self._held else 0) | (_OUT if self.pending else 0) | (0 if self._reads else _RDHUP)
         self._watch(self._fd, events, self._on_event)
+
+
+def _enlarge(fd: int) -> None:
+    """Room for a whole pipe in a local socket, so that container and client work at the same time."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as handle:
+        if handle.family == socket.AF_UNIX:
+            handle.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER_BYTES)
 
 
 def detach_sequence(text: str) -> bytes:

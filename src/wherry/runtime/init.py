@@ -41,6 +41,19 @@ class Start:
     reaper: bool = False
 
 
+def describe_start(message: Mapping[str, Any], stdio: tuple[int, ...], program: bytes) -> Start:
+    """The `Start` of a launch's or an exec's message."""
+    return Start(
+        process=message["process"] if message["op"] == "execute" else message["config"]["process"],
+        user=message.get("user") or "",
+        groups=tuple(message.get("groups") or ()),
+        stdio=stdio,
+        terminal=bool(message["terminal"]),
+        program=program,
+        reaper=bool(message.get("init")),
+    )
+
+
 def run_container(plan: Plan, groups: cgroup.Hierarchies, start: Start, report: socket.socket) -> None:
     """Body of a container's first process.  Never returns."""
     try:
@@ -58,7 +71,7 @@ def run_container(plan: Plan, groups: cgroup.Hierarchies, start: Start, report: 
             channel.send(report, {"terminal": True}, [sandbox.master_fd])
         _become(start, report, sandbox.slave_fd)
     except BaseException as error:  # noqa: BLE001 -- the edge of a forked child: everything is reported, nothing may unwind further
-        _report(report, error)
+        report_failure(report, error)
     os._exit(_EXEC_FAILED)
 
 
@@ -81,7 +94,7 @@ def run_exec(pidfd: int, cgroups_path: str, groups: cgroup.Hierarchies, start: S
             channel.send(report, {"terminal": True}, [master])
         _become(start, report, slave)
     except BaseException as error:  # noqa: BLE001 -- the edge of a forked child
-        _report(report, error)
+        report_failure(report, error)
     os._exit(_EXEC_FAILED)
 
 
@@ -263,7 +276,8 @@ def _lower(error: OSError) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _report(report: socket.socket, error: BaseException) -> None:
+def report_failure(report: socket.socket, error: BaseException) -> None:
+    """Say on the channel why the program will not run."""
     failure = error if isinstance(error, StartFailure) else StartFailure(128, f"{type(error).__name__}: {error}")
     with contextlib.suppress(channel.Closed, OSError):
         channel.send(report, {"code": failure.code, "message": failure.message, "complete": failure.complete})

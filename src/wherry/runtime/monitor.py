@@ -25,6 +25,7 @@ from wherry.runtime import channel, init, plan, relay
 from wherry.runtime.client import Client, detach_sequence
 from wherry.runtime.failure import CREATE, EXEC, StartFailure
 from wherry.runtime.logfile import LogFile
+from wherry.runtime.spare import Spare
 
 _READ_BYTES = 64 << 10
 _PIPE_BYTES = 1 << 20
@@ -37,7 +38,15 @@ _F_SETPIPE_SZ = 1031
 class Monitor:
     """Runs one process to its end."""
 
-    def __init__(self, message: Mapping[str, Any], control: socket.socket | None, program: bytes, groups: cgroup.Hierarchies) -> None:
+    def __init__(
+        self,
+        message: Mapping[str, Any],
+        control: socket.socket | None,
+        program: bytes,
+        groups: cgroup.Hierarchies,
+        spare: Spare | None = None,
+    ) -> None:
+        self._spare = spare
         self._message = message
         self._control = control
         self._program = program
@@ -83,11 +92,17 @@ class Monitor:
         try:
             self._listen()
             self._tell_started()
+            self._discard_spare()
             if forward_fds:
                 self._relay = relay.Relay(self._watch, self._unwatch, forward_fds, self._message["forwards"])
             self._loop()
         finally:
             self._finish()
+
+    def _discard_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.discard()
+            self._spare = None
 
     # -- start
 
@@ -101,16 +116,7 @@ class Monitor:
     def _start(self, netns_fd: int, target_pidfd: int) -> None:
         ours, report = channel.pair()
         stdio = () if self._message["terminal"] else self._make_pipes()
-        process_config = self._message["process"] if self._is_exec else self._message["config"]["process"]
-        start = init.Start(
-            process=process_config,
-            user=self._message.get("user") or "",
-            groups=tuple(self._message.get("groups") or ()),
-            stdio=stdio,
-            terminal=bool(self._message["terminal"]),
-            program=self._program,
-            reaper=bool(self._message.get("init")),
-        )
+        start = init.describe_start(self._message, stdio, self._program)
         if self._is_exec:
             self._clone_exec(start, report, ours, target_pidfd)
         else:
@@ -133,6 +139,11 @@ class Monitor:
             resources = (self._message["config"].get("linux") or {}).get("resources")
             if resources:
                 cgroup.limit(self._groups, self._cgroups_path, resources)
+        if self._spare is not None and Spare.suits(planned):
+            spare, self._spare = self._spare, None
+            spare.order(self._message, self._program, report.fileno(), netns_fd, start.stdio)
+            self._pid, self._pidfd = spare.pid, spare.pidfd
+            return
         pid, pidfd = self._clone_into(planned.clone_flags, planned.pid_namespace)
         if pid == 0:
             ours.close()
@@ -201,6 +212,7 @@ class Monitor:
 
     def _fail(self, failure: StartFailure) -> None:
         prefix = "" if failure.complete else EXEC if self._is_exec else CREATE
+        self._discard_spare()
         self._remove_cgroup()
         for client in self._clients:
             client.close()
@@ -500,7 +512,8 @@ class Monitor:
 def prepare(name: str) -> None:
     """Turn a fresh fork of the zygote into a process of its own."""
     gc.disable()
-    os.setsid()
+    if os.getsid(0) != os.getpid():
+        os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     process.set_name(name)

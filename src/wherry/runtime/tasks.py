@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import posixpath
 import socket
 import stat
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from wherry.kernel import cgroup, credentials, files, namespace
 from wherry.runtime import channel, steps
-from wherry.tree import apply, pack, place, tar
+from wherry.tree import apply, furnish, pack, place, tar
 
 _KEPT = credentials.mask(("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP"))
 Task = Callable[[int, Mapping[str, Any], Sequence[int]], dict[str, Any]]
@@ -86,7 +87,7 @@ def _pack(root_fd: int, arguments: Mapping[str, Any], fds: Sequence[int]) -> dic
         os.close(fd)
         if is_directory:
             directory = files.open_in_root(root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
-            packed = pack.pack(directory, out, pack.PackOptions(prefix=name))
+            packed = pack.pack(directory, out, pack.PackOptions(prefix=name, skip=_kernel_files(path)))
             os.close(directory)
             return {"size_bytes": packed.size_bytes, "entries": packed.entries}
         parent, last = os.path.split(path.rstrip("/"))
@@ -96,6 +97,16 @@ def _pack(root_fd: int, arguments: Mapping[str, Any], fds: Sequence[int]) -> dic
         writer.finish()
         os.close(directory)
         return {"entries": 1}
+
+
+def _kernel_files(path: str) -> Callable[[str], bool]:
+    """What a running container has below /proc, /sys and /dev is the kernel's, not the container's."""
+    start = posixpath.normpath("/" + path.lstrip("/")).lstrip("/")
+
+    def skip(inside: str) -> bool:
+        return posixpath.join(start, inside).startswith(("proc/", "sys/", "dev/"))
+
+    return skip
 
 
 def _unpack(root_fd: int, arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
@@ -136,4 +147,5 @@ TASKS: dict[str, Task] = {
     "unpack": _unpack,
     "place": place.place_task,
     "workdir": place.workdir_task,
+    "furnish": furnish.furnish_task,
 }

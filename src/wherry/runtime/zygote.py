@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import select
 import signal
 import socket
 import sys
 import traceback
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 from wherry.kernel import cgroup, process
 from wherry.runtime import channel, filters, tasks
 from wherry.runtime.monitor import Monitor, prepare
+from wherry.runtime.spare import Spare
 
 
 class Zygote:
@@ -28,56 +30,100 @@ class Zygote:
         self._requests = requests
         self._compiler = filters.Compiler()
         self._groups = cgroup.find()
+        self._nest: socket.socket | None = None
 
     def serve(self) -> None:
         gc.collect()
         gc.freeze()
         gc.disable()
+        waiting = select.poll()
+        waiting.register(self._requests, select.POLLIN)
         while True:
+            if self._nest is None and not waiting.poll(0):
+                self._hatch()
             try:
                 message, fds = channel.receive(self._requests)
             except channel.Closed:
                 return
-            control = socket.socket(fileno=fds.pop(0))
             try:
-                self._dispatch(message, control, fds)
+                self._dispatch(message, fds)
             except (ValueError, KeyError, OSError) as error:
-                with contextlib.suppress(channel.Closed, OSError):
+                with contextlib.suppress(channel.Closed, OSError), socket.socket(fileno=os.dup(fds[0])) as control:
                     channel.send(control, {"event": "failed", "code": 128, "message": str(error)})
             finally:
-                control.close()
                 for fd in fds:
                     os.close(fd)
 
-    def _dispatch(self, message: Mapping[str, Any], control: socket.socket, fds: list[int]) -> None:
+    def _dispatch(self, message: Mapping[str, Any], fds: list[int]) -> None:
         program = b""
         if message["op"] != "task":
             profile = message["seccomp"] if message["op"] == "execute" else (message["config"].get("linux") or {}).get("seccomp")
             program = self._compiler.program(profile) if profile else b""
+        if self._nest is not None:
+            nest, self._nest = self._nest, None
+            with nest, contextlib.suppress(channel.Closed):
+                channel.send(nest, {"message": message, "program": program.hex()}, fds)
+                return
+        if self._fork():
+            return
+        _live(lambda: self._work(message, program, fds, None))
+
+    def _hatch(self) -> None:
+        """Fork the next monitor ahead of its request."""
+        ours, theirs = channel.pair()
+        if self._fork():
+            theirs.close()
+            self._nest = ours
+            return
+        ours.close()
+        _live(lambda: self._wait(theirs))
+
+    def _fork(self) -> bool:
+        """True in the zygote, False in the new monitor."""
         if len(os.listdir("/proc/self/task")) != 1:
             raise OSError("the zygote has more than one thread")
         if os.fork():
-            return
-        status = 1
-        try:
-            prepare("wherry-monitor")
-            self._requests.close()
-            if message["op"] == "task":
-                tasks.run(message, control, fds)
-            else:
-                self._monitor(message, control, program, fds)
-            status = 0
-        except BaseException:  # noqa: BLE001 -- the edge of a forked child: nothing may unwind into the zygote's loop
-            traceback.print_exc()
-        os._exit(status)
+            return True
+        self._requests.close()
+        return False
 
-    def _monitor(self, message: Mapping[str, Any], control: socket.socket, program: bytes, fds: list[int]) -> None:
+    def _wait(self, nest: socket.socket) -> None:
+        """A monitor's life until it knows what it is for."""
+        prepare("wherry-spare")
+        spare = Spare(self._groups)
+        try:
+            order, fds = channel.receive(nest)
+        except channel.Closed:
+            spare.discard()
+            return
+        nest.close()
+        self._work(order["message"], bytes.fromhex(order["program"]), fds, spare)
+
+    def _work(self, message: Mapping[str, Any], program: bytes, fds: list[int], spare: Spare | None) -> None:
+        prepare("wherry-task" if message["op"] == "task" else "wherry-monitor")
         rest = iter(fds)
+        control = socket.socket(fileno=next(rest))
+        if message["op"] == "task":
+            tasks.run(message, control, list(rest))
+            if spare is not None:
+                spare.discard()
+            return
         netns_fd = next(rest) if message["has_netns"] else -1
         target_pidfd = next(rest) if message["has_pidfd"] else -1
         forwards = [next(rest) for _ in message.get("forwards") or ()]
         attachments = [(next(rest), attachment) for attachment in message["attachments"]]
-        Monitor(message, control, program, self._groups).run(netns_fd, forwards, target_pidfd, attachments)
+        Monitor(message, control, program, self._groups, spare).run(netns_fd, forwards, target_pidfd, attachments)
+
+
+def _live(work: Callable[[], None]) -> NoReturn:
+    """Do a forked child's work and end."""
+    status = 1
+    try:
+        work()
+        status = 0
+    except BaseException:  # noqa: BLE001 -- the edge of a forked child: nothing may unwind into the zygote's loop
+        traceback.print_exc()
+    os._exit(status)
 
 
 def main(fd: int) -> None:

@@ -1,0 +1,75 @@
+"""A first process made ahead of time: cloned, its memory already its own, waiting for its orders.
+
+Cloning a Python process costs milliseconds of page faults. The zygote keeps one monitor ready, and that monitor one such child, so a start
+finds both warm. The child has new pid, ipc and uts namespaces; the mount and network namespaces are made when the order comes, since
+they must show the host as it is then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wherry.kernel import cgroup, memory, namespace, process
+from wherry.runtime import channel, init, plan
+from wherry.runtime.failure import StartFailure
+
+FLAGS = namespace.CLONE_NEWPID | namespace.CLONE_NEWIPC | namespace.CLONE_NEWUTS
+_LATER = namespace.CLONE_NEWNS | namespace.CLONE_NEWNET
+
+
+class Spare:
+    """The waiting child, as its parent sees it."""
+
+    def __init__(self, groups: cgroup.Hierarchies) -> None:
+        self._orders, theirs = channel.pair()
+        self.pid, self.pidfd = process.clone(FLAGS)
+        if self.pid == 0:
+            self._orders.close()
+            _wait(theirs, groups)
+        theirs.close()
+
+    @staticmethod
+    def suits(planned: plan.Plan) -> bool:
+        """Whether a launch wants exactly the namespaces that a spare can give."""
+        flags = planned.clone_flags
+        return not planned.pid_namespace and flags & FLAGS == FLAGS and not flags & ~(FLAGS | _LATER)
+
+    def order(self, message: Mapping[str, Any], program: bytes, report: int, netns_fd: int, stdio: Sequence[int]) -> None:
+        """Let the child become the container's first process."""
+        order = {"message": message, "program": program.hex(), "has_netns": netns_fd >= 0}
+        channel.send(self._orders, order, [report, *([netns_fd] if netns_fd >= 0 else []), *stdio])
+        self._orders.close()
+
+    def discard(self) -> None:
+        """It is not needed."""
+        self._orders.close()
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        os.close(self.pidfd)
+
+
+def _wait(orders: socket.socket, groups: cgroup.Hierarchies) -> None:
+    """The child's life until it knows what it is for.  Never returns."""
+    try:
+        process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
+        memory.populate_private()
+        order, fds = channel.receive(orders)
+    except BaseException:  # noqa: BLE001 -- the edge of a forked child whose parent is gone: there is nobody to tell
+        os._exit(1)
+    orders.close()
+    report = socket.socket(fileno=fds.pop(0))
+    netns_fd = fds.pop(0) if order["has_netns"] else -1
+    message = order["message"]
+    try:
+        planned = plan.make(message, netns_fd=netns_fd)
+        namespace.unshare(planned.clone_flags & _LATER)
+    except (OSError, StartFailure) as error:
+        init.report_failure(report, error)
+        os._exit(1)
+    init.run_container(planned, groups, init.describe_start(message, tuple(fds), bytes.fromhex(order["program"])), report)
