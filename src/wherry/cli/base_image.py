@@ -22,9 +22,8 @@ LOCAL_CAS = "/usr/local/share/ca-certificates"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NPM = "npm@10"
 ACQUIRE = ("Proxy", "Check-Valid-Until", "Check-Date", "Max-ValidTime", "ForceIPv4", "ForceIPv6", "Retries", "Timeout")
-# What official images also set: no daemons started by package scripts, no archives kept, no translations, no fsync per file.
+# What official images also set: no archives kept, no translations, no fsync per file.
 FIXED_FILES = {
-    "usr/sbin/policy-rc.d": "#!/bin/sh\nexit 101\n",
     "etc/apt/apt.conf.d/docker-no-languages": 'Acquire::Languages "none";\n',
     "etc/apt/apt.conf.d/docker-gzip-indexes": 'Acquire::GzipIndexes "true";\n',
     "etc/apt/apt.conf.d/docker-autoremove-suggests": 'Apt::AutoRemove::SuggestsImportant "false";\n',
@@ -124,7 +123,7 @@ def config_overlay(kind: str, sources: list[apt_sources.Source], npm_archive: st
     """What goes over the root once its packages are installed."""
     overlay = Overlay()
     for path, text in FIXED_FILES.items():
-        overlay.file(path, text.encode(), 0o755 if path.startswith("usr/sbin/") else 0o644)
+        overlay.file(path, text.encode())
     overlay.file("etc/apt/sources.list.d/debian.sources", "\n".join(source.text() for source in sources).encode())
     for name, content in local_cas().items():
         overlay.file(f"{LOCAL_CAS.strip('/')}/{name}", content)

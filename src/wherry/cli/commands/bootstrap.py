@@ -18,8 +18,17 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 20
 CACHE = "/var/cache/wherry/bootstrap"
+MERGED_USR = "/usr/share/mmdebstrap/hooks/maybe-merged-usr"
 DEBIAN_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 INSTALL = ["apt-get", "install", "-y", "--no-install-recommends", "mmdebstrap"]
+
+
+# of mmdebstrap, of apt, and of this host
+_LEFT_OUT = (
+    "etc/apt/sources.list", "etc/apt/sources.list.d/0000*", "etc/apt/apt.conf.d/99mmdebstrap", "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
+    "var/cache/apt/*.bin", "etc/hostname", "etc/resolv.conf",
+)  # fmt: skip
+_TOLD = ("running apt-get", "downloading", "extracting", "installing", "creating", "done")
 
 
 class Plan:
@@ -159,12 +168,14 @@ def _with_mmdebstrap(plan: Plan) -> Iterator[bytes]:
         f'--setup-hook=mkdir -p "$1/{inside}" && cp -al {archives}/. "$1/{inside}/" 2>/dev/null || cp -a {archives}/. "$1/{inside}/"',
         f'--customize-hook=for deb in "$1"/{inside}/*.deb; do test -e "$deb" && cp -n "$deb" {archives}/; done; true',
         f"--customize-hook=tar-in {late} /",
-        '--customize-hook=rm -f "$1/etc/apt/sources.list" "$1"/etc/apt/sources.list.d/0000*',
         '--customize-hook=chroot "$1" update-ca-certificates >/dev/null',
     ]
     named = base_image.RECIPES[plan.kind].versioned
     if named:
         hooks.append(f"--customize-hook=chroot \"$1\" dpkg-query -W -f '${{Version}}' {named} > {plan.path('version')}")
+    hooks.append('--customize-hook=cd "$1" && rm -f ' + " ".join(_LEFT_OUT))
+    if os.path.isdir(MERGED_USR):
+        hooks.append(f"--hook-dir={MERGED_USR}")  # without it the conversion's own tools, all of Perl among them, stay in the image
     command = [
         "mmdebstrap", "--mode=root", "--variant=apt", "--format=tar", "--include=" + ",".join(plan.packages), *_dpkg_options(),
         "--aptopt=APT::Install-Recommends false", "--aptopt=Acquire::Languages none", "--skip=download/empty,essential/unlink,output/dev",
@@ -192,7 +203,7 @@ def _stream(plan: Plan, command: list[str]) -> Iterator[bytes]:
         for raw in process.stderr or ():
             line = raw.decode("utf-8", "replace").rstrip()
             heard.append(line)
-            if line.startswith("I: ") and "tempdir" not in line and "signed-by" not in line:
+            if line.startswith("I: ") and line[3:].startswith(_TOLD):
                 plan.say(line[3:])
 
     listener = threading.Thread(target=listen, daemon=True)

@@ -1,0 +1,95 @@
+"""config.json: credentials, helpers and preferences."""
+
+from __future__ import annotations
+
+import base64
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from wherry.cli.config import HUB, ConfigError, Credentials, load, server_of
+
+
+def test_missing_file_is_an_empty_configuration(tmp_path: Path) -> None:
+    assert load(str(tmp_path)).values == {}
+
+
+def test_credentials_are_kept_as_docker_keeps_them(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    load(str(folder)).store(Credentials("localhost:5000", "u", "p:w"))
+    path = folder / "config.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert json.loads(path.read_text()) == {"auths": {"localhost:5000": {"auth": base64.b64encode(b"u:p:w").decode()}}}
+    assert path.read_text().startswith('{\n\t"auths": {\n\t\t"localhost:5000"')
+    known = load(str(folder)).credentials("localhost:5000")
+    assert known is not None
+    assert (known.username, known.password) == ("u", "p:w")
+
+
+def test_unknown_keys_survive_a_change(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"detachKeys":"ctrl-x","plugins":{"a":{"b":"c"}},"auths":{"r":{"auth":"dTpw"}}}')
+    config = load(str(tmp_path))
+    config.erase("r")
+    config.erase("never")
+    assert json.loads((tmp_path / "config.json").read_text()) == {"detachKeys": "ctrl-x", "plugins": {"a": {"b": "c"}}, "auths": {}}
+
+
+def test_a_link_to_the_file_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real.json").write_text("{}")
+    (tmp_path / "config.json").symlink_to("real.json")
+    load(str(tmp_path)).store(Credentials("r", "u", "p"))
+    assert (tmp_path / "config.json").is_symlink()
+    assert "auths" in (tmp_path / "real.json").read_text()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"x"'])
+def test_broken_file_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        load(str(tmp_path))
+
+
+def test_helper_keeps_the_secret_out_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tmp_path / "kept"
+    program = tmp_path / "docker-credential-test"
+    program.write_text(
+        f"#!/bin/sh\ncase $1 in store) cat > {kept};; get) cat > /dev/null; test -e {kept} && cat {kept} || "
+        "{ echo credentials not found in native keychain; exit 1; };;\n"
+        f"erase) rm -f {kept};; esac\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / "config.json").write_text('{"credsStore":"test"}')
+    config = load(str(tmp_path))
+    assert config.credentials("r") is None
+    config.store(Credentials("r", "u", "secret"))
+    assert "secret" not in (tmp_path / "config.json").read_text()
+    known = config.credentials("r")
+    assert known is not None
+    assert (known.username, known.password) == ("u", "secret")
+    config.erase("r")
+    assert config.credentials("r") is None
+
+
+def test_absent_helper_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"credHelpers":{"r":"no-such-helper"}}')
+    with pytest.raises(ConfigError, match="docker-credential-no-such-helper"):
+        load(str(tmp_path)).credentials("r")
+
+
+def test_header_is_url_safe_base64_of_json() -> None:
+    header = Credentials("r", "u", "\xff\xfe?>").header()
+    assert not set(header) & set("+/")
+    assert json.loads(base64.urlsafe_b64decode(header)) == {"username": "u", "password": "\xff\xfe?>", "serveraddress": "r"}
+
+
+def test_hub_has_its_old_key() -> None:
+    assert (server_of("docker.io"), server_of("localhost:5000")) == (HUB, "localhost:5000")
+
+
+def test_proxies_are_given_in_both_cases(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"proxies":{"default":{"httpProxy":"http://p:1","noProxy":"x"}}}')
+    expected = {"HTTP_PROXY": "http://p:1", "http_proxy": "http://p:1", "NO_PROXY": "x", "no_proxy": "x"}
+    assert load(str(tmp_path)).proxies("unix:///x") == expected
