@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from wherry.runtime.supervisor import Supervisor
 from wherry.spec.docker.container import Ulimit
 from wherry.spec.image import ImageConfig
+from wherry.spec.mounts import Rootfs
 from wherry.spec.settings import Settings
 from wherry.store.records import Records
 from wherry.store.snapshot import Snapshotter
@@ -133,11 +134,17 @@ class Blocking(Protocol):
     async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
 
 
+async def undressed(rootfs: Rootfs, chain: str | None) -> Rootfs:
+    """A root as it is."""
+    return rootfs
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildServices:
     """Other rooms, as callables and objects; one value for the daemon's whole life.
 
-    ``sandbox``: OCI config and network for a RUN step. ``mount_locks``: who holds which cache mount.
+    ``sandbox``: OCI config and network for a RUN step. ``dress``: puts under a step's own layer the mount points that every container
+    needs, so that they do not end up in the image. ``mount_locks``: who holds which cache mount.
     """
 
     settings: Settings
@@ -149,4 +156,5 @@ class BuildServices:
     pull: Pull
     sandbox: Callable[[RunSpec], Awaitable[RunSandbox]]
     blocking: Blocking
+    dress: Callable[[Rootfs, str | None], Awaitable[Rootfs]] = undressed
     mount_locks: dict[str, asyncio.Lock] = field(default_factory=dict)

@@ -81,7 +81,7 @@ class Steps:
 
         async def work(rootfs: Rootfs) -> bool:
             async with step.mounts() as mounts:
-                await self._container(rootfs, step, mounts, watch)
+                await self._container(await self.services.dress(rootfs, state.chain), step, mounts, watch)
             return True
 
         return await self._layer(state, work)

@@ -61,6 +61,7 @@ class ContainerRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     args: list[str]
     state: State
     snapshot: str  # key of the writable layer
+    chain: str | None = None  # the committed snapshot below it: the image's top layer
     mounts: list[MountRecord] = msgspec.field(default_factory=list)
     networks: dict[str, EndpointSettings] = msgspec.field(default_factory=dict)  # as asked for, by network name
     links: list[tuple[str, str]] = msgspec.field(default_factory=list)  # (container id, alias)

@@ -41,6 +41,7 @@ Progress = Mapping[str, object]
 class BuildOperations:
     rooms: Rooms
     builds: dict[str, asyncio.Task[object]]
+    build_services: BuildServices
 
     async def build_image(
         self, parameters: BuildParameters, auths: Mapping[str, AuthConfig], chunks: AsyncIterator[bytes]
@@ -70,7 +71,7 @@ class BuildOperations:
                 context = tempfile.mkdtemp(prefix="context-", dir=_staging(rooms))
                 cleanup.push_async_callback(rooms.workers.run, shutil.rmtree, context, ignore_errors=True)
                 await through_file(chunks, lambda file: rooms.workers.run(unpack_context, file, context))
-                result = await build(_request(parameters, context), self._services(), tell)
+                result = await build(_request(parameters, context), self.build_services, tell)
             rooms.events.publish("image", "build", result.image_id, {})
         except EngineError as error:
             if not told:
@@ -103,7 +104,8 @@ class BuildOperations:
         rooms.events.publish("builder", "prune", "", {"reclaimed": str(pruned.size_bytes)})
         return BuildPruned(caches_deleted=pruned.ids or None, space_reclaimed=pruned.size_bytes)
 
-    def _services(self) -> BuildServices:
+    def make_build_services(self) -> BuildServices:
+        """Made once, when the engine is."""
         rooms = self.rooms
         return BuildServices(
             settings=rooms.settings,
@@ -115,6 +117,7 @@ class BuildOperations:
             pull=rooms.images.pull,
             sandbox=self._sandbox,
             blocking=rooms.workers.run,
+            dress=rooms.furniture.dress,
         )
 
     async def _sandbox(self, spec: RunSpec) -> RunSandbox:

@@ -37,7 +37,7 @@ class ContainerFiles:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
 
-    def _place(self, container: Container, path: str) -> tuple[Rootfs | int, str, bool]:
+    async def _place(self, container: Container, path: str) -> tuple[Rootfs | int, str, bool]:
         """Where a path is worked on: the running container's own mounts; else its layer, or the volume or bind the path lies in.
 
         The third: may it be written.
@@ -52,11 +52,14 @@ class ContainerFiles:
         if holder is not None and os.path.isdir(holder.source):
             inside = keep.removeprefix(holder.destination) or "/."
             return Rootfs(upper=holder.source), inside, writable
-        return self._rooms.snapshotter.rootfs(container.record.snapshot), keep, writable
+        return await self._dressed(container), keep, writable
+
+    async def _dressed(self, container: Container) -> Rootfs:
+        return await self._rooms.furniture.dress(self._rooms.snapshotter.rootfs(container.record.snapshot), container.record.chain)
 
     async def stat(self, container: Container, path: str) -> PathStat:
         """Raises NotFound: `Could not find the file X in container Y`."""
-        target, inside, _ = self._place(container, path)
+        target, inside, _ = await self._place(container, path)
         try:
             facts = await self._rooms.supervisor.task(target, "stat", {"path": inside.removesuffix("/.") or "/"})
         except OSError as error:
@@ -72,13 +75,13 @@ class ContainerFiles:
     async def get(self, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
         """The stat and a tar of the path, whose first name is the path's last component."""
         facts = await self.stat(container, path)
-        target, inside, _ = self._place(container, path)
+        target, inside, _ = await self._place(container, path)
         return facts, self._packed(target, {"path": inside, "name": "." if inside.endswith("/.") else facts.name.strip("/") or "."})
 
     async def put(self, container: Container, request: ArchiveRequest, chunks: AsyncIterator[bytes]) -> None:
         """Unpack an archive in any compression into the directory ``request.path``."""
         facts = await self.stat(container, request.path)
-        target, inside, writable = self._place(container, request.path)
+        target, inside, writable = await self._place(container, request.path)
         if not writable:
             raise Forbidden("container rootfs is marked read-only")
         if facts.mode & _GO_KINDS[stat.S_IFDIR] == 0 and not facts.link_target:
@@ -102,7 +105,7 @@ class ContainerFiles:
 
     async def export(self, container: Container) -> AsyncIterator[bytes]:
         """The whole root as a flat tar, without what is mounted on it."""
-        rootfs = self._rooms.snapshotter.rootfs(container.record.snapshot)
+        rootfs = await self._dressed(container)
         if rootfs.lower and rootfs.upper is not None:
             rootfs = Rootfs(lower=(rootfs.upper, *rootfs.lower))  # to read: a running container keeps the only writable mount
         return self._packed(rootfs, {"path": "/.", "name": ""})

@@ -41,7 +41,8 @@ class Creating:
             for mount in wired:
                 self._ensure_volume(mount, host, undo)
             snapshot = f"container-{ident}"
-            await rooms.workers.run(rooms.snapshotter.prepare, snapshot, image.chain_ids[-1] if image and image.chain_ids else None)
+            chain = image.chain_ids[-1] if image and image.chain_ids else None
+            await rooms.workers.run(rooms.snapshotter.prepare, snapshot, chain)
             undo.callback(rooms.snapshotter.remove, snapshot)
             os.mkdir(rooms.containers.folder(ident), 0o710)
             undo.callback(rooms.containers.remove_folder, ident)
@@ -56,6 +57,7 @@ class Creating:
                 args=arguments,
                 state=State(),
                 snapshot=snapshot,
+                chain=str(chain) if chain else None,
                 mounts=wired,
                 networks=endpoints,
                 links=links,

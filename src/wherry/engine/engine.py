@@ -20,6 +20,7 @@ from wherry.engine.creating import Creating
 from wherry.engine.disk import DiskOperations
 from wherry.engine.events import EventBus
 from wherry.engine.execs import Execs
+from wherry.engine.furniture import Furniture
 from wherry.engine.networks import NetworkOperations
 from wherry.engine.rooms import Rooms
 from wherry.engine.running import Running
@@ -51,6 +52,7 @@ class Engine(DiskOperations, NetworkOperations, VolumeOperations, BuildOperation
         self.execs = Execs(rooms)
         self.files = ContainerFiles(rooms)
         self.builds: dict[str, asyncio.Task[object]] = {}
+        self.build_services = self.make_build_services()
         self.daemon_id = _daemon_id(rooms.records)
 
 
@@ -93,6 +95,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
             content=content,
             snapshotter=snapshotter,
             supervisor=supervisor,
+            furniture=Furniture(f"{settings.data_root}/init", supervisor),
             images=images,
             containers=Containers(records, f"{settings.data_root}/containers", tasks),
             networks=networks,
@@ -110,6 +113,8 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         stack.callback(networks.close)
         engine = Engine(rooms)
         await workers.run(Garbage(content, snapshotter, partial(garbage_roots, rooms)).start)
+        await workers.run(rooms.furniture.sweep, snapshotter)
+        await workers.run(rooms.containers.sweep_folders)
         await recover.take_up(rooms, engine.running, alive)
         yield engine
 

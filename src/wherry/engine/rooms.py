@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from wherry.containers.service import Containers
 from wherry.engine.events import EventBus
+from wherry.engine.furniture import Furniture
 from wherry.engine.workers import Workers
 from wherry.images.service import Images
 from wherry.kernel.cgroup import Hierarchies
@@ -28,6 +29,7 @@ class Rooms:
     content: Content
     snapshotter: Snapshotter
     supervisor: Supervisor
+    furniture: Furniture
     images: Images
     containers: Containers
     networks: Networks

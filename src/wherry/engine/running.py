@@ -25,6 +25,7 @@ from wherry.runtime.failure import LaunchFailure
 from wherry.runtime.supervisor import Process
 from wherry.spec.docker.container import ContainerWaited, HostConfig
 from wherry.spec.launch import CopyUp, ExitRecord, Forward, Launch, LogTarget
+from wherry.spec.mounts import Rootfs
 
 log = logging.getLogger(__name__)
 DEFAULT_STOP_TIMEOUT_S = 10
@@ -94,7 +95,8 @@ class Running:
                 environment=wired.environment,
                 available_capabilities=rooms.capabilities,
             )
-            launch = self._launch_request(container, oci.oci_config(record, around), copy_ups, wired.forwards)
+            rootfs = await rooms.furniture.dress(rooms.snapshotter.rootfs(record.snapshot), record.chain)
+            launch = self._launch_request(container, oci.oci_config(record, around), rootfs, copy_ups, wired.forwards)
             pending = container.take_pending()
             try:
                 process = await rooms.supervisor.run(launch, netns_fd=wired.netns_fd, forward_fds=wired.forward_fds, attachments=pending)
@@ -123,7 +125,7 @@ class Running:
         return tuple(copy_ups)
 
     def _launch_request(
-        self, container: Container, config: dict[str, object], copy_ups: tuple[CopyUp, ...], forwards: tuple[Forward, ...]
+        self, container: Container, config: dict[str, object], rootfs: Rootfs, copy_ups: tuple[CopyUp, ...], forwards: tuple[Forward, ...]
     ) -> Launch:
         rooms, record = self._rooms, container.record
         options = record.host_config.log_config.config or {}
@@ -131,7 +133,7 @@ class Running:
         return Launch(
             id=record.id,
             config=config,
-            rootfs=rooms.snapshotter.rootfs(record.snapshot),
+            rootfs=rootfs,
             record_dir=rooms.containers.folder(record.id),
             socket_path=rooms.settings.monitor_socket(record.id),
             log=LogTarget(

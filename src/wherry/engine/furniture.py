@@ -1,0 +1,64 @@
+"""One thin layer between an image and its containers with the mount points that every container needs.
+
+So a container's own layer holds only what its program wrote: `diff`, `commit` and a build's layers show nothing of ours. Made once for each
+stack of image layers, by a task inside it, and shared by all its containers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+
+from wherry.runtime.supervisor import Supervisor
+from wherry.spec.mounts import Rootfs
+from wherry.store.snapshot import Snapshotter
+
+NAME_LENGTH = 24  # of the chain id: enough to be unique, and short: it stands in mount options
+
+
+class Furniture:
+    def __init__(self, root: str, supervisor: Supervisor) -> None:
+        self._root = root
+        self._supervisor = supervisor
+        os.makedirs(root, mode=0o700, exist_ok=True)
+
+    async def dress(self, rootfs: Rootfs, chain_id: str | None) -> Rootfs:
+        """``rootfs`` with the layer of ``chain_id`` (None: an image without layers) on top of its lower ones.
+
+        A root without lower layers (the vfs snapshotter) stays as it is.
+        """
+        if not rootfs.lower:
+            return rootfs
+        path = os.path.join(self._root, _name(chain_id), "d")
+        if not os.path.isdir(path):
+            await self._make(path, rootfs)
+        return Rootfs(lower=(path, *rootfs.lower), upper=rootfs.upper, work=rootfs.work)
+
+    async def _make(self, path: str, rootfs: Rootfs) -> None:
+        staging = tempfile.mkdtemp(prefix=".new-", dir=self._root)
+        try:
+            upper, work = os.path.join(staging, "d"), os.path.join(staging, "w")
+            os.mkdir(upper)
+            os.mkdir(work)
+            below = os.stat(rootfs.lower[0])
+            os.chown(upper, below.st_uid, below.st_gid)
+            os.chmod(upper, below.st_mode & 0o7777)
+            await self._supervisor.task(Rootfs(lower=rootfs.lower, upper=upper, work=work), "furnish", {})
+            shutil.rmtree(work)
+            with contextlib.suppress(FileExistsError, OSError):  # another made the same meanwhile
+                os.rename(staging, os.path.dirname(path))
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def sweep(self, snapshotter: Snapshotter) -> None:
+        """Remove the layers of stacks that are gone, and what a crash left."""
+        known = {_name(info.name) for info in snapshotter.items()} | {_name(None)}
+        for name in os.listdir(self._root):
+            if name not in known:
+                shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
+
+
+def _name(chain_id: str | None) -> str:
+    return "scratch" if chain_id is None else chain_id.removeprefix("sha256:")[:NAME_LENGTH]
