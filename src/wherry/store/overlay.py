@@ -54,8 +54,11 @@ class Overlay:
         row = self._shelf.active(key)
         if not self.exists(name):
             self._drop_work(row.directory)
-            self._shelf.make_durable()
-            if self._shelf.rename(key, name, Row(directory=row.directory, parent=row.parent, below=row.below)):
+            self._shelf.make_durable(row.directory)
+            size = self._shelf.noted_size(row.directory)
+            if size < 0:
+                size = self._shelf.measure(row.directory, _TREE)
+            if self._shelf.rename(key, name, Row(directory=row.directory, parent=row.parent, below=row.below, size_bytes=size)):
                 return
         self._shelf.remove(key)
 
@@ -79,7 +82,11 @@ class Overlay:
         return facts
 
     def pack(self, key_or_name: str, out: Sink) -> LayerFacts:
-        return self._pack(self._shelf.row(key_or_name).directory, out)
+        row = self._shelf.row(key_or_name)
+        facts = self._pack(row.directory, out)
+        if row.active:
+            self._shelf.note_size(row.directory, facts.size_bytes)
+        return facts
 
     def changes(self, key: str) -> Iterator[Change]:
         row = self._shelf.row(key)
@@ -124,7 +131,7 @@ class Overlay:
 
     def _finish(self, name: str, row: Row, facts: LayerFacts) -> None:
         """Durable first, then the row; when somebody else made the same snapshot meanwhile, theirs stays."""
-        self._shelf.make_durable()
+        self._shelf.make_durable(row.directory)
         try:
             self._shelf.insert(name, Row(directory=row.directory, parent=row.parent, below=row.below, size_bytes=facts.size_bytes))
         except SnapshotExists:

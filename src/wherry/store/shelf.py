@@ -14,10 +14,12 @@ from wherry.kernel import nodes
 from wherry.store.content import sync_directory
 from wherry.store.records import Records
 from wherry.store.snapshot import Row, SnapshotExists, SnapshotInfo, SnapshotInUse, SnapshotMissing
+from wherry.tree.durable import sync_small_tree
 from wherry.tree.measure import tree_bytes
 from wherry.tree.remove import remove
 
 KIND = "layer"
+_SMALL = 40  # entries that are cheaper to sync one by one
 
 
 class Shelf:
@@ -25,6 +27,7 @@ class Shelf:
 
     def __init__(self, data_root: str, records: Records) -> None:
         self._records = records
+        self._sizes: dict[str, int] = {}
         self._decoder = msgspec.json.Decoder(Row)
         self.root_dir = os.path.join(data_root, "snapshots")
         os.makedirs(self.root_dir, mode=0o700, exist_ok=True)
@@ -103,7 +106,16 @@ class Shelf:
                 os.chmod(self.path(directory, part), 0o755)
             return directory
 
+    def note_size(self, directory: str, size_bytes: int) -> None:
+        """What packing an active snapshot counted; `noted_size` tells it, once, when that is committed."""
+        self._sizes[directory] = size_bytes
+
+    def noted_size(self, directory: str) -> int:
+        """-1 when nothing was noted."""
+        return self._sizes.pop(directory, -1)
+
     def discard(self, directory: str) -> None:
+        self._sizes.pop(directory, None)
         fd = os.open(self.root_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             remove(fd, directory)
@@ -120,13 +132,18 @@ class Shelf:
             self.discard(directory)
             raise
 
-    def make_durable(self) -> None:
-        """All that was written below, before the row that names it."""
-        fd = os.open(self.root_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def make_durable(self, directory: str) -> None:
+        """All that was written below ``directory``, before the row that names it.
+
+        A small tree is synced file by file: to sync the file system would also wait for what others wrote there.
+        """
+        fd = os.open(os.path.join(self.root_dir, directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            nodes.syncfs(fd)
+            if not sync_small_tree(fd, _SMALL):
+                nodes.syncfs(fd)
         finally:
             os.close(fd)
+        sync_directory(self.root_dir)
 
     def sweep(self, *parts: str) -> None:
         """Remove directories without a row; make an active snapshot's directory ``parts`` again where a power cut took them."""

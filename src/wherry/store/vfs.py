@@ -44,8 +44,11 @@ class Vfs:
     def commit(self, key: str, name: str) -> None:
         row = self._shelf.active(key)
         if not self.exists(name):
-            self._shelf.make_durable()
-            if self._shelf.rename(key, name, Row(directory=row.directory, parent=row.parent)):
+            self._shelf.make_durable(row.directory)
+            size = self._shelf.noted_size(row.directory)
+            if size < 0:
+                size = self.usage(key)
+            if self._shelf.rename(key, name, Row(directory=row.directory, parent=row.parent, size_bytes=size)):
                 return
         self._shelf.remove(key)
 
@@ -70,7 +73,11 @@ class Vfs:
         return facts
 
     def pack(self, key_or_name: str, out: Sink) -> LayerFacts:
-        return self._pack(self._shelf.row(key_or_name), out)
+        row = self._shelf.row(key_or_name)
+        facts = self._pack(row, out)
+        if row.active:
+            self._shelf.note_size(row.directory, facts.size_bytes)
+        return facts
 
     def changes(self, key: str) -> Iterator[Change]:
         with ExitStack() as stack:
@@ -103,7 +110,7 @@ class Vfs:
             copy_directory(self._tree(self._shelf.committed(parent).directory), self._tree(directory))
 
     def _finish(self, name: str, row: Row, facts: LayerFacts) -> None:
-        self._shelf.make_durable()
+        self._shelf.make_durable(row.directory)
         try:
             self._shelf.insert(name, Row(directory=row.directory, parent=row.parent, size_bytes=facts.size_bytes))
         except SnapshotExists:

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wherry.spec.settings import Settings
+from wherry.store.choice import choose, overlay_works
+from wherry.store.records import Records
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from snapshotter_suite import BASE
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Iterator[Records]:
+    records = Records(str(tmp_path / "state.db"))
+    yield records
+    records.close()
+
+
+def test_overlay_is_chosen_where_it_can_be_mounted_and_the_probe_leaves_nothing(records: Records, tmp_path: Path) -> None:
+    root = str(tmp_path / "root")
+    chosen = choose(Settings(data_root=root), records)
+    assert chosen.name == ("overlay" if overlay_works(root) else "vfs")
+    assert os.listdir(root) == ["snapshots"]
+
+
+def test_the_settings_decide_until_there_are_snapshots(records: Records, tmp_path: Path) -> None:
+    root = str(tmp_path)
+    assert choose(Settings(data_root=root, snapshotter="overlay"), records).name == "overlay"
+    vfs = choose(Settings(data_root=root, snapshotter="vfs"), records)
+    vfs.apply(None, None, io.BytesIO(BASE))
+    assert choose(Settings(data_root=root), records).name == "vfs"
+    with pytest.raises(ValueError, match="begun with the snapshotter 'vfs', not 'overlay'"):
+        choose(Settings(data_root=root, snapshotter="overlay"), records)
+    with pytest.raises(ValueError, match="unknown snapshotter 'zfs'"):
+        choose(Settings(data_root=root, snapshotter="zfs"), records)
