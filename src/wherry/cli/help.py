@@ -53,7 +53,7 @@ def group_help(group: str) -> str:
 
 
 def _listing(entries: dict[str, str]) -> str:
-    width = max(map(len, entries), default=0) + 1
+    width = max(10, *map(len, entries)) + 1 if entries else 0
     return "\n".join(f"  {name:{width}} {text}" for name, text in entries.items())
 
 

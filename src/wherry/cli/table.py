@@ -39,6 +39,7 @@ COMMANDS: dict[str, str] = {
     **{verb: verb for verb in ("build", "history", "images", "load", "login", "pull", "push", "rmi", "save", "search", "tag")},
     **{f"image {verb}": verb for verb in ("build", "history", "load", "pull", "push", "save", "tag")},
     "bootstrap": "bootstrap",
+    "manifest inspect": "manifest:INSPECT",
     "logout": "login:LOGOUT",
     "import": "image_import",
     "image import": "image_import",
@@ -85,6 +86,7 @@ GROUPS: dict[str, str] = {
     "volume": "Manage volumes",
     "network": "Manage networks",
     "context": "Manage contexts",
+    "manifest": "Look at manifests in a registry",
 }
 
 COMMON = ("run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info")

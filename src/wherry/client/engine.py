@@ -223,7 +223,7 @@ class Engine:
         message = text.decode("utf-8", "replace").strip()
         if response.media_type == "application/json":
             try:
-                message = jsontext.parse(text)["message"]
+                message = str(jsontext.parse(text)["message"]).strip()
             except (ValueError, KeyError, TypeError):
                 pass
         if not message:
