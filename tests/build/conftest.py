@@ -78,9 +78,9 @@ class Bench:
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return context
 
-    def build(self, dockerfile: str, files: dict[str, str | bytes] | None = None, **request: Any) -> Outcome:
+    def build(self, text: str, files: dict[str, str | bytes] | None = None, /, **request: Any) -> Outcome:
         """Build in a fresh context."""
-        return self.build_in(self.context(dockerfile, files), **request)
+        return self.build_in(self.context(text, files), **request)
 
     def build_in(self, context: Path, **request: Any) -> Outcome:
         events: list[Happening] = []
