@@ -11,6 +11,9 @@ from typing import Protocol
 
 import zstandard
 
+BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+"""What a damaged or cut archive raises."""
+
 _CHUNK = 1 << 18
 
 
@@ -26,7 +29,7 @@ def is_tar_header(block: bytes) -> bool:
 
 
 def open_archive(source_fd: int, directory: str) -> int | None:
-    """A descriptor of the plain tar inside a (maybe compressed) file, or None when there is no tar in it.
+    """A descriptor of the plain tar inside a (maybe compressed) file, or None when there is no tar in it.  Raises one of BROKEN.
 
     A compressed one is made plain in a file of ``directory`` that has no name.
     """
@@ -46,7 +49,7 @@ def open_archive(source_fd: int, directory: str) -> int | None:
         if first:
             os.close(target)
             return None
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError):
+    except BROKEN:
         os.close(target)
         if first:
             return None
@@ -76,10 +79,10 @@ _FORMATS: dict[bytes, Callable[[], _Inflate]] = {
 
 
 def _plain(fd: int, inflate: _Inflate) -> Iterator[bytes]:
-    """Blocks of at least 512 bytes (but for the last)."""
+    """Blocks of at least 512 bytes (but for the last).  The first is read from few bytes: damage further on is no doubt about the kind."""
     pending = b""
     offset = 0
-    while chunk := os.pread(fd, _CHUNK, offset):
+    while chunk := os.pread(fd, _CHUNK if offset else 512, offset):
         offset += len(chunk)
         pending += inflate.decompress(chunk)
         if getattr(inflate, "eof", False):
@@ -89,3 +92,5 @@ def _plain(fd: int, inflate: _Inflate) -> Iterator[bytes]:
             pending = b""
     if pending:
         yield pending
+    if not getattr(inflate, "eof", True):
+        raise EOFError("the compressed archive breaks off")

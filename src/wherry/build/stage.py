@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from wherry.build import ignore, mounts
-from wherry.build.archive import open_archive
+from wherry.build.archive import BROKEN, open_archive
 from wherry.build.cache import Cache, Entry, explain, place_of
 from wherry.build.context import NothingThere, Source
 from wherry.build.failures import BuildFailed, DockerfileError
@@ -544,6 +544,8 @@ class _Copying:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             return await self.stage.work.services.blocking(open_archive, fd, self.stage.work.steps.directory)
+        except BROKEN as error:
+            raise BuildFailed(f"ADD failed: the archive is damaged: {error}", detail=f"the archive is damaged: {error}") from error
         finally:
             os.close(fd)
 

@@ -1,0 +1,94 @@
+"""The classic text and BuildKit's plain one."""
+
+from __future__ import annotations
+
+import itertools
+
+from wherry.build.failures import BuildFailed, DockerfileError
+from wherry.build.progress import (
+    Built,
+    Cached,
+    ClassicRecords,
+    Failed,
+    Finished,
+    Happening,
+    Output,
+    PlainText,
+    Ran,
+    Started,
+    Step,
+    Why,
+    error_record,
+    failure_text,
+)
+
+IMAGE = "sha256:" + "ab" * 32
+
+
+def step(number: int, text: str, place: int, *, stage: str = "") -> Step:
+    return Step(number=number, total=3, stage=stage, place=place, places=2, text=text)
+
+
+FROM, RUN, CMD = step(1, "FROM b2", 1), step(2, "RUN echo hi", 2), step(3, 'CMD ["x"]', 0)
+EVENTS: list[Happening] = [
+    Started(step=FROM),
+    Finished(step=FROM, image_id=IMAGE, seconds=0),
+    Started(step=RUN),
+    Why(step=RUN, reason="this step has not been built before"),
+    Ran(step=RUN, container_id="cd" * 32),
+    Output(step=RUN, data=b"h"),
+    Output(step=RUN, data=b"i\n"),
+    Ran(step=RUN, container_id="cd" * 32, ended=True),
+    Finished(step=RUN, image_id=IMAGE, seconds=0.26),
+    Started(step=CMD),
+    Cached(step=CMD),
+    Finished(step=CMD, image_id=IMAGE, seconds=0, cached=True, last=True),
+    Built(image_id=IMAGE, tags=("leg:latest",)),
+]
+
+
+def classic(events: list[Happening], *, quiet: bool = False) -> list[dict[str, object]]:
+    renderer = ClassicRecords(quiet=quiet)
+    return [record for event in events for record in renderer.records(event)]
+
+
+def text(records: list[dict[str, object]]) -> str:
+    return "".join(str(record["stream"]) for record in records if "stream" in record)
+
+
+def test_classic_text() -> None:
+    records = classic(EVENTS)
+    assert text(records) == (
+        "Step 1/3 : FROM b2\n ---> abababababab\nStep 2/3 : RUN echo hi\n ---> Running in cdcdcdcdcdcd\nhi\n"
+        " ---> Removed intermediate container cdcdcdcdcdcd\n ---> abababababab\n"
+        'Step 3/3 : CMD ["x"]\n ---> Using cache\n ---> abababababab\n'
+        "Successfully built abababababab\nSuccessfully tagged leg:latest\n"
+    )
+    assert {"aux": {"ID": IMAGE}} in records
+
+
+def test_quiet_prints_the_id_alone() -> None:
+    assert classic(EVENTS, quiet=True) == [{"stream": f"{IMAGE}\n"}]
+
+
+def test_stages_that_run_together_are_told_in_order() -> None:
+    mixed = [EVENTS[2], EVENTS[0], EVENTS[5], EVENTS[1], EVENTS[6], EVENTS[8], *EVENTS[9:]]
+    assert text(classic(mixed)).startswith("Step 1/3 : FROM b2\n ---> abababababab\nStep 2/3 : RUN echo hi\nhi\n ---> ")
+
+
+def test_plain_text() -> None:
+    clock = itertools.count()
+    plain = PlainText(lambda: next(clock) / 8)
+    assert "".join(plain.text(event) for event in EVENTS) == (
+        "#1 [1/2] FROM b2\n#1 DONE 0.0s\n\n#2 [2/2] RUN echo hi\n#2 why: this step has not been built before\n#2 0.250 hi\n#2 DONE 0.3s\n"
+        f"\n#3 exporting to image\n#3 writing image {IMAGE} done\n#3 naming to leg:latest done\n#3 DONE 0.0s\n"
+    )
+
+
+def test_failures_in_both_texts() -> None:
+    error = BuildFailed("The command 'x' returned a non-zero code: 3", detail='process "x" did not ...', code=3, excerpt="Dockerfile:2\n")
+    assert error_record(error) == {"errorDetail": {"code": 3, "message": str(error)}, "error": str(error)}
+    assert failure_text(error) == 'Dockerfile:2\nERROR: failed to build: failed to solve: process "x" did not ...\n'
+    plain = PlainText()
+    assert plain.text(Failed(step=RUN, error=error)).endswith('#1 ERROR: process "x" did not ...\n')
+    assert failure_text(DockerfileError("bad", hint="do")) == "hint: do\nERROR: failed to build: failed to solve: bad\n"
