@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from wherry.spec.digest import Digest, chain_id, sha256
 from wherry.spec.mounts import Rootfs
 from wherry.store.layer import DigestMismatch, NullSink
 from wherry.store.records import Records
-from wherry.store.snapshot import Change, ChangeKind, SnapshotExists, SnapshotInUse, SnapshotMissing, Snapshotter
+from wherry.store.snapshot import Change, ChangeKind, SnapshotExists, SnapshotInfo, SnapshotInUse, SnapshotMissing, Snapshotter
 from wherry.tree.tar import Entry, InvalidArchive, Kind, Writer
 
 Make = Callable[[Records], Snapshotter]
@@ -65,6 +68,26 @@ TOP = layer(
     file("opt/old/new", b"new"),
     file("etc/passwd", b"root2"),
 )
+
+
+STALLED_UNPACKING = """
+import importlib, io, sys, time
+from wherry.store.records import Records
+
+class Source:
+    rest = io.BytesIO(sys.stdin.buffer.read())
+
+    def read(self, size, /):
+        data = self.rest.read(700)
+        if not data:
+            print("ready", flush=True)
+            time.sleep(60)
+        return data
+
+root, name = sys.argv[1:]
+kind = getattr(importlib.import_module(f"wherry.store.{name}"), name.title())
+kind(root, Records(f"{root}/state.db")).apply(None, None, Source())
+"""
 
 
 @contextmanager
@@ -284,6 +307,30 @@ class Suite:
         else:
             assert os.listdir(upper) == []
         assert not (tmp_path / "snapshots/left").exists()
+
+    def test_the_same_layer_made_by_several_threads_is_there_once(self, snapshots: Snapshotter, tmp_path: Path) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            facts = list(pool.map(lambda _: snapshots.apply(sha256(BASE), None, io.BytesIO(BASE)), range(8)))
+        assert len(set(facts)) == 1
+        assert snapshots.items() == [SnapshotInfo(name=sha256(BASE), parent=None, active=False)]
+        assert len(os.listdir(tmp_path / "snapshots")) == 1
+
+    def test_a_kill_while_unpacking_leaves_nothing_after_the_next_start(
+        self, snapshots: Snapshotter, make: Make, records: Records, tmp_path: Path
+    ) -> None:
+        arguments = [sys.executable, "-c", STALLED_UNPACKING, str(tmp_path), snapshots.name]
+        with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            child.stdin.write(BASE[:-1024])
+            child.stdin.close()
+            assert child.stdout.readline() == b"ready\n"
+            child.kill()
+            child.wait(10)
+        assert len(os.listdir(tmp_path / "snapshots")) == 1
+        assert snapshots.items() == []
+        make(records).sweep()
+        assert os.listdir(tmp_path / "snapshots") == []
 
     def change(self, snapshots: Snapshotter, key: str, base: Digest) -> None:
         with mounted(snapshots.prepare(key, base)) as root:
