@@ -45,6 +45,11 @@ def test_every_compression_gives_the_plain_tar(tmp_path: Path, compress: Callabl
     assert opened(tmp_path, compress(plain())) == plain()
 
 
+def test_parts_compressed_one_after_the_other_are_one_archive(tmp_path: Path) -> None:
+    whole = plain()
+    assert opened(tmp_path, gzip.compress(whole[:5000]) + gzip.compress(whole[5000:]) + b"\0" * 100) == whole
+
+
 def test_what_is_no_tar_stays_as_it_is(tmp_path: Path) -> None:
     for content in (b"", b"text", gzip.compress(b"text"), b"\x1f\x8bbroken", b"\0" * 1024, gzip.compress(b"")):
         assert opened(tmp_path, content) is None

@@ -40,7 +40,7 @@ def open_archive(source_fd: int, directory: str) -> int | None:
     target = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         first = True
-        for block in _plain(source_fd, opener()):
+        for block in _plain(source_fd, opener):
             if first and not is_tar_header(block[:512]):
                 os.close(target)
                 return None
@@ -59,6 +59,10 @@ def open_archive(source_fd: int, directory: str) -> int | None:
 
 
 class _Inflate(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
@@ -67,7 +71,7 @@ def _gzip() -> _Inflate:
 
 
 def _zstd() -> _Inflate:
-    return zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
+    return zstandard.ZstdDecompressor().decompressobj()
 
 
 _FORMATS: dict[bytes, Callable[[], _Inflate]] = {
@@ -78,19 +82,24 @@ _FORMATS: dict[bytes, Callable[[], _Inflate]] = {
 }
 
 
-def _plain(fd: int, inflate: _Inflate) -> Iterator[bytes]:
-    """Blocks of at least 512 bytes (but for the last).  The first is read from few bytes: damage further on is no doubt about the kind."""
+def _plain(fd: int, opener: Callable[[], _Inflate]) -> Iterator[bytes]:
+    """Blocks of at least 512 bytes (but for the last), of all compressed parts one after the other.
+
+    The first is read from few bytes: damage further on is no doubt about the kind.
+    """
+    inflate = opener()
     pending = b""
     offset = 0
     while chunk := os.pread(fd, _CHUNK if offset else 512, offset):
         offset += len(chunk)
-        pending += inflate.decompress(chunk)
-        if getattr(inflate, "eof", False):
-            break
+        while chunk.strip(b"\0") if inflate.eof else chunk:  # zeros behind the end are padding
+            inflate = opener() if inflate.eof else inflate
+            pending += inflate.decompress(chunk)
+            chunk = inflate.unused_data if inflate.eof else b""
         if len(pending) >= 512:
             yield pending
             pending = b""
     if pending:
         yield pending
-    if not getattr(inflate, "eof", True):
+    if not inflate.eof:
         raise EOFError("the compressed archive breaks off")
