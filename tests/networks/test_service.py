@@ -582,7 +582,7 @@ def test_legacy_link_is_a_name_on_a_user_defined_network(networks: Networks) -> 
     wanted = LinkTarget(container_id=target.container_id, name="c1", alias="database", address=ip(target, "n1"))
     viewer = networks.attach(request(2, mode="n1", links=[wanted]))
     assert viewer.internal_resolver
-    assert viewer.links == {"database": "c1"}
+    assert viewer.record.links == {"database": "c1"}
     networks.release(target.container_id)
     networks.release(viewer.container_id)
 

@@ -49,7 +49,6 @@ class Sandbox:
     namespace: Namespace | None = None
     forwards: list[tuple[socket.socket, Forward]] = field(default_factory=list)
     internal_resolver: bool = False
-    links: dict[str, str] = field(default_factory=dict)  # alias -> container name, on user-defined networks
 
     @property
     def netns_fd(self) -> int | None:

@@ -315,11 +315,8 @@ class Networks:
         if sandbox is None:
             return
         record = sandbox.record
-        for endpoint in record.endpoints:
-            self._directory.leave(endpoint.network_id, container_id)
         if sandbox.internal_resolver:
-            self._directory.hide(container_id)
-            self._resolver.forget(container_id)
+            self._withdraw_names(record)
         sandbox.close()
         if record.endpoints:
             self._withdraw(record)
@@ -506,6 +503,7 @@ class Networks:
             self._firewall.add(record.ports(), record.targets())
             undo.callback(self._withdraw_rules, record)
             if sandbox.internal_resolver:
+                undo.callback(self._withdraw_names, record)
                 self._serve_names(sandbox)
             self._publish_names(sandbox)
             self._register(sandbox)
@@ -519,10 +517,7 @@ class Networks:
             for one in held
             if one.holder is not None
         ]
-        links = {link.alias: link.name for link in request.links} if named else {}
-        return Sandbox(
-            container_id=request.container_id, record=record, namespace=inner, forwards=forwards, internal_resolver=named, links=links
-        )
+        return Sandbox(container_id=request.container_id, record=record, namespace=inner, forwards=forwards, internal_resolver=named)
 
     def _allocate(
         self, container_id: str, name: str, network: NetworkRecord, wish: EndpointSettings, record: SandboxRecord, *, guarded: bool
@@ -614,8 +609,14 @@ class Networks:
             return
         open_networks = any(not one.internal for one in record.endpoints)
         servers = tuple(record.dns) or files.parse_resolv_conf(self._host_resolv_conf()).nameservers
-        view = View(networks=tuple(one.network_id for one in named), links=sandbox.links, upstream=servers if open_networks else ())
+        view = View(networks=tuple(one.network_id for one in named), links=record.links, upstream=servers if open_networks else ())
         self._directory.show(record.container_id, view)
+
+    def _withdraw_names(self, record: SandboxRecord) -> None:
+        for endpoint in record.endpoints:
+            self._directory.leave(endpoint.network_id, record.container_id)
+        self._directory.hide(record.container_id)
+        self._resolver.forget(record.container_id)
 
     def _register(self, sandbox: Sandbox) -> Sandbox:
         with self._lock:
@@ -723,7 +724,8 @@ class Networks:
 
 
 def _empty(request: SandboxRequest) -> SandboxRecord:
-    return SandboxRecord(container_id=request.container_id, name=request.name, dns=list(request.dns))
+    links = {link.alias: link.name for link in request.links}
+    return SandboxRecord(container_id=request.container_id, name=request.name, dns=list(request.dns), links=links)
 
 
 def _with_ports(record: SandboxRecord, held: Sequence[Held]) -> SandboxRecord:
