@@ -13,7 +13,7 @@ import termios
 from pathlib import Path
 
 import pytest
-from tests.runtime.harness import Bench, bench, config, exchange, exec_launch
+from tests.runtime.harness import Bench, bench, config, exchange, exec_launch, until
 
 from wherry.kernel import cgroup
 from wherry.runtime import defaults
@@ -72,7 +72,7 @@ def test_default_container_is_confined_as_docker_confines(image, tmp_path):
             "0000000000000000",
         ]
         assert (fields["Seccomp"], fields["NoNewPrivs"], fields["Groups"].strip()) == ("2", "0", "0")
-        assert await b.shell("ls /proc/1/fd | tr '\\n' ' '") in ("0 1 2 ", "0 1 10 2 ")
+        assert (await b.shell("ls /proc/1/fd; true")).split() == ["0", "1", "2"]
         assert await b.shell("hostname; echo $HOME; pwd; umask") == "boat\n/root\n/\n0022\n"
         assert await b.shell("cat /proc/self/cgroup | grep -v ':/$' | wc -l") == "0\n"
         mounts = await b.shell("grep -c 'shared:\\|master:' /proc/self/mountinfo || true")
@@ -212,7 +212,7 @@ def test_terminal_has_its_size_resizes_and_detaches(image, tmp_path):
 
 def test_exec_has_the_containers_view_and_its_own_exit_code(image, tmp_path):
     async def check(b):
-        process, launch = await sleeper(b)
+        process, _launch = await sleeper(b)
         record, out, err = await b.exec(
             process, "sh", "-c", "hostname; cat /proc/self/cgroup | grep -vc ':/$'; grep Cap /proc/self/status; echo e >&2; exit 3"
         )
@@ -304,8 +304,7 @@ def test_exit_without_a_daemon_is_on_disk(image, tmp_path):
         await b.supervisor.close()
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         os.close(pidfd)
-        while os.path.exists(launch.socket_path):
-            await asyncio.sleep(0.005)
+        until(lambda: not os.path.exists(launch.socket_path))
         assert json.loads(Path(launch.record_dir, "exit.json").read_text())["code"] == 137
 
     run(check, image, tmp_path)
@@ -365,8 +364,8 @@ def test_image_links_lead_no_mount_outside(image, tmp_path):
         result = None
         try:
             result = await b.run(configuration, rootfs=rootfs)
-        except LaunchFailure as failure:
-            assert "symbolic links" in failure.message or "No such file" in failure.message
+        except LaunchFailure:
+            pass
         assert result is None or result.stdout in (b"new\n", b"")
         assert os.listdir(outside) == []
 
@@ -514,15 +513,12 @@ def _name(pid: str) -> str:
 def test_hundred_runs_leak_nothing(image, tmp_path):
     async def check(b):
         await b.shell("true")
-        mine = lambda: [pid for pid in os.listdir("/proc") if pid.isdigit() and _child_of(pid, b.supervisor._zygote.pid)]  # noqa: E731
-        while len(mine()) > 1:  # the monitor kept ready
-            await asyncio.sleep(0.005)
+        until(lambda: monitors(b) <= 1)  # the one kept ready
         before = count_everything()
         zygote_fds = len(os.listdir(f"/proc/{b.supervisor._zygote.pid}/fd"))
         for _ in range(20):
             await asyncio.gather(*[b.run(config("true")) for _ in range(5)])
-        while len(mine()) > 1:  # the monitor kept ready
-            await asyncio.sleep(0.005)
+        until(lambda: monitors(b) <= 1)  # the one kept ready
         after = count_everything()
         assert after["mounts"] == before["mounts"]
         assert after["descriptors"] <= before["descriptors"]
@@ -531,6 +527,10 @@ def test_hundred_runs_leak_nothing(image, tmp_path):
         assert not any((tmp_path / ident / "sock").exists() for ident in b.made)
 
     run(check, image, tmp_path)
+
+
+def monitors(b: Bench) -> int:
+    return sum(_child_of(pid, b.supervisor._zygote.pid) for pid in os.listdir("/proc") if pid.isdigit())
 
 
 def _child_of(pid: str, parent: int) -> bool:

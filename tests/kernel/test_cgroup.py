@@ -1,0 +1,76 @@
+"""Which files a limit writes; one real group."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+import pytest
+
+from wherry.kernel import cgroup
+
+
+@pytest.mark.parametrize(("shares", "weight"), [(2, 1), (1024, 39), (262144, 10000), (1, 1)])
+def test_shares_become_weights(shares, weight):
+    assert cgroup.cpu_weight(shares) == weight
+
+
+def test_files_of_both_versions():
+    resources = {
+        "cpu": {"shares": 512, "quota": 50000, "period": 100000, "cpus": "0"},
+        "pids": {"limit": 10},
+        "blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 99}]},
+    }
+    assert cgroup.settings(resources, v2=False) == [
+        ("cpu", "cpu.shares", "512"),
+        ("cpu", "cpu.cfs_period_us", "100000"),
+        ("cpu", "cpu.cfs_quota_us", "50000"),
+        ("cpuset", "cpuset.cpus", "0"),
+        ("pids", "pids.max", "10"),
+        ("blkio", "blkio.throttle.read_bps_device", "8:0 99"),
+    ]
+    assert cgroup.settings(resources, v2=True) == [
+        ("cpu", "cpu.weight", "20"),
+        ("cpu", "cpu.max", "50000 100000"),
+        ("cpuset", "cpuset.cpus", "0"),
+        ("pids", "pids.max", "10"),
+        ("io", "io.max", "8:0 rbps=99"),
+    ]
+    assert cgroup.settings({"pids": {"limit": -1}}, v2=True) == [("pids", "pids.max", "max")]
+
+
+def test_hybrid_layout_uses_v1(tmp_path):
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(
+        "30 25 0:26 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
+        "31 25 0:27 / /sys/fs/cgroup/unified rw shared:9 - cgroup2 cgroup2 rw\n"
+    )
+    found = cgroup.find(str(mountinfo))
+    assert found.v2 is None
+    assert found.directories("/a/b") == ["/sys/fs/cgroup/cpu,cpuacct/a/b"]
+    mountinfo.write_text("31 25 0:27 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw\n")
+    assert cgroup.find(str(mountinfo)).directory("memory", "x") == "/sys/fs/cgroup/x"
+
+
+@pytest.mark.root
+def test_a_real_group_limits_counts_and_goes():
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    found = cgroup.find()
+    path = f"/wherry-test-{secrets.token_hex(4)}/inner"
+    cgroup.create(found, path)
+    try:
+        cgroup.limit(found, path, {"memory": {"limit": 64 << 20}, "pids": {"limit": 33}})
+        cgroup.limit(found, path, {"memory": {"limit": 128 << 20, "swap": 128 << 20}})
+        usage = cgroup.usage(found, path)
+        assert (usage.memory_limit_bytes, usage.pids_limit, usage.pids) == (128 << 20, 33, 0)
+        cgroup.freeze(found, path, frozen=True)
+        cgroup.freeze(found, path, frozen=False)
+        assert cgroup.processes(found, path) == []
+        assert cgroup.oom_kills(found, path) == 0
+    finally:
+        assert cgroup.remove(found, path)
+        assert cgroup.remove(found, os.path.dirname(path))
+    assert cgroup.remove(found, path)
+    with pytest.raises(FileNotFoundError):
+        cgroup.usage(found, path)

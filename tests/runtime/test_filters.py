@@ -1,0 +1,84 @@
+"""The default profile as a program."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from tests.kernel.test_seccomp import interpret
+
+from wherry.kernel import credentials, seccomp
+from wherry.runtime import defaults
+from wherry.runtime.filters import Compiler
+
+ALLOW, EPERM, ENOSYS = seccomp.RET_ALLOW, seccomp.RET_ERRNO | 1, seccomp.RET_ERRNO | 38
+TEMPLATE = defaults.load_seccomp_template()
+
+
+def program(capabilities=defaults.CAPABILITIES) -> bytes:
+    return Compiler().program(defaults.resolve_seccomp(TEMPLATE, capabilities, architecture="amd64", kernel="6.18.0"))
+
+
+@pytest.mark.parametrize(
+    ("number", "arguments", "answer"),
+    [
+        (41, (2,), ALLOW),  # socket(AF_INET)
+        (41, (40,), EPERM),  # AF_VSOCK
+        (41, (38,), EPERM),  # AF_ALG
+        (41, (1 << 32 | 40,), EPERM),  # the kernel sees 40
+        (41, (1 << 32 | 38,), EPERM),
+        (56, (0x11,), ALLOW),  # clone(SIGCHLD)
+        (56, (0x10000011,), EPERM),  # CLONE_NEWUSER
+        (435, (), ENOSYS),  # clone3
+        (272, (0x10000000,), EPERM),  # unshare
+        (165, (), EPERM),  # mount
+        (135, (0xFFFFFFFF,), ALLOW),  # personality
+        (135, (0x1,), EPERM),
+        (470, (), ENOSYS),
+        (9999, (), ENOSYS),
+        (0x40000029, (2,), ENOSYS),  # x32 socket
+    ],
+)
+def test_default_profile_answers(number, arguments, answer):
+    assert interpret(program(), number, (*arguments, *(0,) * (6 - len(arguments)))) == answer
+
+
+def test_socketcall_is_no_way_around_the_socket_rules():
+    i386 = seccomp.AUDIT_ARCH["i386"]
+    assert interpret(program(), 102, arch=i386) == ENOSYS
+    assert interpret(program(), 359, (40, 0, 0, 0, 0, 0), arch=i386) == EPERM
+    assert interpret(program(), 4, arch=i386) == ALLOW
+
+
+def test_capabilities_open_what_they_stand_for():
+    everything = program(credentials.NAMES)
+    assert [interpret(everything, number) for number in (165, 272, 435)] == [ALLOW] * 3
+    without_chroot = program([name for name in defaults.CAPABILITIES if name != "CAP_SYS_CHROOT"])
+    assert (interpret(program(), 161), interpret(without_chroot, 161)) == (ALLOW, EPERM)
+
+
+def test_old_kernel_may_not_ptrace():
+    old = Compiler().program(defaults.resolve_seccomp(TEMPLATE, defaults.CAPABILITIES, architecture="amd64", kernel="4.4.0-x"))
+    assert (interpret(program(), 101), interpret(old, 101)) == (ALLOW, EPERM)
+
+
+def test_what_is_not_supported_is_said():
+    with pytest.raises(ValueError, match="SCMP_ACT_NOTIFY is not supported"):
+        Compiler().program({"defaultAction": "SCMP_ACT_NOTIFY"})
+
+
+@pytest.mark.root
+def test_the_kernel_takes_the_program():
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    data = program()
+    pid = os.fork()
+    if pid == 0:
+        seccomp.load(data)
+        try:
+            os.chroot("/")
+            os.mount if hasattr(os, "mount") else None
+            os._exit(0)
+        except OSError:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
