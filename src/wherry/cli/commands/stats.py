@@ -65,12 +65,14 @@ def _watch(invocation: Invocation, layout: str) -> int:
 def _samples(invocation: Invocation, query: Mapping[str, object]) -> tuple[list[tuple[str, Mapping[str, Any]]], int]:
     """One sample of each container, with the name it was asked by; and the exit code."""
     engine = invocation.program.engine
-    names = invocation.arguments or [item["Id"] for item in engine.get("/containers/json", {"all": invocation.flag("all")}) or ()]
+    known = {item["Id"]: item["Names"][0] for item in engine.get("/containers/json", {"all": invocation.flag("all")}) or ()}
+    names = invocation.arguments or list(known)
     status = 0
-    found = []
+    found: list[tuple[str, Mapping[str, Any]]] = []
     for name, answer in zip(names, engine.call_each([("GET", container_path(name, "stats"), query) for name in names]), strict=True):
         if not isinstance(answer, ApiError):
-            found.append((name, answer))
+            ident = answer.get("id") or name  # Docker leaves id and name out of some samples
+            found.append((name, {**answer, "id": ident, "name": answer.get("name") or known.get(ident, "--")}))
         elif invocation.arguments:
             print(describe(answer), file=sys.stderr)
             status = 1
@@ -91,12 +93,11 @@ def stats_row(asked: str, sample: Mapping[str, Any], before: Mapping[str, Any] |
     networks = (sample.get("networks") or {}).values()
     received, sent = (sum(network[key] for network in networks) for key in ("rx_bytes", "tx_bytes"))
     read, written = _block_io(sample.get("blkio_stats") or {})
-    ident = str(sample.get("id") or asked)
     earlier = (before or {}).get("cpu_stats") or sample.get("precpu_stats") or {}
     return {
         "Container": asked,
-        "ID": ident[:12] if trunc else ident,
-        "Name": str(sample.get("name") or "--").removeprefix("/"),
+        "ID": sample["id"][:12] if trunc else sample["id"],
+        "Name": sample["name"].removeprefix("/"),
         "CPUPerc": f"{cpu_percent(sample.get('cpu_stats') or {}, earlier):.2f}%",
         "MemUsage": f"{binary_size(used)} / {binary_size(limit)}",
         "MemPerc": f"{used / limit * 100 if limit else 0:.2f}%",
