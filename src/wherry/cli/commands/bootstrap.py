@@ -15,6 +15,7 @@ from wherry.client.http import quote
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import IO
 
 PIECE = 1 << 20
 CACHE = "/var/cache/wherry/bootstrap"
@@ -196,31 +197,31 @@ def _stream(plan: Plan, command: list[str]) -> Iterator[bytes]:
     import threading
 
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "TMPDIR": plan.scratch}
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     heard: list[str] = []
 
-    def listen() -> None:
-        for raw in process.stderr or ():
+    def listen(lines: IO[bytes]) -> None:
+        for raw in lines:
             line = raw.decode("utf-8", "replace").rstrip()
             heard.append(line)
             if line.startswith("I: ") and line[3:].startswith(_TOLD):
                 plan.say(line[3:])
 
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
-    try:
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
-        while data := process.stdout.read(PIECE):
-            yield data
-        status = process.wait()
-        listener.join()
-        if status:
-            tail = "\n".join(line for line in heard[-15:] if line)
-            raise Failure(f"wherry: {command[0]} failed with exit code {status}:\n{tail}")
-    finally:
-        if process.poll() is None:
-            process.terminate()
+        assert process.stderr is not None
+        listener = threading.Thread(target=listen, args=(process.stderr,))
+        listener.start()
+        try:
+            while data := process.stdout.read(PIECE):
+                yield data
             process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            listener.join()
+    if process.returncode:
+        tail = "\n".join(line for line in heard[-15:] if line)
+        raise Failure(f"wherry: {command[0]} failed with exit code {process.returncode}:\n{tail}")
 
 
 # -- debootstrap: a root directory in the scratch directory, packed by tar

@@ -50,7 +50,8 @@ class Registry:
                 return _get(scheme, self.host, path, headers, verify=self._verify)
             except (ConnectError, ProtocolError, OSError) as error:
                 problem = error
-        raise Failure(f'failed to configure transport: error pinging v2 registry: Get "https://{self.host}/v2/": {problem}')
+        reason = problem.__cause__ if problem is not None and problem.__cause__ is not None else problem
+        raise Failure(f'failed to configure transport: error pinging v2 registry: Get "https://{self.host}/v2/": {reason}')
 
     def _answer(self, challenge: str) -> str:
         """The Authorization header that a challenge asks for."""

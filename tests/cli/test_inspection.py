@@ -1,0 +1,63 @@
+"""inspect: Docker's two views of an object, and what is printed when some are absent."""
+
+from __future__ import annotations
+
+import pytest
+
+from wherry.cli.inspection import Inspector, run_inspect
+from wherry.cli.template import TemplateError
+from wherry.client.engine import ApiError
+
+CONTAINER = {
+    "State": {"Status": "running"}, "Config": {"Labels": {"a": "b"}, "Entrypoint": None, "Volumes": None},
+    "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2"}}, "Ports": {"80/tcp": [{"HostPort": "8080"}]}},
+}  # fmt: skip
+
+
+def text(layout: str) -> str:
+    inspector = Inspector(layout)
+    inspector.add(CONTAINER)
+    return inspector.text()
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        ("{{if .State.Health}}x{{else}}no health{{end}}", "no health\n"),
+        ("{{.State.Health}} {{.Config.Entrypoint}} {{.Config.Volumes}}", "<nil> [] map[]\n"),
+        ("{{range $name, $n := .NetworkSettings.Networks}}{{$name}}={{$n.IPAddress}}{{end}}", "bridge=172.17.0.2\n"),
+        ('{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}', "8080\n"),
+        ("{{json .Config.Entrypoint}}", "null\n"),
+    ],
+)
+def test_fields_read_as_from_docker_structs(layout: str, expected: str) -> None:
+    assert text(layout) == expected
+
+
+@pytest.mark.parametrize(
+    ("layout", "place"),
+    [("{{.Bogus}}", '2: executing "" at <.Bogus>'), ("{{.State.Health.Status}}", '8: executing "" at <.State.Health.Status>')],
+)
+def test_missing_field_is_told_from_the_plain_json(layout: str, place: str) -> None:
+    key = "Bogus" if "Bogus" in layout else "Health"
+    with pytest.raises(TemplateError) as caught:
+        text(layout)
+    assert str(caught.value) == f'template parsing error: template: :1:{place}: map has no entry for key "{key}"'
+
+
+def test_found_ones_are_printed_and_absent_ones_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def fetch(name: str) -> object:
+        if name == "nosuch":
+            raise ApiError(404, "No such image: nosuch:latest")
+        return {"Id": name}
+
+    assert run_inspect("", ["a", "nosuch"], fetch) == 1
+    captured = capsys.readouterr()
+    assert captured.out == '[\n    {\n        "Id": "a"\n    }\n]\n'
+    assert captured.err == "Error response from daemon: No such image: nosuch:latest\n"
+
+
+def test_bad_template_ends_with_64() -> None:
+    with pytest.raises(TemplateError) as caught:
+        run_inspect("{{", ["a"], lambda name: {})
+    assert caught.value.status == 64
