@@ -300,6 +300,15 @@ class Images:
         """What the registry has under this name.  Raises NotFound, Internal."""
         return await self._puller.inspect(self._parsed(reference), credentials or Credentials())
 
+    async def search(self, term: str, *, limit: int = 25) -> Sequence[dict[str, object]]:
+        """What Docker Hub finds.  Raises InvalidRequest, Internal (the Hub can't be reached)."""
+        if not 1 <= limit <= 100:
+            raise InvalidRequest(f"limit {limit} is outside the range of [1, 100]")
+        try:
+            return await self._registry.search(term, limit)
+        except RegistryError as error:
+            raise Internal(str(error)) from error
+
     async def login(self, credentials: Credentials) -> str:
         """Check credentials with their registry; the identity token (none: empty).  Raises Unauthorized, Internal.  Source: POST /auth."""
         try:

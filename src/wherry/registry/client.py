@@ -93,6 +93,18 @@ class Client:
         async with self.transport.request("GET", endpoint.base, authorizer, verify=endpoint.verify):
             pass
 
+    async def search(self, term: str, limit: int) -> list[dict[str, object]]:
+        """Repositories of Docker Hub that match ``term``, as the Hub describes them.  Raises Unreachable.  Source: ImageSearch."""
+        url = f"https://{_HUB_AUTH}/v1/search?" + urlencode({"q": term, "n": limit})
+        nobody = Authorizer(origin_of(url), Credentials())
+        async with self.transport.request("GET", url, nobody, retry=False) as response:
+            raw = await read_capped(response, spec.MANIFEST_LIMIT, self.transport.patience.document_s)
+        try:
+            results = json.loads(raw).get("results") or []
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise Untrusted("the search result is not JSON") from error
+        return [item for item in results if isinstance(item, dict)] if isinstance(results, list) else []
+
     def is_insecure(self, domain: str) -> bool:
         """Whether ``domain`` (with its port) may be spoken to without TLS: loopback always, and what the settings name."""
         host = _host(domain)

@@ -1,0 +1,85 @@
+"""--change against what dockerd answers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wherry.errors import InvalidRequest
+from wherry.images.changes import apply_changes, is_signal
+from wherry.spec.image import Config, Healthcheck
+
+
+def test_all_instructions_together_give_the_config_that_docker_gives() -> None:
+    changes = [
+        "EXPOSE 80 90-92/udp",
+        'LABEL a=b "c d"="e f"',
+        "ONBUILD RUN x",
+        "HEALTHCHECK --interval=5s CMD true",
+        "WORKDIR a",
+        "WORKDIR b",
+        "VOLUME /a /b",
+        "CMD x",
+        "ENV a=b c=d",
+        'ENV c=$a"q r" e=\\$a',
+        "STOPSIGNAL TERM",
+        "USER al",
+        'entrypoint ["y"]',
+    ]
+    assert apply_changes(Config(), changes) == Config(
+        user="al",
+        exposed_ports={"80/tcp": {}, "90/udp": {}, "91/udp": {}, "92/udp": {}},
+        env=["a=b", "c=bq r", "e=$a"],
+        cmd=["/bin/sh", "-c", "x"],
+        entrypoint=["y"],
+        volumes={"/a": {}, "/b": {}},
+        working_dir="/a/b",
+        labels={"a": "b", "c d": "e f"},
+        stop_signal="TERM",
+        healthcheck=Healthcheck(test=["CMD-SHELL", "true"], interval=5_000_000_000),
+        on_build=["RUN x"],
+    )
+
+
+def test_an_entrypoint_takes_the_inherited_command_away() -> None:
+    assert apply_changes(Config(cmd=["sh"]), ['ENTRYPOINT ["y"]']) == Config(entrypoint=["y"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("FROM x", "FROM is not a valid change command"),
+        ("bogus x", "BOGUS is not a valid change command"),
+        ("", "file with no instructions"),
+        ("ENV", "ENV requires at least one argument"),
+        ("ENV a", "ENV must have two arguments"),
+        ("LABEL a", "LABEL must have two arguments"),
+        ("EXPOSE x", "Invalid containerPort: x"),
+        ("ONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger"),
+        ("STOPSIGNAL BOGUS", "invalid signal: BOGUS"),
+        ("HEALTHCHECK", "HEALTHCHECK requires at least one argument"),
+    ],
+)
+def test_a_bad_change_is_refused_in_the_words_of_docker(change: str, message: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        apply_changes(Config(), [change])
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "known"), [("TERM", True), ("SIGTERM", True), ("9", True), ("RTMIN+3", True), ("0", False), ("65", False), ("X", False)]
+)
+def test_signals_are_told_from_other_words(text: str, known: bool) -> None:
+    assert is_signal(text) is known
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(["ENV ", "LABEL ", "CMD ", "VOLUME ", "EXPOSE ", "HEALTHCHECK "]), st.text(alphabet="aA=$\"'\\{}[]:- \n#", max_size=30)
+)
+def test_any_text_is_a_change_or_refused(word: str, rest: str) -> None:
+    try:
+        apply_changes(Config(), [word + rest])
+    except InvalidRequest:
+        pass

@@ -1,0 +1,36 @@
+"""Platform names and which image of an index is taken."""
+
+from __future__ import annotations
+
+import pytest
+
+from wherry.errors import InvalidRequest, NotFound
+from wherry.images.platforms import matches, parse, select, show
+from wherry.spec.digest import sha256
+from wherry.spec.image import OCI_MANIFEST, Descriptor, Platform
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("linux/amd64", "linux/amd64"), ("arm64", "linux/arm64"), ("linux/x86_64", "linux/amd64"), ("linux/arm/v6", "linux/arm/v6")],
+)
+def test_a_platform_is_read_in_any_spelling(text: str, shown: str) -> None:
+    assert show(parse(text)).startswith(shown)
+
+
+def test_an_unknown_platform_is_refused_in_the_words_of_docker() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse("bogus")
+    assert str(caught.value) == 'error parsing specified platform: "bogus": unknown operating system or architecture: invalid argument'
+
+
+def test_an_older_arm_will_do_and_a_newer_will_not() -> None:
+    def arm(variant: str) -> Platform:
+        return Platform(os="linux", architecture="arm", variant=variant)
+
+    assert matches(arm("v7"), arm("v6"))
+    assert not matches(arm("v6"), arm("v7"))
+    entries = [Descriptor(media_type=OCI_MANIFEST, digest=sha256(v.encode()), size=1, platform=arm(v)) for v in ("v5", "v7", "v6")]
+    assert select(entries, arm("v7")).digest == sha256(b"v7")
+    with pytest.raises(NotFound, match="no matching manifest for linux/amd64 in the manifest list entries"):
+        select(entries, parse("linux/amd64"))
