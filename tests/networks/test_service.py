@@ -136,7 +136,7 @@ def test_first_container_gets_the_second_address_of_the_bridge_and_a_local_mac(n
     sandbox = networks.attach(request(1))
     endpoint = sandbox.endpoints["bridge"]
     assert (endpoint.ip_address, endpoint.gateway, endpoint.ip_prefix_len) == ("172.17.0.2", "172.17.0.1", 16)
-    assert int(endpoint.mac_address[:2], 16) & 3 == 2
+    assert endpoint.mac_address == "02:42:ac:11:00:02"
     assert endpoint.dns_names is None
     networks.release(sandbox.container_id)
 
@@ -195,6 +195,17 @@ def test_port_published_on_one_address_is_not_reached_by_others(networks: Networ
     with pytest.raises(OSError):
         dial("172.17.0.1", 8080)
     networks.release(sandbox.container_id)
+
+
+def test_next_container_with_the_same_address_is_reached_at_once(networks: Networks) -> None:
+    for number in (1, 2, 3):
+        sandbox = networks.attach(request(number, bindings=fixed()))
+        sandbox.close_forwards()
+        assert ip(sandbox) == "172.17.0.2"
+        listen(sandbox)
+        assert dial("127.0.0.1", 8080, timeout=0.8) == "172.17.0.1"
+        networks.release(sandbox.container_id)
+        networks.settle()
 
 
 def test_udp_port_is_published(networks: Networks) -> None:

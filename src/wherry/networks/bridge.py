@@ -23,6 +23,14 @@ def random_mac() -> bytes:
     return bytes(raw)
 
 
+def mac_of(address: str) -> bytes:
+    """The hardware address that goes with an IPv4 address.
+
+    Not a random one: the next container with the address would not be reached until everybody's ARP caches noticed, seconds later.
+    """
+    return b"\x02\x42" + IPv4Address(address).packed
+
+
 def ensure(netlink: Netlink, network: NetworkRecord, tag: str) -> None:
     """Make the network's bridge, or see that ours is as it should be.
 

@@ -540,7 +540,7 @@ class Networks:
             network=network.name,
             interface=_next_interface(record.endpoints),
             port=f"{self._settings.tag}v{ident[:8]}",
-            mac=wish.mac_address.lower().replace("-", ":") or bridge.random_mac().hex(":"),
+            mac=wish.mac_address.lower().replace("-", ":") or bridge.mac_of(str(address)).hex(":"),
             address=str(address),
             prefix=pool.subnet.prefixlen,
             gateway=network.gateway,
