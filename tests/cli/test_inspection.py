@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from wherry.cli.flags import Failure
 from wherry.cli.inspection import Inspector, run_inspect
 from wherry.cli.template import TemplateError
 from wherry.client.engine import ApiError
@@ -58,6 +59,6 @@ def test_found_ones_are_printed_and_absent_ones_told(capsys: pytest.CaptureFixtu
 
 
 def test_bad_template_ends_with_64() -> None:
-    with pytest.raises(TemplateError) as caught:
+    with pytest.raises(Failure) as caught:
         run_inspect("{{", ["a"], lambda name: {})
     assert caught.value.status == 64

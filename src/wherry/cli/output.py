@@ -80,8 +80,8 @@ def print_formatted(layout: str, value: object) -> None:
 
         sys.stdout.write(jsontext.dump(value) + "\n")
         return
-    from wherry.cli.inspection import typed
     from wherry.cli.template import Template, TemplateError
+    from wherry.cli.typed import typed
 
     try:
         sys.stdout.write(Template(layout).render(typed(value)) + "\n")

@@ -38,8 +38,8 @@ def _printer(layout: str) -> Callable[[dict[str, Any]], str]:
         return jsontext.dump
     if not layout:
         return line
-    from wherry.cli.inspection import typed
     from wherry.cli.template import Template
+    from wherry.cli.typed import typed
 
     template = Template(layout.replace("\\t", "\t").replace("\\n", "\n"))
     return lambda event: template.render(typed(event))

@@ -1,0 +1,37 @@
+"""JSON as Go's structs would show it to a template: which maps are free-form, and what an absent field is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wherry.cli.template_values import NIL_LIST, NIL_MAP, NIL_POINTER, Null, Record
+
+_MAPS = frozenset((
+    "Annotations", "AuxiliaryAddresses", "Containers", "Data", "DriverOpts", "ExposedPorts", "Labels", "Networks", "Options",
+    "PortBindings", "Ports", "StorageOpt", "Sysctls", "Tmpfs", "Volumes",
+))  # fmt: skip
+_POINTERS = frozenset((
+    "Descriptor", "Health", "Healthcheck", "IPAMConfig", "Init", "MemorySwappiness", "OomKillDisable", "PidsLimit", "StopTimeout",
+    "UsageData",
+))  # fmt: skip
+_ABSENT: dict[str, Any] = {
+    "Annotations": NIL_MAP, "Author": "", "Comment": "", "Container": "", "Descriptor": NIL_POINTER, "DockerVersion": "",
+    "ExposedPorts": NIL_MAP, "Health": NIL_POINTER, "Healthcheck": NIL_POINTER, "Init": NIL_POINTER, "MacAddress": "", "Mounts": NIL_LIST,
+    "OnBuild": NIL_LIST, "Options": NIL_MAP, "Shell": NIL_LIST, "StopSignal": "", "StopTimeout": NIL_POINTER, "StorageOpt": NIL_MAP,
+    "Sysctls": NIL_MAP, "Tmpfs": NIL_MAP, "UsageData": NIL_POINTER, "Variant": "",
+}  # fmt: skip
+
+
+def typed(value: Any, name: str = "", parent: str = "") -> Any:
+    """``value`` as Go's structs would show it: objects are Records, but for the maps whose keys are the user's."""
+    if isinstance(value, dict):
+        free = name in _MAPS or (name == "Config" and parent == "LogConfig")
+        items = {key: typed(item, "" if free else key, name) for key, item in value.items()}
+        return items if free else Record(items, optional=_ABSENT)
+    if isinstance(value, list):
+        return [typed(item, "", name) for item in value]
+    return _null(name) if value is None else value
+
+
+def _null(name: str) -> Null:
+    return NIL_MAP if name in _MAPS else NIL_POINTER if name in _POINTERS else NIL_LIST
