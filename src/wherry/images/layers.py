@@ -50,13 +50,17 @@ class LayerDamaged(ValueError):
 
 
 class Blob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of a layer as a blob.  ``places``: ``domain/path`` of repositories that hold ``digest``, newest first."""
+    """What is known of a layer as a blob.
+
+    ``places``: ``domain/path`` of repositories that hold ``digest``, newest first. ``chains``: the snapshots unpacked from it.
+    """
 
     digest: str = ""
     size: int = 0
     media_type: str = ""
     tar_size: int = -1
     places: tuple[str, ...] = ()
+    chains: tuple[str, ...] = ()
 
 
 class Layers:
@@ -81,7 +85,7 @@ class Layers:
             places = known.places if known.digest == digest else ()
             if place:
                 places = (place, *(item for item in places if item != place))[:_MAX_PLACES]
-            blob = Blob(digest=str(digest), size=size, media_type=media_type, tar_size=known.tar_size, places=places)
+            blob = Blob(digest=str(digest), size=size, media_type=media_type, tar_size=known.tar_size, places=places, chains=known.chains)
             self._records.put(_BLOB, diff_id, msgspec.json.encode(blob))
 
     @contextmanager
@@ -132,7 +136,7 @@ class Layers:
         """
         reader = _Watched(PlainReader(source), progress, stop)
         facts = self.snapshotter.apply(str(chain_id), str(parent) if parent else None, reader, expected=diff_id)
-        self._remember_size(diff_id, reader.size_bytes)
+        self._remember_size(diff_id, reader.size_bytes, str(chain_id))
         return facts
 
     def unpack_tree(self, source: Source) -> Digest:
@@ -182,7 +186,8 @@ class Layers:
         return checked.size_bytes
 
     def discard(self, chain: Iterable[Digest], diff_ids_in_use: set[Digest], gone: Iterable[Digest]) -> list[Digest]:
-        """Remove the snapshots ``chain`` (top first) that nobody holds or stands on, and the blobs of the layers ``gone``.
+        """Remove the snapshots ``chain`` (top first) that nobody holds or stands on, and the blobs of the layers ``gone``
+        that neither an image nor a snapshot needs to be saved again.
 
         Returns the snapshots removed.
         """
@@ -202,9 +207,10 @@ class Layers:
         return removed
 
     def _forget(self, diff_id: Digest) -> None:
-        digest = self.blob(diff_id).digest
+        blob = self.blob(diff_id)
+        digest = blob.digest
         with self._lock:
-            if self._held[diff_id] > 0 or (digest and self._held[digest] > 0):
+            if self._held[diff_id] > 0 or (digest and self._held[digest] > 0) or self._is_unpacked(blob):
                 return
             self._records.delete(_BLOB, diff_id)
             self._content.delete(diff_id)
@@ -217,11 +223,25 @@ class Layers:
             if self._held[digest] <= 1:
                 self._content.delete(digest)
 
-    def _remember_size(self, diff_id: Digest, tar_size: int) -> None:
+    def roots(self, diff_ids_in_use: set[Digest]) -> set[str]:
+        """The blobs of every layer that an image has or that a snapshot was made from."""
+        found: set[str] = set(map(str, diff_ids_in_use))
+        for ident, body in self._records.items(_BLOB):
+            blob = msgspec.json.decode(body, type=Blob)
+            if ident in found or self._is_unpacked(blob):
+                found.update({ident, blob.digest} - {""})
+        return found
+
+    def _is_unpacked(self, blob: Blob) -> bool:
+        return any(self.snapshotter.exists(chain_id) for chain_id in blob.chains)
+
+    def _remember_size(self, diff_id: Digest, tar_size: int, chain_id: str = "") -> None:
         with self._records.transaction():
             known = self.blob(diff_id)
-            if known.tar_size != tar_size:
-                self._records.put(_BLOB, diff_id, msgspec.json.encode(msgspec.structs.replace(known, tar_size=tar_size)))
+            chains = known.chains if not chain_id or chain_id in known.chains else (*known.chains, chain_id)
+            if (known.tar_size, known.chains) != (tar_size, chains):
+                changed = msgspec.structs.replace(known, tar_size=tar_size, chains=chains)
+                self._records.put(_BLOB, diff_id, msgspec.json.encode(changed))
 
 
 def all_present(snapshotter: Snapshotter, diff_ids: Iterable[Digest]) -> tuple[Digest, ...]:

@@ -104,10 +104,7 @@ class Images:
 
     def roots(self) -> Roots:
         """The blobs and snapshots that images refer to, for the garbage collector."""
-        content: set[str] = set(self.catalog.ids())
-        for diff_id in self.catalog.diff_id_users():
-            digest = self.layers.blob(diff_id).digest
-            content.update({str(diff_id), digest} if digest else {str(diff_id)})
+        content = {*self.catalog.ids(), *self.layers.roots(self.catalog.diff_id_users())}
         return Roots(content=frozenset(content), snapshots=frozenset(map(str, self.catalog.layer_users())))
 
     # Names

@@ -1,0 +1,72 @@
+"""Names and ids lead to images, also after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from wherry.errors import InvalidRequest, NotFound
+from wherry.images.catalog import Catalog
+from wherry.spec.reference import parse
+
+pytestmark = pytest.mark.root
+Experiment = Callable[..., None]
+
+
+def test_an_image_is_found_by_name_id_and_unique_prefix(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        image = lab.loaded(make_image({"a": b"1"}), "x", "localhost:5000/y:2")
+        for text in ("x", "x:latest", "docker.io/library/x", "localhost:5000/y:2", image.id, image.id[7:], image.id[7:19], image.id[:20]):
+            assert lab.images.resolve(text).id == image.id
+        for text, shown in (("x:3", "x:3"), ("nope", "nope:latest"), ("sha256:" + "0" * 64, "sha256:" + "0" * 64)):
+            with pytest.raises(NotFound) as caught:
+                lab.images.resolve(text)
+            assert str(caught.value) == f"No such image: {shown}"
+        with pytest.raises(InvalidRequest, match="must be lowercase"):
+            lab.images.resolve("UPPER")
+
+    experiment(body)
+
+
+def test_a_name_moves_to_the_newer_image(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        old = lab.loaded(make_image({"a": b"1"}), "x:1")
+        new = lab.loaded(make_image({"a": b"2"}), "x:1")
+        assert lab.images.resolve("x:1").id == new.id
+        assert lab.images.get(old.id).repo_tags == ()
+
+    experiment(body)
+
+
+def test_a_restart_finds_everything_again(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        fake.add(make_image({"a": b"1"}))
+        await lab.pull(f"{fake.host}/x/y:1")
+        lab.images.tag(f"{fake.host}/x/y:1", "z")
+        before = lab.images.resolve("z")
+        assert Catalog(lab.records, lab.content).get(before.id) == before
+        assert Catalog(lab.records, lab.content).named(parse("z")) == before.id
+
+    experiment(body)
+
+
+def test_a_commit_adds_a_layer_and_a_line_of_history(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        base = lab.loaded(make_image({"a": b"1"}), "base:1")
+        lab.snapshotter.prepare("box", base.top)
+        facts = lab.snapshotter.capture("box")
+        made = lab.images.commit(
+            base=base, config=base.config.settings, diff_id=facts.diff_id, author="me", comment="why", created_by="sh", tags=["new:1"]
+        )
+        assert made.parent == base.id
+        assert made.diff_ids == (*base.diff_ids, facts.diff_id)
+        assert (made.config.author, made.config.comment) == ("me", "why")
+        assert lab.images.history("new:1")[0].created_by == "sh"
+        assert lab.images.history("new:1")[1].id == base.id
+        roots = lab.images.roots()
+        assert {base.id, made.id} <= roots.content
+        assert set(map(str, made.chain_ids)) <= roots.snapshots
+
+    experiment(body)
