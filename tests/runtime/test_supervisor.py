@@ -17,8 +17,7 @@ from tests.runtime.harness import Bench, bench, config, exchange, exec_launch, u
 
 from wherry.kernel import cgroup
 from wherry.runtime import defaults
-from wherry.runtime.failure import LaunchFailure
-from wherry.runtime.supervisor import Process
+from wherry.runtime.supervisor import LaunchFailure, Process
 from wherry.spec.launch import Attachment, CopyUp, Forward, Launch, LogTarget
 from wherry.spec.mounts import Rootfs
 
@@ -176,6 +175,30 @@ def test_several_clients_see_the_same_output_and_one_that_goes_hurts_nobody(imag
         assert [output[0] for output in outputs] == [expected, expected]
         assert (await process.wait()).code == 0
         await process.acknowledge()
+
+    run(check, image, tmp_path)
+
+
+def test_waiting_for_a_client_that_ended_its_input_costs_nothing(image, tmp_path):
+    async def check(b):
+        process, _ = await sleeper(b, open_stdin=True)
+        pairs = [socket.socketpair() for _ in range(2)]
+        for index, (ours, theirs) in enumerate(pairs):
+            await process.attach(theirs.fileno(), Attachment(stdin=index == 0, stdout=True, stderr=True))
+            theirs.close()
+            ours.shutdown(socket.SHUT_WR)
+        monitor = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+        def ticks() -> int:
+            return sum(map(int, Path(f"/proc/{monitor}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+        await asyncio.sleep(0.1)
+        before = ticks()
+        await asyncio.sleep(0.3)
+        assert ticks() - before <= 1
+        for ours, _ in pairs:
+            ours.close()
+        await finish(process)
 
     run(check, image, tmp_path)
 

@@ -29,7 +29,11 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def send(channel: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
     """Send one message.  Raises BlockingIOError on a full non-blocking channel, Closed when nobody listens."""
-    data = json.dumps(message, separators=(",", ":")).encode()
+    send_encoded(channel, json.dumps(message, separators=(",", ":")).encode(), fds)
+
+
+def send_encoded(channel: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
+    """`send` for a message that is encoded already, to pass it on as it came."""
     if len(fds) > _DESCRIPTORS:
         raise ValueError(f"{len(fds)} descriptors in one message")
     body, extra = (data, -1) if len(data) <= _INLINE_BYTES else (_BIG, _spill(data))
@@ -46,6 +50,13 @@ def send(channel: socket.socket, message: dict[str, Any], fds: Sequence[int] = (
 
 def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """The next message and its descriptors.  Raises Closed at the end, BlockingIOError when a non-blocking channel is empty."""
+    body, fds = receive_encoded(channel)
+    message = json.loads(body)
+    return message, fds
+
+
+def receive_encoded(channel: socket.socket) -> tuple[bytes, list[int]]:
+    """`receive` without decoding."""
     room = socket.CMSG_SPACE((_DESCRIPTORS + 1) * 4)
     try:
         body, ancillary, flags, _ = channel.recvmsg(_INLINE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
@@ -63,8 +74,7 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
         raise ValueError("a truncated message")
     if body == _BIG:
         body = _collect(fds.pop())
-    message = json.loads(body)
-    return message, list(fds)
+    return body, list(fds)
 
 
 def _spill(data: bytes) -> int:

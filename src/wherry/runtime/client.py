@@ -12,7 +12,6 @@ from typing import Any
 
 _STREAM = {"stdout": 1, "stderr": 2}
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
-_RDHUP = select.EPOLLRDHUP
 _READ_BYTES = 32 << 10
 _SO_SNDBUFFORCE = 32  # include/uapi/asm-generic/socket.h
 _SEND_BUFFER_BYTES = 2 << 20
@@ -122,8 +121,6 @@ class Client:
             self._flush()
         if not self.closed and events & _IN and self._reads and not self._held:
             self._read()
-        elif not self.closed and events & _RDHUP and not self._reads and not self._streams:
-            self.close()
 
     def _read(self) -> None:
         try:
@@ -172,7 +169,8 @@ class Client:
             self._update()
 
     def _update(self) -> None:
-        events = (_IN if self._reads and not self._held else 0) | (_OUT if self.pending else 0) | (0 if self._reads else _RDHUP)
+        # no EPOLLRDHUP: a client that only ended its input would be told of for ever
+        events = (_IN if self._reads and not self._held else 0) | (_OUT if self.pending else 0)
         self._watch(self._fd, events, self._on_event)
 
 

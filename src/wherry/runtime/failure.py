@@ -1,4 +1,4 @@
-"""Why a container or an exec did not start: an exit code and the words Docker has for it."""
+"""Why a first process did not start its program: an exit code and the words Docker has for it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,6 @@ CREATE = (
     "unable to start container process: error during container init: "
 )
 EXEC = "OCI runtime exec failed: exec failed: unable to start container process: "
-
-
-class LaunchFailure(Exception):
-    """``message`` is complete (Docker's ``State.Error``); ``code``: 126 cannot be executed, 127 not found, 128 anything else."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 class StartFailure(Exception):

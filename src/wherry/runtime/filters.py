@@ -70,18 +70,26 @@ class Compiler:
     def __init__(self) -> None:
         with open(os.path.join(os.path.dirname(__file__), "syscalls.json"), encoding="utf-8") as file:
             self._numbers: dict[str, dict[str, int]] = json.load(file)["tables"]
-        self._programs: dict[str, bytes] = {}
+        self._programs: dict[str, int] = {}
 
-    def program(self, profile: Mapping[str, Any]) -> bytes:
-        """The program of an OCI ``linux.seccomp`` object.  Raises ValueError for what it does not know."""
+    def open_program(self, profile: Mapping[str, Any]) -> int:
+        """A descriptor of the program of an OCI ``linux.seccomp`` object, kept by the compiler: to pass on, not to close.
+
+        Raises ValueError for what it does not know.
+        """
         key = json.dumps(profile, separators=(",", ":"))
         if key not in self._programs:
             if len(self._programs) >= 64:
+                for fd in self._programs.values():
+                    os.close(fd)
                 self._programs.clear()
-            self._programs[key] = self._compile(profile)
+            program = self.program(profile)
+            fd = self._programs[key] = os.memfd_create("filter", os.MFD_CLOEXEC)
+            os.write(fd, program)
         return self._programs[key]
 
-    def _compile(self, profile: Mapping[str, Any]) -> bytes:
+    def program(self, profile: Mapping[str, Any]) -> bytes:
+        """The program as bytes.  Raises ValueError for what it does not know."""
         if profile.get("listenerPath"):
             raise ValueError("seccomp notify is not supported")
         default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
@@ -102,6 +110,18 @@ class Compiler:
             # socketcall takes its arguments by pointer: no filter can see the family that the rules for socket() forbid
             by_name["socketcall"] = [Rule(seccomp.RET_ERRNO | 38)]
         return {numbers[name]: sorted(rules, key=lambda rule: not rule.conditions) for name, rules in by_name.items()}
+
+
+def read_program(fd: int) -> bytes:
+    """What `Compiler.open_program` opened, as bytes."""
+    return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def profile_of(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The seccomp object of a launch's or an exec's message, if any."""
+    if message["op"] == "task":
+        return None
+    return (message["seccomp"] if message["op"] == "execute" else (message["config"].get("linux") or {}).get("seccomp")) or None
 
 
 def _action(name: str, errno_return: int | None) -> int:

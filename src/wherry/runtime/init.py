@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wherry.kernel import cgroup, credentials, files, namespace, process, seccomp, terminal
-from wherry.runtime import channel, defaults, users
+from wherry.runtime import channel, defaults, filters, users
 from wherry.runtime.failure import StartFailure
 from wherry.runtime.plan import Plan
 from wherry.runtime.steps import Sandbox
@@ -41,7 +41,7 @@ class Start:
     reaper: bool = False
 
 
-def describe_start(message: Mapping[str, Any], stdio: tuple[int, ...], program: bytes) -> Start:
+def describe_start(message: Mapping[str, Any], stdio: tuple[int, ...], program_fd: int) -> Start:
     """The `Start` of a launch's or an exec's message."""
     return Start(
         process=message["process"] if message["op"] == "execute" else message["config"]["process"],
@@ -49,7 +49,7 @@ def describe_start(message: Mapping[str, Any], stdio: tuple[int, ...], program: 
         groups=tuple(message.get("groups") or ()),
         stdio=stdio,
         terminal=bool(message["terminal"]),
-        program=program,
+        program=filters.read_program(program_fd) if program_fd >= 0 else b"",
         reaper=bool(message.get("init")),
     )
 

@@ -18,6 +18,7 @@ import struct
 import termios
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from wherry.kernel import cgroup, namespace, process, terminal
@@ -35,21 +36,29 @@ _IN, _OUT, _END = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOL
 _F_SETPIPE_SZ = 1031
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launched:
+    """A request as it came, decoded and encoded; ``program_fd``: its seccomp program or -1."""
+
+    message: Mapping[str, Any]
+    body: bytes
+    program_fd: int
+
+
 class Monitor:
     """Runs one process to its end."""
 
     def __init__(
         self,
-        message: Mapping[str, Any],
+        launched: Launched,
         control: socket.socket | None,
-        program: bytes,
         groups: cgroup.Hierarchies,
         spare: Spare | None = None,
     ) -> None:
         self._spare = spare
-        self._message = message
+        self._launched = launched
+        self._message = message = launched.message
         self._control = control
-        self._program = program
         self._groups = groups
         self._is_exec = message["op"] == "execute"
         self._cgroups_path = ""
@@ -116,7 +125,7 @@ class Monitor:
     def _start(self, netns_fd: int, target_pidfd: int) -> None:
         ours, report = channel.pair()
         stdio = () if self._message["terminal"] else self._make_pipes()
-        start = init.describe_start(self._message, stdio, self._program)
+        start = init.describe_start(self._message, stdio, self._launched.program_fd)
         if self._is_exec:
             self._clone_exec(start, report, ours, target_pidfd)
         else:
@@ -141,7 +150,7 @@ class Monitor:
                 cgroup.limit(self._groups, self._cgroups_path, resources)
         if self._spare is not None and Spare.suits(planned):
             spare, self._spare = self._spare, None
-            spare.order(self._message, self._program, report.fileno(), netns_fd, start.stdio)
+            spare.order(self._launched.body, self._launched.program_fd, report.fileno(), netns_fd, start.stdio)
             self._pid, self._pidfd = spare.pid, spare.pidfd
             return
         pid, pidfd = self._clone_into(planned.clone_flags, planned.pid_namespace)

@@ -8,11 +8,11 @@ they must show the host as it is then.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from wherry.kernel import cgroup, memory, namespace, process
 from wherry.runtime import channel, init, plan
@@ -39,10 +39,10 @@ class Spare:
         flags = planned.clone_flags
         return not planned.pid_namespace and flags & FLAGS == FLAGS and not flags & ~(FLAGS | _LATER)
 
-    def order(self, message: Mapping[str, Any], program: bytes, report: int, netns_fd: int, stdio: Sequence[int]) -> None:
-        """Let the child become the container's first process."""
-        order = {"message": message, "program": program.hex(), "has_netns": netns_fd >= 0}
-        channel.send(self._orders, order, [report, *([netns_fd] if netns_fd >= 0 else []), *stdio])
+    def order(self, body: bytes, program_fd: int, report: int, netns_fd: int, stdio: Sequence[int]) -> None:
+        """Let the child become the container's first process.  ``body``: the launch's message as it came."""
+        named = [fd for fd in (program_fd, netns_fd) if fd >= 0]
+        channel.send_encoded(self._orders, bytes([program_fd >= 0, netns_fd >= 0]) + body, [report, *named, *stdio])
         self._orders.close()
 
     def discard(self) -> None:
@@ -59,17 +59,18 @@ def _wait(orders: socket.socket, groups: cgroup.Hierarchies) -> None:
     try:
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
         memory.populate_private()
-        order, fds = channel.receive(orders)
+        order, fds = channel.receive_encoded(orders)
     except BaseException:  # noqa: BLE001 -- the edge of a forked child whose parent is gone: there is nobody to tell
         os._exit(1)
     orders.close()
     report = socket.socket(fileno=fds.pop(0))
-    netns_fd = fds.pop(0) if order["has_netns"] else -1
-    message = order["message"]
+    program_fd = fds.pop(0) if order[0] else -1
+    netns_fd = fds.pop(0) if order[1] else -1
+    message = json.loads(order[2:])
     try:
         planned = plan.make(message, netns_fd=netns_fd)
         namespace.unshare(planned.clone_flags & _LATER)
     except (OSError, StartFailure) as error:
         init.report_failure(report, error)
         os._exit(1)
-    init.run_container(planned, groups, init.describe_start(message, tuple(fds), bytes.fromhex(order["program"])), report)
+    init.run_container(planned, groups, init.describe_start(message, tuple(fds), program_fd), report)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import select
 import signal
@@ -19,7 +20,7 @@ from typing import Any, NoReturn
 
 from wherry.kernel import cgroup, process
 from wherry.runtime import channel, filters, tasks
-from wherry.runtime.monitor import Monitor, prepare
+from wherry.runtime.monitor import Launched, Monitor, prepare
 from wherry.runtime.spare import Spare
 
 
@@ -42,11 +43,11 @@ class Zygote:
             if self._nest is None and not waiting.poll(0):
                 self._hatch()
             try:
-                message, fds = channel.receive(self._requests)
+                body, fds = channel.receive_encoded(self._requests)
             except channel.Closed:
                 return
             try:
-                self._dispatch(message, fds)
+                self._dispatch(body, fds)
             except (ValueError, KeyError, OSError) as error:
                 with contextlib.suppress(channel.Closed, OSError), socket.socket(fileno=os.dup(fds[0])) as control:
                     channel.send(control, {"event": "failed", "code": 128, "message": str(error)})
@@ -54,19 +55,17 @@ class Zygote:
                 for fd in fds:
                     os.close(fd)
 
-    def _dispatch(self, message: Mapping[str, Any], fds: list[int]) -> None:
-        program = b""
-        if message["op"] != "task":
-            profile = message["seccomp"] if message["op"] == "execute" else (message["config"].get("linux") or {}).get("seccomp")
-            program = self._compiler.program(profile) if profile else b""
+    def _dispatch(self, body: bytes, fds: list[int]) -> None:
+        profile = filters.profile_of(json.loads(body))
+        passed = [*fds, self._compiler.open_program(profile)] if profile else fds
         if self._nest is not None:
             nest, self._nest = self._nest, None
             with nest, contextlib.suppress(channel.Closed):
-                channel.send(nest, {"message": message, "program": program.hex()}, fds)
+                channel.send_encoded(nest, body, passed)
                 return
         if self._fork():
             return
-        _live(lambda: self._work(message, program, fds, None))
+        _live(lambda: self._work(body, passed, None))
 
     def _hatch(self) -> None:
         """Fork the next monitor ahead of its request."""
@@ -92,14 +91,15 @@ class Zygote:
         prepare("wherry-spare")
         spare = Spare(self._groups)
         try:
-            order, fds = channel.receive(nest)
+            body, fds = channel.receive_encoded(nest)
         except channel.Closed:
             spare.discard()
             return
         nest.close()
-        self._work(order["message"], bytes.fromhex(order["program"]), fds, spare)
+        self._work(body, fds, spare)
 
-    def _work(self, message: Mapping[str, Any], program: bytes, fds: list[int], spare: Spare | None) -> None:
+    def _work(self, body: bytes, fds: list[int], spare: Spare | None) -> None:
+        message: Mapping[str, Any] = json.loads(body)
         prepare("wherry-task" if message["op"] == "task" else "wherry-monitor")
         rest = iter(fds)
         control = socket.socket(fileno=next(rest))
@@ -112,7 +112,8 @@ class Zygote:
         target_pidfd = next(rest) if message["has_pidfd"] else -1
         forwards = [next(rest) for _ in message.get("forwards") or ()]
         attachments = [(next(rest), attachment) for attachment in message["attachments"]]
-        Monitor(message, control, program, self._groups, spare).run(netns_fd, forwards, target_pidfd, attachments)
+        launch = Launched(message=message, body=body, program_fd=fds[-1] if filters.profile_of(message) else -1)
+        Monitor(launch, control, self._groups, spare).run(netns_fd, forwards, target_pidfd, attachments)
 
 
 def _live(work: Callable[[], None]) -> NoReturn:
