@@ -189,18 +189,42 @@ def test_waiting_for_a_client_that_ended_its_input_costs_nothing(image, tmp_path
             ours.shutdown(socket.SHUT_WR)
         monitor = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[1])
 
-        def ticks() -> int:
-            return sum(map(int, Path(f"/proc/{monitor}/stat").read_text().rpartition(")")[2].split()[11:13]))
-
         await asyncio.sleep(0.1)
-        before = ticks()
+        before = cpu_ticks(monitor)
         await asyncio.sleep(0.3)
-        assert ticks() - before <= 1
+        assert cpu_ticks(monitor) - before <= 1
         for ours, _ in pairs:
             ours.close()
         await finish(process)
 
     run(check, image, tmp_path)
+
+
+@pytest.mark.parametrize("driver", ["none", "json-file"])
+def test_slow_client_gets_everything_after_the_program_ended_and_waiting_for_it_costs_nothing(image, tmp_path, driver):
+    async def check(b):
+        log = LogTarget(driver=driver, path=str(tmp_path / "log") if driver != "none" else "")
+        launch = b.launch(config("dd", "if=/dev/zero", "bs=64k", "count=200"), log=log)
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        attachments = [(theirs.fileno(), Attachment(stdin=False, stdout=True, stderr=False, multiplexed=False))]
+        process = await b.supervisor.run(launch, attachments=attachments)
+        theirs.close()
+        monitor = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[1])
+        await asyncio.sleep(0.3)
+        before = cpu_ticks(monitor)
+        await asyncio.sleep(0.3)
+        assert cpu_ticks(monitor) - before <= 1
+        out, _ = await exchange(ours, None, multiplexed=False)
+        assert len(out) == 200 << 16
+        assert (await process.wait()).code == 0
+        await process.acknowledge()
+
+    run(check, image, tmp_path)
+
+
+def cpu_ticks(pid: int) -> int:
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
 
 
 def test_terminal_has_its_size_resizes_and_detaches(image, tmp_path):

@@ -171,7 +171,10 @@ class Client:
     def _update(self) -> None:
         # no EPOLLRDHUP: a client that only ended its input would be told of for ever
         events = (_IN if self._reads and not self._held else 0) | (_OUT if self.pending else 0)
-        self._watch(self._fd, events, self._on_event)
+        if self._held and not events:
+            self._unwatch(self._fd)  # or a hang-up would be told of again and again before its last input is taken
+        else:
+            self._watch(self._fd, events, self._on_event)
 
 
 def _enlarge(fd: int) -> None:

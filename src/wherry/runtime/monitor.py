@@ -200,7 +200,8 @@ class Monitor:
 
     def _add_stream(self, fd: int, name: str) -> None:
         self._streams[fd] = name
-        self._watch(fd, 0 if self._paused else _IN, self._on_output)
+        if not self._paused:
+            self._watch(fd, _IN, self._on_output)
 
     def _await_start(self, ours: socket.socket) -> None:
         while True:
@@ -294,8 +295,7 @@ class Monitor:
         behind = any(client.pending for client in self._clients)
         if behind != self._paused:
             self._paused = behind
-            for fd in self._streams:
-                self._epoll.modify(fd, self._stream_events(fd))
+            self._refresh_streams()
 
     def _stream_events(self, fd: int) -> int:
         events = 0 if self._paused else _IN
@@ -329,8 +329,7 @@ class Monitor:
         for client in readers:
             client.write(name, data)
             if client.pending:
-                self._paused = True
-                self._pause_streams()
+                self._pause()
 
     def _splice(self, fd: int, name: str, client: Client) -> bool:
         """Move output from the pipe to the only client inside the kernel.  False when that is not possible now."""
@@ -342,13 +341,20 @@ class Monitor:
                 fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE_BYTES)
         client.splice(name, fd, available)
         if client.pending:
-            self._paused = True
-            self._pause_streams()
+            self._pause()
         return True
 
-    def _pause_streams(self) -> None:
+    def _pause(self) -> None:
+        self._paused = True
+        self._refresh_streams()
+
+    def _refresh_streams(self) -> None:
+        """Watch what is to be read or written; what is not is left alone, or its end would be told of again and again."""
         for fd in self._streams:
-            self._epoll.modify(fd, self._stream_events(fd))
+            if events := self._stream_events(fd):
+                self._watch(fd, events, self._on_output)
+            else:
+                self._unwatch(fd)
 
     def _close_stream(self, fd: int) -> None:
         self._unwatch(fd)
@@ -378,8 +384,7 @@ class Monitor:
         except OSError:  # nobody reads any more
             self._stdin_pending, self._stdin_closing = b"", self._stdin != self._master
         if self._stdin == self._master:
-            if self._master in self._streams:
-                self._epoll.modify(self._master, self._stream_events(self._master))
+            self._refresh_streams()
         elif self._stdin_pending:
             self._watch(self._stdin, _OUT, lambda _: self._flush_stdin())
         else:

@@ -81,7 +81,10 @@ class _Connection:
             readable = self._connected and not self._finished[side] and len(self._buffers[1 - side]) < _BUFFER_BYTES
             writable = bool(self._buffers[side]) or (side == 1 and not self._connected)
             handler: Callable[[int], None] = self._on_backend if side else self._on_client
-            self._watch(end.fileno(), (_IN if readable else 0) | (_OUT if writable else 0), handler)
+            if readable or writable:
+                self._watch(end.fileno(), (_IN if readable else 0) | (_OUT if writable else 0), handler)
+            else:
+                self._unwatch(end.fileno())  # a hang-up would be told of again and again
 
     def _on_client(self, events: int) -> None:
         self._on_event(0, events)
