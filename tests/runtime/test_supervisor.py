@@ -17,7 +17,8 @@ from tests.runtime.harness import Bench, bench, config, exchange, exec_launch, u
 
 from wherry.kernel import cgroup
 from wherry.runtime import defaults
-from wherry.runtime.supervisor import LaunchFailure, Process
+from wherry.runtime.failure import LaunchFailure
+from wherry.runtime.supervisor import Process
 from wherry.spec.launch import Attachment, CopyUp, Forward, Launch, LogTarget
 from wherry.spec.mounts import Rootfs
 

@@ -9,6 +9,15 @@ CREATE = (
 EXEC = "OCI runtime exec failed: exec failed: unable to start container process: "
 
 
+class LaunchFailure(Exception):
+    """``message`` is complete (Docker's ``State.Error``); ``code``: 126 cannot be executed, 127 not found, 128 anything else."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
 class StartFailure(Exception):
     """Raised inside a first process; whoever reports it puts the right beginning before it unless it is ``complete``."""
 

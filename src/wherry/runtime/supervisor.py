@@ -14,20 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from wherry.runtime import channel
+from wherry.runtime.failure import LaunchFailure as LaunchFailure  # the seam names it here
 from wherry.spec.launch import Attachment, ExecLaunch, ExitRecord, Launch
 from wherry.spec.mounts import Rootfs
 
 _BOOT = "import sys; sys.path.insert(0, {path!r}); from wherry.runtime.zygote import main; main({fd})"
 _ROOT = str(Path(__file__).resolve().parents[2])
-
-
-class LaunchFailure(Exception):
-    """``message`` is complete (Docker's ``State.Error``); ``code``: 126 cannot be executed, 127 not found, 128 anything else."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 class Process:
