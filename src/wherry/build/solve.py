@@ -66,6 +66,9 @@ async def build(request: BuildRequest, services: BuildServices, progress: Progre
             try:
                 return await _solve(work, document, tags)
             finally:
+                for pulling in work.images.values():
+                    pulling.cancel()
+                await asyncio.gather(*work.images.values(), return_exceptions=True)
                 inputs.close()
     finally:
         source.close()

@@ -67,6 +67,7 @@ class Work:
     reused: int = 0
     images: dict[str, asyncio.Task[BaseImage]] = field(default_factory=dict)
     emptied: set[str] = field(default_factory=set)
+    told: list[EngineError] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -423,7 +424,9 @@ class StageBuild:
         except EngineError as error:
             if isinstance(error, BuildFailed) and error.lines is None:
                 error.lines = instruction.line.lines
-            self._tell(Failed(step=self.step, error=error))
+            if error not in self.work.told:  # a stage that waits for another fails with it
+                self.work.told.append(error)
+                self._tell(Failed(step=self.step, error=error))
             raise
 
     def _first_place(self) -> int:

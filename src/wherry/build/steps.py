@@ -14,19 +14,20 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from wherry.build.failures import BuildFailed
 from wherry.build.services import BuildRequest, BuildServices, RunSandbox, RunSpec
 from wherry.build.state import State
 from wherry.ids import new_id
-from wherry.runtime.failure import LaunchFailure
-from wherry.runtime.supervisor import Process
+from wherry.runtime.supervisor import LaunchFailure, Process
 from wherry.spec.digest import Digest, chain_id
 from wherry.spec.launch import Attachment, ExitRecord, Launch, LogTarget
 from wherry.spec.mounts import Rootfs
 from wherry.store.layer import NullSink
 from wherry.tree.place import Plan
+
+T = TypeVar("T")
 
 HOSTNAME = "buildkitsandbox"
 _FRAME = struct.Struct(">BxxxI")
@@ -106,7 +107,7 @@ class Steps:
 
     async def _task(self, rootfs: Rootfs, name: str, arguments: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         try:
-            return await self.services.supervisor.task(rootfs, name, arguments, fds)
+            return await _whatever_happens(self.services.supervisor.task(rootfs, name, arguments, fds))
         except OSError as error:
             path = f"{error.filename}: " if error.filename else ""
             raise BuildFailed(f"{path}{error.strerror or error}") from error
@@ -116,13 +117,13 @@ class Steps:
         snapshotter, blocking = self.services.snapshotter, self.services.blocking
         key = f"build-{new_id()}"
         try:
-            rootfs = await blocking(snapshotter.prepare, key, state.chain)
+            rootfs = await _whatever_happens(blocking(snapshotter.prepare, key, state.chain))
             if await work(rootfs):
-                return await blocking(self._seal, key, state.diff_ids)
+                return await _whatever_happens(blocking(self._seal, key, state.diff_ids))
         except BaseException:
             await _whatever_happens(blocking(snapshotter.remove, key))
             raise
-        await blocking(snapshotter.remove, key)
+        await _whatever_happens(blocking(snapshotter.remove, key))
         return Layer(chain=None)
 
     def _seal(self, key: str, below: tuple[Digest, ...]) -> Layer:
@@ -214,13 +215,29 @@ async def _kill(process: Process) -> None:
     await process.wait()
 
 
-async def _whatever_happens(work: Awaitable[Any]) -> None:
-    """Finish an undo even when the build is being cancelled."""
+async def _whatever_happens(work: Awaitable[T]) -> T:
+    """Finish ``work`` even when the build is being cancelled, and only then let the cancellation go on: a thread can't be stopped."""
     task = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await task
+        if not task.done():
+            await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()
+        raise
+
+
+async def _started(work: Awaitable[Process]) -> Process:
+    """A launch that, when it is cancelled half-way, kills what it started."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if task.exception() is None:
+            await _kill(task.result())
+            await task.result().acknowledge()
         raise
 
 
