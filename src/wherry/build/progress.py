@@ -128,10 +128,7 @@ class ClassicRecords:
         """The records that can be sent now that ``event`` happened."""
         if isinstance(event, Built):
             yield from self._built(event)
-        elif isinstance(event, Warned):
-            if not self.quiet:
-                yield {"stream": f"[Warning] {event.message}\n"}
-        elif not self.quiet:
+        elif not isinstance(event, Warned) and not self.quiet:  # the classic builder knows no checks
             yield from self._ordered(event)
 
     def _ordered(self, event: Event) -> Iterator[dict[str, Any]]:

@@ -16,10 +16,12 @@ from dataclasses import replace
 
 from wherry.build import ignore
 from wherry.build.cache import Cache
+from wherry.build.checks import check
 from wherry.build.context import Source, read_ignore_file
 from wherry.build.failures import BuildFailed, DockerfileError, excerpt
 from wherry.build.graph import make_graph
 from wherry.build.inputs import Inputs
+from wherry.build.instructions import read
 from wherry.build.parse import Document, parse
 from wherry.build.progress import Built, Progress, Warned
 from wherry.build.services import BuildRequest, BuildResult, BuildServices
@@ -75,7 +77,8 @@ async def build(request: BuildRequest, services: BuildServices, progress: Progre
 
 
 async def _solve(work: Work, document: Document, tags: tuple[str, ...]) -> BuildResult:
-    for warning in _warnings(document):
+    warnings = _warnings(document)
+    for warning in warnings:
         work.progress(Warned(message=warning))
     try:
         state = await _Stages(work).result()
@@ -86,7 +89,7 @@ async def _solve(work: Work, document: Document, tags: tuple[str, ...]) -> Build
     image = work.services.register(state.encoded(), tags=tags)
     familiar = tuple(parse_reference(tag).familiar for tag in tags)
     work.progress(Built(image_id=image.id, tags=familiar, quiet=work.request.quiet))
-    return BuildResult(image_id=image.id, tags=familiar, warnings=_warnings(document), steps=work.counted, steps_cached=work.reused)
+    return BuildResult(image_id=image.id, tags=familiar, warnings=warnings, steps=work.counted, steps_cached=work.reused)
 
 
 class _Stages:
@@ -187,7 +190,7 @@ async def _directory(services: BuildServices) -> AsyncIterator[str]:
 
 
 def _warnings(document: Document) -> tuple[str, ...]:
-    return tuple(f"Empty continuation line (line {first})" for first, _ in document.empty_continuations)
+    return tuple(str(remark) for remark in check(document, [read(line, document.escape) for line in document.lines]))
 
 
 def _with_excerpt(error: EngineError, request: BuildRequest, document: Document) -> EngineError:
