@@ -159,7 +159,17 @@ def npm_settings() -> dict[str, str]:
     settings = {"cafile": BUNDLE, "update-notifier": "false", "fund": "false"}
     text = _output(["npm", "config", "list", "--long", "--json"])
     known = jsontext.parse(text) if text.strip() else {}
-    for key in ("registry", "proxy", "https-proxy", "noproxy", "strict-ssl"):
+    for key in (
+        "registry",
+        "replace-registry-host",
+        "proxy",
+        "https-proxy",
+        "noproxy",
+        "strict-ssl",
+        "audit",
+        "fetch-timeout",
+        "fetch-retries",
+    ):
         value = known.get(key)
         if isinstance(value, list):
             value = ",".join(str(item) for item in value)
