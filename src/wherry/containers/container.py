@@ -45,6 +45,7 @@ class Container:
         self.process: Process | None = None
         self.health: Health | None = None
         self.execs: dict[str, Exec] = {}
+        self.stopping = False  # a stop was asked for and has not ended
         self.restart_delay_s = 0.0
         self.restart_timer: asyncio.Task[None] | None = None
         self.health_task: asyncio.Task[None] | None = None

@@ -362,7 +362,9 @@ class ContainerOperations:
         await item.process.resize(height, width)
 
     async def inspect_exec(self, ident: str) -> ExecInspect:
-        return self.execs.inspect(self.rooms.containers.exec_named(ident))
+        item = self.rooms.containers.exec_named(ident)
+        await self.execs.settled(item)
+        return self.execs.inspect(item)
 
     def _publish(self, container: Container, action: str, **more: str) -> None:
         self.rooms.events.publish("container", action, container.id, present.attributes(container.record, **more))

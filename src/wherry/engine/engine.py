@@ -8,7 +8,6 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 
 from wherry.build import cache
 from wherry.containers import security
@@ -79,6 +78,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         def publish_image(action: str, ident: str, facts: dict[str, str]) -> None:
             loop.call_soon_threadsafe(events.publish, "image", action, ident, facts)
 
+        garbage = Garbage(content, snapshotter, lambda: garbage_roots(rooms))
         images = Images(
             records=records,
             content=content,
@@ -87,6 +87,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
             run=workers.run,
             spawn=tasks.create_task,
             publish=publish_image,
+            hold=garbage.hold,
         )
         networks = Networks(settings, records)
         rooms = Rooms(
@@ -112,8 +113,9 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         networks.start(alive)
         stack.callback(networks.close)
         engine = Engine(rooms)
-        await workers.run(Garbage(content, snapshotter, partial(garbage_roots, rooms)).start)
+        await workers.run(garbage.start)
         await workers.run(rooms.furniture.sweep, snapshotter)
+        await workers.run(rooms.volumes.sweep)
         await workers.run(rooms.containers.sweep_folders)
         await recover.take_up(rooms, engine.running, alive)
         yield engine
@@ -121,14 +123,9 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
 
 def garbage_roots(rooms: Rooms) -> Roots:
     """Everything that a record leads to."""
-    images = rooms.images.list(every=True)
-    blobs = {rooms.images.layers.blob(diff_id).digest for image in images for diff_id in image.diff_ids}
-    layers = {chain_id for image in images for chain_id in image.chain_ids}
+    images = rooms.images.roots()
     keys = {container.record.snapshot for container in rooms.containers.all()}
-    return Roots(
-        content=frozenset({image.id for image in images} | {digest for digest in blobs if digest}),
-        snapshots=frozenset(layers | keys | cache.layers(rooms.records)),
-    )
+    return Roots(content=images.content, snapshots=frozenset(images.snapshots | keys | cache.layers(rooms.records)))
 
 
 def _own_capabilities() -> tuple[str, ...]:

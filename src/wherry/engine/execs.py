@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import select
 import struct
 
 from wherry.containers import oci, present
@@ -133,6 +135,13 @@ class Execs:
             open_stdin=asked.attach_stdin,
             console_size=(size[0], size[1]),
         )
+
+    async def settled(self, item: Exec) -> None:
+        """Wait for the exit code of a process that has ended: a client that saw its stream end asks for it at once."""
+        process = item.process
+        if item.running and process is not None and (process.pidfd < 0 or select.select([process.pidfd], [], [], 0)[0]):
+            await process.wait()
+            await asyncio.sleep(0)  # the follower of this process stands before us in the queue
 
     def inspect(self, item: Exec) -> ExecInspect:
         asked = item.body

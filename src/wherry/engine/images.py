@@ -104,7 +104,8 @@ class ImageOperations(ContainerOperations):
         ]
 
     async def search_images(self, term: str, *, limit: int, filters: Filters, auth: AuthConfig | None) -> Sequence[SearchResult]:
-        raise NotSupported("search is not supported: it is a service of Docker Hub's web site, not of a registry")
+        found = await self.rooms.images.search(term, limit=limit)
+        return [msgspec.convert(one, SearchResult) for one in found]
 
     async def inspect_distribution(self, reference: str, *, auth: AuthConfig | None) -> Distribution:
         descriptor, platforms = await self.rooms.images.distribution(reference, credentials(auth))

@@ -197,6 +197,9 @@ class Running:
         for mount in record.mounts:
             if mount.type == "volume":
                 rooms.events.publish("volume", "unmount", mount.name, {"container": container.id, "driver": mount.driver})
+        if container.stopping:
+            container.stopping = False
+            self._publish(container, "stop")
         if state.oom_killed:
             rooms.events.publish("container", "oom", container.id, present.attributes(record))
         seconds = max(0, state.finished_at_ns - state.started_at_ns) // 1_000_000_000
@@ -253,6 +256,7 @@ class Running:
             timeout_s if timeout_s is not None else config.stop_timeout if config.stop_timeout is not None else DEFAULT_STOP_TIMEOUT_S
         )
         self._mark_stopped(container)
+        container.stopping = True  # `ended` tells of the stop, just before the end it led to
         ended = container.watch("not-running")
         if patience != 0:
             await self._signal(container, number)
@@ -262,7 +266,6 @@ class Running:
                 pass
         if not ended.done():
             await self._kill_and_wait(container, ended)
-        self._publish(container, "stop")
 
     async def _stop_restarting(self, container: Container) -> None:
         self._cancel_restart(container)

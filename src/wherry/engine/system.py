@@ -102,6 +102,7 @@ class SystemOperations:
             runtimes={"wherry": Runtime(path=sys.executable)},
             default_runtime="wherry",
             live_restore_enabled=True,
+            warnings=list(rooms.networks.warnings()) or None,
             security_options=["name=seccomp,profile=builtin", *(["name=cgroupns"] if os.path.exists("/proc/self/ns/cgroup") else [])],
         )
 

@@ -64,7 +64,7 @@ class Wiring:
         request = SandboxRequest(
             container_id=record.id,
             name=record.name,
-            mode=host.network_mode,
+            mode=host.network_mode if record.networks or host.network_mode.startswith("container:") else "none",
             networks=record.networks,
             bindings=self._bindings(container),
             join_pid=donor.record.state.pid if donor else None,
@@ -72,7 +72,10 @@ class Wiring:
             links=links,
             guarded=not (host.privileged or RAW_NETWORK & set(capabilities)),
         )
-        sandbox = await rooms.workers.run(rooms.networks.attach, request)
+        try:
+            sandbox = await rooms.workers.run(rooms.networks.attach, request)
+        except EngineError as error:
+            raise type(error)(f"failed to set up container networking: {error}") from error
         try:
             written = self._write_files(container, sandbox, links, donor)
         except BaseException:
