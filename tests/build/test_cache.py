@@ -46,3 +46,12 @@ def test_usage_and_prune_keep_what_images_use(bench: Bench) -> None:
     again = bench.build("FROM base\nRUN echo kept-by-image > /prune\n")
     assert again.result.image_id == kept.result.image_id
     assert bench.build("FROM base\nRUN echo gone > /prune1\n").reasons == ["its cached layer is gone"]
+
+
+@pytest.mark.root
+def test_a_record_whose_layer_is_gone_counts_as_absent(bench: Bench) -> None:
+    text = "FROM base\nRUN echo vanishing > /v\n"
+    chain = bench.images.resolve(bench.build(text).result.image_id).chain_ids[-1]
+    bench.services.snapshotter.remove(str(chain))
+    again = bench.build(text)
+    assert again.reasons == ["its cached layer is gone"]
