@@ -46,6 +46,11 @@ def _extra_host(text: str) -> str:
     return f"{name}:{address}"
 
 
+def _capability(name: str) -> str:
+    name = name.strip().upper()
+    return name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}"
+
+
 def _link(text: str) -> str:
     name, _, alias = text.partition(":")
     if not text:
@@ -170,7 +175,8 @@ def create_body(invocation: Invocation) -> dict[str, Any]:
         exposed = [port for word in invocation.texts("expose") for port in ports.expose(word)]
     except ValueError as error:
         raise Failure(str(error), 125) from None
-    body["ExposedPorts"] = {port: {} for port in (*bindings, *exposed)}
+    if bindings or exposed:
+        body["ExposedPorts"] = {port: {} for port in (*bindings, *exposed)}
     host["PortBindings"] = bindings
     mode, networks = attachments.endpoints(invocation)
     host["NetworkMode"] = mode
@@ -196,7 +202,7 @@ def _config(invocation: Invocation) -> dict[str, Any]:
         "Tty": invocation.flag("tty"),
         "OpenStdin": open_stdin,
         "StdinOnce": open_stdin and stdin,
-        "Env": environment.with_proxies(env, invocation.program),
+        "Env": environment.with_proxies(env, invocation.program) or None,
         "Cmd": words or None,
         "Image": image,
         "Volumes": {path: {} for _, path in invocation.value("volume") if path},
@@ -256,8 +262,8 @@ def _host_config(invocation: Invocation) -> dict[str, Any]:
         "VolumeDriver": text("volume-driver"),
         "VolumesFrom": texts("volumes-from") or None,
         "ConsoleSize": [0, 0],
-        "CapAdd": texts("cap-add") or None,
-        "CapDrop": texts("cap-drop") or None,
+        "CapAdd": [_capability(name) for name in texts("cap-add")] or None,
+        "CapDrop": [_capability(name) for name in texts("cap-drop")] or None,
         "CgroupnsMode": text("cgroupns"),
         "Dns": texts("dns"),
         "DnsOptions": texts("dns-option"),

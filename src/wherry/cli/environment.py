@@ -50,7 +50,7 @@ def pairs(words: Iterable[str]) -> dict[str, str]:
 
 
 def read_pairs(path: str, *, inherit: bool) -> list[str]:
-    """The lines of an env or label file: no quotes, no inline comments; a bare name is taken from here, or dropped, when ``inherit``."""
+    """The lines of an env or label file: no quotes, no inline comments; a bare name is taken from here if ``inherit``, else dropped."""
     kind = "env" if inherit else "label"
     try:
         with open(path, "rb") as file:
@@ -70,9 +70,9 @@ def read_pairs(path: str, *, inherit: bool) -> list[str]:
             raise Failure(f"invalid {kind} file ({path}): variable '{name}' contains whitespaces", 125)
         if not name:
             raise Failure(f"invalid {kind} file ({path}): no variable name on line '{line}'", 125)
-        if equals or not inherit:
+        if equals:
             found.append(line)
-        elif name in os.environ:
+        elif inherit and name in os.environ:  # a bare label is dropped, as Docker drops it
             found.append(f"{name}={os.environ[name]}")
     return found
 
