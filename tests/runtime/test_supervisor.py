@@ -512,6 +512,31 @@ def test_sharing_namespaces_by_path(image, tmp_path):
     run(check, image, tmp_path)
 
 
+def test_container_in_the_hosts_pid_namespace_leaves_no_process(image, tmp_path):
+    async def check(b):
+        configuration = config("sh", "-c", "sleep 600 & echo $!")
+        namespaces = configuration["linux"]["namespaces"]
+        configuration["linux"]["namespaces"] = [entry for entry in namespaces if entry["type"] != "pid"]
+        async with asyncio.timeout(1.5):
+            result = await b.run(configuration)
+        assert not os.path.exists(f"/proc/{int(result.stdout)}/exe")
+        assert not any(os.path.exists(directory) for directory in cgroup.find().directories(f"/wherry-test/{b.made[0]}"))
+
+    run(check, image, tmp_path)
+
+
+def test_limits_read_only_root_and_no_new_privileges(image, tmp_path):
+    async def check(b):
+        script = "ulimit -n; grep NoNew /proc/self/status; cat /proc/self/oom_score_adj; pwd; touch /x 2>&1"
+        limits = [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}, {"type": "RLIMIT_NPROC", "soft": 1 << 63, "hard": 1 << 63}]
+        configuration = config("sh", "-c", script, cwd="/w", rlimits=limits, noNewPrivileges=True, oomScoreAdj=300)
+        configuration["root"]["readonly"] = True
+        result = await b.run(configuration)
+        assert result.stdout == b"100\nNoNewPrivs:\t1\n300\n/w\ntouch: /x: Read-only file system\n"
+
+    run(check, image, tmp_path)
+
+
 def test_tasks_work_inside_the_root(image, tmp_path):
     async def check(b):
         process, launch = await sleeper(b)

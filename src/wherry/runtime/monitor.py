@@ -465,6 +465,7 @@ class Monitor:
             self._unwatch(self._stdin)
             os.close(self._stdin)
             self._stdin = -1
+        self._kill_rest()
         self._deadline = time.monotonic() + _DRAIN_S
         for fd in list(self._streams):
             if not self._paused and fd in self._streams:
@@ -505,16 +506,19 @@ class Monitor:
             return str(error)
         return ""
 
-    def _remove_cgroup(self) -> None:
-        """Kill what is left in a group without a pid namespace of its own, then remove it."""
-        if not self._cgroup_made:
-            return
-        self._cgroup_made = False
-        with contextlib.suppress(OSError):
-            if not self._private_pids:
+    def _kill_rest(self) -> None:
+        """A container without a pid namespace of its own ends with its first process too."""
+        if self._cgroup_made and not self._private_pids:
+            with contextlib.suppress(OSError):
                 for pid in cgroup.processes(self._groups, self._cgroups_path):
                     os.kill(pid, signal.SIGKILL)
-            cgroup.remove(self._groups, self._cgroups_path)
+
+    def _remove_cgroup(self) -> None:
+        if self._cgroup_made:
+            self._kill_rest()
+            self._cgroup_made = False
+            with contextlib.suppress(OSError):
+                cgroup.remove(self._groups, self._cgroups_path)
 
     def _finish(self) -> None:
         path = self._message.get("socket_path")
