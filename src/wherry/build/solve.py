@@ -30,6 +30,7 @@ from wherry.build.state import State, label_change
 from wherry.build.steps import Steps
 from wherry.errors import EngineError, InvalidRequest, NotSupported
 from wherry.kernel import files
+from wherry.kernel.spread import spread
 from wherry.spec.reference import InvalidReference
 from wherry.spec.reference import parse as parse_reference
 
@@ -182,6 +183,7 @@ async def _directory(services: BuildServices) -> AsyncIterator[str]:
     """The build's own directory, emptied at its end (and by the next start of a daemon that died)."""
     staging = os.path.join(services.settings.data_root, "staging")
     os.makedirs(staging, mode=0o700, exist_ok=True)
+    spread(staging)
     path = tempfile.mkdtemp(prefix="build-", dir=staging)
     try:
         yield path
