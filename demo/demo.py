@@ -45,7 +45,7 @@ class Demo:
 
 def start_daemon(scratch: Path) -> subprocess.Popen[bytes]:
     log = (scratch / "daemon.log").open("wb")
-    command = [sys.executable, "-m", "wherry.daemon", "--data-root", f"{scratch}/data", "--run-root", f"{scratch}/run"]
+    command = [sys.executable, "-m", "wherry.daemon", "--data-root", f"{scratch}/data", "--run-root", f"{scratch}/run", "--ephemeral"]
     daemon = subprocess.Popen([*command, "--host", f"unix://{scratch}/run/wherry.sock"], stdout=log, stderr=log)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:

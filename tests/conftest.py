@@ -56,7 +56,15 @@ class Daemon:
         return (self.root / "daemon.log").read_text()
 
     def start(self) -> None:
-        arguments = ["--data-root", f"{self.root}/data", "--run-root", f"{self.root}/run", "--default-address-pool", self.subnet]
+        arguments = [
+            "--data-root",
+            f"{self.root}/data",
+            "--run-root",
+            f"{self.root}/run",
+            "--default-address-pool",
+            self.subnet,
+            "--ephemeral",
+        ]
         with (self.root / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "-m", "wherry.daemon", *arguments, *self.options], stdout=log, stderr=log)
         deadline = time.monotonic() + 20
@@ -134,16 +142,9 @@ def make_daemon(*options: str) -> Daemon:
 
 def dispose(daemon: Daemon) -> None:
     """Stop it and take everything of it out of the machine."""
-    names = daemon.run("ps", "-aq", check=False).out.split()
-    if names:
-        daemon.run("rm", "-f", *names, check=False)
+    if daemon.process is None or daemon.process.poll() is not None:
+        daemon.start()  # only a running daemon can clean up
     daemon.stop()
-    uninstall = (
-        "from wherry.spec.settings import Settings; from wherry.store.records import Records; from wherry.networks.service import Networks\n"
-        f"settings = Settings(data_root={str(daemon.root / 'data')!r}, run_root={str(daemon.root / 'run')!r})\n"
-        "Networks(settings, Records(settings.data_root + '/state.db')).destroy()\n"
-    )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", uninstall], check=False, timeout=30)
     shutil.rmtree(daemon.root, ignore_errors=True)
 
 

@@ -45,6 +45,9 @@ def parse(arguments: Sequence[str]) -> Settings:
         "--default-address-pool", action="append", default=[], metavar="base=CIDR,size=N", help="where networks take subnets"
     )
     parser.add_argument("--ip", default="", metavar="ADDRESS", help="host address of published ports (default: all)")
+    parser.add_argument(
+        "--ephemeral", action="store_true", help="at the end remove every container, bridge and firewall table (demos, tests)"
+    )
     parser.add_argument("--debug", action="store_true", help="log more")
     given = parser.parse_args(arguments)
     try:
@@ -65,6 +68,7 @@ def parse(arguments: Sequence[str]) -> Settings:
         registry_mirrors=tuple(given.registry_mirror),
         default_log_options=options,
         default_ip=given.ip,
+        ephemeral=given.ephemeral,
         debug=given.debug,
     )
 
@@ -125,14 +129,15 @@ async def serve(settings: Settings) -> None:
                 log.info("listening on %s", ", ".join(settings.hosts))
                 await stopping.wait()
                 await server.close()
-                await cancel_all(tasks)
+                if settings.ephemeral:
+                    await engine.remove_everything()
+                await cancel_all()
     finally:
         await supervisor.close()
 
 
-async def cancel_all(tasks: asyncio.TaskGroup) -> None:
+async def cancel_all() -> None:
     """End the engine's tasks; containers run on without them."""
-    del tasks
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in others:
         task.cancel()

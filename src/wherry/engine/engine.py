@@ -26,6 +26,7 @@ from wherry.engine.running import Running
 from wherry.engine.system import SystemOperations
 from wherry.engine.volumes import VolumeOperations
 from wherry.engine.workers import Workers
+from wherry.errors import EngineError
 from wherry.images.service import Images
 from wherry.kernel import cgroup
 from wherry.networks.service import Networks
@@ -53,6 +54,14 @@ class Engine(DiskOperations, NetworkOperations, VolumeOperations, BuildOperation
         self.builds: dict[str, asyncio.Task[object]] = {}
         self.build_services = self.make_build_services()
         self.daemon_id = _daemon_id(rooms.records)
+
+    async def remove_everything(self) -> None:
+        """Every container, running or not; for a daemon that leaves nothing behind."""
+        for container in self.rooms.containers.all():
+            try:
+                await self.running.remove(container, volumes=True, force=True)
+            except EngineError as error:
+                log.warning("container %s: not removed: %s", container.name, error)
 
 
 @asynccontextmanager
@@ -111,6 +120,8 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         rooms.containers.load()
         alive = recover.survivors(rooms)
         networks.start(alive)
+        if settings.ephemeral:
+            stack.callback(networks.destroy)
         stack.callback(networks.close)
         engine = Engine(rooms)
         await workers.run(garbage.start)

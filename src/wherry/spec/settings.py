@@ -22,6 +22,7 @@ class Settings:
     registry_mirrors: tuple[str, ...] = ()
     default_log_options: dict[str, str] = field(default_factory=lambda: {"max-size": "20m", "max-file": "5"})
     default_ip: str = ""  # host address for published ports; empty: all
+    ephemeral: bool = False  # at its end the daemon takes its containers, bridges and tables out of the machine
     debug: bool = False
 
     def monitor_socket(self, ident: str) -> str:
