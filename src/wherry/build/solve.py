@@ -72,6 +72,7 @@ async def build(request: BuildRequest, services: BuildServices, progress: Progre
                 for pulling in work.images.values():
                     pulling.cancel()
                 await asyncio.gather(*work.images.values(), return_exceptions=True)
+                await steps.finish()
                 inputs.close()
     finally:
         source.close()

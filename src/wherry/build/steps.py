@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import posixpath
 import signal
@@ -27,6 +28,7 @@ from wherry.spec.mounts import Rootfs
 from wherry.store.layer import NullSink
 from wherry.tree.place import Plan
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 HOSTNAME = "buildkitsandbox"
@@ -76,6 +78,13 @@ class Steps:
         self.services = services
         self.request = request
         self.directory = directory
+        self._cleanups: list[asyncio.Future[None]] = []
+
+    async def finish(self) -> None:
+        """Wait until what the steps had outside (networks) is gone: that goes on beside the steps that follow."""
+        for failure in await _whatever_happens(asyncio.gather(*self._cleanups, return_exceptions=True)):
+            if isinstance(failure, BaseException):
+                log.error("cleaning up after a build step failed: %s", failure)
 
     async def run(self, state: State, step: RunStep, watch: Watch) -> Layer:
         """Execute a command.  Raises BuildFailed."""
@@ -152,7 +161,7 @@ class Steps:
             watch.ran(ident, False)
             exit_record = await self._program(ident, rootfs, step, sandbox, watch)
         finally:
-            await _whatever_happens(sandbox.cleanup())
+            self._cleanups.append(asyncio.ensure_future(sandbox.cleanup()))
             watch.ran(ident, True)
         if exit_record.code:
             raise _returned(step.args, exit_record)
