@@ -7,15 +7,14 @@ import sys
 import time
 
 from wherry.cli.flags import Failure
-from wherry.cli.program import DEFAULT_HOST
 from wherry.client.http import ConnectError, connect
 
 PATIENCE_S = 30.0
 PAUSE_S = 0.004
 
 
-def start() -> None:
-    """Run the daemon detached and return once it accepts connections.  Raises Failure when it does not come up.
+def start(address: str) -> None:
+    """Run the daemon detached and return once it accepts connections at ``address``.  Raises Failure when it does not come up.
 
     Two clients may do this at once: the daemon's own lock lets one live, and both find its socket.
     """
@@ -31,7 +30,7 @@ def start() -> None:
     )
     os.close(null)
     os.close(descriptor)
-    _await_socket(pid, log_path)
+    _await_socket(pid, address, log_path)
 
 
 def _open_log() -> tuple[int, str]:
@@ -47,19 +46,19 @@ def _open_log() -> tuple[int, str]:
     raise Failure("cannot start the daemon: no place for its log: tried /run/wherry and " + home)
 
 
-def _await_socket(pid: int, log_path: str) -> None:
+def _await_socket(pid: int, address: str, log_path: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     ended = False
     while time.monotonic() < deadline:
         try:
-            connect(DEFAULT_HOST).close()
+            connect(address).close()
             return
         except ConnectError:
             if ended:
                 raise Failure(f"the daemon ended before it answered{_last_line(log_path)}\nIts log is {log_path}") from None
             ended = os.waitpid(pid, os.WNOHANG)[0] == pid  # once more after its end: another client's daemon may be the one that lives
             time.sleep(PAUSE_S)
-    raise Failure(f"the daemon does not answer at {DEFAULT_HOST} after {PATIENCE_S:.0f} s; its log is {log_path}")
+    raise Failure(f"the daemon does not answer at {address} after {PATIENCE_S:.0f} s; its log is {log_path}")
 
 
 def _last_line(log_path: str) -> str:

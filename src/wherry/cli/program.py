@@ -129,4 +129,4 @@ def context_endpoint(config_dir: str, name: str) -> tuple[str, Tls | None]:
 def _start_daemon() -> None:
     from wherry.cli.daemon_start import start
 
-    start()
+    start(DEFAULT_HOST)

@@ -1,0 +1,49 @@
+"""From words to commands, and what a person reads when they are wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from wherry.cli import table
+from wherry.cli.help import wrap
+from wherry.cli.main import main
+
+
+def test_aliases_lead_to_the_same_command() -> None:
+    assert table.resolve(["container", "list", "-a"]) == ("container ls", ["-a"])
+    assert table.resolve(["ps", "-a"]) == ("ps", ["-a"])
+    assert table.resolve(["container", "nosuch"]) == ("container", ["nosuch"])
+
+
+def test_every_row_of_the_table_is_a_command() -> None:
+    for path in table.COMMANDS:
+        command = table.load(path)
+        shorthands = [flag.shorthand for flag in command.flags if flag.shorthand]
+        assert command.summary
+        assert len(set(shorthands)) == len(shorthands), path
+
+
+@pytest.mark.parametrize("path", sorted(table.COMMANDS))
+def test_every_command_has_help(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if table.load(path).raw:
+        return
+    assert main([*path.split(), "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"Usage:  wherry {path}")
+
+
+def test_wrong_words_are_told_with_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nosuch"]) == 1
+    assert capsys.readouterr().err == "wherry: unknown command: wherry nosuch\n\nRun 'wherry --help' for more information\n"
+    assert main(["rename", "a"]) == 1
+    assert capsys.readouterr().err.startswith("wherry: 'wherry rename' requires 2 arguments\n\nUsage:  wherry rename CONTAINER NEW_NAME\n")
+    assert main(["run", "--nope"]) == 125
+    assert capsys.readouterr().err.startswith("unknown flag: --nope\n\nUsage:  wherry run [OPTIONS] IMAGE")
+
+
+def test_an_absent_daemon_that_was_named_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-H", "unix:///nosuch.sock", "ps"]) == 1
+    assert capsys.readouterr().err == "Cannot connect to the Docker daemon at unix:///nosuch.sock. Is the docker daemon running?\n"
+
+
+def test_texts_wrap_with_an_indent_and_a_little_slop() -> None:
+    assert wrap(10, 50, "one two three four five six seven eight nine") == "one two three four five six seven\n          eight nine"
