@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.runtime.harness import make_root
+
 from wherry.kernel import cgroup
 
 
