@@ -69,7 +69,7 @@ class BuildOperations:
         try:
             async with AsyncExitStack() as cleanup:
                 context = tempfile.mkdtemp(prefix="context-", dir=_staging(rooms))
-                cleanup.push_async_callback(rooms.workers.run, shutil.rmtree, context, ignore_errors=True)
+                cleanup.callback(self._remove_later, context)
                 await through_file(chunks, lambda file: rooms.workers.run(unpack_context, file, context))
                 result = await build(_request(parameters, context), self.build_services, tell)
             rooms.events.publish("image", "build", result.image_id, {})
@@ -79,6 +79,10 @@ class BuildOperations:
             emit(error_record(error))
         finally:
             self.builds.pop(parameters.build_id, None)
+
+    def _remove_later(self, directory: str) -> None:
+        """Nobody waits for the context's files to go."""
+        self.rooms.tasks.create_task(self.rooms.workers.run(shutil.rmtree, directory, ignore_errors=True))
 
     async def cancel_build(self, build_id: str) -> None:
         task = self.builds.pop(build_id, None)
@@ -151,6 +155,7 @@ class BuildOperations:
             await cleanup()
             raise
         config["mounts"] += list(spec.mounts)
+        config["process"]["env"] = [item for item in config["process"]["env"] if not item.startswith("HOSTNAME=")]  # as BuildKit
         return RunSandbox(config=config, netns_fd=sandbox.netns_fd, cleanup=cleanup)
 
 
@@ -186,6 +191,8 @@ def _step_record(spec: RunSpec, mode: str) -> ContainerRecord:
 def _request(parameters: BuildParameters, context: str) -> BuildRequest:
     if parameters.cgroup_parent:
         raise NotSupported("--cgroup-parent is not supported")
+    if parameters.cache_from:
+        raise NotSupported("--cache-from is not supported: steps are cached from what was built here before")
     if parameters.security_opt:
         raise NotSupported("--security-opt is not supported in builds")
     if parameters.isolation not in ("", "default"):
@@ -204,7 +211,6 @@ def _request(parameters: BuildParameters, context: str) -> BuildRequest:
         squash=parameters.squash,
         network_mode=parameters.network_mode,
         extra_hosts=tuple(parameters.extra_hosts),
-        cache_from=tuple(parameters.cache_from),
         limits=Limits(
             memory=parameters.memory,
             memory_swap=parameters.memory_swap,
