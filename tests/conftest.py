@@ -42,6 +42,7 @@ class Daemon:
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
+    daemon_environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def socket_path(self) -> str:
@@ -66,7 +67,12 @@ class Daemon:
             "--ephemeral",
         ]
         with (self.root / "daemon.log").open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "wherry.daemon", *arguments, *self.options], stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "wherry.daemon", *arguments, *self.options],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "WHERRY_TEST_ROOT": str(self.root), **self.daemon_environment},  # children are known by it
+            )
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             with socket.socket(socket.AF_UNIX) as probe:

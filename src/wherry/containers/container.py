@@ -29,6 +29,7 @@ class Exec:
         self.body = body
         self.process: Process | None = None
         self.started = False
+        self.launched = asyncio.Event()  # it has a process, or failed to get one
         self.exit_code: int | None = None
 
     @property

@@ -105,6 +105,7 @@ class BuildOperations:
             unused_for_s=max(0.0, time.time() - parse_until(until)) if until else 0.0,
             keep_bytes=request.reserved_space,
         )
+        await rooms.workers.run(rooms.furniture.forget_gone, rooms.snapshotter)
         rooms.events.publish("builder", "prune", "", {"reclaimed": str(pruned.size_bytes)})
         return BuildPruned(caches_deleted=pruned.ids or None, space_reclaimed=pruned.size_bytes)
 

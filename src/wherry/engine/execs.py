@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import struct
@@ -19,6 +20,7 @@ from wherry.spec.docker.exec import ExecCreate, ExecInspect, ExecStart, ProcessC
 from wherry.spec.docker.request import Hijack
 from wherry.spec.launch import Attachment, ExecLaunch
 
+LAUNCH_PATIENCE_S = 2.0
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 
 
@@ -89,8 +91,15 @@ class Execs:
 
     async def launch(self, item: Exec, body: ExecStart, attachments: tuple[tuple[int, Attachment], ...]) -> Process:
         """Start the process and follow it to its end."""
-        process = await self._rooms.supervisor.execute(self._request(item, body), attachments=attachments)
-        item.process = process
+        try:
+            item.process = process = await self._rooms.supervisor.execute(self._request(item, body), attachments=attachments)
+        except LaunchFailure:
+            raise
+        except BaseException:
+            item.exit_code = 137
+            raise
+        finally:
+            item.launched.set()
         self._rooms.tasks.create_task(self._follow(item, process), name=f"exec {item.id[:12]}")
         return process
 
@@ -137,11 +146,16 @@ class Execs:
         )
 
     async def settled(self, item: Exec) -> None:
-        """Wait for the exit code of a process that has ended: a client that saw its stream end asks for it at once."""
+        """Wait for the exit code of a process that has ended: a client that saw its stream end asks for it at once.
+
+        The quickest have ended before the daemon heard that they began.
+        """
+        if item.started and not item.launched.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(item.launched.wait(), LAUNCH_PATIENCE_S)
         process = item.process
         if item.running and process is not None and (process.pidfd < 0 or select.select([process.pidfd], [], [], 0)[0]):
-            await process.wait()
-            await asyncio.sleep(0)  # the follower of this process stands before us in the queue
+            item.exit_code = (await process.wait()).code  # the follower may stand behind us in the queue
 
     def inspect(self, item: Exec) -> ExecInspect:
         asked = item.body

@@ -14,7 +14,9 @@ import tempfile
 from wherry.runtime.supervisor import Supervisor
 from wherry.spec.mounts import Rootfs
 from wherry.store.snapshot import Snapshotter
+from wherry.tree.durable import sync_small_tree
 
+_STAGING = ".new-"
 NAME_LENGTH = 24  # of the chain id: enough to be unique, and short: it stands in mount options
 
 
@@ -37,7 +39,7 @@ class Furniture:
         return Rootfs(lower=(path, *rootfs.lower), upper=rootfs.upper, work=rootfs.work)
 
     async def _make(self, path: str, rootfs: Rootfs) -> None:
-        staging = tempfile.mkdtemp(prefix=".new-", dir=self._root)
+        staging = tempfile.mkdtemp(prefix=_STAGING, dir=self._root)
         try:
             upper, work = os.path.join(staging, "d"), os.path.join(staging, "w")
             os.mkdir(upper)
@@ -47,17 +49,34 @@ class Furniture:
             os.chmod(upper, below.st_mode & 0o7777)
             await self._supervisor.task(Rootfs(lower=rootfs.lower, upper=upper, work=work), "furnish", {})
             shutil.rmtree(work)
+            _make_durable(staging)
             with contextlib.suppress(FileExistsError, OSError):  # another made the same meanwhile
                 os.rename(staging, os.path.dirname(path))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
     def sweep(self, snapshotter: Snapshotter) -> None:
-        """Remove the layers of stacks that are gone, and what a crash left."""
-        known = {_name(info.name) for info in snapshotter.items()} | {_name(None)}
+        """At start: what a crash left, then what `forget_gone` removes."""
         for name in os.listdir(self._root):
-            if name not in known:
+            if name.startswith(_STAGING):
                 shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
+        self.forget_gone(snapshotter)
+
+    def forget_gone(self, snapshotter: Snapshotter) -> None:
+        """Remove the layers of stacks that are gone; at any time: what a container uses is the parent of its own layer, and so not gone."""
+        made = set(os.listdir(self._root))
+        known = {_name(info.name) for info in snapshotter.items()} | {_name(None)}
+        for name in made - known:
+            if not name.startswith(_STAGING):
+                shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
+
+
+def _make_durable(directory: str) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sync_small_tree(fd, 1000)
+    finally:
+        os.close(fd)
 
 
 def _name(chain_id: str | None) -> str:

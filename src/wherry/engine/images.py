@@ -125,10 +125,12 @@ class ImageOperations(ContainerOperations):
 
     async def remove_image(self, ref: str, *, force: bool, prune: bool) -> Sequence[ImageDeleted]:
         removed = await self.rooms.workers.run(self.rooms.images.remove, ref, force=force, prune=prune, in_use=self._users_of_image)
+        await self.rooms.workers.run(self.rooms.furniture.forget_gone, self.rooms.snapshotter)
         return [_deleted(step) for step in removed]
 
     async def prune_images(self, filters: Filters) -> ImagesPruned:
         removed, freed = await self.rooms.workers.run(self.rooms.images.prune, filters, in_use=self._users_of_image)
+        await self.rooms.workers.run(self.rooms.furniture.forget_gone, self.rooms.snapshotter)
         self.rooms.events.publish("image", "prune", "", {"reclaimed": str(freed)})
         return ImagesPruned(images_deleted=[_deleted(step) for step in removed] or None, space_reclaimed=freed)
 

@@ -111,6 +111,13 @@ class Client:
                 handle.shutdown(socket.SHUT_RDWR)  # the daemon's and the API server's duplicates must not keep it open
             os.close(self._fd)
 
+    def let_go(self) -> None:
+        """Give the connection up as it is: the daemon goes on with it."""
+        if not self.closed:
+            self.closed = True
+            self._unwatch(self._fd)
+            os.close(self._fd)
+
     def _on_event(self, events: int) -> None:
         if events & (select.EPOLLHUP | select.EPOLLERR):
             if not events & _IN or not self._reads:

@@ -225,7 +225,10 @@ class Monitor:
         self._discard_spare()
         self._remove_cgroup()
         for client in self._clients:
-            client.close()
+            if self._is_exec:
+                client.let_go()  # the daemon tells the failure there, once it knows the exit code that the client asks for next
+            else:
+                client.close()
         if self._control is not None:
             with contextlib.suppress(channel.Closed, OSError):
                 channel.send(self._control, {"event": "failed", "code": failure.code, "message": prefix + failure.message})
