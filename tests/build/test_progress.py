@@ -91,4 +91,4 @@ def test_failures_in_both_texts() -> None:
     assert failure_text(error) == 'Dockerfile:2\nERROR: failed to build: failed to solve: process "x" did not ...\n'
     plain = PlainText()
     assert plain.text(Failed(step=RUN, error=error)).endswith('#1 ERROR: process "x" did not ...\n')
-    assert failure_text(DockerfileError("bad", hint="do")) == "hint: do\nERROR: failed to build: failed to solve: bad\n"
+    assert failure_text(DockerfileError("bad")) == "ERROR: failed to build: failed to solve: bad\n"

@@ -16,10 +16,9 @@ _AROUND = 4
 class DockerfileError(InvalidRequest):
     """The Dockerfile can't be built as it is written.  ``lines``: first and last line at fault, or None when there is no such place."""
 
-    def __init__(self, message: str, lines: tuple[int, int] | None = None, *, hint: str = "") -> None:
+    def __init__(self, message: str, lines: tuple[int, int] | None = None) -> None:
         super().__init__(message)
         self.lines = lines
-        self.hint = hint
 
 
 class BuildFailed(EngineError):

@@ -276,7 +276,5 @@ def heredoc_word(word: str, escape: str = "\\") -> tuple[int, bool, str, bool] |
 
 def unknown_instruction(line: Line, suggestion: str) -> DockerfileError:
     """The error for a word that starts no instruction, with a hint for `//`, which is no comment here."""
-    error = parse_error(line.first, line.last, f"unknown instruction: {line.keyword}{suggestion}")
-    if line.keyword.startswith("//"):
-        error.hint = "a comment in a Dockerfile starts with '#', not with '//'"
-    return error
+    hint = " (a comment starts with '#', not with '//')" if line.keyword.startswith("//") else suggestion
+    return parse_error(line.first, line.last, f"unknown instruction: {line.keyword}{hint}")

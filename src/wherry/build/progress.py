@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from wherry.build.failures import BuildFailed, DockerfileError
+from wherry.build.failures import BuildFailed
 from wherry.errors import EngineError
 from wherry.ids import short
 
@@ -273,8 +273,7 @@ def failure_text(error: EngineError) -> str:
     """What BuildKit prints below the steps: the excerpt of the Dockerfile and the last line."""
     if isinstance(error, BuildFailed):
         return f"{error.excerpt}ERROR: failed to build: failed to solve: {error.detail}\n"
-    hint = f"hint: {error.hint}\n" if isinstance(error, DockerfileError) and error.hint else ""
-    return f"{hint}ERROR: failed to build: failed to solve: {error}\n"
+    return f"ERROR: failed to build: failed to solve: {error}\n"
 
 
 def _pull_line(record: dict[str, Any]) -> str:
