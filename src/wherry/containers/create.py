@@ -274,11 +274,11 @@ RLIMITS = frozenset(
 def signal_number(text: str) -> int:
     """`SIGTERM`, `term`, `15`, `RTMIN+1` as a number.  Raises InvalidRequest: `invalid signal: BOGUS`."""
     word = text.upper().removeprefix("SIG")
-    if word.isdigit() and len(word) < 4:
+    if re.fullmatch("[0-9]{1,3}", word):
         number = int(word)
         if 0 < number <= 64:
             return number
-    elif (match := re.fullmatch(r"RTM(IN|AX)(?:([+-])(\d{1,2}))?", word)) is not None:
+    elif (match := re.fullmatch(r"RTM(IN|AX)(?:([+-])([0-9]{1,2}))?", word)) is not None:
         number = (34 if match[1] == "IN" else 64) + int((match[2] or "+") + (match[3] or "0"))
         if 34 <= number <= 64:
             return number
@@ -292,7 +292,7 @@ _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40,
 
 def size_bytes(text: str) -> int:
     """`20m`, `1gb`, `512` as bytes.  Raises InvalidRequest: `invalid size: 'x'`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?", text.strip().lower())
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kmgtp]?)(?:i?b)?", text.strip().lower())
     if match is None:
         raise InvalidRequest(f"invalid size: '{text}'")
     return int(float(match[1]) * _UNITS[match[2]])

@@ -29,6 +29,7 @@ async def through_file(chunks: AsyncIterator[bytes], work: Callable[[BinaryIO], 
     """
     reader, writer = make_pipe()
     feeding = asyncio.ensure_future(feed(chunks, writer))
+    feeding.add_done_callback(lambda _: os.close(writer))  # also when it is cancelled before it began
     try:
         with os.fdopen(reader, "rb", buffering=READ_BYTES) as file:
             result = await work(file)
@@ -42,18 +43,15 @@ async def through_file(chunks: AsyncIterator[bytes], work: Callable[[BinaryIO], 
 
 
 async def feed(chunks: AsyncIterator[bytes], fd: int) -> None:
-    """Write all of ``chunks`` to ``fd`` and close it."""
+    """Write all of ``chunks`` to ``fd``, which stays the caller's."""
     os.set_blocking(fd, False)
-    try:
-        async for chunk in chunks:
-            view = memoryview(chunk)
-            while view:
-                try:
-                    view = view[os.write(fd, view) :]
-                except BlockingIOError:
-                    await ready(fd, writing=True)
-    finally:
-        os.close(fd)
+    async for chunk in chunks:
+        view = memoryview(chunk)
+        while view:
+            try:
+                view = view[os.write(fd, view) :]
+            except BlockingIOError:
+                await ready(fd, writing=True)
 
 
 async def drain(fd: int, *, size: int = READ_BYTES) -> AsyncIterator[bytes]:

@@ -1,0 +1,68 @@
+"""Streams on their way to blocking code and back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import BinaryIO
+
+import pytest
+
+from wherry.engine.feeding import drain, feed, make_pipe, through_file
+
+
+async def pieces(*chunks: bytes, failure: Exception | None = None) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+    if failure is not None:
+        raise failure
+
+
+def test_what_arrives_is_read_as_from_a_file() -> None:
+    async def scenario() -> bytes:
+        async def work(file: BinaryIO) -> bytes:
+            return await asyncio.to_thread(file.read)
+
+        return await through_file(pieces(b"a" * 3_000_000, b"b"), work)
+
+    assert asyncio.run(scenario()) == b"a" * 3_000_000 + b"b"
+
+
+def test_a_stream_that_breaks_off_is_the_error_that_is_raised() -> None:
+    async def scenario() -> None:
+        async def work(file: BinaryIO) -> bytes:
+            return await asyncio.to_thread(file.read)
+
+        with pytest.raises(ConnectionError):
+            await through_file(pieces(b"a", failure=ConnectionError("gone")), work)
+
+    asyncio.run(scenario())
+
+
+def test_work_that_fails_early_leaves_no_descriptor_and_no_writer() -> None:
+    async def scenario() -> None:
+        async def work(file: BinaryIO) -> bytes:
+            raise ValueError("no")
+
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20):
+            with pytest.raises(ValueError, match="no"):
+                await through_file(pieces(b"x" * 5_000_000), work)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    asyncio.run(scenario())
+
+
+def test_a_pipe_is_drained_to_its_end() -> None:
+    async def scenario() -> int:
+        reader, writer = make_pipe()
+        feeding = asyncio.ensure_future(feed(pieces(b"x" * 4_000_000), writer))
+        feeding.add_done_callback(lambda _: os.close(writer))
+        total = 0
+        async for chunk in drain(reader):
+            total += len(chunk)
+        await feeding
+        return total
+
+    assert asyncio.run(scenario()) == 4_000_000
