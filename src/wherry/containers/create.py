@@ -27,6 +27,7 @@ LOG_OPTIONS = frozenset(
     {"max-size", "max-file", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size", "compress"}
 )
 RUNTIME = "wherry"
+DIGITS = re.compile("[0-9]{1,9}")  # str.isdigit also takes digits of other scripts, which int() may refuse
 
 
 def checked_name(name: str) -> str:
@@ -198,7 +199,7 @@ def parse_cpuset(text: str, what: str) -> set[int]:
     found: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or len(part) > 12:
+        if not DIGITS.fullmatch(first) or (dash and not DIGITS.fullmatch(last)) or len(part) > 12:
             raise InvalidRequest(f"Invalid value {text} for {what}")
         found |= set(range(int(first), min(int(last if dash else first), 8192) + 1))
     return found
@@ -211,7 +212,8 @@ def _check_logging(log: LogConfig) -> None:
         if option not in LOG_OPTIONS:
             raise InvalidRequest(f"unknown log opt '{option}' for {log.type} log driver")
     size_bytes((log.config or {}).get("max-size", "0"))
-    if not (log.config or {}).get("max-file", "1").isdigit() or (log.config or {}).get("max-file", "1") == "0":
+    files = (log.config or {}).get("max-file", "1")
+    if not DIGITS.fullmatch(files) or int(files) == 0:
         raise InvalidRequest("max-file cannot be less than 1")
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from wherry.containers.container import Container
+from wherry.containers.create import DIGITS
 from wherry.containers.health import Health as HealthState
 from wherry.containers.lifecycle import Status, describe, has_process
 from wherry.containers.record import ContainerRecord, MountRecord
@@ -96,7 +97,7 @@ def exposed_ports(record: ContainerRecord, published: PortMap) -> dict[str, list
 
 def _port_order(name: str) -> tuple[int, str]:
     number, _, protocol = name.partition("/")
-    return (int(number) if number.isdigit() else 0, protocol)
+    return (int(number) if DIGITS.fullmatch(number) else 0, protocol)
 
 
 def inspect(
@@ -154,7 +155,7 @@ def ports(record: ContainerRecord, published: PortMap) -> list[Port]:
     result = []
     for name, bindings in exposed_ports(record, published).items():
         number, _, protocol = name.partition("/")
-        if not number.isdigit():
+        if not DIGITS.fullmatch(number):
             continue
         result += [
             Port(ip=binding.host_ip, private_port=int(number), public_port=int(binding.host_port or 0), type=protocol)

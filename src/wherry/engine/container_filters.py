@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from wherry.containers.container import Container
+from wherry.containers.create import DIGITS
 from wherry.containers.present import exposed_ports
 from wherry.errors import InvalidRequest, NotFound
 from wherry.spec.docker.container import PortBinding
@@ -67,7 +68,7 @@ class ContainerFilter:
             if value not in STATUSES:
                 raise InvalidRequest(f"invalid filter 'status={value}'")
         for value in filters.get("exited", ()):
-            if not value.lstrip("-").isdigit():
+            if not DIGITS.fullmatch(value.removeprefix("-")):
                 raise InvalidRequest(f"invalid filter 'exited={value}'")
         for value in filters.get("health", ()):
             if value not in ("starting", "healthy", "unhealthy", "none"):
@@ -129,7 +130,7 @@ def _port_in(value: str, ports: set[str]) -> bool:
     """`80`, `80/udp`, `8000-8010/tcp`."""
     numbers, _, protocol = value.partition("/")
     first, _, last = numbers.partition("-")
-    if not first.isdigit() or (last and not last.isdigit()) or protocol not in ("", "tcp", "udp", "sctp"):
+    if not DIGITS.fullmatch(first) or (last and not DIGITS.fullmatch(last)) or protocol not in ("", "tcp", "udp", "sctp"):
         raise InvalidRequest(f"invalid port specification: {value}")
     return any(f"{number}/{protocol or 'tcp'}" in ports for number in range(int(first), min(int(last or first), 65535) + 1))
 
