@@ -84,6 +84,22 @@ def set_name(name: str) -> None:
     prctl(PR_SET_NAME, ctypes.addressof(buffer))
 
 
+def argument_area() -> tuple[int, int]:
+    """Where this process's command line lies in its memory: first byte and length.  Source: proc(5), stat fields 48 and 49."""
+    with open("/proc/self/stat", "rb") as file:
+        text = file.read()
+    fields = text[text.rindex(b")") + 2 :].split()
+    start, end = int(fields[45]), int(fields[46])
+    return start, max(0, end - start)
+
+
+def set_title(area: tuple[int, int], title: str) -> None:
+    """Write ``title`` over the command line, cut to its length: what ps and /proc/PID/cmdline show, inside a container too."""
+    start, length = area
+    if start and length:
+        ctypes.memmove(start, title.encode()[: length - 1].ljust(length, b"\0"), length)
+
+
 def join_session_keyring(name: str) -> None:
     """Start a session keyring of its own; a kernel without keyrings has nothing to share and is left alone."""
     if _keyctl(_KEYCTL_JOIN_SESSION_KEYRING, name.encode()) < 0 and ctypes.get_errno() not in (

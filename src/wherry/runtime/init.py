@@ -242,6 +242,7 @@ def _reap(program: str, arguments: list[str], environment: dict[str, str]) -> No
     """``--init``: stay as the first process, pass signals on, collect orphans, end as the program ends.  Never returns."""
     every = set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}
     signal.pthread_sigmask(signal.SIG_BLOCK, every)
+    title_area = process.argument_area()
     child = os.fork()
     if child == 0:
         with contextlib.suppress(OSError):
@@ -253,7 +254,8 @@ def _reap(program: str, arguments: list[str], environment: dict[str, str]) -> No
             signal.signal(signal.SIGTTOU, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _execute(program, arguments, environment)
-    process.set_name("wherry-init")
+    process.set_name("docker-init")
+    process.set_title(title_area, " ".join(["/sbin/docker-init", "--", *arguments]))
     while True:
         received = signal.sigwait(every)
         if received != signal.SIGCHLD:

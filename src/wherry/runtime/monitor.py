@@ -538,3 +538,4 @@ def prepare(name: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     process.set_name(name)
+    process.set_title(process.argument_area(), name)

@@ -137,6 +137,7 @@ def main(fd: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     process.prctl(process.PR_SET_DUMPABLE, 0)
     process.set_name("wherry-zygote")
+    process.set_title(process.argument_area(), "wherry-zygote")
     Zygote(socket.socket(fileno=fd)).serve()
 
 
