@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str]) -> Settings:
     )
     parser.add_argument("--data-root", default=standard.data_root, metavar="DIR", help="images, containers, volumes (default %(default)s)")
     parser.add_argument("--run-root", default=standard.run_root, metavar="DIR", help="sockets; empty after a reboot (default %(default)s)")
-    parser.add_argument("--snapshotter", default="", metavar="NAME", help="overlay or vfs (default: what the machine can)")
+    parser.add_argument("--snapshotter", default="", metavar="NAME", help="erofs, overlay or vfs (default: the first that works)")
     parser.add_argument("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]", help="a registry without TLS")
     parser.add_argument("--registry-mirror", action="append", default=[], metavar="URL", help="a mirror of Docker Hub")
     parser.add_argument(
@@ -44,6 +44,7 @@ def parse(arguments: Sequence[str]) -> Settings:
     parser.add_argument(
         "--default-address-pool", action="append", default=[], metavar="base=CIDR,size=N", help="where networks take subnets"
     )
+    parser.add_argument("--no-docker-user", action="store_true", help="name no bridge in Docker's firewall chain DOCKER-USER")
     parser.add_argument("--ip", default="", metavar="ADDRESS", help="host address of published ports (default: all)")
     parser.add_argument(
         "--ephemeral", action="store_true", help="at the end remove every container, bridge and firewall table (demos, tests)"
@@ -67,6 +68,7 @@ def parse(arguments: Sequence[str]) -> Settings:
         insecure_registries=tuple(given.insecure_registry),
         registry_mirrors=tuple(given.registry_mirror),
         default_log_options=options,
+        docker_user=not given.no_docker_user,
         default_ip=given.ip,
         ephemeral=given.ephemeral,
         debug=given.debug,
@@ -115,13 +117,14 @@ async def serve(settings: Settings) -> None:
     await supervisor.start()  # first of all: the zygote is a fresh interpreter, and nothing else is loaded yet
     from wherry.api.server import Server
     from wherry.engine.engine import running_engine
+    from wherry.engine.tasks import Tasks
 
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with Tasks() as tasks:
             async with running_engine(settings, supervisor, tasks) as engine:
                 server = Server(engine, tasks)
                 for host in settings.hosts:
