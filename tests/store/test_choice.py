@@ -10,6 +10,7 @@ import pytest
 
 from wherry.spec.settings import Settings
 from wherry.store.choice import choose, overlay_works
+from wherry.store.erofs import erofs_works
 from wherry.store.records import Records
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -26,10 +27,11 @@ def records(tmp_path: Path) -> Iterator[Records]:
     records.close()
 
 
-def test_overlay_is_chosen_where_it_can_be_mounted_and_the_probe_leaves_nothing(records: Records, tmp_path: Path) -> None:
+def test_the_first_that_can_be_mounted_is_chosen_and_the_probes_leave_nothing(records: Records, tmp_path: Path) -> None:
     root = str(tmp_path / "root")
     chosen = choose(Settings(data_root=root), records)
-    assert chosen.name == ("overlay" if overlay_works(root) else "vfs")
+    best = "erofs" if erofs_works(root) else "overlay"
+    assert chosen.name == (best if overlay_works(root) else "vfs")
     assert os.listdir(root) == ["snapshots"]
 
 

@@ -80,6 +80,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         events = EventBus()
         content = Content(settings.data_root)
         snapshotter = choose(settings, records)
+        stack.callback(snapshotter.close)
         registry = Client(insecure=settings.insecure_registries, mirrors=settings.registry_mirrors)
         stack.push_async_callback(registry.close)
         loop = asyncio.get_running_loop()

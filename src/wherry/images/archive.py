@@ -231,8 +231,11 @@ class Loader:
         meter = None if emit is None else Meter(emit, "Loading layer", diff_id.hex[:12], size)
         with self.content.open(digest) as blob:
             kind = kind_of(blob.read(6))
-            blob.seek(0)
-            self.layers.unpack(chain_id, parent, diff_id, blob, meter)
+            if digest == diff_id and not kind:
+                self.layers.unpack_tar(chain_id, parent, diff_id)
+            else:
+                blob.seek(0)
+                self.layers.unpack(chain_id, parent, diff_id, blob, meter)
         if digest != diff_id and kind in _MEDIA_TYPES:
             self.layers.remember(diff_id, digest=digest, size=size, media_type=_MEDIA_TYPES[kind])
         if digest == diff_id or kind in _MEDIA_TYPES:

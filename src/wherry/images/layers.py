@@ -139,11 +139,22 @@ class Layers:
         self._remember_size(diff_id, reader.size_bytes, str(chain_id))
         return facts
 
-    def unpack_tree(self, source: Source) -> Digest:
-        """A tar that is no image's layer yet, in any compression, becomes a base snapshot; its diff_id is that of our own packing.
+    def unpack_tar(self, chain_id: Digest, parent: Digest | None, diff_id: Digest) -> LayerFacts:
+        """The tar that content has under ``diff_id`` becomes the snapshot ``chain_id``.  Raises InvalidArchive, OSError."""
+        facts = self.snapshotter.adopt(str(chain_id), str(parent) if parent else None, self._content.path(diff_id), diff_id)
+        self._remember_size(diff_id, self._content.size(diff_id), str(chain_id))
+        return facts
 
-        Raises InvalidArchive, BadStream, OSError.
+    def unpack_tree(self, source: Source) -> Digest:
+        """A tar that is no image's layer yet, in any compression, becomes a base snapshot: its diff_id.
+
+        It is that of our own packing where the tar itself is not kept. Raises InvalidArchive, BadStream, OSError.
         """
+        if self.snapshotter.keeps_tars:
+            watched = _Watched(PlainReader(source), None, None)
+            base = self.snapshotter.apply(None, None, watched).diff_id
+            self._remember_size(base, watched.size_bytes, str(base))
+            return base
         key = f"import-{secrets.token_hex(8)}"
         root = self.snapshotter.prepare(key, None)
         try:

@@ -8,28 +8,41 @@ import tempfile
 
 from wherry.kernel import mount
 from wherry.spec.settings import Settings
+from wherry.store.erofs import Erofs, erofs_works
 from wherry.store.overlay import Overlay
 from wherry.store.records import Records
 from wherry.store.snapshot import Snapshotter
 from wherry.store.vfs import Vfs
 
+_NAMES = (Erofs.name, Overlay.name, Vfs.name)
+
 
 def choose(settings: Settings, records: Records) -> Snapshotter:
-    """The snapshotter that the settings name, else overlay where it can be mounted on the data root, else vfs.
+    """The snapshotter that the settings name, else the first of erofs, overlay and vfs that works in the data root.
 
     A data root with snapshots keeps the one it was begun with.  Raises ValueError for an unknown name, or one that differs from that.
     """
     wanted = settings.snapshotter
-    if wanted not in ("", Overlay.name, Vfs.name):
-        raise ValueError(f"unknown snapshotter {wanted!r}: use overlay or vfs")
+    if wanted not in ("", *_NAMES):
+        raise ValueError(f"unknown snapshotter {wanted!r}: use {', '.join(_NAMES[:-1])} or {_NAMES[-1]}")
     begun = records.resolve("setting", "snapshotter")
     if begun and wanted and begun != wanted and records.items("layer"):
         raise ValueError(f"the data root {settings.data_root} was begun with the snapshotter {begun!r}, not {wanted!r}")
-    name = (
-        wanted or (begun if begun and records.items("layer") else "") or (Overlay.name if overlay_works(settings.data_root) else Vfs.name)
-    )
+    name = wanted or (begun if begun and records.items("layer") else "") or _best(settings.data_root)
     records.name("setting", "snapshotter", name)
-    return Overlay(settings.data_root, records) if name == Overlay.name else Vfs(settings.data_root, records)
+    match name:
+        case Erofs.name:
+            return Erofs(settings.data_root, records, os.path.join(settings.run_root, "mounts"))
+        case Overlay.name:
+            return Overlay(settings.data_root, records)
+        case _:
+            return Vfs(settings.data_root, records)
+
+
+def _best(data_root: str) -> str:
+    if not overlay_works(data_root):
+        return Vfs.name
+    return Erofs.name if erofs_works(data_root) else Overlay.name
 
 
 def overlay_works(data_root: str) -> bool:

@@ -78,15 +78,20 @@ class HashingSink:
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:
         self._hash.update(data)
-        rest = memoryview(data)
-        while rest:  # a raw file may take less than all
-            written = self._out.write(rest)
-            rest = rest[written if isinstance(written, int) else len(rest) :]
+        write_all(self._out, data)
         return len(data)
 
     def digest(self) -> Digest:
         """The digest of everything written."""
         return Digest("sha256:" + self._hash.hexdigest())
+
+
+def write_all(out: Sink, data: bytes | bytearray | memoryview) -> None:
+    """Write everything: a raw file may take less at once."""
+    rest = memoryview(data)
+    while rest:
+        written = out.write(rest)
+        rest = rest[written if isinstance(written, int) else len(rest) :]
 
 
 def copy_directory(source: str, target: str) -> None:
@@ -113,7 +118,7 @@ def unpack(stream: Source, target: str, options: ApplyOptions, limits: Limits, e
         finally:
             os.close(fd)
         diff_id = source.digest()
-    _check(diff_id, expected)
+    check_digest(diff_id, expected)
     return LayerFacts(diff_id=diff_id, size_bytes=applied.size_bytes)
 
 
@@ -123,10 +128,11 @@ def hash_only(stream: Source, expected: Digest | None) -> Digest:
         while source.read(1 << 20):
             pass
         diff_id = source.digest()
-    _check(diff_id, expected)
+    check_digest(diff_id, expected)
     return diff_id
 
 
-def _check(diff_id: Digest, expected: Digest | None) -> None:
+def check_digest(diff_id: Digest, expected: Digest | None) -> None:
+    """Raises DigestMismatch, unless nothing was expected."""
     if expected is not None and diff_id != expected:
         raise DigestMismatch(f"layer has diff_id {diff_id}, expected {expected}")

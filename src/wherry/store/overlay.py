@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+import msgspec
 
 from wherry.kernel import files
 from wherry.spec.digest import Digest
@@ -29,6 +31,7 @@ class Overlay:
     """
 
     name = "overlay"
+    keeps_tars = False
 
     def __init__(self, data_root: str, records: Records, limits: Limits | None = None) -> None:
         self._shelf = Shelf(data_root, records)
@@ -38,14 +41,14 @@ class Overlay:
         below = self._below(parent)
         with self._shelf.making(_TREE, _WORK) as directory:
             if below:
-                self._shelf.copy_root_metadata(self._tree(below[0]), self._tree(directory))
+                self._shelf.copy_root_metadata(self._lower(below)[0], self._tree(directory))
             row = Row(directory=directory, parent=parent, active=True, below=below)
             self._shelf.insert(key, row)
         return self._rootfs(row)
 
     def view(self, parent: str) -> Rootfs:
         row = self._shelf.committed(parent)
-        return Rootfs(lower=tuple(map(self._tree, (row.directory, *row.below))))
+        return Rootfs(lower=self._lower((row.directory, *row.below)))
 
     def rootfs(self, key: str) -> Rootfs:
         return self._rootfs(self._shelf.active(key))
@@ -81,6 +84,10 @@ class Overlay:
             self._finish(name or stacked(parent, facts.diff_id), Row(directory=directory, parent=parent, below=below), facts)
         return facts
 
+    def adopt(self, name: str, parent: str | None, path: str, diff_id: Digest) -> LayerFacts:
+        with open(path, "rb") as tar:
+            return self.apply(name, parent, tar, expected=diff_id)
+
     def pack(self, key_or_name: str, out: Sink) -> LayerFacts:
         row = self._shelf.row(key_or_name)
         facts = self._pack(row.directory, out)
@@ -92,7 +99,7 @@ class Overlay:
         row = self._shelf.row(key)
         fd = os.open(self._tree(row.directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            yield from _changes(fd, [self._tree(one) for one in row.below])
+            yield from _changes(fd, list(self._lower(row.below)))
         finally:
             os.close(fd)
 
@@ -115,8 +122,15 @@ class Overlay:
     def sweep(self) -> None:
         self._shelf.sweep(_TREE, _WORK)
 
+    def close(self) -> None:
+        return
+
     def _tree(self, directory: str) -> str:
         return self._shelf.path(directory, _TREE)
+
+    def _lower(self, directories: Sequence[str]) -> tuple[str, ...]:
+        """Where the layers in these directories show, top first."""
+        return tuple(map(self._tree, directories))
 
     def _below(self, parent: str | None) -> tuple[str, ...]:
         if parent is None:
@@ -125,7 +139,7 @@ class Overlay:
         return (row.directory, *row.below)
 
     def _rootfs(self, row: Row) -> Rootfs:
-        lower = tuple(map(self._tree, row.below))
+        lower = self._lower(row.below)
         work = self._shelf.path(row.directory, _WORK) if lower else None
         return Rootfs(lower=lower, upper=self._tree(row.directory), work=work)
 
@@ -133,7 +147,7 @@ class Overlay:
         """Durable first, then the row; when somebody else made the same snapshot meanwhile, theirs stays."""
         self._shelf.make_durable(row.directory)
         try:
-            self._shelf.insert(name, Row(directory=row.directory, parent=row.parent, below=row.below, size_bytes=facts.size_bytes))
+            self._shelf.insert(name, msgspec.structs.replace(row, size_bytes=facts.size_bytes))
         except SnapshotExists:
             self._shelf.discard(row.directory)
 

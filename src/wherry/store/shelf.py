@@ -145,6 +145,15 @@ class Shelf:
             os.close(fd)
         sync_directory(self.root_dir)
 
+    def write(self, directory: str, part: str, data: bytes) -> None:
+        """A further file in a snapshot's directory: whole and durable, or not there."""
+        target = self.path(directory, part)
+        with open(f"{target}.new", "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(f"{target}.new", target)
+
     def sweep(self, *parts: str) -> None:
         """Remove directories without a row; make an active snapshot's directory ``parts`` again where a power cut took them."""
         known = {row.directory: row for _, row in self._rows()}
@@ -171,6 +180,9 @@ class Shelf:
             return tree_bytes(fd)
         finally:
             os.close(fd)
+
+    def rows(self) -> list[Row]:
+        return [row for _, row in self._rows()]
 
     def _rows(self) -> list[tuple[str, Row]]:
         return [(name, self._decoder.decode(body)) for name, body in self._records.items(KIND)]

@@ -1,4 +1,4 @@
-"""Snapshots: stacks of layers that a container can have as its root.  The protocol; `overlay` and `vfs` implement it."""
+"""Snapshots: stacks of layers that a container can have as its root.  The protocol; `erofs`, `overlay` and `vfs` implement it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SnapshotInUse(ValueError):
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What Records keep of a snapshot (kind ``layer``).
 
-    ``directory``: its own, a short name; ``below``: those of its ancestors, nearest first.
+    ``directory``: its own, a short name; ``below``: those of its ancestors, nearest first. ``tar``: the diff_id of the tar it is kept as.
     """
 
     directory: str
@@ -68,6 +68,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     active: bool = False
     below: tuple[str, ...] = ()
     size_bytes: int = -1  # of its own changes; -1: not counted yet
+    tar: str = ""
 
 
 def stacked(parent: str | None, diff_id: Digest) -> Digest:
@@ -98,6 +99,7 @@ class Snapshotter(Protocol):
     """
 
     name: str
+    keeps_tars: bool  # whether `pack` gives back the very tar that `apply` was given
 
     def prepare(self, key: str, parent: str | None) -> Rootfs:
         """Make the active snapshot ``key``.  Raises SnapshotExists, SnapshotMissing (the parent)."""
@@ -128,6 +130,12 @@ class Snapshotter(Protocol):
         When ``name`` is there already the stream is only hashed and checked.
         """
 
+    def adopt(self, name: str, parent: str | None, path: str, diff_id: Digest) -> LayerFacts:
+        """As ``apply``, of a tar that lies in a file of the data root and was checked when it came: it may be linked, and is never changed.
+
+        Raises SnapshotMissing (the parent), InvalidArchive, OSError.
+        """
+
     def pack(self, key_or_name: str, out: Sink) -> LayerFacts:
         """Write the snapshot's own changes as an OCI layer tar: the same directory gives the same bytes.  Raises SnapshotMissing."""
 
@@ -148,3 +156,6 @@ class Snapshotter(Protocol):
 
     def sweep(self) -> None:
         """At start, before anything else: remove what a crash left, and make again the empty directories a power cut took."""
+
+    def close(self) -> None:
+        """Give up what the kernel holds for this process; containers run on."""

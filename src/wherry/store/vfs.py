@@ -24,6 +24,7 @@ class Vfs:
     """The Snapshotter that needs nothing of the kernel: a snapshot is a directory with everything in it."""
 
     name = "vfs"
+    keeps_tars = False
 
     def __init__(self, data_root: str, records: Records, limits: Limits | None = None) -> None:
         self._shelf = Shelf(data_root, records)
@@ -72,6 +73,10 @@ class Vfs:
             self._finish(name or stacked(parent, facts.diff_id), Row(directory=directory, parent=parent), facts)
         return facts
 
+    def adopt(self, name: str, parent: str | None, path: str, diff_id: Digest) -> LayerFacts:
+        with open(path, "rb") as tar:
+            return self.apply(name, parent, tar, expected=diff_id)
+
     def pack(self, key_or_name: str, out: Sink) -> LayerFacts:
         row = self._shelf.row(key_or_name)
         facts = self._pack(row, out)
@@ -101,6 +106,9 @@ class Vfs:
 
     def sweep(self) -> None:
         self._shelf.sweep(_TREE)
+
+    def close(self) -> None:
+        return
 
     def _tree(self, directory: str) -> str:
         return self._shelf.path(directory, _TREE)

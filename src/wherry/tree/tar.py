@@ -102,6 +102,11 @@ class Reader:
             self._entry = entry
             yield entry
 
+    @property
+    def offset(self) -> int:
+        """Where in the archive the next byte is that will be read: after an entry was given out, the place of its data."""
+        return self._taken - len(self._chunk) + self._position
+
     def read(self, size: int = _BUFFER) -> memoryview:
         """At most ``size`` bytes of the current entry's data, empty at its end; of a sparse file, its segments one after the other."""
         if not self._remaining:
