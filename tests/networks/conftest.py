@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.networks.machines import stop_servers
 
 from wherry.kernel import netns
 from wherry.netlink import link, nftables
@@ -30,6 +31,12 @@ def own_host() -> Iterator[None]:
     finally:
         netns.enter_network(before)
         os.close(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_server_outlives_its_test() -> Iterator[None]:
+    yield
+    stop_servers()
 
 
 @pytest.fixture
@@ -57,4 +64,4 @@ def networks(own_host: None, settings: Settings, records: Records, tmp_path: Pat
     with Netlink() as netlink:
         assert [one.name for one in link.links(netlink) if one.kind in ("bridge", "veth")] == []
     with nftables.connect() as netlink:
-        assert nftables.tables(netlink) == []
+        assert [one for one in nftables.tables(netlink) if one.name == settings.tag] == []

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.networks.machines import dial, dial_from, ip, listen, outside, request, unplug
 
 from wherry.errors import Conflict, EngineError, Forbidden, Internal, InvalidRequest, NotFound, NotSupported
 from wherry.kernel import netns
@@ -21,62 +20,12 @@ from wherry.netlink.request import Netlink
 from wherry.networks import namespace
 from wherry.networks.files import LinkTarget
 from wherry.networks.ports import Binding
-from wherry.networks.sandbox import Sandbox, SandboxRequest
 from wherry.networks.service import Networks
 from wherry.spec.docker.network import AddressPool, EndpointIPAM, EndpointSettings, NetworkAddresses, NetworkCreate
 from wherry.spec.settings import Settings
 from wherry.store.records import Records
 
 pytestmark = pytest.mark.root
-
-
-_servers: list[socket.socket] = []
-
-
-@pytest.fixture(autouse=True)
-def _no_server_outlives_its_test() -> Iterator[None]:
-    yield
-    while _servers:
-        with suppress(OSError):
-            _servers.pop().shutdown(socket.SHUT_RDWR)
-
-
-def request(number: int, **wishes: Any) -> SandboxRequest:
-    return SandboxRequest(container_id=f"{number:064x}", name=f"c{number}", **wishes)
-
-
-def listen(sandbox: Sandbox, port: int = 80, host: str = "0.0.0.0") -> None:
-    """A server in the sandbox that answers each connection with the caller's address, until the test ends."""
-    assert sandbox.netns_fd is not None
-    server = namespace.inside(sandbox.netns_fd, lambda: socket.create_server((host, port)))
-
-    _servers.append(server)
-
-    def serve() -> None:
-        with server:
-            while True:
-                try:
-                    connection, caller = server.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.sendall(str(caller[0]).encode())
-
-    threading.Thread(target=serve, daemon=True).start()
-
-
-def dial(host: str, port: int, timeout: float = 2) -> str:
-    with socket.create_connection((host, port), timeout=timeout) as connection:
-        return connection.recv(100).decode()
-
-
-def dial_from(sandbox: Sandbox, host: str, port: int, timeout: float = 2) -> str:
-    assert sandbox.netns_fd is not None
-    return namespace.inside(sandbox.netns_fd, lambda: dial(host, port, timeout))
-
-
-def ip(sandbox: Sandbox, network: str = "bridge") -> str:
-    return sandbox.endpoints[network].ip_address
 
 
 def fixed(port: int = 80, first: int = 8080, host_ip: str = "", protocol: str = "tcp") -> list[Binding]:
@@ -92,44 +41,6 @@ def refused(action: Callable[[], object], kind: type[EngineError]) -> str:
 def elements(networks_tag: str, name: str) -> int:
     with nftables.connect() as netlink:
         return len(nftables.elements(netlink, Table(nftables.NFPROTO_INET, networks_tag), name))
-
-
-def outside(networks: Networks, ip_address: str = "198.51.100.1") -> Sandbox:
-    """Another machine: a namespace on a wire to the host, whose default route leads to the host (198.51.100.254)."""
-    far = namespace.create()
-    with Netlink() as host:
-        host.ask(
-            link.create_bridge("wire"),
-            link.set_up(name="wire"),
-        )
-        index = socket.if_nametoindex("wire")
-        host.ask(address.add(index, _interface("198.51.100.254/24")))
-        host.ask(
-            link.create_veth(
-                "wire-port", master=index, mtu=0, peer_name="eth0", peer_address=bytes.fromhex("020000000001"), peer_netns_fd=far.fd
-            )
-        )
-    made = link.find(far.netlink, "eth0")
-    assert made is not None
-    gateway = _interface("198.51.100.254/24").ip
-    far.netlink.ask(
-        link.set_up(made.index), address.add(made.index, _interface(f"{ip_address}/24")), route.add_default(gateway, made.index)
-    )
-    sandbox = networks.attach(request(900, mode="none"))
-    assert sandbox.namespace is not None
-    sandbox.namespace.close()
-    sandbox.namespace = far
-    return sandbox
-
-
-def unplug(networks: Networks, far: Sandbox) -> None:
-    networks.release(far.container_id)
-    with Netlink() as host:
-        host.ask(link.delete("wire-port"), link.delete("wire"))
-
-
-def _interface(text: str) -> address.IPv4Interface:
-    return address.IPv4Interface(text)
 
 
 def test_first_container_gets_the_second_address_of_the_bridge_and_a_local_mac(networks: Networks) -> None:
@@ -279,7 +190,7 @@ def test_guarded_port_cannot_send_from_a_foreign_address(networks: Networks) -> 
         with Netlink() as inner:
             found = link.find(inner, "eth0")
             assert found is not None
-            inner.ask(address.add(found.index, _interface("172.17.0.77/16")))
+            inner.ask(address.add(found.index, address.IPv4Interface("172.17.0.77/16")))
         with socket.create_connection((ip(honest), 80), timeout=0.3, source_address=("172.17.0.77", 0)) as connection:
             return connection.recv(100).decode()
 
@@ -435,7 +346,7 @@ def test_prune_removes_only_unused_networks(networks: Networks) -> None:
 def test_address_pool_skips_what_the_host_uses(own_host: None, settings: Settings, records: Records) -> None:
     with Netlink() as host:
         host.ask(link.create_bridge("docker0"), link.set_up(name="docker0"))
-        host.ask(address.add(socket.if_nametoindex("docker0"), _interface("172.17.0.1/16")))
+        host.ask(address.add(socket.if_nametoindex("docker0"), address.IPv4Interface("172.17.0.1/16")))
     service = Networks(settings, records)
     service.start()
     try:

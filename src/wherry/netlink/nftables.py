@@ -12,18 +12,21 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from wherry.netlink import message
-from wherry.netlink.message import NLM_F_APPEND, NLM_F_CREATE, Message, be32, nest, text
+from wherry.netlink.message import NLM_F_APPEND, NLM_F_CREATE, Message, be32, be64, nest, text
 from wherry.netlink.request import NETLINK_NETFILTER, Netlink, Request
 
 NFPROTO_INET, NFPROTO_IPV4, NFPROTO_BRIDGE = 1, 2, 7
 NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN, NF_INET_FORWARD, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING = range(5)
 NF_BR_PRE_ROUTING = 0
 DROP, ACCEPT = 0, 1
+JUMP, RETURN = -3, -5
 
 REG32_00 = 8
+REG_1 = 1  # the first 16-byte register, as older programs name it: the same as REG32_00
 CT_STATE_ESTABLISHED, CT_STATE_RELATED = 2, 4  # bits as `ct state` loads them
 IPS_DST_NAT = 1 << 5  # include/uapi/linux/netfilter/nf_conntrack_common.h
 RTN_LOCAL = 2
@@ -35,7 +38,8 @@ IFNAME_SIZE = 16
 _SUBSYSTEM = 10 << 8
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN = 0, 1, 2, 3, 4
-_NEWRULE, _NEWSET, _NEWSETELEM, _GETSETELEM, _DELSETELEM = 6, 9, 12, 13, 14
+_DELCHAIN, _NEWRULE, _GETRULE, _DELRULE = 5, 6, 7, 8
+_NEWSET, _NEWSETELEM, _GETSETELEM, _DELSETELEM = 9, 12, 13, 14
 _NEWGEN, _NFNLGRP_NFTABLES = 15, 7
 _SET_INTERVAL, _SET_MAP = 0x4, 0x8
 _ELEM_INTERVAL_END = 0x1
@@ -45,6 +49,7 @@ _CT_STATE, _CT_STATUS = 0, 2
 _REGISTER_VERDICT = 0
 _HOST_ORDER = struct.pack("=BBI", 0, 4, 1)  # user data: the key's byte order is the host's
 _MAX_ELEMENTS = 500  # a message's nested attribute holds 64 KiB
+_COMMENT = 0  # the kind of user data that holds a rule's comment
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,16 @@ class Element:
     end: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule as the kernel lists it. ``target``: the chain it jumps to; ``is_bare_return``: it ends the chain for every packet."""
+
+    handle: int
+    comment: str = ""
+    target: str = ""
+    is_bare_return: bool = False
+
+
 @dataclass(slots=True)
 class Transaction:
     """Requests applied together by ``commit``."""
@@ -77,11 +92,19 @@ class Transaction:
     def delete_table(self, table: Table) -> None:
         self._add(table, _DELTABLE, text(1, table.name), 0, f"delete table {table.name}")
 
-    def add_chain(self, table: Table, name: str, *, kind: str, hook: int, priority: int) -> None:
-        """A base chain whose policy is accept; ``kind`` filter or nat."""
+    def add_chain(self, table: Table, name: str, *, kind: str, hook: int, priority: int, policy: int = ACCEPT) -> None:
+        """A base chain; ``kind`` filter or nat."""
         hooked = nest(4, be32(1, hook), be32(2, priority & 0xFFFFFFFF))
-        body = text(1, table.name) + text(3, name) + hooked + be32(5, ACCEPT) + text(7, kind)
+        body = text(1, table.name) + text(3, name) + hooked + be32(5, policy) + text(7, kind)
         self._add(table, _NEWCHAIN, body, NLM_F_CREATE, f"add chain {name}")
+
+    def add_plain_chain(self, table: Table, name: str) -> None:
+        """A chain that only rules lead to."""
+        self._add(table, _NEWCHAIN, text(1, table.name) + text(3, name), NLM_F_CREATE, f"add chain {name}")
+
+    def delete_chain(self, table: Table, name: str) -> None:
+        """A chain without rules that no rule leads to."""
+        self._add(table, _DELCHAIN, text(1, table.name) + text(3, name), 0, f"delete chain {name}")
 
     def add_set(
         self, table: Table, name: str, key: Sequence[tuple[int, int]], *, value: Sequence[tuple[int, int]] = (), interval: bool = False
@@ -96,9 +119,19 @@ class Transaction:
         body += be32(10, len(self.requests) + 1)  # an id within the batch, so that its rules may refer to it
         self._add(table, _NEWSET, body, NLM_F_CREATE, f"add set {name}")
 
-    def add_rule(self, table: Table, chain: str, expressions: Iterable[bytes]) -> None:
+    def add_rule(self, table: Table, chain: str, expressions: Iterable[bytes], *, comment: str = "", before: int = 0) -> None:
+        """At the chain's end, or before the rule with handle ``before``. The nft and iptables programs list the comment."""
         body = text(1, table.name) + text(2, chain) + nest(4, *(nest(1, one) for one in expressions))
-        self._add(table, _NEWRULE, body, NLM_F_CREATE | NLM_F_APPEND, f"add rule to {chain}")
+        if before:
+            body += be64(6, before)
+        if comment:
+            words = comment.encode() + b"\0"
+            body += message.attribute(7, bytes([_COMMENT, len(words)]) + words)
+        self._add(table, _NEWRULE, body, NLM_F_CREATE | (0 if before else NLM_F_APPEND), f"add rule to {chain}")
+
+    def delete_rule(self, table: Table, chain: str, handle: int) -> None:
+        """An absent rule fails the whole transaction (ENOENT)."""
+        self._add(table, _DELRULE, text(1, table.name) + text(2, chain) + be64(3, handle), 0, f"delete rule of {chain}")
 
     def add_elements(self, table: Table, name: str, elements: Sequence[Element]) -> None:
         self._elements(_NEWSETELEM, NLM_F_CREATE, table, name, elements)
@@ -139,6 +172,16 @@ def table_name(notice: Message) -> str:
     return message.table(notice.payload[4:]).get(1, b"").rstrip(b"\0").decode(errors="replace")
 
 
+def chain_lost_rules(notice: Message, table: Table, chain: str) -> bool:
+    """Whether the notice tells that the chain was made or went, or that a rule of it did."""
+    if table_name(notice) != table.name or notice.payload[0] != table.family:
+        return False
+    kind = notice.kind & 0xFF
+    if kind not in (_NEWCHAIN, _DELCHAIN, _DELRULE):
+        return False
+    return message.table(notice.payload[4:]).get(2 if kind == _DELRULE else 3, b"") == chain.encode() + b"\0"
+
+
 def tables(netlink: Netlink) -> list[Table]:
     """All tables of the network namespace."""
     replies = netlink.dump(Request(_SUBSYSTEM | _GETTABLE, _family(0), 0, "list tables"))
@@ -156,6 +199,17 @@ def dropping_forward_chains(netlink: Netlink) -> list[tuple[Table, str]]:
             name = values[3].rstrip(b"\0").decode(errors="replace")
             found.append((Table(reply.payload[0], table_name(reply)), name))
     return found
+
+
+def rules(netlink: Netlink, table: Table, chain: str) -> list[Rule] | None:
+    """A chain's rules in order; None where there is no such chain."""
+    body = _family(table.family) + text(1, table.name)
+    try:
+        netlink.get(Request(_SUBSYSTEM | _GETCHAIN, body + text(3, chain), 0, f"find chain {chain}"))
+        replies = netlink.dump(Request(_SUBSYSTEM | _GETRULE, body + text(2, chain), 0, f"list chain {chain}"))
+    except FileNotFoundError:
+        return None
+    return [_rule(message.table(one.payload[4:])) for one in replies]
 
 
 def elements(netlink: Netlink, table: Table, name: str) -> list[bytes]:
@@ -277,9 +331,15 @@ def masquerade() -> bytes:
     return _expression("masq")
 
 
-def verdict(code: int) -> bytes:
-    """End with ACCEPT or DROP."""
-    return _expression("immediate", be32(1, _REGISTER_VERDICT), nest(2, nest(2, be32(1, code))))
+def counter() -> bytes:
+    """Count packets and bytes, as the iptables program has it in every rule."""
+    return _expression("counter", be64(1, 0), be64(2, 0))
+
+
+def verdict(code: int, chain: str = "") -> bytes:
+    """End with ACCEPT, DROP or RETURN, or go on by JUMP to ``chain``."""
+    parts = [be32(1, code & 0xFFFFFFFF)] + ([text(2, chain)] if chain else [])
+    return _expression("immediate", be32(1, _REGISTER_VERDICT), nest(2, nest(2, *parts)))
 
 
 def _bits(load: bytes, bits: int) -> list[bytes]:
@@ -289,6 +349,24 @@ def _bits(load: bytes, bits: int) -> list[bytes]:
 
 def _expression(name: str, *attributes: bytes) -> bytes:
     return text(1, name) + nest(2, *attributes)
+
+
+def _rule(values: dict[int, bytes]) -> Rule:
+    comment, code, target, matches = "", None, "", False
+    with suppress(ValueError):  # another program's user data may have any form
+        user = values.get(7, b"")
+        comment = user[2 : 2 + user[1]].rstrip(b"\0").decode() if len(user) > 2 and user[0] == _COMMENT else ""
+    for _, member in message.attributes(values.get(4, b"")):
+        expression = message.table(member)
+        name = expression.get(1, b"").rstrip(b"\0")
+        if name == b"immediate":
+            given = message.table(message.table(message.table(expression[2]).get(2, b"")).get(2, b""))
+            code = int.from_bytes(given.get(1, b""), "big", signed=True)
+            target = given.get(2, b"").rstrip(b"\0").decode(errors="replace")
+        elif name != b"counter":
+            matches = True
+    handle = int.from_bytes(values.get(3, b""), "big")
+    return Rule(handle, comment, target, is_bare_return=code == RETURN and not matches)
 
 
 def _element(element: Element) -> bytes:

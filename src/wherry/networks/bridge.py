@@ -101,6 +101,8 @@ def plug(host: Netlink, inner: Namespace, endpoint: EndpointRecord, *, network: 
         if default_route:
             requests.append(route.add_default(IPv4Address(endpoint.gateway), made.index))
         inner.netlink.ask(*requests)
+        # Asking for a link makes the kernel (6.8 on) act on its carrier at once; until it did, the port forwards nothing.
+        link.find(host, endpoint.port)
         undo.pop_all()
 
 

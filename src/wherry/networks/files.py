@@ -60,7 +60,9 @@ def hosts(
     lines = list(_HOSTS_HEAD)
     lines += [(address, name) for name, address in extra]
     lines += [(link.address, _link_names(link)) for link in links]
-    names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+    full = f"{hostname}.{domainname}" if domainname else hostname
+    host, dot, _ = full.partition(".")
+    names = f"{full} {host}" if dot else full
     lines += [(address, names) for address in addresses]
     for address, text in lines:
         _refuse_breaks(address)

@@ -11,7 +11,8 @@ Table ``bridge <tag>``:
     guard                                a guarded port sends only from its own hardware and IPv4 address, and no IPv6
 
 Forwarding needs every forward hook's consent: where another program's policy is drop (Docker sets one when it switches forwarding on
-itself), traffic between containers and other machines needs that program's permission too; we never touch its rules.
+itself), traffic of containers needs that program's permission too. Docker's is asked for in ``docker_user``; other programs' rules we
+never touch, but say what they do.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from ipaddress import IPv4Address, IPv4Network
 from wherry.netlink import nftables
 from wherry.netlink.nftables import Element, Table, Transaction, field_bytes, ifname
 from wherry.netlink.request import Netlink
+from wherry.networks import docker_user
 from wherry.networks.ports import ANY_IPV4, PROTOCOLS, Publication
-from wherry.networks.watch import Watch
+from wherry.networks.watch import Reaction, Watch
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +71,19 @@ class Target:
 
 
 class Firewall:
-    """Keeps the tables. ``snapshot`` tells all that should be in them: used to build them, at start or after someone flushed them."""
+    """Keeps the tables. ``snapshot`` tells all that should be in them: used to build them, at start or after someone flushed them.
 
-    def __init__(self, tag: str, snapshot: Callable[[], tuple[Sequence[BridgeFacts], Sequence[PortFacts], Sequence[Target]]]) -> None:
+    ``docker_user``: whether our bridges may be named in Docker's chain for that.
+    """
+
+    def __init__(
+        self,
+        tag: str,
+        snapshot: Callable[[], tuple[Sequence[BridgeFacts], Sequence[PortFacts], Sequence[Target]]],
+        *,
+        docker_user: bool = True,
+    ) -> None:
+        self._docker_user = docker_user
         self._inet = Table(nftables.NFPROTO_INET, tag)
         self._bridge = Table(nftables.NFPROTO_BRIDGE, tag)
         self._snapshot = snapshot
@@ -92,28 +104,47 @@ class Firewall:
             return ["nf_tables is not usable: published ports are relayed in user space, and networks are not kept apart"]
         with nftables.connect() as netlink:
             blocking = nftables.dropping_forward_chains(netlink)
+            admitted = self._docker_user and docker_user.is_asked(netlink)
         return [
             f"another program's firewall (chain {chain} of table {table.name}) drops what it does not know: containers reach neither each "
             f"other nor other machines until it accepts traffic of the bridges {self._inet.name}*"
-            + (", e.g. in its chain DOCKER-USER" if (table.name, chain) == ("filter", "FORWARD") else "")
             for table, chain in blocking
+            if not (admitted and docker_user.excuses(table, chain))
         ]
 
     def build(self) -> None:
         """Replace both tables in one transaction by what ``snapshot`` tells."""
         with self._lock:
             self._build()
+            self._admit()
 
     def watch(self) -> None:
         """From now on, put right what other programs do to the tables, as soon as the kernel tells."""
         if self._usable and self._watch is None:
-            self._watch = Watch(self._inet.name, own_port=self._port, mend=self.build)
+            name = self._inet.name
+            ours = Reaction(
+                concerns=lambda notice: nftables.table_name(notice) == name,
+                mend=self.build,
+                warning=f"nf_tables: another program changed table {name}; building it again",
+            )
+            neighbour = Reaction(concerns=docker_user.concerns, mend=self.admit)
+            self._watch = Watch([ours, neighbour] if self._docker_user else [ours], own_port=self._port)
+
+    def admit(self) -> None:
+        """See that Docker's chain, where it exists, lets our bridges pass."""
+        with self._lock:
+            self._admit()
 
     def add_network(self, network: BridgeFacts) -> None:
+        """Let a network in that ``snapshot`` tells of already."""
         self._apply(lambda work: self._network(work.add_elements, network), adds=True)
+        self.admit()
 
     def remove_network(self, network: BridgeFacts) -> None:
+        """Take a network out that ``snapshot`` still tells of."""
         self._apply(lambda work: self._network(work.delete_elements, network), adds=False)
+        with self._lock:
+            self._admit(without=network.bridge)
 
     def add(self, ports: Sequence[PortFacts], targets: Sequence[Target]) -> None:
         """Let a container's interfaces and published ports in, in one transaction."""
@@ -123,8 +154,9 @@ class Firewall:
         self._apply(lambda work: self._container(work.delete_elements, ports, targets), adds=False)
 
     def destroy(self) -> None:
-        """Take both tables away."""
+        """Take both tables, and our rules among Docker's, away."""
         with self._lock:
+            self._name_to_docker(())
             for table in self._tables():
                 work = Transaction()
                 work.add_table(table)
@@ -144,6 +176,18 @@ class Firewall:
     def _port(self) -> int:
         with self._lock:
             return self._netlink.port if self._netlink is not None else 0
+
+    def _admit(self, *, without: str = "") -> None:
+        networks, _, _ = self._snapshot()
+        self._name_to_docker([one.bridge for one in networks if one.bridge != without])
+
+    def _name_to_docker(self, bridges: Sequence[str]) -> None:
+        if not self._usable:
+            return
+        try:
+            docker_user.admit(self._socket(), self._inet.name, bridges if self._docker_user else ())
+        except OSError as error:  # the chain went while we looked, or somebody reserved it
+            log.warning("nf_tables: %s", error)
 
     def _apply(self, fill: Callable[[Transaction], None], *, adds: bool) -> None:
         with self._lock:
@@ -195,10 +239,13 @@ class Firewall:
         log.warning("nf_tables is not usable (%s): published ports are relayed in user space, networks are not kept apart", error)
 
     def _commit(self, work: Transaction) -> None:
-        # One socket for good: the kernel makes the close of one wait for the removal of everything deleted (over 10 ms).
+        work.commit(self._socket())
+
+    def _socket(self) -> Netlink:
+        # One for good: the kernel makes the close of one wait for the removal of everything deleted (over 10 ms).
         if self._netlink is None:
             self._netlink = nftables.connect()
-        work.commit(self._netlink)
+        return self._netlink
 
     def _tables(self) -> list[Table]:
         return [self._inet, self._bridge] if self._guards else [self._inet]

@@ -71,7 +71,7 @@ class Networks:
         self._ports = Ports()
         self._directory = Directory()
         self._resolver = Resolver(self._directory)
-        self._firewall = Firewall(settings.tag, self._firewall_facts)
+        self._firewall = Firewall(settings.tag, self._firewall_facts, docker_user=settings.docker_user)
         self._ledger = Ledger(os.path.join(settings.run_root, "sandboxes"))
         self._spare: queue.SimpleQueue[Namespace] = queue.SimpleQueue()
         self._departed: queue.SimpleQueue[_Departure | None] = queue.SimpleQueue()

@@ -7,9 +7,11 @@ import os
 import select
 import selectors
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from wherry.netlink import nftables
+from wherry.netlink.message import Message
 from wherry.netlink.request import Netlink
 
 log = logging.getLogger(__name__)
@@ -17,16 +19,24 @@ log = logging.getLogger(__name__)
 _PAUSE_S = 0.3  # between two repairs: with a program that insists, we insist, but calmly
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reaction:
+    """``mend`` what a notice that ``concerns`` it tells of; ``warning`` is logged first, unless it is empty."""
+
+    concerns: Callable[[Message], bool]
+    mend: Callable[[], None]
+    warning: str = ""
+
+
 class Watch:
     """A thread that waits for the kernel's notices in the network namespace of its maker.
 
-    ``own_port``: netlink port of our own changes, which are no news; ``mend`` is called after a foreign one.
+    ``own_port``: netlink port of our own changes, which are no news.
     """
 
-    def __init__(self, table: str, *, own_port: Callable[[], int], mend: Callable[[], None]) -> None:
-        self._table = table
+    def __init__(self, reactions: Sequence[Reaction], *, own_port: Callable[[], int]) -> None:
+        self._reactions = reactions
         self._own_port = own_port
-        self._mend = mend
         self._netlink: Netlink = nftables.subscribe()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="nftables-watch", daemon=True)
@@ -45,23 +55,27 @@ class Watch:
             selector.register(self._wake_read, selectors.EVENT_READ)
             selector.register(self._netlink, selectors.EVENT_READ)
             while not any(key.fileobj == self._wake_read for key, _ in selector.select()):
-                if self._is_ours_touched():
-                    self._repair()
-                    if select.select([self._wake_read], [], [], _PAUSE_S)[0]:
-                        return
+                called = self._called()
+                for one in called:
+                    _mend(one)
+                if called and select.select([self._wake_read], [], [], _PAUSE_S)[0]:
+                    return
 
-    def _is_ours_touched(self) -> bool:
+    def _called(self) -> Sequence[Reaction]:
         try:
             notices = self._netlink.notices()
         except OSError as error:  # ENOBUFS: some were lost, so anything may have happened
             log.debug("nf_tables notices: %s", error)
-            return True
+            return self._reactions
         own = self._own_port()
-        return any(one.sender != own and nftables.table_name(one) == self._table for one in notices)
+        foreign = [one for one in notices if one.sender != own]
+        return [one for one in self._reactions if any(one.concerns(notice) for notice in foreign)]
 
-    def _repair(self) -> None:
-        log.warning("nf_tables: another program changed table %s; building it again", self._table)
-        try:
-            self._mend()
-        except OSError as error:
-            log.error("nf_tables: %s", error)
+
+def _mend(reaction: Reaction) -> None:
+    if reaction.warning:
+        log.warning("%s", reaction.warning)
+    try:
+        reaction.mend()
+    except OSError as error:
+        log.error("nf_tables: %s", error)
