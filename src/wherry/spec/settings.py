@@ -21,6 +21,7 @@ class Settings:
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
     default_log_options: dict[str, str] = field(default_factory=lambda: {"max-size": "20m", "max-file": "5"})
+    docker_user: bool = True  # name our bridges in Docker's chain DOCKER-USER, where it exists
     default_ip: str = ""  # host address for published ports; empty: all
     ephemeral: bool = False  # at its end the daemon takes its containers, bridges and tables out of the machine
     debug: bool = False
