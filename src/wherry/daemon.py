@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from wherry.errors import EngineError
@@ -163,12 +163,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BlockingIOError:
             log.error("wherry daemon: another daemon uses %s", settings.data_root)
             return 1
+        status = 0
         try:
             asyncio.run(serve(settings))
-        except (EngineError, OSError, ValueError) as error:
-            log.error("the daemon cannot start: %s", error)
-            return 1
-    return 0
+        except* (EngineError, OSError, ValueError) as group:  # a task group wraps what it raises
+            for error in _flat(group):
+                log.error("the daemon cannot start: %s", error)
+            status = 1
+    return status
+
+
+def _flat(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _flat(error)
+        else:
+            yield error
 
 
 if __name__ == "__main__":

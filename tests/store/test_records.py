@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -153,3 +155,26 @@ def _unlinked() -> Records:
         os.unlink(os.path.join(directory, name))
     os.rmdir(directory)
     return records
+
+
+@pytest.mark.root
+def test_small_writes_succeed_on_a_full_disk_and_large_ones_name_the_file(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("needs root: a small file system is mounted")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(data)], check=True)
+    try:
+        records = Records(str(data / "state.db"))
+        with (data / "rest").open("wb", buffering=0) as rest, suppress(OSError):
+            while True:
+                rest.write(bytes(4096))
+        for number in range(2000):
+            records.put("container", f"c{number % 20}", b"x" * 3000)
+        with pytest.raises(OSError, match=r"No space left on device: .*state\.db") as caught:
+            records.put("container", "big", bytes(5 << 20))
+        assert caught.value.errno == errno.ENOSPC
+        assert records.get("container", "c0") == b"x" * 3000
+        records.close()
+    finally:
+        subprocess.run(["umount", str(data)], check=True)

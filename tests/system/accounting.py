@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from wherry.netlink import link, nftables
 from wherry.netlink.request import Netlink
 from wherry.spec.settings import Settings
 
+PROC = Path("/proc")
 _NOT_COUNTED = ("state.db-wal", "state.db-shm")
 _SETS = ("bridges", "internal", "pairs", "subnets", "ports", "addressed-ports", "guarded", "macs", "addresses")
 _SPARE = "wherry-spare"  # one or two processes that wait for the next start
@@ -94,6 +97,17 @@ def settled(before: Counter[str], count_now: Callable[[], Counter[str]], *, seco
     while (left := growth(before, count_now())) and time.monotonic() < deadline:
         time.sleep(0.05)
     return left
+
+
+def tar_of(members: dict[str, bytes]) -> bytes:
+    """A tar of regular files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
 
 
 def _named(daemon: Daemon, own: dict[int, str], name: str) -> list[int]:

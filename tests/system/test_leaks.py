@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import socket
-import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
 from tests.system import accounting
+from tests.system.accounting import tar_of
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 ROUNDS = 8
@@ -110,12 +109,12 @@ def test_copies_and_exports_leave_nothing(daemon: Daemon) -> None:
     daemon.run("run", "-d", "--name", "box", "-v", "/v", "bb", "sleep", "1000")
 
     def work(number: int) -> None:
-        daemon.run("cp", "-", "box:/tmp", stdin=_tar({f"file{number}": b"x" * 100_000}))
+        daemon.run("cp", "-", "box:/tmp", stdin=tar_of({f"file{number}": b"x" * 100_000}))
         daemon.run("cp", f"box:/tmp/file{number}", "-")
         daemon.run("exec", "box", "rm", f"/tmp/file{number}")
         daemon.run("cp", "box:/etc", "-")
         assert daemon.run("cp", "box:/no/such", "-", check=False).code
-        assert daemon.run("cp", "-", "box:/no/such", stdin=_tar({"file": b""}), check=False).code
+        assert daemon.run("cp", "-", "box:/no/such", stdin=tar_of({"file": b""}), check=False).code
         assert daemon.run("cp", "-", "box:/tmp", stdin=b"no tar at all" * 100, check=False).code
         daemon.run("export", "box")
         daemon.run("diff", "box")
@@ -139,10 +138,10 @@ def test_builds_that_fail_or_are_removed_leave_nothing(daemon: Daemon) -> None:
 
     def work(number: int) -> None:
         tag = f"built{number}"
-        daemon.run("build", "-q", "-t", tag, "-", stdin=_tar({"Dockerfile": good.format(number).encode()}))
+        daemon.run("build", "-q", "-t", tag, "-", stdin=tar_of({"Dockerfile": good.format(number).encode()}))
         daemon.run("rmi", tag)
         for text in bad:
-            assert daemon.run("build", "-q", "-", stdin=_tar({"Dockerfile": text.encode()}), check=False).code
+            assert daemon.run("build", "-q", "-", stdin=tar_of({"Dockerfile": text.encode()}), check=False).code
         daemon.run("builder", "prune", "-af")
 
     grows_by_nothing(daemon, work, rounds=3)
@@ -153,7 +152,7 @@ def test_images_that_come_and_go_leave_nothing(daemon: Daemon) -> None:
     daemon.run("save", "-o", str(saved), "bb")
 
     def work(number: int) -> None:
-        daemon.run("import", "-", f"imported{number}", stdin=_tar({"file": str(number).encode()}))
+        daemon.run("import", "-", f"imported{number}", stdin=tar_of({"file": str(number).encode()}))
         daemon.run("create", "--name", f"commit{number}", f"imported{number}", "x")
         daemon.run("commit", f"commit{number}", f"committed{number}")
         daemon.run("rm", f"commit{number}")
@@ -193,13 +192,3 @@ def test_failed_starts_leave_nothing(daemon: Daemon) -> None:
                 assert result.code == code, (arguments, result)
 
         grows_by_nothing(daemon, work, rounds=3)
-
-
-def _tar(members: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()

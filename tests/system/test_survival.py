@@ -7,7 +7,6 @@ import time
 import urllib.request
 
 import pytest
-
 from tests.conftest import Daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 
 from wherry import errors
 from wherry.api.wire import Malformed
@@ -21,6 +23,8 @@ STATUSES: dict[type[errors.EngineError], int] = {
     errors.Unavailable: 503,
 }
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)  # the machine's fault, not ours
+
 
 def explain(error: Exception) -> tuple[int, str]:
     """The status and message for ``error``.  One that is no EngineError is a bug: 500, logged with its traceback."""
@@ -28,5 +32,9 @@ def explain(error: Exception) -> tuple[int, str]:
         return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500), error.message
     if isinstance(error, Malformed):
         return error.status, str(error)
+    if isinstance(error, OSError) and error.errno in _DISK:
+        log.error("request failed: %s", error)
+        text = os.strerror(error.errno).lower()
+        return 500, f"{error.filename}: {text}" if error.filename else text
     log.error("request failed", exc_info=error)
     return 500, str(error) or type(error).__name__

@@ -34,6 +34,7 @@ LIMITS = (
     *("memory", "memory_swap", "memory_reservation", "cpu_shares", "nano_cpus", "cpu_period", "cpu_quota"),
     *("cpuset_cpus", "cpuset_mems", "pids_limit", "blkio_weight"),
 )
+RECORD_AGAIN_S = 1.0
 KILL_PATIENCE_S = 10.0  # after SIGKILL a process that is still there is stuck in the kernel
 
 
@@ -77,7 +78,10 @@ class Running:
         state = container.record.state
         state.status = advance(state.status, Event.FAIL)
         state.exit_code, state.error, state.pid = code, message, 0
-        self._rooms.containers.save(container)
+        try:
+            self._rooms.containers.save(container)
+        except OSError as error:  # the failure itself is what the client must hear
+            log.warning("container %s: its failed start is not recorded: %s", container.name, error)
         container.tell("not-running", "next-exit")
         if container.record.host_config.auto_remove:
             self.remove_later(container)
@@ -104,8 +108,17 @@ class Running:
                 for fd, _ in pending:
                     os.close(fd)
                 wired.close()
+            undo.push_async_callback(self._end_unrecorded, process)
+            self._record_start(container, process)
             undo.pop_all()
-        self._started(container, process)
+        self.follow(container, process)
+        rooms.events.publish("container", "start", container.id, present.attributes(record))
+
+    async def _end_unrecorded(self, process: Process) -> None:
+        """A program whose start could not be recorded must not run."""
+        process.signal(signal_number("SIGKILL"))
+        await process.wait()
+        await process.acknowledge()
 
     def cgroups_path(self, ident: str) -> str:
         return f"/{self._rooms.settings.tag}/{ident}"
@@ -154,15 +167,18 @@ class Running:
             console_size=record.host_config.console_size,
         )
 
-    def _started(self, container: Container, process: Process) -> None:
-        rooms, state = self._rooms, container.record.state
+    def _record_start(self, container: Container, process: Process) -> None:
+        rooms, before = self._rooms, container.record.state
+        container.record.state = state = copy(before)
         state.status = advance(state.status, Event.START)
         state.pid, state.started_at_ns = process.pid, process.started_at_ns
         state.boot_id, state.pid_start_ticks = rooms.boot_id, start_ticks(process.pid)
         state.exit_code, state.error, state.oom_killed, state.manually_stopped = 0, "", False, False
-        rooms.containers.save(container)
-        self.follow(container, process)
-        rooms.events.publish("container", "start", container.id, present.attributes(container.record))
+        try:
+            rooms.containers.save(container)
+        except BaseException:
+            container.record.state = before
+            raise
 
     def follow(self, container: Container, process: Process) -> None:
         """Watch a process that runs, just started or found again after a restart of the daemon."""
@@ -190,8 +206,8 @@ class Running:
         state.status = advance(state.status, Event.RETRY if again else Event.EXIT)
         removing = record.host_config.auto_remove and not again
         if not removing:
-            rooms.containers.save(container)
-        if process is not None:
+            await self._record_end(container, process)
+        elif process is not None:
             await process.acknowledge()
         await self.wiring.disconnect(container)
         for mount in record.mounts:
@@ -214,6 +230,22 @@ class Running:
             await self._remove(container, volumes=True)
         else:
             container.tell("not-running", "next-exit")
+
+    async def _record_end(self, container: Container, process: Process | None) -> None:
+        """Save what is known of the end; until that succeeds, on a full disk, the monitor stays, which knows it too."""
+        try:
+            if container.status is not Status.REMOVING:
+                self._rooms.containers.save(container)
+        except OSError as error:
+            log.error("container %s: its end is not recorded yet: %s", container.name, error)
+            self._rooms.tasks.create_task(self._record_end_later(container, process), name=f"end of {container.name}")
+            return
+        if process is not None:
+            await process.acknowledge()
+
+    async def _record_end_later(self, container: Container, process: Process | None) -> None:
+        await asyncio.sleep(RECORD_AGAIN_S)
+        await container.perform(lambda: self._record_end(container, process))
 
     def _freed_namespace_of_exec(self, container: Container) -> None:
         for item in container.execs.values():

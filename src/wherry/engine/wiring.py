@@ -242,6 +242,10 @@ class Wiring:
 
 def write_fresh(path: str, text: str) -> None:
     """Write a file that a container may see through a bind mount: in place, so that a restart keeps its inode."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        error.filename = path  # a full disk is told of when writing, without a name
+        raise
     os.chmod(path, 0o644)

@@ -31,7 +31,7 @@ def attach(path: str, block_size: int = 512) -> tuple[int, str]:
                 try:
                     flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR
                     name = os.fsencode(path)[-63:]
-                    fcntl.ioctl(fd, LOOP_CONFIGURE, _CONFIG.pack(backing, block_size, *[0] * 7, 0, 0, flags, name, b"", b"", *[0] * 10))
+                    fcntl.ioctl(fd, LOOP_CONFIGURE, _CONFIG.pack(backing, block_size, *[0] * 8, flags, name, b"", b"", *[0] * 10))
                 except OSError as error:
                     os.close(fd)
                     if error.errno != errno.EBUSY:  # another took it first

@@ -86,15 +86,16 @@ class Networks:
         self._networks = {ident: msgspec.json.decode(body, type=NetworkRecord) for ident, body in self._records.items(_KIND)}
         sandboxes = self._load_sandboxes(running)
         with Netlink() as host:
+            # First: a bridge of a data root that was erased stands where a new one is to be made.
+            for name in bridge.leftovers(host, self._settings.tag, networks=self._networks, containers=running):
+                log.info("removing interface %s that nothing accounts for", name)
+                bridge.remove(host, name)
             self._define_predefined(host, in_use={one.network_id for record in sandboxes for one in record.endpoints})
             for network in self._bridges():
                 self._pools[network.id] = network.pool()
                 self._ensure_bridge(host, network)
             for record in sandboxes:
                 self._restore(record)
-            for name in bridge.leftovers(host, self._settings.tag, networks=self._networks, containers=running):
-                log.info("removing interface %s that nothing accounts for", name)
-                bridge.remove(host, name)
         self._firewall.build()
         self._firewall.watch()
         for warning in self._firewall.warnings():

@@ -79,6 +79,7 @@ class Monitor:
         self._started_at_ns = 0
         self._exit: dict[str, Any] | None = None
         self._acknowledged = False
+        self._saved = False
         self._deadline = 0.0
         self._exit_code = 0
         self._finished_at_ns = 0
@@ -139,21 +140,22 @@ class Monitor:
         ours.close()
 
     def _clone_container(self, start: init.Start, report: socket.socket, ours: socket.socket, netns_fd: int) -> None:
-        planned = plan.make(self._message, netns_fd=netns_fd)
-        self._private_pids = bool(planned.clone_flags & namespace.CLONE_NEWPID)
-        self._cgroups_path = planned.cgroups_path
+        birth = plan.birth(self._message, netns_fd=netns_fd)
+        self._private_pids = bool(birth.clone_flags & namespace.CLONE_NEWPID)
+        self._cgroups_path = birth.cgroups_path
         if self._cgroups_path:
             self._cgroup_made = True
             cgroup.create(self._groups, self._cgroups_path)
             resources = (self._message["config"].get("linux") or {}).get("resources")
             if resources:
                 cgroup.limit(self._groups, self._cgroups_path, resources)
-        if self._spare is not None and Spare.suits(planned):
+        if self._spare is not None and Spare.suits(birth):
             spare, self._spare = self._spare, None
             spare.order(self._launched.body, self._launched.program_fd, report.fileno(), netns_fd, start.stdio)
             self._pid, self._pidfd = spare.pid, spare.pidfd
             return
-        pid, pidfd = self._clone_into(planned.clone_flags, planned.pid_namespace)
+        planned = plan.make(self._message, netns_fd=netns_fd)
+        pid, pidfd = self._clone_into(birth.clone_flags, birth.pid_namespace)
         if pid == 0:
             ours.close()
             init.run_container(planned, self._groups, start, report)
@@ -280,7 +282,11 @@ class Monitor:
         return not self._paused and time.monotonic() >= self._deadline
 
     def _done(self) -> bool:
-        return self._exit is not None and not self._clients and (self._acknowledged or self._control is None)
+        return self._exit is not None and not self._clients and (self._acknowledged or (self._control is None and self._is_told()))
+
+    def _is_told(self) -> bool:
+        """Whether the end is known without us: the disk may have been full. Then the next daemon hears it from us."""
+        return self._saved or self._listener is None
 
     def _watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
         if fd in self._handlers:
@@ -481,9 +487,8 @@ class Monitor:
             self._log.finish(time.time_ns())
             self._log = None
         oom = bool(self._cgroups_path and not self._is_exec and cgroup.oom_kills(self._groups, self._cgroups_path))
-        record = {"code": self._exit_code, "finished_at_ns": self._finished_at_ns, "oom_killed": oom, "error": ""}
-        error = self._save(record)
-        self._exit = {**record, "error": error}
+        self._exit = {"code": self._exit_code, "finished_at_ns": self._finished_at_ns, "oom_killed": oom, "error": ""}
+        self._saved = self._save(self._exit)
         if self._relay is not None:
             self._relay.close()
         for client in self._clients:
@@ -491,11 +496,11 @@ class Monitor:
         self._tell({"event": "exited", **self._exit})
         self._remove_cgroup()
 
-    def _save(self, record: dict[str, Any]) -> str:
-        """Write ``exit.json``: temporary, fsync, rename.  A full disk is told in the record instead."""
+    def _save(self, record: dict[str, Any]) -> bool:
+        """Write ``exit.json``: temporary, fsync, rename.  False when the disk is full or broken."""
         directory = self._message.get("record_dir")
         if not directory:
-            return ""
+            return False
         temporary, final = f"{directory}/exit.json.new", f"{directory}/exit.json"
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -505,9 +510,11 @@ class Monitor:
             finally:
                 os.close(fd)
             os.replace(temporary, final)
-        except OSError as error:
-            return str(error)
-        return ""
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            return False
+        return True
 
     def _kill_rest(self) -> None:
         """A container without a pid namespace of its own ends with its first process too."""

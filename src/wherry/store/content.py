@@ -113,8 +113,12 @@ class Writer:
             raise ContentMismatch(f"content is larger than the {self._limit} bytes expected")
         self._hash.update(data)
         rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._fd, rest) :]
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError as error:
+            error.filename = self._path
+            raise
         return len(data)
 
     def commit(self, expected: Digest | None = None, size: int | None = None) -> Digest:

@@ -5,14 +5,19 @@ A thing exists when its row is committed. Bodies are opaque here: each room enco
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 _VERSION = 1
+_PAGE_BYTES = 4096
+_CHECKPOINT_PAGES = 100
+_ROOM_PAGES = 200  # of the log: up to a checkpoint, and what one transaction may add to it
+_ERRNO = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO, sqlite3.SQLITE_READONLY: errno.EROFS}
 _SCHEMA = """
 CREATE TABLE item (kind TEXT NOT NULL, ident TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (kind, ident)) WITHOUT ROWID;
 CREATE TABLE name (kind TEXT NOT NULL, name TEXT NOT NULL, ident TEXT NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
@@ -40,10 +45,13 @@ class Records:
         self._lock = threading.RLock()
         self._depth = 0
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+        self._path = path
         try:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
             self._prepare(path)
+            self._take_room()
         except BaseException:
             self._connection.close()
             raise
@@ -60,11 +68,11 @@ class Records:
         """
         with self._lock:
             level = self._depth
-            self._connection.execute(f"SAVEPOINT level{level}" if level else "BEGIN IMMEDIATE")
+            self._execute(f"SAVEPOINT level{level}" if level else "BEGIN IMMEDIATE")
             self._depth += 1
             try:
                 yield
-                self._connection.execute(f"RELEASE level{level}" if level else "COMMIT")
+                self._execute(f"RELEASE level{level}" if level else "COMMIT")
             except BaseException:
                 if level:
                     self._connection.execute(f"ROLLBACK TO level{level}")
@@ -127,9 +135,28 @@ class Records:
         if version == 0:
             self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
 
+    def _take_room(self) -> None:
+        """Let the files have what small writes need, so that an end can be recorded and things removed when the disk is full.
+
+        The log keeps its length and is written from its start again after a checkpoint; the database keeps its free pages.
+        """
+        with suppress(OSError):  # the disk is full already: the daemon serves all the same
+            self._execute("INSERT OR REPLACE INTO item VALUES ('room', '', zeroblob(?))", _ROOM_PAGES * _PAGE_BYTES)
+            self._execute("DELETE FROM item WHERE kind = 'room'")
+
     def _write(self, statement: str, *values: str | bytes) -> None:
         with self._lock:
+            self._execute(statement, *values)
+
+    def _execute(self, statement: str, *values: str | bytes | int) -> None:
+        """Raises OSError where the disk is full or broken."""
+        try:
             self._connection.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            number = _ERRNO.get(error.sqlite_errorcode & 0xFF)
+            if number is None:
+                raise
+            raise OSError(number, os.strerror(number), self._path) from error
 
     def _one(self, statement: str, *values: str) -> Any:
         with self._lock:
