@@ -29,8 +29,8 @@ def test_default_container_can_be_read_step_by_step():
         ("mask /proc/asound", "enter the"),
     ):
         assert order.index(earlier) < order.index(later), text
-    assert made.clone_flags & namespace.CLONE_NEWNET == 0
-    assert made.clone_flags & namespace.CLONE_NEWPID
+    assert made.birth.clone_flags & namespace.CLONE_NEWNET == 0
+    assert made.birth.clone_flags & namespace.CLONE_NEWPID
     assert order[-1] == "enter the"
 
 

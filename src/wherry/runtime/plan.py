@@ -28,13 +28,32 @@ _DEVICES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """``clone_flags`` for the first process; ``pid_namespace``: one to be born into, by path; then the steps in order."""
+    """How the first process is born, then its steps in order."""
+
+    birth: Birth
+    new_network: bool
+    steps: tuple[steps.Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Birth:
+    """All that the parent needs: ``clone_flags``; ``pid_namespace``: one to be born into, by path; the group of the container."""
 
     clone_flags: int
     pid_namespace: str
     cgroups_path: str
-    new_network: bool
-    steps: tuple[steps.Step, ...]
+
+
+def birth(launch: Mapping[str, Any], *, netns_fd: int = -1) -> Birth:
+    """The part of a plan that comes before its first process.  Raises StartFailure for a namespace that is not supported."""
+    linux: Mapping[str, Any] = launch["config"].get("linux") or {}
+    _refuse_namespaces(linux)
+    wanted = _namespaces(linux, netns_fd)
+    return Birth(
+        clone_flags=sum(NAMESPACES[kind] for kind, path in wanted.items() if not path and kind != "cgroup"),
+        pid_namespace=wanted.get("pid", ""),
+        cgroups_path=linux.get("cgroupsPath") or "",
+    )
 
 
 def make(launch: Mapping[str, Any], *, netns_fd: int = -1) -> Plan:
@@ -42,16 +61,12 @@ def make(launch: Mapping[str, Any], *, netns_fd: int = -1) -> Plan:
     config: Mapping[str, Any] = launch["config"]
     linux: Mapping[str, Any] = config.get("linux") or {}
     _refuse(config, linux)
-    wanted = {entry["type"]: entry.get("path") or "" for entry in linux.get("namespaces") or ()}
-    wanted.setdefault("mount", "")
-    if netns_fd >= 0:
-        wanted.pop("network", None)
-    new = [kind for kind, path in wanted.items() if not path and kind != "cgroup"]
-    cgroups_path = linux.get("cgroupsPath") or ""
+    begin = birth(launch, netns_fd=netns_fd)
+    wanted = _namespaces(linux, netns_fd)
     entries = list(config.get("mounts") or ())
     mounts = [(entry, options.parse(entry.get("options") or ())) for entry in entries]
     shows_cgroups = any(entry.get("type") == "cgroup" for entry in entries)
-    found: list[steps.Step] = [steps.JoinCgroup(cgroups_path, "cgroup" in wanted and not wanted["cgroup"])]
+    found: list[steps.Step] = [steps.JoinCgroup(begin.cgroups_path, "cgroup" in wanted and not wanted["cgroup"])]
     found += [steps.JoinNamespace(namespace.CLONE_NEWNET, "", netns_fd)] if netns_fd >= 0 else []
     found += [steps.JoinNamespace(NAMESPACES[kind], path) for kind, path in wanted.items() if path and kind != "pid"]
     score = (config.get("process") or {}).get("oomScoreAdj")
@@ -61,16 +76,23 @@ def make(launch: Mapping[str, Any], *, netns_fd: int = -1) -> Plan:
         for index, (entry, parsed) in enumerate(mounts)
         if parsed.bind or entry.get("type") == "bind"
     ]
-    found += [steps.OpenCgroups(cgroups_path)] if shows_cgroups else []
+    found += [steps.OpenCgroups(begin.cgroups_path)] if shows_cgroups else []
     found.append(steps.Detach())
     found += _file_system(launch, config, linux, mounts)
     return Plan(
-        clone_flags=sum(NAMESPACES[kind] for kind in new),
-        pid_namespace=wanted.get("pid", ""),
-        cgroups_path=cgroups_path,
-        new_network="network" in new,
+        birth=begin,
+        new_network=wanted.get("network") == "",
         steps=tuple(found),
     )
+
+
+def _namespaces(linux: Mapping[str, Any], netns_fd: int) -> dict[str, str]:
+    """Kind -> path, "" for a new one; without the network that came by descriptor."""
+    wanted = {entry["type"]: entry.get("path") or "" for entry in linux.get("namespaces") or ()}
+    wanted.setdefault("mount", "")
+    if netns_fd >= 0:
+        wanted.pop("network", None)
+    return wanted
 
 
 def _file_system(
@@ -152,6 +174,9 @@ def _refuse(config: Mapping[str, Any], linux: Mapping[str, Any]) -> None:
             raise StartFailure(128, f"{name} is not supported")
     if linux.get("rootfsPropagation") not in (None, "", "private", "rprivate", "slave", "rslave"):
         raise StartFailure(128, f"linux.rootfsPropagation {linux['rootfsPropagation']} is not supported")
+
+
+def _refuse_namespaces(linux: Mapping[str, Any]) -> None:
     for entry in linux.get("namespaces") or ():
         if entry["type"] not in NAMESPACES or (entry["type"] == "user" and not entry.get("path")):
             raise StartFailure(128, f"a new {entry['type']} namespace is not supported")

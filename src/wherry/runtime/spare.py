@@ -1,7 +1,7 @@
-"""A first process made ahead of time: cloned, its memory already its own, waiting for its orders.
+"""A first process made ahead of time: cloned, warm, waiting for its orders.
 
-Cloning a Python process costs milliseconds of page faults. The zygote keeps one monitor ready, and that monitor one such child, so a start
-finds both warm. The child has new pid, ipc and uts namespaces; the mount and network namespaces are made when the order comes, since
+Cloning a Python process costs milliseconds, most of them page faults. The zygote keeps one monitor ready, and that monitor one such child,
+so a start finds both warm. The child has new pid, ipc and uts namespaces; the mount and network namespaces are made when the order comes, since
 they must show the host as it is then.
 """
 
@@ -14,8 +14,8 @@ import signal
 import socket
 from collections.abc import Sequence
 
-from wherry.kernel import cgroup, memory, namespace, process
-from wherry.runtime import channel, init, plan
+from wherry.kernel import cgroup, namespace, process
+from wherry.runtime import channel, init, plan, rehearsal
 from wherry.runtime.failure import StartFailure
 
 FLAGS = namespace.CLONE_NEWPID | namespace.CLONE_NEWIPC | namespace.CLONE_NEWUTS
@@ -34,10 +34,10 @@ class Spare:
         theirs.close()
 
     @staticmethod
-    def suits(planned: plan.Plan) -> bool:
+    def suits(birth: plan.Birth) -> bool:
         """Whether a launch wants exactly the namespaces that a spare can give."""
-        flags = planned.clone_flags
-        return not planned.pid_namespace and flags & FLAGS == FLAGS and not flags & ~(FLAGS | _LATER)
+        flags = birth.clone_flags
+        return not birth.pid_namespace and flags & FLAGS == FLAGS and not flags & ~(FLAGS | _LATER)
 
     def order(self, body: bytes, program_fd: int, report: int, netns_fd: int, stdio: Sequence[int]) -> None:
         """Let the child become the container's first process.  ``body``: the launch's message as it came."""
@@ -58,7 +58,7 @@ def _wait(orders: socket.socket, groups: cgroup.Hierarchies) -> None:
     """The child's life until it knows what it is for.  Never returns."""
     try:
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
-        memory.populate_private()
+        rehearsal.plan_start()
         order, fds = channel.receive_encoded(orders)
     except BaseException:  # noqa: BLE001 -- the edge of a forked child whose parent is gone: there is nobody to tell
         os._exit(1)
@@ -69,7 +69,7 @@ def _wait(orders: socket.socket, groups: cgroup.Hierarchies) -> None:
     message = json.loads(order[2:])
     try:
         planned = plan.make(message, netns_fd=netns_fd)
-        namespace.unshare(planned.clone_flags & _LATER)
+        namespace.unshare(planned.birth.clone_flags & _LATER)
     except (OSError, StartFailure) as error:
         init.report_failure(report, error)
         os._exit(1)

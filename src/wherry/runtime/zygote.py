@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from wherry.kernel import cgroup, process
-from wherry.runtime import channel, filters, tasks
+from wherry.runtime import channel, filters, rehearsal, tasks
 from wherry.runtime.monitor import Launched, Monitor, prepare
 from wherry.runtime.spare import Spare
 
@@ -34,6 +34,7 @@ class Zygote:
         self._nest: socket.socket | None = None
 
     def serve(self) -> None:
+        rehearsal.specialise()
         gc.collect()
         gc.freeze()
         gc.disable()

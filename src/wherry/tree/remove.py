@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Collection
 
 from wherry.kernel import files
@@ -65,7 +64,7 @@ def _unlink_files(fd: int, keep: Collection[str]) -> list[str]:
 
 
 def _move_up(fd: int, name: str, root_fd: int) -> str:
-    new_name = f".wherry-{secrets.token_hex(8)}"
+    new_name = f".wherry-{os.urandom(8).hex()}"
     os.rename(name, new_name, src_dir_fd=fd, dst_dir_fd=root_fd)
     return new_name
 
