@@ -23,9 +23,14 @@ def build(**filters: tuple[str, ...]) -> ContainerFilter:
     ("key", "value", "message"),
     [
         ("bogus", "x", "invalid filter 'bogus'"),
-        ("status", "x", "invalid filter 'status=x'"),
-        ("exited", "x", "invalid filter 'exited=x'"),
-        ("health", "x", "invalid filter 'health=x'"),
+        (
+            "status",
+            "x",
+            "invalid filter 'status=x': invalid value for state (x): "
+            "must be one of created, running, paused, restarting, removing, exited, dead",
+        ),
+        ("exited", "x", "invalid filter 'exited=x': strconv.Atoi: parsing \"x\": invalid syntax"),
+        ("health", "x", "invalid filter 'health=x': invalid value for health (x): must be one of none, starting, healthy, unhealthy"),
         ("before", "x", "No such container: x"),
     ],
 )

@@ -12,7 +12,7 @@ from wherry.containers.health import Health
 from wherry.containers.lifecycle import Status, has_process
 from wherry.containers.record import ContainerRecord
 from wherry.runtime.supervisor import Process
-from wherry.spec.docker.container import ContainerWaited, WaitError
+from wherry.spec.docker.container import ContainerWaited
 from wherry.spec.docker.exec import ExecCreate
 from wherry.spec.launch import Attachment
 
@@ -124,8 +124,8 @@ class Container:
                     future.set_result(outcome)
 
     def _outcome(self) -> ContainerWaited:
-        state = self.record.state
-        return ContainerWaited(status_code=state.exit_code, error=WaitError(message=state.error) if state.error else None)
+        """Docker's ``Error`` speaks only of a wait that went wrong: why a program did not start is the answer of the start."""
+        return ContainerWaited(status_code=self.record.state.exit_code)
 
     def hold(self, fd: int, attachment: Attachment) -> None:
         """Keep a client's connection (a duplicate of ``fd``) for when the program starts."""

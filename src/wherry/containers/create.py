@@ -45,7 +45,7 @@ def merge_config(asked: ContainerCreate, image: Config | None, *, hostname: str)
         config.user = base.user
     if not config.working_dir:
         config.working_dir = base.working_dir
-    config.env = merged_env(config.env or [], base.env or [])
+    config.env = merged_env(config.env or [], base.env or []) or base.env
     config.labels = {**(base.labels or {}), **(config.labels or {})}
     config.exposed_ports = {**(base.exposed_ports or {}), **(config.exposed_ports or {})} or None
     config.volumes = {**(base.volumes or {}), **(config.volumes or {})} or None
@@ -111,6 +111,10 @@ def complete_host_config(asked: HostConfig | None, *, log_options: dict[str, str
         host.memory_swap = 2 * host.memory
     for name in ("dns", "dns_options", "dns_search"):
         setattr(host, name, getattr(host, name) or [])
+    if host.pids_limit is not None and host.pids_limit == 0:
+        host.pids_limit = None  # the Docker CLI sends 0 for what was not asked
+    if host.memory_swappiness == -1:
+        host.memory_swappiness = None
     if host.oom_kill_disable is None:
         host.oom_kill_disable = False
     return host
@@ -170,6 +174,8 @@ def check_resources(host: HostConfig, *, cpus: int) -> None:
         raise InvalidRequest("Minimum memoryswap limit should be larger than memory limit, see usage")
     if host.memory == 0 and host.memory_swap > 0:
         raise InvalidRequest("You should always set the Memory limit when using Memoryswap limit, see usage")
+    if host.memory_reservation and host.memory_reservation < SMALLEST_MEMORY:
+        raise InvalidRequest("Minimum memory reservation allowed is 6MB")
     if host.memory_reservation and host.memory and host.memory_reservation > host.memory:
         raise InvalidRequest("Minimum memory limit can not be less than memory reservation limit, see usage")
     if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
@@ -183,9 +189,9 @@ def check_resources(host: HostConfig, *, cpus: int) -> None:
     if 0 < host.cpu_quota < 1000:
         raise InvalidRequest("CPU cfs quota can not be less than 1ms (i.e. 1000)")
     if host.cpuset_cpus:
-        wanted = parse_cpuset(host.cpuset_cpus, "cpuset cpus")
-        if wanted - set(range(cpus)):
-            raise InvalidRequest(f"Requested CPUs are not available - requested {host.cpuset_cpus}, available: 0-{cpus - 1}")
+        _check_available(host.cpuset_cpus, "cpuset cpus", "CPUs", _online("/sys/devices/system/cpu/online", f"0-{cpus - 1}"))
+    if host.cpuset_mems:
+        _check_available(host.cpuset_mems, "cpuset mems", "memory nodes", _online("/sys/devices/system/node/online", "0"))
     if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
         raise InvalidRequest("Range of blkio weight is from 10 to 1000")
     if not -1000 <= host.oom_score_adj <= 1000:
@@ -194,13 +200,26 @@ def check_resources(host: HostConfig, *, cpus: int) -> None:
         raise InvalidRequest("SHM size can not be less than 0")
 
 
+def _check_available(asked: str, what: str, kind: str, available: str) -> None:
+    if parse_cpuset(asked, what) - parse_cpuset(available, what):
+        raise InvalidRequest(f"Requested {kind} are not available - requested {asked}, available: {available}")
+
+
+def _online(path: str, otherwise: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read().strip() or otherwise
+    except OSError:
+        return otherwise
+
+
 def parse_cpuset(text: str, what: str) -> set[int]:
     """`0-2,4` as a set.  Raises InvalidRequest."""
     found: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not DIGITS.fullmatch(first) or (dash and not DIGITS.fullmatch(last)) or len(part) > 12:
-            raise InvalidRequest(f"Invalid value {text} for {what}")
+            raise InvalidRequest(f"Invalid value {text} for {what}: invalid format: {part.strip()}")
         found |= set(range(int(first), min(int(last if dash else first), 8192) + 1))
     return found
 
@@ -215,6 +234,21 @@ def _check_logging(log: LogConfig) -> None:
     files = (log.config or {}).get("max-file", "1")
     if not DIGITS.fullmatch(files) or int(files) == 0:
         raise InvalidRequest("max-file cannot be less than 1")
+
+
+def check_joined_network(body: ContainerCreate) -> None:
+    """Refuse what a container that joins another's network cannot have of its own.  Raises InvalidRequest."""
+    host = body.host_config
+    if host is None or not host.network_mode.startswith("container:"):
+        return
+    for given, what in (
+        (body.hostname, "hostname and the network mode"),
+        (host.dns, "dns and the network mode"),
+        (host.extra_hosts, "custom host-to-IP mapping and the network mode"),
+        (body.exposed_ports and not host.port_bindings, "port exposing and the container type network mode"),
+    ):
+        if given:
+            raise InvalidRequest(f"conflicting options: {what}")
 
 
 def _check_namespaces(host: HostConfig) -> None:
@@ -247,7 +281,7 @@ def _check_unsupported(host: HostConfig) -> None:
     if host.storage_opt:
         raise NotSupported("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
     if host.isolation not in ("", "default"):
-        raise InvalidRequest(f'invalid isolation ({host.isolation}): linux only supports "default"')
+        raise InvalidRequest(f"invalid isolation ({host.isolation}): linux only supports 'default'")
     if host.volume_driver not in ("", "local"):
         raise InvalidRequest(f'error looking up volume plugin {host.volume_driver}: plugin "{host.volume_driver}" not found')
     if host.cpu_realtime_period or host.cpu_realtime_runtime:

@@ -17,6 +17,11 @@ PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _LABELLING = frozenset({"z", "Z"})
 _CONSISTENCY = frozenset({"consistent", "cached", "delegated", "default"})
+_TMPFS_FLAGS = PROPAGATIONS | frozenset(
+    "defaults ro rw suid nosuid dev nodev exec noexec sync async dirsync remount mand nomand atime noatime diratime nodiratime "
+    "bind rbind unbindable runbindable relatime norelatime strictatime nostrictatime".split()
+)
+_TMPFS_VALUES = frozenset({"mode", "uid", "gid", "size", "nr_inodes", "nr_blocks", "mpol"})
 _FORBIDDEN_UNDER = "/proc"
 
 
@@ -38,7 +43,7 @@ def collect(host: HostConfig, image_volumes: Iterable[str], inherited: Sequence[
         target = checked_destination(destination)
         if target in taken:
             raise InvalidRequest(f"Duplicate mount point: {target}")
-        found[target] = MountRecord(type="tmpfs", destination=target, options=[word for word in options.split(",") if word], spec="tmpfs")
+        found[target] = MountRecord(type="tmpfs", destination=target, options=_tmpfs_options(options), spec="tmpfs")
     for path in image_volumes:
         target = checked_destination(path)
         if target not in found:
@@ -49,7 +54,7 @@ def collect(host: HostConfig, image_volumes: Iterable[str], inherited: Sequence[
 def checked_destination(path: str) -> str:
     """A clean absolute path inside the container, not the root and not under /proc (where labels and sysctls are written)."""
     if not path.startswith("/"):
-        raise InvalidRequest(f"invalid mount config for type \"bind\": invalid mount path: '{path}' mount path must be absolute")
+        raise InvalidRequest(f"invalid mount path: '{path}' mount path must be absolute")
     if "\0" in path or "\n" in path:
         raise InvalidRequest(f"invalid mount path: {path!r}")
     clean = posixpath.normpath("/" + path.lstrip("/"))
@@ -152,6 +157,15 @@ def _bind(mount: Mount, destination: str) -> MountRecord:
         non_recursive=bool(options and options.non_recursive),
         spec="mounts" if not (options and options.create_mountpoint) else "binds",
     )
+
+
+def _tmpfs_options(text: str) -> list[str]:
+    """The words of `--tmpfs`.  Raises InvalidRequest for one that tmpfs does not know."""
+    words = [word for word in text.split(",") if word]
+    for word in words:
+        if word not in _TMPFS_FLAGS and word.partition("=")[0] not in _TMPFS_VALUES:
+            raise InvalidRequest(f'invalid tmpfs option "{word}"')
+    return words
 
 
 def _tmpfs(mount: Mount, destination: str) -> MountRecord:

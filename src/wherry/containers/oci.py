@@ -162,7 +162,8 @@ def mounts(record: ContainerRecord, around: Surroundings) -> list[dict[str, Any]
     result += [_own_mount(mount) for mount in own]
     for destination, source in around.files.items():
         if destination not in replaced:
-            result.append({"destination": destination, "type": "bind", "source": source, "options": ["rbind", "rprivate"]})
+            access = ["ro"] if host.readonly_rootfs else []
+            result.append({"destination": destination, "type": "bind", "source": source, "options": ["rbind", "rprivate", *access]})
     return result
 
 

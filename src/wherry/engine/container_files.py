@@ -37,22 +37,23 @@ class ContainerFiles:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
 
-    async def _place(self, container: Container, path: str) -> tuple[Rootfs | int, str, bool]:
+    async def _place(self, container: Container, path: str) -> tuple[Rootfs | int, str, str]:
         """Where a path is worked on: the running container's own mounts; else its layer, or the volume or bind the path lies in.
 
-        The third: may it be written.
+        The third: what forbids writing, "" where nothing does.
         """
         clean = posixpath.normpath("/" + path.lstrip("/"))
         keep = clean if not path.rstrip("/").endswith("/.") and not path.endswith("/") else f"{clean.rstrip('/')}/."
         holders = [mount for mount in container.record.mounts if mount.type != "tmpfs" and _is_within(clean, mount.destination)]
         holder = max(holders, key=lambda mount: len(mount.destination), default=None)
-        writable = not (holder.read_only if holder else container.record.host_config.readonly_rootfs)
+        read_only = holder.read_only if holder else container.record.host_config.readonly_rootfs
+        closed = "" if not read_only else "mounted volume" if holder else "container rootfs"
         if container.process is not None:
-            return container.process.pid, keep, writable
+            return container.process.pid, keep, closed
         if holder is not None and os.path.isdir(holder.source):
             inside = keep.removeprefix(holder.destination) or "/."
-            return Rootfs(upper=holder.source), inside, writable
-        return await self._dressed(container), keep, writable
+            return Rootfs(upper=holder.source), inside, closed
+        return await self._dressed(container), keep, closed
 
     async def _dressed(self, container: Container) -> Rootfs:
         return await self._rooms.furniture.dress(self._rooms.snapshotter.rootfs(container.record.snapshot), container.record.chain)
@@ -64,29 +65,34 @@ class ContainerFiles:
             facts = await self._rooms.supervisor.task(target, "stat", {"path": inside.removesuffix("/.") or "/"})
         except OSError as error:
             raise _missing(container, path, error) from error
+        if _names_directory(path) and not stat.S_ISDIR(facts["mode"]):
+            if not facts["link_target"]:
+                raise NotFound(f"Could not find the file {path} in container {container.name}")
         return PathStat(
             name=posixpath.basename(posixpath.normpath(path)) or "/",
             size=facts["size"],
             mode=go_mode(facts["mode"]),
             mtime=rfc3339(facts["mtime_ns"]),
-            link_target=facts["link_target"],
+            link_target=_from_root(path, facts["link_target"]),
         )
 
     async def get(self, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
         """The stat and a tar of the path, whose first name is the path's last component."""
         facts = await self.stat(container, path)
         target, inside, _ = await self._place(container, path)
-        return facts, self._packed(target, {"path": inside, "name": "." if inside.endswith("/.") else facts.name.strip("/") or "."})
+        content_only = path.rstrip("/").endswith("/.") or path in (".", "")
+        return facts, self._packed(target, {"path": inside, "name": "." if content_only else facts.name.strip("/") or "."})
 
     async def put(self, container: Container, request: ArchiveRequest, chunks: AsyncIterator[bytes]) -> None:
         """Unpack an archive in any compression into the directory ``request.path``."""
         facts = await self.stat(container, request.path)
-        target, inside, writable = await self._place(container, request.path)
-        if not writable:
-            raise Forbidden("container rootfs is marked read-only")
+        target, inside, holding = await self._place(container, request.path)
+        if holding:
+            raise Forbidden(f"{holding} is marked read-only")
         if facts.mode & _GO_KINDS[stat.S_IFDIR] == 0 and not facts.link_target:
             raise InvalidRequest("extraction point is not a directory")
-        arguments = {"path": inside.removesuffix("/.") or "/", "keep_kinds": request.keep_kind, "container_user": request.copy_ids}
+        user = container.record.config.user if request.copy_ids else ""
+        arguments = {"path": inside.removesuffix("/.") or "/", "keep_kinds": request.keep_kind, "user": user}
         await through_file(chunks, lambda file: self._unpack(container, target, arguments, file))
 
     async def _unpack(self, container: Container, target: Rootfs | int, arguments: dict[str, object], file: BinaryIO) -> None:
@@ -139,6 +145,15 @@ def _copy_plain(file: BinaryIO, writer: int) -> None:
                 pass  # the task has failed and says why; the client's stream is still taken to its end
 
 
+def _names_directory(path: str) -> bool:
+    return path.endswith(("/", "/."))
+
+
+def _from_root(path: str, target: str) -> str:
+    """A link's target as a path from the container's root, as Docker tells it."""
+    return posixpath.normpath(posixpath.join("/", posixpath.dirname(path.rstrip("/")), target)) if target else ""
+
+
 def _is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
@@ -156,6 +171,8 @@ def _missing(container: Container, path: str, error: OSError) -> Exception:
 
 def _refused(container: Container, error: OSError) -> Exception:
     """Docker's words for what may go wrong while unpacking."""
+    if error.errno == errno.EBADMSG:
+        return InvalidRequest(error.strerror)
     if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL):
         return InvalidRequest(f"cannot overwrite: {error.strerror or error}")
     if error.errno in (errno.EROFS,):

@@ -15,7 +15,10 @@ from wherry.spec.docker.request import Filters
 
 KEYS = frozenset("ancestor before exited expose health id is-task isolation label name network publish since status volume".split())
 PRUNE_KEYS = frozenset({"until", "label", "label!"})
-STATUSES = frozenset({"created", "restarting", "running", "removing", "paused", "exited", "dead"})
+STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
+HEALTHS = ("none", "starting", "healthy", "unhealthy")
+FALSE = ("0", "false")
+BOOLEANS = (*FALSE, "1", "true")
 
 
 def check_keys(filters: Filters, allowed: frozenset[str]) -> None:
@@ -66,13 +69,20 @@ class ContainerFilter:
         check_keys(filters, KEYS)
         for value in filters.get("status", ()):
             if value not in STATUSES:
-                raise InvalidRequest(f"invalid filter 'status={value}'")
+                raise InvalidRequest(
+                    f"invalid filter 'status={value}': invalid value for state ({value}): must be one of {', '.join(STATUSES)}"
+                )
         for value in filters.get("exited", ()):
             if not DIGITS.fullmatch(value.removeprefix("-")):
-                raise InvalidRequest(f"invalid filter 'exited={value}'")
+                raise InvalidRequest(f"invalid filter 'exited={value}': strconv.Atoi: parsing \"{value}\": invalid syntax")
         for value in filters.get("health", ()):
-            if value not in ("starting", "healthy", "unhealthy", "none"):
-                raise InvalidRequest(f"invalid filter 'health={value}'")
+            if value not in HEALTHS:
+                raise InvalidRequest(
+                    f"invalid filter 'health={value}': invalid value for health ({value}): must be one of {', '.join(HEALTHS)}"
+                )
+        for value in filters.get("is-task", ()):
+            if value not in BOOLEANS:
+                raise InvalidRequest(f"invalid filter 'is-task=[{value}]'")
         self._filters = filters
         self._published = published
         self._networks = networks
@@ -147,6 +157,6 @@ _CHECKS: dict[str, Callable[[ContainerFilter, Container, Sequence[str]], bool]] 
     "expose": ContainerFilter._expose,
     "network": ContainerFilter._network,
     "volume": ContainerFilter._volume,
-    "is-task": lambda _, __, values: "false" in values,
+    "is-task": lambda _, __, values: any(value in FALSE for value in values),
     "isolation": lambda _, __, values: "default" in values,
 }

@@ -216,7 +216,12 @@ class ContainerOperations:
             raise InvalidRequest("Neither old nor new names may be empty")
 
         async def rename() -> None:
-            old = self.rooms.containers.rename(container, name)
+            try:
+                old = self.rooms.containers.rename(container, name)
+            except (Conflict, InvalidRequest) as error:
+                if name.removeprefix("/") == container.name:
+                    raise
+                raise type(error)(f"Error when allocating new name: {error}") from error
             self.rooms.networks.rename(container.id, container.name)
             self._publish(container, "rename", oldName=f"/{old}")
 
@@ -243,7 +248,11 @@ class ContainerOperations:
         await self.running.restart(self.rooms.containers.get(ref), signal=signal, timeout_s=timeout_s)
 
     async def kill_container(self, ref: str, *, signal: str) -> None:
-        await self.running.kill(self.rooms.containers.get(ref), signal=signal)
+        try:
+            container = self.rooms.containers.get(ref)
+        except NotFound as error:
+            raise NotFound(f"cannot kill container: {ref}: {error}") from error
+        await self.running.kill(container, signal=signal)
 
     async def pause_container(self, ref: str) -> None:
         await self.running.pause(self.rooms.containers.get(ref))
@@ -357,9 +366,12 @@ class ContainerOperations:
 
     async def resize_exec(self, ident: str, *, height: int, width: int) -> None:
         item = self.rooms.containers.exec_named(ident)
-        if item.process is None:
-            raise Conflict(f"exec {ident} is not running")
-        await item.process.resize(height, width)
+        if item.process is None or not item.running:
+            raise NotFound(f"NotFound: process does not exist {ident}: not found")
+        try:
+            await item.process.resize(height, width)
+        except ProcessLookupError:
+            raise NotFound(f"NotFound: process does not exist {ident}: not found") from None
 
     async def inspect_exec(self, ident: str) -> ExecInspect:
         item = self.rooms.containers.exec_named(ident)

@@ -33,7 +33,9 @@ class Creating:
         )
         host = create.complete_host_config(body.host_config, log_options=rooms.settings.default_log_options)
         create.check(config, host, cpus=self._cpus)
+        create.check_joined_network(body)
         endpoints = create.endpoints_asked(body, host)
+        rooms.networks.check(host.network_mode, endpoints)
         links = [self._link(text) for text in host.links or ()]
         wired = mounts.collect(host, sorted(config.volumes or ()), self._inherited(host))
         path, arguments = create.command_of(config)
@@ -117,7 +119,7 @@ class Creating:
         labels = next(
             (asked.volume_options.labels for asked in host.mounts or () if asked.target == mount.destination and asked.volume_options), None
         )
-        volume = volumes.create(mount.name, labels=labels or {})
+        volume = volumes.create(mount.name, labels=labels)
         mount.name, mount.source = volume.name, volumes.path(volume.name)
         if not existed:
             undo.callback(volumes.remove, volume.name, force=True, in_use=lambda _: [])

@@ -38,7 +38,7 @@ class Execs:
         item = Exec(new_id(), container, body)
         container.execs[item.id] = item
         self._rooms.containers.execs[item.id] = item
-        self._publish(item, f"exec_create: {' '.join(body.cmd)}")
+        self._publish(item, f"exec_create: {_words(body.cmd)}")
         return item
 
     def _check_running(self, container: Container) -> None:
@@ -57,7 +57,7 @@ class Execs:
             )
         self._check_running(item.container)
         item.started = True
-        self._publish(item, f"exec_start: {' '.join(item.body.cmd or [])}")
+        self._publish(item, f"exec_start: {_words(item.body.cmd or [])}")
         if hijack is None:
             try:
                 await self.launch(item, body, ())
@@ -165,7 +165,11 @@ class Execs:
             running=item.running,
             exit_code=item.exit_code,
             process_config=ProcessConfig(
-                tty=asked.tty, entrypoint=words[0], arguments=words[1:], privileged=asked.privileged, user=asked.user
+                tty=asked.tty,
+                entrypoint=words[0],
+                arguments=words[1:],
+                privileged=asked.privileged,
+                user=asked.user or item.container.record.config.user,
             ),
             open_stdin=asked.attach_stdin,
             open_stderr=asked.attach_stderr,
@@ -179,6 +183,11 @@ class Execs:
     def _publish(self, item: Exec, action: str, **more: str) -> None:
         facts = present.attributes(item.container.record, execID=item.id, **more)
         self._rooms.events.publish("container", action, item.container.id, facts)
+
+
+def _words(command: list[str]) -> str:
+    """As events show it: the program, a space, its arguments."""
+    return f"{command[0]} {' '.join(command[1:])}" if command else ""
 
 
 def _tell(fd: int, text: str, *, multiplexed: bool) -> None:

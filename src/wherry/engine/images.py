@@ -33,6 +33,7 @@ from wherry.spec.docker.image import (
 )
 from wherry.spec.docker.request import CommitRequest, Filters, ImportRequest
 from wherry.spec.docker.system import AuthConfig, Authenticated
+from wherry.spec.reference import InvalidReference, parse_tag
 
 Progress = Mapping[str, object]
 
@@ -169,18 +170,19 @@ class ImageOperations(ContainerOperations):
 
     async def commit_container(self, request: CommitRequest, config: Config | None) -> str:
         container = self.rooms.containers.get(request.container)
+        tag = _new_reference(request)
         pausing = request.pause and container.status == "running"
         if pausing:
             await self.running.pause(container)
         try:
-            image = await container.perform(lambda: self._commit(container, request, config))
+            image = await container.perform(lambda: self._commit(container, request, config, tag))
+            self._publish(container, "commit", comment=request.comment, imageID=image.id, imageRef=tag)
         finally:
             if pausing:
                 await self.running.unpause(container)
-        self._publish(container, "commit", comment=request.comment, imageID=image.id, imageRef=request.repo)
         return image.id
 
-    async def _commit(self, container: Container, request: CommitRequest, config: Config | None) -> Image:
+    async def _commit(self, container: Container, request: CommitRequest, config: Config | None, tag: str) -> Image:
         rooms, record = self.rooms, container.record
         settings = apply_changes(_image_config(config or record.config), list(request.changes))
         try:
@@ -188,7 +190,6 @@ class ImageOperations(ContainerOperations):
         except EngineError as error:
             raise InvalidRequest(f"the image of container {record.name} is gone: {error}") from error
         facts = await rooms.workers.run(rooms.snapshotter.capture, record.snapshot)
-        tags = [f"{request.repo}:{request.tag}" if request.tag else request.repo] if request.repo else []
         return rooms.images.commit(
             base=base,
             config=settings,
@@ -198,8 +199,18 @@ class ImageOperations(ContainerOperations):
             author=request.author,
             comment=request.comment,
             created_by=" ".join([record.path, *record.args]),
-            tags=tags,
+            tags=[tag] if tag else [],
         )
+
+
+def _new_reference(request: CommitRequest) -> str:
+    """The whole name the new image gets, as people write it; empty for none.  Raises InvalidRequest."""
+    if not request.repo:
+        return ""
+    try:
+        return parse_tag(f"{request.repo}:{request.tag}" if request.tag else request.repo).familiar
+    except InvalidReference as error:
+        raise InvalidRequest(str(error)) from error
 
 
 def _image_config(config: Config) -> spec.Config:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from wherry.errors import Internal, InvalidRequest, NotFound, Unauthorized
@@ -16,6 +16,7 @@ from wherry.images.compression import BadStream
 from wherry.images.flights import Flights, Spawn
 from wherry.images.layers import Hold, Layers, all_present, no_garbage
 from wherry.images.listing import Filters, HistoryEntry, Usage
+from wherry.images.partials import Partials
 from wherry.images.progress import Emit, Record, about, status, stream
 from wherry.images.pull import Puller, is_unreachable
 from wherry.images.push import Pusher
@@ -46,7 +47,8 @@ class Images:
     """Built once by the engine.
 
     ``spawn``: starts a task that outlives a request (the engine's TaskGroup). ``publish``: told of every image event,
-    from any thread. ``hold``: the garbage collector's ``hold``.
+    from any thread. ``hold``: the garbage collector's ``hold``. ``partials``: downloads to go on with. ``keeps``: chain ids that others
+    (the build cache) want kept when no image is made of them any more.
     """
 
     def __init__(
@@ -58,17 +60,28 @@ class Images:
         registry: Client,
         run: Run,
         spawn: Spawn,
+        partials: Partials,
         publish: Publish = _nobody,
         hold: Hold = no_garbage,
+        keeps: Callable[[], set[str]] = set,
     ) -> None:
         self.catalog = Catalog(records, content)
         self.layers = Layers(records, content, snapshotter, hold)
+        self.partials = partials
         self._content = content
         self._registry = registry
         self._run = run
         self._publish = publish
-        self._remover = Remover(catalog=self.catalog, content=content, layers=self.layers, publish=publish)
-        self._puller = Puller(catalog=self.catalog, content=content, layers=self.layers, registry=registry, flights=Flights(spawn), run=run)
+        self._remover = Remover(catalog=self.catalog, content=content, layers=self.layers, publish=publish, keeps=keeps)
+        self._puller = Puller(
+            catalog=self.catalog,
+            content=content,
+            partials=partials,
+            layers=self.layers,
+            registry=registry,
+            flights=Flights(spawn),
+            run=run,
+        )
         self._loader = archive.Loader(catalog=self.catalog, content=content, layers=self.layers)
         self._pusher = Pusher(catalog=self.catalog, content=content, layers=self.layers, registry=registry, run=run)
 
@@ -122,13 +135,18 @@ class Images:
         return self._remover.remove(self.resolve(reference), reference, force=force, prune=prune, in_use=in_use)
 
     def prune(self, filters: Filters | None = None, *, in_use: InUse) -> tuple[Sequence[Removed], int]:
-        """Remove unused images (dangling ones, unless ``dangling=false``): what went, bytes of layers freed.  Blocking."""
-        return self._remover.prune(listing.prunable(self.catalog, filters or {}), in_use)
+        """Remove unused images (dangling ones, unless ``dangling=false``) and downloads broken off: images gone, bytes freed.  Blocking."""
+        removed, freed = self._remover.prune(listing.prunable(self.catalog, filters or {}), in_use)
+        return removed, freed + self.partials.sweep(kept_s=0)
+
+    def sweep_partials(self) -> None:
+        """At start: forget the downloads that nobody has come back for.  Blocking."""
+        self.partials.sweep()
 
     # Making images
 
-    def register(self, config: bytes, *, parent: str | None = None, tags: Sequence[str] = ()) -> Image:
-        """Make the image whose config these bytes are; its layers are committed snapshots already.
+    def register(self, config: bytes, *, parent: str | None = None, tags: Sequence[str] = (), action: str = "") -> Image:
+        """Make the image whose config these bytes are; its layers are committed snapshots already. ``action``: an event that tells of it.
 
         Raises InvalidRequest (a bad name, a bad config), Internal (a layer is missing).
         """
@@ -142,6 +160,8 @@ class Images:
             raise InvalidRequest(str(error)) from error
         except SnapshotMissing as error:
             raise Internal(f"image layer {error} does not exist") from error
+        if action:
+            self._told(action, ident, ident)
         for reference in references:
             self._told("tag", ident, reference.familiar)
         return self.catalog.get(ident)
@@ -178,7 +198,7 @@ class Images:
             history=[*before, entry],
             rootfs=spec.RootFS(diff_ids=[*(base.diff_ids if base else ()), diff_id]),
         )
-        return self.register(spec.encode(made), parent=base.id if base else None, tags=tags)
+        return self.register(spec.encode(made), parent=base.id if base else None, tags=tags, action="create")
 
     # To and from elsewhere
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wherry.kernel import cgroup, credentials, files, namespace
-from wherry.runtime import channel, steps
+from wherry.runtime import channel, steps, users
+from wherry.runtime.failure import StartFailure
 from wherry.tree import apply, furnish, pack, place, tar
 
 _KEPT = credentials.mask(("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP"))
@@ -110,19 +111,29 @@ def _kernel_files(path: str) -> Callable[[str], bool]:
 
 
 def _unpack(root_fd: int, arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
-    """The tar on ``fds[0]`` into the directory ``path``; ``keep_kinds``: refuse a file over a directory and the reverse."""
-    if arguments.get("container_user"):
-        raise OSError(errno.EOPNOTSUPP, "giving copied files to the container's user (copyUIDGID) is not supported", arguments["path"])
+    """The tar on ``fds[0]`` into the directory ``path``; ``keep_kinds``: refuse a file over a directory and the reverse.
+
+    ``user``: whom everything shall belong to, as in ``docker run -u``; empty: whom the tar says.
+    """
+    owner = _owner(root_fd, arguments["user"]) if arguments.get("user") else None
     directory = files.open_in_root(root_fd, arguments["path"], os.O_RDONLY | os.O_DIRECTORY)
     try:
         with os.fdopen(os.dup(fds[0]), "rb", buffering=0) as source:
             reader = tar.Reader(source)
-            applied = apply.apply(reader, directory, apply.ApplyOptions(keep_kinds=bool(arguments.get("keep_kinds"))))
+            applied = apply.apply(reader, directory, apply.ApplyOptions(keep_kinds=bool(arguments.get("keep_kinds")), owner=owner))
     except tar.InvalidArchive as error:
-        raise OSError(errno.EINVAL, f"Error processing tar file: {error}", arguments["path"]) from error
+        raise OSError(errno.EBADMSG, str(error), arguments["path"]) from error
     finally:
         os.close(directory)
     return {"size_bytes": applied.size_bytes, "entries": applied.entries}
+
+
+def _owner(root_fd: int, user: str) -> tuple[int, int]:
+    try:
+        who = users.resolve(*users.read(root_fd), user)
+    except StartFailure as failure:
+        raise OSError(errno.EINVAL, failure.message, user) from failure
+    return who.uid, who.gid
 
 
 def _open_last(root_fd: int, path: str) -> int:
