@@ -34,7 +34,9 @@ def run(invocation: Invocation) -> int:
     found = invocation.program.engine.get("/images/json", {"all": invocation.flag("all"), "filters": wanted}) or []
     digests = invocation.flag("digests")
     layout = invocation.text("format")
-    rows = [row for image in found for row in _rows(image, trunc=not invocation.flag("no-trunc"), digests=digests or ".Digest" in layout)]
+    rows = [
+        row for image in found for row in image_rows(image, trunc=not invocation.flag("no-trunc"), digests=digests or ".Digest" in layout)
+    ]
     if invocation.flag("quiet") and layout in ("", "table"):
         seen = dict.fromkeys(row["ID"] for row in rows)
         sys.stdout.write("".join(ident + "\n" for ident in seen))
@@ -48,7 +50,7 @@ def _configured(invocation: Invocation) -> str:
     return str(invocation.program.config().get("imagesFormat") or "")
 
 
-def _rows(image: dict[str, Any], *, trunc: bool, digests: bool) -> Iterator[dict[str, str]]:
+def image_rows(image: dict[str, Any], *, trunc: bool, digests: bool) -> Iterator[dict[str, str]]:
     """One row for each tag of an image, and for each digest of a repository without one; ``<none>`` when it has neither."""
     ident = image["Id"].removeprefix("sha256:")[:12] if trunc else image["Id"]
     tags: dict[str, list[str]] = {}

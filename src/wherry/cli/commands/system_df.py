@@ -30,7 +30,7 @@ def run(invocation: Invocation) -> int:
     elif layout == "json":
         from wherry.client import jsontext
 
-        print(jsontext.dump({key: found.get(key) for key in ("Images", "Containers", "Volumes", "BuildCache")}))
+        print(jsontext.dump(rows(found)))
     else:
         sys.stdout.write("\n".join(sections(found)))
     return 0
@@ -59,6 +59,37 @@ def summary(found: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 def _row(kind: str, count: int, active: int, total: int, idle: int, *, percent: bool) -> dict[str, str]:
     share = f" ({idle * 100 // total}%)" if percent and total > 0 else ""
     return {"Type": kind, "TotalCount": str(count), "Active": str(active), "Size": size(total), "Reclaimable": size(idle) + share}
+
+
+def rows(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Every object as Docker's ``--format json`` shows it."""
+    from wherry.cli.commands.images import image_rows
+    from wherry.cli.commands.volume import volume_row
+
+    return {
+        "Images": [next(image_rows(image, trunc=False, digests=False)) | {"Digest": ""} for image in found.get("Images") or ()],
+        "Containers": [container_row(item, trunc=False) for item in found.get("Containers") or ()],
+        "Volumes": [volume_row(volume) for volume in found.get("Volumes") or ()],
+        "BuildCache": [_cache_row(item) for item in found.get("BuildCache") or ()],
+    }
+
+
+def _cache_row(item: Mapping[str, Any]) -> dict[str, str]:
+    used = item.get("LastUsedAt") or ""
+    return {
+        "ID": item["ID"],
+        "Parent": item.get("Parent") or "",
+        "CacheType": item["Type"],
+        "Description": item.get("Description") or "",
+        "InUse": "true" if item.get("InUse") else "false",
+        "Shared": "true" if item.get("Shared") else "false",
+        "Size": size(item["Size"], 3),
+        "CreatedAt": item["CreatedAt"],
+        "CreatedSince": ago(parse_time(item["CreatedAt"])),
+        "LastUsedAt": used,
+        "LastUsedSince": ago(parse_time(used)) if used else "",
+        "UsageCount": str(item.get("UsageCount", 0)),
+    }
 
 
 def sections(found: Mapping[str, Any]) -> Iterator[str]:

@@ -1,0 +1,65 @@
+"""A real registry on loopback: Debian's docker-registry, keeping everything in a folder of the test's."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CONFIG = """\
+version: 0.1
+log: {{level: info, accesslog: {{disabled: false}}}}
+storage:
+  filesystem: {{rootdirectory: {root}/blobs}}
+http: {{addr: "127.0.0.1:{port}"}}
+{auth}
+"""
+
+
+@dataclass(kw_only=True)
+class Registry:
+    address: str
+    log_path: Path
+
+    def requests(self) -> list[str]:
+        """``METHOD PATH`` of every request so far."""
+        found = []
+        for line in self.log_path.read_text(errors="replace").splitlines():
+            words = line.split('"')
+            if len(words) > 2 and words[1].endswith(("HTTP/1.1", "HTTP/2.0")):
+                found.append(words[1].rpartition(" ")[0])
+        return found
+
+
+@contextmanager
+def registry(root: Path, *, auth: str = "") -> Iterator[Registry]:
+    program = shutil.which("docker-registry")
+    if program is None:
+        pytest.skip("needs docker-registry (Debian package docker-registry)")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (root / "config.yml").write_text(CONFIG.format(root=root, port=port, auth=auth))
+    log_path = root / "registry.log"
+    with log_path.open("wb") as log, subprocess.Popen([program, "serve", str(root / "config.yml")], stdout=log, stderr=log) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while not _answers(port):
+                assert process.poll() is None, log_path.read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield Registry(address=f"127.0.0.1:{port}", log_path=log_path)
+        finally:
+            process.kill()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
