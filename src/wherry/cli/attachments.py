@@ -84,9 +84,19 @@ def _with_flags(item: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
             raise Failure(f"conflicting options: cannot specify both --{flag} and per-network {_spelled(key)}", 125)
         value = invocation.value(flag)
         item[key] = list(value) if isinstance(value, tuple) else value
+    if item.get("alias") and not is_user_defined(item["name"]):
+        raise Failure("network-scoped aliases are only supported for user-defined networks", 125)
+    if item.get("mac-address") and not _is_mac(item["mac-address"]):
+        raise Failure(f"{item['mac-address']} is not a valid mac address", 125)
     if invocation.texts("link") and is_user_defined(item["name"]):
         item["links"] = invocation.texts("link")
     return item
+
+
+def _is_mac(text: str) -> bool:
+    import re  # seldom needed, and slow to load
+
+    return re.fullmatch(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}|[0-9a-fA-F]{4}(\.[0-9a-fA-F]{4}){2}", text) is not None
 
 
 def _spelled(key: str) -> str:
