@@ -388,17 +388,19 @@ def test_fixed_address_and_mac_are_given(networks: Networks) -> None:
 
 def test_wishes_that_the_default_network_cannot_grant_are_refused(networks: Networks) -> None:
     wish = EndpointSettings(ipam_config=EndpointIPAM(ipv4_address="172.17.0.9"))
-    assert refused(lambda: networks.check(request(1, networks={"bridge": wish})), InvalidRequest) == (
+    assert refused(lambda: networks.check("bridge", {"bridge": wish}), InvalidRequest) == (
         "invalid config for network bridge: invalid endpoint settings:\n"
         "* user specified IP address is supported on user defined networks only\n"
         "* user specified IP address is supported only when connecting to networks with user configured subnets"
     )
     alias = EndpointSettings(aliases=["x"])
-    assert refused(lambda: networks.check(request(1, networks={"bridge": alias})), InvalidRequest) == (
-        "network-scoped aliases are only supported for user-defined networks"
+    assert refused(lambda: networks.check("bridge", {"bridge": alias}), InvalidRequest) == (
+        "invalid config for network bridge: invalid endpoint settings:\n"
+        "network-scoped alias is supported only for containers in user defined networks"
     )
+    networks.check("nowhere", {"nowhere": alias})  # may be made before the start
     option = EndpointSettings(driver_opts={"com.docker.network.endpoint.sysctls": "x"})
-    assert "com.docker.network.endpoint.sysctls" in refused(lambda: networks.check(request(1, networks={"bridge": option})), NotSupported)
+    assert "com.docker.network.endpoint.sysctls" in refused(lambda: networks.check("bridge", {"bridge": option}), NotSupported)
 
 
 def test_connect_and_disconnect_a_running_container(networks: Networks) -> None:
@@ -418,7 +420,7 @@ def test_connect_and_disconnect_a_running_container(networks: Networks) -> None:
     assert set(first.endpoints) == {"bridge"}
     assert "eth1" not in namespace.inside(first.netns_fd, lambda: [name for _, name in socket.if_nameindex()])
     message = refused(lambda: networks.disconnect(first.container_id, "aside"), Forbidden)
-    assert message == f"container {first.container_id} is not connected to network aside"
+    assert message == f"container {first.container_id} is not connected to the network aside"
     far = outside(networks)
     listen(far)
     assert dial_from(first, "198.51.100.1", 80)  # the default route is back
