@@ -132,19 +132,50 @@ def new_mount(kind: str, options: Iterable[tuple[str, str | None]] = (), *, sour
 
 
 def overlay(lower: list[str], upper: str | None, work: str | None, *, attributes: int = 0, options: Iterable[tuple[str, str]] = ()) -> int:
-    """A detached overlay mount; ``lower`` top first.  Before Linux 6.5 all of ``lower`` goes as one colon-separated string."""
-    extra: list[tuple[str, str | None]] = [*options]
-    if upper is not None and work is not None:
-        extra += [("upperdir", upper), ("workdir", work)]
+    """A detached overlay mount; ``lower`` top first.
+
+    Before Linux 6.5 (no ``lowerdir+``) it is made by mount(2) with relative paths, so that 127 layers fit into its one page of options:
+    that changes the working directory for a moment, and shows the mount in this mount namespace for as long.
+    """
+    writable = [("upperdir", upper), ("workdir", work)] if upper is not None and work is not None else []
+    if _takes_single_layers():
+        settings: list[tuple[str, str | None]] = [*(("lowerdir+", one) for one in lower), *options, *writable]
+        return new_mount("overlay", settings, source="overlay", attributes=attributes)
+    places = [*lower, *(path for _, path in writable)]
+    base = os.path.commonpath([os.path.dirname(place) for place in places])
+    joined = ":".join(_relative(place, base) for place in lower)
+    data = ",".join(
+        [f"lowerdir={joined}", *(f"{key}={value}" for key, value in options), *(f"{key}={_relative(path, base)}" for key, path in writable)]
+    )
+    if len(os.fsencode(data)) > _OVERLAY_PAGE:
+        raise OSError(errno.E2BIG, "this kernel cannot stack so many layers: overlay needs lowerdir+ (Linux 6.5)")
+    return _detached_overlay(base, upper or lower[0], data, attributes)
+
+
+def _takes_single_layers() -> bool:
+    major, minor = os.uname().release.split(".")[:2]
+    return (int(major), int("".join(digit for digit in minor if digit.isdigit()) or 0)) >= (6, 5)
+
+
+def _relative(path: str, base: str) -> str:
+    return os.path.relpath(path, base).replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+
+
+def _detached_overlay(base: str, spot: str, data: str, attributes: int) -> int:
+    before = os.open(".", os.O_PATH | os.O_CLOEXEC)
     try:
-        return new_mount("overlay", [*((("lowerdir+", one)) for one in lower), *extra], source="overlay", attributes=attributes)
-    except OSError as error:
-        if error.errno != errno.EINVAL or "lowerdir+" not in str(error):
-            raise
-    joined = ":".join(one.replace("\\", "\\\\").replace(":", "\\:") for one in lower)
-    if len(joined) > 250:  # fsconfig takes strings of at most 255 bytes
-        raise OSError(errno.E2BIG, "this kernel cannot stack these layers: overlay needs lowerdir+ (Linux 6.5)")
-    return new_mount("overlay", [("lowerdir", joined), *extra], source="overlay", attributes=attributes)
+        os.chdir(base)
+        mount("overlay", spot, "overlay", 0, data)
+        try:
+            tree = open_tree(AT_FDCWD, spot)
+        finally:
+            umount2(spot, MNT_DETACH)
+    finally:
+        os.fchdir(before)
+        os.close(before)
+    if attributes:
+        mount_setattr(tree, add=attributes)
+    return tree
 
 
 def _configure(context: int, kind: str, command: int, key: str | None, value: str | None) -> None:
