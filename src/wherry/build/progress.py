@@ -123,6 +123,7 @@ class ClassicRecords:
         self._held: dict[int, list[Event]] = {}
         self._done: set[int] = set()
         self._head = 1
+        self._ran: dict[int, str] = {}
 
     def records(self, event: Happening) -> Iterator[dict[str, Any]]:
         """The records that can be sent now that ``event`` happened."""
@@ -136,7 +137,7 @@ class ClassicRecords:
         if number != self._head and not isinstance(event, Failed):
             self._held.setdefault(number, []).append(event)
             return
-        yield from _classic(event)
+        yield from self._told(event)
         if isinstance(event, Finished):
             self._head += 1
             yield from self._release()
@@ -145,10 +146,15 @@ class ClassicRecords:
         while self._head in self._held:
             events = self._held.pop(self._head)
             for event in events:
-                yield from _classic(event)
+                yield from self._told(event)
             if not isinstance(events[-1], Finished):
                 return
             self._head += 1
+
+    def _told(self, event: Event) -> Iterator[dict[str, Any]]:
+        if isinstance(event, Ran):
+            self._ran[event.step.number] = event.container_id
+        yield from _classic(event, self._ran.get(event.step.number, ""))
 
     def _built(self, event: Built) -> Iterator[dict[str, Any]]:
         if self.quiet:
@@ -159,7 +165,8 @@ class ClassicRecords:
             yield {"stream": f"Successfully tagged {tag}\n"}
 
 
-def _classic(event: Event) -> Iterator[dict[str, Any]]:
+def _classic(event: Event, ran: str) -> Iterator[dict[str, Any]]:
+    """``ran``: the container of the step, told as removed when the step succeeded."""
     match event:
         case Started(step=step):
             yield {"stream": f"Step {step.number}/{step.total} : {step.text}"}
@@ -168,13 +175,13 @@ def _classic(event: Event) -> Iterator[dict[str, Any]]:
             yield {"stream": " ---> Using cache\n"}
         case Ran(container_id=ident, ended=False):
             yield {"stream": f" ---> Running in {short(ident)}\n"}
-        case Ran(container_id=ident):
-            yield {"stream": f" ---> Removed intermediate container {short(ident)}\n"}
         case Output(data=data):
             yield {"stream": data.decode("utf-8", "replace")}
         case Pulling(record=record):
             yield record
         case Finished(image_id=ident, last=last):
+            if ran:
+                yield {"stream": f" ---> Removed intermediate container {short(ran)}\n"}
             yield {"stream": f" ---> {short(ident)}\n"}
             if last:
                 yield {"aux": {"ID": ident}}

@@ -258,6 +258,10 @@ def _check_namespaces(host: HostConfig) -> None:
         raise InvalidRequest(
             "conflicting options: container type network can't be used with links. This would result in undefined behavior"
         )
+    if host.network_mode.startswith("container:"):
+        for asked, words in ((host.extra_hosts, "custom host-to-IP mapping"), (host.dns, "dns")):
+            if asked:
+                raise InvalidRequest(f"conflicting options: {words} and the network mode")
     if host.network_mode == "host" and host.links:
         raise InvalidRequest("conflicting options: host type networking can't be used with links. This would result in undefined behavior")
     for value, name, words in (
@@ -314,6 +318,8 @@ def signal_number(text: str) -> int:
         number = int(word)
         if 0 < number <= 64:
             return number
+        if number:
+            raise InvalidRequest(f"the linux daemon does not support signal {number}")
     elif (match := re.fullmatch(r"RTM(IN|AX)(?:([+-])([0-9]{1,2}))?", word)) is not None:
         number = (34 if match[1] == "IN" else 64) + int((match[2] or "+") + (match[3] or "0"))
         if 34 <= number <= 64:

@@ -59,7 +59,7 @@ def checked_destination(path: str) -> str:
         raise InvalidRequest(f"invalid mount path: {path!r}")
     clean = posixpath.normpath("/" + path.lstrip("/"))
     if clean == "/":
-        raise InvalidRequest("invalid volume specification: invalid mount config: destination can't be '/'")
+        raise InvalidRequest("invalid specification: destination can't be '/'")
     if clean == _FORBIDDEN_UNDER or clean.startswith(_FORBIDDEN_UNDER + "/"):
         raise InvalidRequest(f'"{clean}" cannot be mounted because it is inside /proc')
     return clean
@@ -70,7 +70,11 @@ def parse_bind(text: str) -> MountRecord:
     parts = text.split(":")
     if len(parts) not in (2, 3) or not parts[0] or not parts[1]:
         raise InvalidRequest(f"invalid volume specification: '{text}'")
-    source, destination = parts[0], checked_destination(parts[1])
+    source = parts[0]
+    try:
+        destination = checked_destination(parts[1])
+    except InvalidRequest as error:
+        raise InvalidRequest(f"invalid volume specification: '{text}': invalid mount config for type \"bind\": {error}") from error
     mode = parts[2] if len(parts) == 3 else ""
     words = [word for word in mode.split(",") if word]
     is_bind = source.startswith("/")
@@ -147,7 +151,7 @@ def _bind(mount: Mount, destination: str) -> MountRecord:
     options = mount.bind_options
     propagation = options.propagation if options else ""
     if propagation and propagation not in PROPAGATIONS:
-        raise InvalidRequest(f"invalid mount config for type \"bind\": invalid propagation mode '{propagation}'")
+        raise InvalidRequest(f'invalid mount config for type "bind": invalid propagation mode: {propagation}')
     return MountRecord(
         type="bind",
         source=posixpath.normpath(mount.source),

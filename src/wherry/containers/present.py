@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from copy import copy
 
 from wherry.containers.container import Container
 from wherry.containers.create import DIGITS
@@ -124,8 +125,11 @@ def inspect(
         settings.endpoint_id, settings.gateway = bridge.endpoint_id, bridge.gateway
         settings.ip_address, settings.ip_prefix_len, settings.mac_address = bridge.ip_address, bridge.ip_prefix_len, bridge.mac_address
     shown = host
+    if host.links:
+        shown = copy(shown)
+        shown.links = [_link(text, record.name) for text in host.links]
     if host.masked_paths is None and not host.privileged:
-        shown = type(host)(**{name: getattr(host, name) for name in host.__struct_fields__})
+        shown = copy(shown)
         shown.masked_paths, shown.readonly_paths = list(defaults.MASKED_PATHS), list(defaults.READONLY_PATHS)
     return ContainerInspect(
         id=record.id,
@@ -148,6 +152,12 @@ def inspect(
         config=record.config,
         network_settings=settings,
     )
+
+
+def _link(text: str, name: str) -> str:
+    """`db:database` as inspect shows it: `/db:/web/database`."""
+    target, _, alias = text.partition(":")
+    return f"/{target.lstrip('/')}:/{name}/{alias.rpartition('/')[2] or target.lstrip('/')}"
 
 
 def ports(record: ContainerRecord, published: PortMap) -> list[Port]:

@@ -34,6 +34,8 @@ class Creating:
         host = create.complete_host_config(body.host_config, log_options=rooms.settings.default_log_options)
         create.check(config, host, cpus=self._cpus)
         create.check_joined_network(body)
+        if host.network_mode.startswith("container:") and body.hostname:
+            raise InvalidRequest("conflicting options: hostname and the network mode")
         endpoints = create.endpoints_asked(body, host)
         rooms.networks.check(host.network_mode, endpoints)
         links = [self._link(text) for text in host.links or ()]
@@ -102,7 +104,11 @@ class Creating:
             name, _, mode = text.partition(":")
             if mode and mode not in ("ro", "rw", "z", "Z"):
                 raise InvalidRequest(f"invalid mode: {mode}")
-            for mount in self._rooms.containers.get(name).record.mounts:
+            try:
+                donor = self._rooms.containers.get(name)
+            except NotFound as error:  # not 404: a client would take it for the image and pull
+                raise InvalidRequest(str(error)) from error
+            for mount in donor.record.mounts:
                 if mount.type != "tmpfs":
                     copied = MountRecord(**{field: getattr(mount, field) for field in mount.__struct_fields__})
                     copied.read_only = copied.read_only or mode == "ro"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from copy import copy
 
 from wherry.containers import oci, present, restart
@@ -90,6 +90,7 @@ class Running:
         rooms, record = self._rooms, container.record
         async with AsyncExitStack() as undo:
             copy_ups = self._prepare_mounts(record.mounts)
+            self._publish_mounts(container)
             wired = await self.wiring.connect(container)
             undo.push_async_callback(self.wiring.disconnect, container)
             around = oci.Surroundings(
@@ -109,7 +110,7 @@ class Running:
                     os.close(fd)
                 wired.close()
             undo.push_async_callback(self._end_unrecorded, process)
-            self._record_start(container, process)
+            self.record_start(container, process)
             undo.pop_all()
         self.follow(container, process)
         rooms.events.publish("container", "start", container.id, present.attributes(record))
@@ -136,6 +137,15 @@ class Running:
                     raise InvalidRequest(f'invalid mount config for type "bind": bind source path does not exist: {mount.source}')
                 os.makedirs(mount.source, mode=0o755, exist_ok=True)
         return tuple(copy_ups)
+
+    def _publish_mounts(self, container: Container) -> None:
+        for mount in container.record.mounts:
+            if mount.type == "volume":
+                facts = {
+                    **{"container": container.id, "destination": mount.destination, "driver": mount.driver},
+                    **{"propagation": mount.propagation, "read/write": "false" if mount.read_only else "true"},
+                }
+                self._rooms.events.publish("volume", "mount", mount.name, facts)
 
     def _launch_request(
         self, container: Container, config: dict[str, object], rootfs: Rootfs, copy_ups: tuple[CopyUp, ...], forwards: tuple[Forward, ...]
@@ -165,9 +175,11 @@ class Running:
             copy_ups=copy_ups,
             forwards=forwards,
             console_size=record.host_config.console_size,
+            lasting=not record.host_config.auto_remove,
         )
 
-    def _record_start(self, container: Container, process: Process) -> None:
+    def record_start(self, container: Container, process: Process) -> None:
+        """Save that it runs.  Raises OSError; nothing has changed then."""
         rooms, before = self._rooms, container.record.state
         container.record.state = state = copy(before)
         state.status = advance(state.status, Event.START)
@@ -175,7 +187,7 @@ class Running:
         state.boot_id, state.pid_start_ticks = rooms.boot_id, start_ticks(process.pid)
         state.exit_code, state.error, state.oom_killed, state.manually_stopped = 0, "", False, False
         try:
-            rooms.containers.save(container)
+            rooms.containers.save(container, durable=_has_policy(container))
         except BaseException:
             container.record.state = before
             raise
@@ -190,7 +202,15 @@ class Running:
 
     async def _watch(self, container: Container, process: Process) -> None:
         record = await process.wait()
+        if process.lost:
+            await self._rooms.workers.run(self.clear_after_monitor, container)
         await container.perform(lambda: self.ended(container, process, record))
+
+    def clear_after_monitor(self, container: Container) -> None:
+        """A container without its monitor cannot be kept: nobody holds its output or will learn its exit code."""
+        cgroup.end(self._rooms.cgroups, self.cgroups_path(container.id))
+        with suppress(FileNotFoundError):
+            os.unlink(self._rooms.settings.monitor_socket(container.id))
 
     async def ended(self, container: Container, process: Process | None, exit_record: ExitRecord) -> None:
         """The program has ended: free what it held, say so, and do what the restart policy and `--rm` ask."""
@@ -290,12 +310,11 @@ class Running:
         self._mark_stopped(container)
         container.stopping = True  # `ended` tells of the stop, just before the end it led to
         ended = container.watch("not-running")
-        if patience != 0:
-            await self._signal(container, number)
-            try:
-                await asyncio.wait_for(asyncio.shield(ended), None if patience < 0 else patience)
-            except TimeoutError:
-                pass
+        await self._signal(container, number)
+        try:
+            await asyncio.wait_for(asyncio.shield(ended), None if patience < 0 else patience)
+        except TimeoutError:
+            pass
         if not ended.done():
             await self._kill_and_wait(container, ended)
 
@@ -308,7 +327,7 @@ class Running:
 
     def _mark_stopped(self, container: Container) -> None:
         container.record.state.manually_stopped = True
-        self._rooms.containers.save(container)
+        self._rooms.containers.save(container, durable=_has_policy(container))
 
     async def _kill_and_wait(self, container: Container, ended: asyncio.Future[ContainerWaited]) -> None:
         await self._signal(container, signal_number("SIGKILL"))
@@ -361,7 +380,7 @@ class Running:
             if container.status is Status.PAUSED:
                 raise Conflict(f"Container {container.id} is already paused")
             if container.status is not Status.RUNNING:
-                raise Conflict(f"Container {container.id} is not running")
+                raise Conflict(f"container {container.id} is not running")
             await self._rooms.workers.run(cgroup.freeze, self._rooms.cgroups, self.cgroups_path(container.id), frozen=True)
             container.record.state.status = advance(container.status, Event.PAUSE)
             self._rooms.containers.save(container)
@@ -400,6 +419,10 @@ class Running:
                 f"Cannot update container {container.id}: Memory limit should be smaller than already set memoryswap limit, "
                 "update the memoryswap at the same time"
             )
+        for name, words in (("cpu_period", "CPU Period"), ("cpu_quota", "CPU Quota")):
+            if getattr(asked, name) and container.record.host_config.nano_cpus:
+                conflict = f"Conflicting options: {words} cannot be updated as NanoCPUs has already been set"
+                raise InvalidRequest(f"Cannot update container {container.id}: {conflict}")
         check_resources(host, cpus=len(os.sched_getaffinity(0)))
         if container.is_running:
             resources = {key: value for key, value in oci.resources(host).items() if key != "devices"}
@@ -464,6 +487,11 @@ class Running:
 
     def _publish(self, container: Container, action: str, **more: str) -> None:
         self._rooms.events.publish("container", action, container.id, present.attributes(container.record, **more))
+
+
+def _has_policy(container: Container) -> bool:
+    """Whether it matters after a power cut that it ran, or was stopped by hand."""
+    return container.record.host_config.restart_policy.name not in ("", "no")
 
 
 def _log_attributes(labels: dict[str, str], env: list[str], options: dict[str, str]) -> dict[str, str]:
