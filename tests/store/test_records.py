@@ -178,3 +178,23 @@ def test_small_writes_succeed_on_a_full_disk_and_large_ones_name_the_file(tmp_pa
         records.close()
     finally:
         subprocess.run(["umount", str(data)], check=True)
+
+
+def test_what_is_not_durable_outlives_its_process(tmp_path):
+    path = str(tmp_path / "state.db")
+    child = os.fork()
+    if child == 0:
+        records = Records(path)
+        with records.transaction(durable=False):
+            records.put("container", "a", b"1")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert Records(path).get("container", "a") == b"1"
+
+
+def test_a_write_after_one_that_was_not_durable_is_durable_again(tmp_path):
+    records = Records(str(tmp_path / "state.db"))
+    with records.transaction(durable=False):
+        records.put("container", "a", b"1")
+    records.put("container", "b", b"2")
+    assert records._connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL

@@ -178,6 +178,7 @@ class Steps:
             socket_path=os.path.join(record_dir, "monitor.sock"),
             log=LogTarget(driver="none"),
             user=step.user,
+            lasting=False,
         )
         ours, theirs = socket.socketpair()
         attachment = Attachment(stdin=False, stdout=True, stderr=True)

@@ -69,7 +69,7 @@ class Containers:
     def add(self, record: ContainerRecord) -> Container:
         """Save a new record and its name together.  Raises Conflict when the name is taken."""
         body = _encode(record)
-        with self._records.transaction():
+        with self._records.transaction(durable=_lasts(record)):
             self._claim(record.name, record.id)
             self._records.put(KIND, record.id, body)
         container = Container(record, self._tasks)
@@ -88,8 +88,10 @@ class Containers:
     def is_free(self, name: str) -> bool:
         return self._records.resolve(KIND, name) is None
 
-    def save(self, container: Container) -> None:
-        self._records.put(KIND, container.id, _encode(container.record))
+    def save(self, container: Container, *, durable: bool = True) -> None:
+        """``durable``: also against a power cut, unless a power cut takes the whole container."""
+        with self._records.transaction(durable=durable and _lasts(container.record)):
+            self._records.put(KIND, container.id, _encode(container.record))
 
     def rename(self, container: Container, name: str) -> str:
         """Give it a new name; return the old one."""
@@ -107,7 +109,7 @@ class Containers:
 
     def forget(self, container: Container) -> None:
         """Remove the record and the name: from here on it does not exist.  Its files are the caller's."""
-        with self._records.transaction():
+        with self._records.transaction(durable=_lasts(container.record)):
             self._records.delete(KIND, container.id)
             self._records.release(KIND, container.name)
         self._by_id.pop(container.id, None)
@@ -135,6 +137,11 @@ class Containers:
 
     def using_image(self, image_id: str) -> list[Container]:
         return [container for container in self._by_id.values() if container.record.image_id == image_id]
+
+
+def _lasts(record: ContainerRecord) -> bool:
+    """Whether it outlives a power cut: one that is removed when it ends does not, whatever its record says then."""
+    return not record.host_config.auto_remove
 
 
 def running(containers: Iterable[Container]) -> list[Container]:

@@ -497,7 +497,7 @@ class Monitor:
         self._remove_cgroup()
 
     def _save(self, record: dict[str, Any]) -> bool:
-        """Write ``exit.json``: temporary, fsync, rename.  False when the disk is full or broken."""
+        """Write ``exit.json``: temporary, fsync where it has to last, rename.  False when the disk is full or broken."""
         directory = self._message.get("record_dir")
         if not directory:
             return False
@@ -506,7 +506,8 @@ class Monitor:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
                 os.write(fd, json.dumps(record).encode())
-                os.fsync(fd)
+                if self._message["lasting"]:
+                    os.fsync(fd)
             finally:
                 os.close(fd)
             os.replace(temporary, final)

@@ -1,8 +1,8 @@
 """A first process made ahead of time: cloned, warm, waiting for its orders.
 
 Cloning a Python process costs milliseconds, most of them page faults. The zygote keeps one monitor ready, and that monitor one such child,
-so a start finds both warm. The child has new pid, ipc and uts namespaces; the mount and network namespaces are made when the order comes, since
-they must show the host as it is then.
+so a start finds both warm. The child has new pid, ipc and uts namespaces; the mount and network namespaces are made when the order comes,
+since they must show the host as it is then.
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ class Launch:
     copy_ups: tuple[CopyUp, ...] = ()
     forwards: tuple[Forward, ...] = ()
     console_size: tuple[int, int] = (0, 0)  # height, width
+    lasting: bool = True  # exit.json outlives a power cut
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "rootfs": self.rootfs.to_json()}

@@ -37,6 +37,9 @@ class Records:
     """One connection, usable from any thread; a transaction keeps the other threads out until it ends.
 
     A write outside a transaction is durable when the call returns. Never await inside a transaction.
+
+    What is not durable yet survives the daemon, not a power cut; it becomes durable with the next write that is, never later than that
+    one and never out of order: the log has one end.
     """
 
     def __init__(self, path: str) -> None:
@@ -61,13 +64,15 @@ class Records:
             self._connection.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
         """All writes inside happen together or, when the block raises, not at all.
 
-        The outermost commits; an inner one that raises undoes only its own writes.
+        The outermost commits, and says whether that is ``durable``; an inner one that raises undoes only its own writes.
         """
         with self._lock:
             level = self._depth
+            if not level:
+                self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._execute(f"SAVEPOINT level{level}" if level else "BEGIN IMMEDIATE")
             self._depth += 1
             try:
@@ -146,7 +151,11 @@ class Records:
 
     def _write(self, statement: str, *values: str | bytes) -> None:
         with self._lock:
-            self._execute(statement, *values)
+            if self._depth:
+                self._execute(statement, *values)
+                return
+            with self.transaction():
+                self._execute(statement, *values)
 
     def _execute(self, statement: str, *values: str | bytes | int) -> None:
         """Raises OSError where the disk is full or broken."""

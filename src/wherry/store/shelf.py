@@ -64,8 +64,11 @@ class Shelf:
         self._records.put(KIND, name, msgspec.json.encode(row, enc_hook=str))
 
     def insert(self, name: str, row: Row) -> None:
-        """The row of a new snapshot.  Raises SnapshotExists."""
-        with self._records.transaction():
+        """The row of a new snapshot.  Raises SnapshotExists.
+
+        That of an active one need not last by itself: the row of what it is for does, and brings this one along.
+        """
+        with self._records.transaction(durable=not row.active):
             if self._records.get(KIND, name) is not None:
                 raise SnapshotExists(f"snapshot {name} exists already")
             self.put(name, row)
@@ -81,7 +84,10 @@ class Shelf:
 
     def remove(self, name: str) -> None:
         """Delete the row, then the directory; a crash between the two is mended by `sweep`.  Raises SnapshotInUse."""
-        with self._records.transaction():
+        row = self.get(name)
+        if row is None:
+            return
+        with self._records.transaction(durable=not row.active):
             row = self.get(name)
             if row is None:
                 return
