@@ -62,7 +62,9 @@ class NetworkOperations:
 
     async def _connect(self, container: Container, network: NetworkRecord, wish: EndpointSettings) -> None:
         record = container.record
-        if record.host_config.network_mode == "host" or network.driver == "host":
+        if network.driver == "host":
+            raise Conflict("cannot connect container to host network - container must be created in host network mode")
+        if record.host_config.network_mode == "host":
             raise Forbidden("container sharing network namespace with another container or host cannot be connected to any other network")
         if container.is_running:
             host = record.host_config
@@ -89,7 +91,7 @@ class NetworkOperations:
         if container.is_running:
             await self.rooms.workers.run(self.rooms.networks.disconnect, container.id, network.id)
         elif not known:
-            raise Conflict(f"container {container.id} is not connected to network {network.name}")
+            raise Conflict(f"container {container.id} is not connected to the network {network.name}")
         for name in known:
             del container.record.networks[name]
         self.rooms.containers.save(container)

@@ -112,9 +112,13 @@ class Wiring:
     def _running_other(self, mode: str) -> Container:
         """The container that `container:X` names; it must run."""
         name = mode.partition(":")[2]
-        other = self._rooms.containers.get(name)
+        try:
+            other = self._rooms.containers.get(name)
+        except NotFound as error:
+            raise NotFound(f"joining network namespace of container: {error}") from error
         if not other.is_running:
-            raise Conflict(f"cannot join network namespace of a non running container: {name}")
+            status = other.record.state.status
+            raise Conflict(f"cannot join network namespace of a non running container: container {name} is {status}")
         return other
 
     def _joined_namespaces(self, container: Container) -> dict[str, str]:

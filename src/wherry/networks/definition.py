@@ -100,6 +100,14 @@ def with_gateway(record: NetworkRecord) -> NetworkRecord:
 
 
 def check_endpoint(network: NetworkRecord, wish: EndpointSettings) -> None:
+    """``check_wish`` for a container's configuration: the message names the network."""
+    try:
+        check_wish(network, wish)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"invalid config for network {network.name}: {error}") from error
+
+
+def check_wish(network: NetworkRecord, wish: EndpointSettings) -> None:
     """Refuse addresses, aliases and options that the network cannot give.  Raises InvalidRequest, NotSupported."""
     problems: list[str] = []
     asked = wish.ipam_config
@@ -111,12 +119,12 @@ def check_endpoint(network: NetworkRecord, wish: EndpointSettings) -> None:
         if not network.chosen:
             problems.append("user specified IP address is supported only when connecting to networks with user configured subnets")
         elif parse_address(asked.ipv4_address) not in IPv4Network(network.subnet):
-            problems.append(f"no configured subnet contains IP address {asked.ipv4_address}")
+            problems.append(f"no configured subnet or ip-range contain the IP address {asked.ipv4_address}")
+    if wish.aliases and network.predefined:
+        problems.append("network-scoped alias is supported only for containers in user defined networks")
     if problems:
         listed = "\n".join(problems) if len(problems) == 1 else "\n".join(f"* {one}" for one in problems)
-        raise InvalidRequest(f"invalid config for network {network.name}: invalid endpoint settings:\n{listed}")
-    if wish.aliases and network.predefined:
-        raise InvalidRequest("network-scoped aliases are only supported for user-defined networks")
+        raise InvalidRequest(f"invalid endpoint settings:\n{listed}")
     if wish.mac_address and not _is_mac(wish.mac_address):
         raise InvalidRequest(f"invalid MAC address: {wish.mac_address}")
     for option in wish.driver_opts or {}:

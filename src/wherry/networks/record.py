@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import msgspec
 
+from wherry.errors import Forbidden
 from wherry.networks.firewall import BridgeFacts, PortFacts, Target
 from wherry.networks.ipam import Pool
 from wherry.networks.ports import Publication
@@ -52,7 +53,11 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     def pool(self) -> Pool:
         """A fresh pool, in which the gateway and the auxiliary addresses are taken."""
         pool = Pool.of(IPv4Network(self.subnet), IPv4Network(self.ip_range) if self.ip_range else None)
-        for address in {self.gateway, *self.auxiliary.values()}:
+        try:
+            pool.reserve(IPv4Address(self.gateway))
+        except Forbidden as error:
+            raise Forbidden(f"failed to allocate gateway ({self.gateway}): {error}") from error
+        for address in set(self.auxiliary.values()) - {self.gateway}:
             pool.reserve(IPv4Address(address))
         return pool
 

@@ -197,9 +197,16 @@ class Networks:
 
     # --- containers
 
-    def check(self, request: SandboxRequest) -> None:
-        """Refuse at create what could never be attached.  Raises as ``attach`` does, takes nothing."""
-        for network, wish in self._asked(request):
+    def check(self, mode: str, networks: Mapping[str, EndpointSettings]) -> None:
+        """Refuse at create what could never be attached, for ``SandboxRequest``'s ``mode`` and ``networks``; takes nothing.
+
+        A network that does not exist may yet be made before the container starts.  Raises InvalidRequest, NotSupported.
+        """
+        try:
+            asked = self._asked(mode, networks)
+        except NotFound:
+            return
+        for network, wish in asked:
             definition.check_endpoint(network, wish)
 
     def attach(self, request: SandboxRequest) -> Sandbox:
@@ -212,7 +219,7 @@ class Networks:
             return self._register(Sandbox(container_id=request.container_id, record=_empty(request), namespace=joined))
         if request.mode == "none":
             return self._register(Sandbox(container_id=request.container_id, record=_empty(request), namespace=self._new_namespace()))
-        return self._attach(request, self._asked(request))
+        return self._attach(request, self._asked(request.mode, request.networks))
 
     def adopt(self, container_id: str, pid: int) -> Sandbox:
         """The sandbox of a container that outlived the last daemon.  ``pid``: its first process."""
@@ -249,7 +256,7 @@ class Networks:
         definition.check_connect(network, [self._networks[one.network_id] for one in sandbox.record.endpoints], sandbox.record.name)
         if sandbox.namespace is None or network.driver == "host":
             raise Forbidden("cannot connect container to host network - container must be created in host network mode")
-        definition.check_endpoint(network, wish or EndpointSettings())
+        definition.check_wish(network, wish or EndpointSettings())
         before = _gateway_endpoint(sandbox.record.endpoints)
         with ExitStack() as undo:
             endpoint = self._allocate(
@@ -471,10 +478,10 @@ class Networks:
 
     # --- private: attach
 
-    def _asked(self, request: SandboxRequest) -> Sequence[tuple[NetworkRecord, EndpointSettings]]:
-        if request.mode in ("host", "none") or request.mode.startswith("container:"):
+    def _asked(self, mode: str, networks: Mapping[str, EndpointSettings]) -> Sequence[tuple[NetworkRecord, EndpointSettings]]:
+        if mode in ("host", "none") or mode.startswith("container:"):
             return []
-        wishes = request.networks or {request.mode: EndpointSettings()}
+        wishes = networks or {mode: EndpointSettings()}
         found = [(self.resolve("bridge" if name == "default" else name), wish or EndpointSettings()) for name, wish in wishes.items()]
         for network, _ in found:
             if not network.is_bridge:
