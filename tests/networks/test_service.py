@@ -420,7 +420,7 @@ def test_connect_and_disconnect_a_running_container(networks: Networks) -> None:
     assert set(first.endpoints) == {"bridge"}
     assert "eth1" not in namespace.inside(first.netns_fd, lambda: [name for _, name in socket.if_nameindex()])
     message = refused(lambda: networks.disconnect(first.container_id, "aside"), Forbidden)
-    assert message == f"container {first.container_id} is not connected to the network aside"
+    assert message == f"container {first.container_id} is not connected to network aside"
     far = outside(networks)
     listen(far)
     assert dial_from(first, "198.51.100.1", 80)  # the default route is back
