@@ -16,6 +16,7 @@ import pytest
 from wherry.build.progress import Happening, Output, Why
 from wherry.build.services import BuildRequest, BuildResult, BuildServices, RunSandbox, RunSpec
 from wherry.build.solve import build
+from wherry.images.partials import Partials
 from wherry.images.service import Images
 from wherry.registry.client import Client
 from wherry.runtime import defaults
@@ -127,13 +128,15 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with asyncio.Runner() as runner:
         supervisor = Supervisor()
         registry = Client()
+        content = Content(settings.data_root)
         images = Images(
             records=records,
-            content=Content(settings.data_root),
+            content=content,
             snapshotter=snapshotter,
             registry=registry,
             run=asyncio.to_thread,
             spawn=_no_tasks,
+            partials=Partials(os.path.join(settings.data_root, "partial"), content),
         )
         services = BuildServices(
             settings=settings,

@@ -21,6 +21,7 @@ from aiohttp import web
 
 from wherry.engine.workers import Workers
 from wherry.images.catalog import Image
+from wherry.images.partials import Partials
 from wherry.images.service import Images
 from wherry.registry.client import Client
 from wherry.registry.transport import Patience
@@ -150,6 +151,7 @@ class Lab:
         self.workers = Workers(4)
         self.registry = Client(patience=patience)
         self.events: list[tuple[str, str, dict[str, str]]] = []
+        self.kept: set[str] = set()
         self.images = Images(
             records=self.records,
             content=self.content,
@@ -157,7 +159,9 @@ class Lab:
             registry=self.registry,
             run=self.workers.run,
             spawn=spawn,
+            partials=Partials(str(root / "partial"), self.content),
             publish=lambda *event: self.events.append(event),
+            keeps=lambda: self.kept,
         )
 
     async def pull(self, name: str, **options: Any) -> list[dict[str, Any]]:
@@ -184,7 +188,7 @@ class Lab:
 
     def is_empty(self) -> bool:
         """Whether nothing at all is stored."""
-        staging = [path for path in (self.root / "staging").iterdir()]
+        staging = [*(self.root / "staging").iterdir(), *(self.root / "partial").iterdir()]
         return not (
             list(self.content.digests()) or self.snapshotter.items() or self.records.items("image") or self.records.items("blob") or staging
         )

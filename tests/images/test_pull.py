@@ -13,6 +13,8 @@ import pytest
 from aiohttp import web
 
 from wherry.errors import EngineError, Internal, NotFound
+from wherry.registry.transport import Patience
+from wherry.spec.digest import Digest
 
 pytestmark = pytest.mark.root
 Experiment = Callable[..., None]
@@ -351,5 +353,54 @@ def test_the_urls_of_a_layer_are_not_followed(experiment: Experiment, make_image
         fake.add(made)
         await lab.pull(f"{fake.host}/x/y:1")
         assert fake.count("elsewhere") == 0
+
+    experiment(body)
+
+
+def _cut_after(blob: bytes, count: int, ranges: list[str | None]) -> Callable[[web.Request], Any]:
+    """Answers that break off ``count`` bytes after where they begin, if they are asked for the blob from its first byte."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        wanted = request.headers.get("Range")
+        ranges.append(wanted)
+        if wanted is not None:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            headers = {"Content-Range": f"bytes {start}-{len(blob) - 1}/{len(blob)}"}
+            return web.Response(status=206, body=blob[start:], headers=headers)
+        response = web.StreamResponse(headers={"Content-Length": str(len(blob))})
+        await response.prepare(request)
+        await response.write(blob[:count])
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    return answer
+
+
+def test_a_pull_goes_on_where_an_earlier_one_was_broken_off(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": bytes(range(256)) * 20})
+        fake.add(made)
+        ranges: list[str | None] = []
+        fake.answers[made.document["layers"][0]["digest"]] = _cut_after(made.blobs[0], 100, ranges)
+        with pytest.raises(Internal, match="unexpected EOF"):
+            await lab.pull(f"{fake.host}/x/y:1")
+        assert not lab.images.list(every=True)
+        await lab.pull(f"{fake.host}/x/y:1")
+        assert ranges == [None, "bytes=100-"]
+        assert not lab.images.partials.sizes()
+
+    experiment(body, Patience(connect_s=2, idle_s=1, document_s=3, retries=0, backoff_s=0.01, longest_pause_s=0.1))
+
+
+def test_a_damaged_beginning_is_fetched_again(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": bytes(range(256)) * 20})
+        fake.add(made)
+        layer = made.document["layers"][0]["digest"]
+        with lab.images.partials.open(Digest(layer), len(made.blobs[0])) as partial:
+            partial.write(b"z" * 100)
+        await lab.pull(f"{fake.host}/x/y:1")
+        assert lab.content.read(Digest(layer)) == made.blobs[0]
 
     experiment(body)

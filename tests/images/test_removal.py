@@ -10,6 +10,7 @@ import pytest
 from wherry.errors import Conflict, NotFound
 from wherry.images.removal import ContainerUse
 from wherry.spec import image as spec
+from wherry.spec.digest import sha256
 
 pytestmark = pytest.mark.root
 Experiment = Callable[..., None]
@@ -152,5 +153,26 @@ def test_a_layer_that_a_pull_counts_on_is_not_removed(experiment: Experiment, ma
         with lab.images.layers.hold(image.chain_ids):
             assert lab.images.remove("x:1", in_use=nobody) == [{"Untagged": "x:1"}, {"Deleted": image.id}]
             assert lab.snapshotter.exists(image.top)
+
+    experiment(body)
+
+
+def test_what_the_build_cache_holds_stays_when_its_last_image_goes(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        image = lab.loaded(make_image({"a": b"1"}, {"b": b"2"}, {"c": b"3"}), "built:1")
+        base, step, last = image.chain_ids
+        lab.kept = {str(step)}
+        assert lab.images.remove("built:1", in_use=nobody)[2:] == [{"Deleted": last}]
+        assert {info.name for info in lab.snapshotter.items()} == {base, step}
+
+    experiment(body)
+
+
+def test_prune_gives_up_downloads_that_were_broken_off(experiment: Experiment) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        with lab.images.partials.open(sha256(b"whole"), 100) as partial:
+            partial.write(b"half")
+        assert lab.images.prune(in_use=nobody) == ([], 4)
+        assert lab.images.partials.sizes() == {}
 
     experiment(body)

@@ -27,6 +27,7 @@ from wherry.engine.system import SystemOperations
 from wherry.engine.volumes import VolumeOperations
 from wherry.engine.workers import Workers
 from wherry.errors import EngineError
+from wherry.images.partials import Partials
 from wherry.images.service import Images
 from wherry.kernel import cgroup
 from wherry.networks.service import Networks
@@ -98,6 +99,8 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
             spawn=tasks.create_task,
             publish=publish_image,
             hold=garbage.hold,
+            partials=Partials(f"{settings.data_root}/partial", content),
+            keeps=lambda: cache.layers(records),
         )
         networks = Networks(settings, records)
         rooms = Rooms(
@@ -126,6 +129,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         stack.callback(networks.close)
         engine = Engine(rooms)
         await workers.run(garbage.start)
+        await workers.run(images.sweep_partials)
         await workers.run(rooms.furniture.sweep, snapshotter)
         await workers.run(rooms.volumes.sweep)
         await workers.run(rooms.containers.sweep_folders)

@@ -18,6 +18,7 @@ from wherry.images.catalog import Catalog, Image
 from wherry.images.compression import BadStream
 from wherry.images.flights import Flights
 from wherry.images.layers import Layers
+from wherry.images.partials import Partial, Partials
 from wherry.images.progress import Emit, Meter, about, status
 from wherry.registry.client import Client, Fetched, Repository
 from wherry.registry.credentials import Credentials
@@ -32,6 +33,7 @@ from wherry.tree.tar import InvalidArchive
 
 _DOWNLOADS = 3  # at a time, as Docker's max-concurrent-downloads
 _MAX_NESTING = 3
+_LETTING_GO_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ class Puller:
 
     catalog: Catalog
     content: Content
+    partials: Partials
     layers: Layers
     registry: Client
     flights: Flights
@@ -167,13 +170,36 @@ class Puller:
     async def _download(self, repository: Repository, layer: Descriptor, tell: Callable[[int], None]) -> None:
         if self.content.has(layer.digest):
             return
-        with self.content.ingest(layer.size) as writer:
+        partial = await self._open_partial(layer)
+        try:
+            await self._complete(repository, layer, partial, tell)
+            await finish(self.run(partial.commit))
+        except (Untrusted, Refused):
+            await finish(self.run(partial.discard))
+            raise
+        finally:
+            partial.close()
 
-            async def write(chunk: bytes) -> None:
-                await finish(self.run(writer.write, chunk))
+    async def _open_partial(self, layer: Descriptor) -> Partial:
+        while True:
+            try:
+                return self.partials.open(layer.digest, layer.size)
+            except BlockingIOError:  # a download that was cancelled has not let go of it yet
+                await asyncio.sleep(_LETTING_GO_S)
 
+    async def _complete(self, repository: Repository, layer: Descriptor, partial: Partial, tell: Callable[[int], None]) -> None:
+        """Fetch what is missing; all of it, should that which was here not fit (a power cut may leave a hole in a file)."""
+
+        async def write(chunk: bytes) -> None:
+            await finish(self.run(partial.write, chunk))
+
+        await finish(self.run(partial.read_again))
+        begun = partial.size_bytes
+        tell(begun)
+        await repository.download(layer, write, tell, start=begun)
+        if begun and not partial.is_whole:
+            partial.restart()
             await repository.download(layer, write, tell)
-            await finish(self.run(writer.commit, layer.digest, layer.size))
 
     async def _unpack(self, layer: Descriptor, chain_id: Digest, parent: Digest | None, diff_id: Digest, emit: Emit) -> None:
         loop = asyncio.get_running_loop()

@@ -51,6 +51,7 @@ class Remover:
     content: Content
     layers: Layers
     publish: Publish
+    keeps: Callable[[], set[str]] = set
 
     def remove(self, image: Image, text: str, *, force: bool, prune: bool, in_use: InUse) -> list[Removed]:
         """Remove what ``text`` names: a tag, and with the last one the image and what only it held.  Raises Conflict."""
@@ -130,7 +131,8 @@ class Remover:
 
     def _drop_layers(self, image: Image) -> list[Digest]:
         users = self.catalog.layer_users()
-        unused = [chain_id for chain_id in reversed(image.chain_ids) if chain_id not in users]
+        kept = self.keeps()
+        unused = [chain_id for chain_id in reversed(image.chain_ids) if chain_id not in users and chain_id not in kept]
         return self.layers.discard(unused, self.catalog.diff_id_users(), image.diff_ids)
 
     def _obstacle(self, ident: str, in_use: InUse, *, soft: bool, references: bool) -> _Obstacle | None:

@@ -184,14 +184,17 @@ class Repository:
             raise Untrusted(f"filesystem layer verification failed for digest {descriptor.digest}")
         return raw
 
-    async def download(self, descriptor: spec.Descriptor, write: Write, progress: Progress | None = None) -> None:
-        """Hand the blob's bytes to ``write``, in order, exactly ``descriptor.size`` of them; resumed by Range when a connection breaks.
+    async def download(self, descriptor: spec.Descriptor, write: Write, progress: Progress | None = None, *, start: int = 0) -> None:
+        """Hand the blob's bytes from ``start`` on to ``write``, in order, up to ``descriptor.size``; resumed by Range when a connection
+        breaks.
 
         The caller checks the digest. Raises Untrusted (size), Refused, RegistryError.
         """
+        if 0 < start == descriptor.size:
+            return
         endpoint, authorizer = await self._connect()
         url = f"{endpoint.base}{self.path}/blobs/{descriptor.digest}"
-        done = 0
+        done = start
         broken = ""
         patience = self._transport.patience
         for attempt in range(patience.retries + 1):

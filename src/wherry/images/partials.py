@@ -1,0 +1,156 @@
+"""Downloads that were broken off, kept by digest so that the next pull goes on where the last one ended, whoever ended it.
+
+A partial file promises nothing: its bytes are hashed again before the download goes on, and the whole is checked against the digest
+before it becomes a blob. Blocking.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import time
+from types import TracebackType
+from typing import Self
+
+from wherry.spec.digest import Digest
+from wherry.store.content import Content, ContentMismatch, sync_directory
+
+KEPT_S = 24 * 3600  # what nobody came back for within a day goes
+_BLOCK = 1 << 20
+
+
+class Partials:
+    """The unfinished blobs in one directory, on the file system of ``content``."""
+
+    def __init__(self, directory: str, content: Content) -> None:
+        self._directory = directory
+        self.content = content
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+
+    def open(self, digest: Digest, size: int) -> Partial:
+        """Go on with ``digest``, of ``size`` bytes: ``read_again`` first.  Raises BlockingIOError while somebody else does, OSError."""
+        return Partial(self.content, self._path(digest), Digest(digest), size)
+
+    def sweep(self, kept_s: float = KEPT_S) -> int:
+        """Delete what nobody has written to for ``kept_s`` and what has become a blob meanwhile: the bytes freed."""
+        freed = 0
+        oldest = time.time() - kept_s
+        with os.scandir(self._directory) as entries:
+            for entry in entries:
+                facts = entry.stat(follow_symlinks=False)
+                if (facts.st_mtime < oldest or self.content.has(Digest(f"sha256:{entry.name}"))) and _remove_idle(entry.path):
+                    freed += facts.st_size
+        return freed
+
+    def sizes(self) -> dict[Digest, int]:
+        """How much of each blob is here."""
+        with os.scandir(self._directory) as entries:
+            return {Digest(f"sha256:{entry.name}"): entry.stat().st_size for entry in entries}
+
+    def _path(self, digest: Digest) -> str:
+        return os.path.join(self._directory, Digest(digest).hex)
+
+
+class Partial:
+    """One blob on its way.  Leaving the context keeps what has come, unless the bytes proved wrong or the disk is full."""
+
+    def __init__(self, content: Content, path: str, digest: Digest, size: int) -> None:
+        self._content = content
+        self._path = path
+        self._digest = digest
+        self._size = size
+        self._hash = hashlib.sha256()
+        self.size_bytes = 0
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(self._fd).st_nlink == 0:
+                raise BlockingIOError(errno.EAGAIN, "removed meanwhile", path)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def read_again(self) -> None:
+        """Hash what is here."""
+        if os.fstat(self._fd).st_size > self._size:
+            os.ftruncate(self._fd, 0)
+        while block := os.pread(self._fd, _BLOCK, self.size_bytes):
+            self._hash.update(block)
+            self.size_bytes += len(block)
+        os.lseek(self._fd, self.size_bytes, os.SEEK_SET)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append.  Raises OSError; with ENOSPC what had come is given up, so that a full disk can be left."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError as error:
+            error.filename = self._path
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                self.discard()
+            raise
+        self._hash.update(data)
+        self.size_bytes += len(data)
+
+    def restart(self) -> None:
+        """From the first byte again: what was here before is not what the registry has."""
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        self._hash = hashlib.sha256()
+        self.size_bytes = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the bytes are those of the digest."""
+        return self.size_bytes == self._size and self._hash.hexdigest() == self._digest.hex
+
+    def commit(self) -> None:
+        """Make it a blob, durably.  Raises ContentMismatch, and keeps nothing then."""
+        if not self.is_whole:
+            found = self._hash.hexdigest()
+            self.discard()
+            raise ContentMismatch(
+                f"content has digest sha256:{found} and {self.size_bytes} bytes, expected {self._digest} and {self._size}"
+            )
+        target = self._content.path(self._digest)
+        os.fsync(self._fd)
+        os.rename(self._path, target)
+        sync_directory(os.path.dirname(target))
+        os.close(self._fd)
+        self._fd = -1
+
+    def discard(self) -> None:
+        """Keep nothing."""
+        if self._fd >= 0:
+            os.ftruncate(self._fd, 0)
+            self.close()
+
+    def close(self) -> None:
+        """Keep what has come.  Nothing after ``commit`` and ``discard``."""
+        if self._fd >= 0:
+            if os.fstat(self._fd).st_size == 0:
+                os.unlink(self._path)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _remove_idle(path: str) -> bool:
+    """Unlink ``path`` unless somebody writes it; whether it went."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    finally:
+        os.close(fd)
+    return True

@@ -1,0 +1,79 @@
+"""Layers in and out again, and what is kept of them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from wherry.images.layers import LayerDamaged
+from wherry.spec.digest import Digest, chain_ids, sha256
+from wherry.store.layer import DigestMismatch
+
+pytestmark = pytest.mark.root
+Experiment = Callable[..., None]
+
+
+def test_a_compressed_layer_is_written_back_as_its_tar_and_damage_is_told(experiment: Experiment, make_tar: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        layers = lab.images.layers
+        tar = make_tar({"a": b"1" * 9000})
+        blob = gzip.compress(tar)
+        diff_id = sha256(tar)
+        layers.unpack(diff_id, None, diff_id, io.BytesIO(blob))
+        lab.content.put(blob)
+        layers.remember(diff_id, digest=sha256(blob), size=len(blob), media_type="x", place="host/x")
+        out = io.BytesIO()
+        assert layers.write_tar(diff_id, diff_id, out) == len(tar)
+        assert out.getvalue() == tar
+        assert layers.blob(diff_id).places == ("host/x",)
+        with open(lab.content.path(sha256(blob)), "wb") as file:
+            file.write(gzip.compress(make_tar({"a": b"2"})))
+        with pytest.raises(LayerDamaged):
+            layers.write_tar(diff_id, diff_id, io.BytesIO())
+
+    experiment(body)
+
+
+def test_bytes_of_another_layer_become_no_snapshot(experiment: Experiment, make_tar: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        wanted = sha256(b"something else")
+        with pytest.raises(DigestMismatch):
+            lab.images.layers.unpack(wanted, None, wanted, io.BytesIO(make_tar({"a": b"1"})))
+        assert lab.is_empty()
+
+    experiment(body)
+
+
+def test_what_is_held_is_not_discarded(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        layers = lab.images.layers
+        image = lab.loaded(make_image({"a": b"1"}, {"b": b"2"}), "x:1")
+        chain = list(reversed(image.chain_ids))
+        with layers.hold([image.chain_ids[1]]):
+            assert layers.discard(chain, set(), image.diff_ids) == []
+        with layers.hold([image.chain_ids[0]]):
+            assert layers.discard(chain, set(), image.diff_ids) == [image.chain_ids[1]]
+        assert [info.name for info in lab.snapshotter.items()] == [image.chain_ids[0]]
+        assert [layers.exists(Digest(name)) for name in image.chain_ids] == [True, False]
+
+    experiment(body)
+
+
+def test_a_blob_stays_while_a_snapshot_made_from_it_does(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        fake.add(make_image({"a": b"1"}))
+        await lab.pull(f"{fake.host}/x/y:1")
+        image = lab.images.resolve(f"{fake.host}/x/y:1")
+        layers = lab.images.layers
+        layers.discard([], set(), image.diff_ids)
+        blob = Digest(layers.blob(image.diff_ids[0]).digest)
+        assert lab.content.has(blob)
+        assert {str(blob), str(image.diff_ids[0])} <= layers.roots(set())
+        layers.discard(list(chain_ids(image.diff_ids)), set(), image.diff_ids)
+        assert not lab.content.has(blob)
+
+    experiment(body)

@@ -1,0 +1,71 @@
+"""Unfinished downloads on a real file system."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from wherry.images.partials import KEPT_S, Partials
+from wherry.spec.digest import sha256
+from wherry.store.content import Content, ContentMismatch
+
+DATA = bytes(range(256)) * 5000
+DIGEST = sha256(DATA)
+
+
+@pytest.fixture
+def partials(tmp_path: Path) -> Partials:
+    return Partials(str(tmp_path / "partial"), Content(str(tmp_path)))
+
+
+def test_what_was_written_is_there_for_the_next_who_goes_on(partials: Partials) -> None:
+    with partials.open(DIGEST, len(DATA)) as first:
+        first.read_again()
+        first.write(DATA[:1000])
+    assert partials.sizes() == {DIGEST: 1000}
+    assert not partials.content.has(DIGEST)
+    with partials.open(DIGEST, len(DATA)) as second:
+        second.read_again()
+        assert second.size_bytes == 1000
+        second.write(DATA[1000:])
+        second.commit()
+    assert partials.content.read(DIGEST) == DATA
+    assert partials.sizes() == {}
+
+
+def test_wrong_bytes_become_no_blob_and_are_not_kept(partials: Partials) -> None:
+    with partials.open(DIGEST, len(DATA)) as partial:
+        partial.write(b"x" * len(DATA))
+        with pytest.raises(ContentMismatch, match=r"expected sha256:"):
+            partial.commit()
+    assert partials.sizes() == {}
+    assert not partials.content.has(DIGEST)
+
+
+def test_one_blob_has_one_writer(partials: Partials) -> None:
+    with partials.open(DIGEST, len(DATA)), pytest.raises(BlockingIOError):
+        partials.open(DIGEST, len(DATA))
+    partials.open(DIGEST, len(DATA)).close()
+
+
+def test_a_partial_that_is_longer_than_the_blob_starts_over(partials: Partials) -> None:
+    with partials.open(DIGEST, len(DATA)) as partial:
+        partial.read_again()
+        partial.write(DATA)
+    with partials.open(DIGEST, 10) as shorter:
+        shorter.read_again()
+        assert shorter.size_bytes == 0
+
+
+def test_a_sweep_takes_what_is_old_and_leaves_what_is_fresh_or_in_work(partials: Partials, tmp_path: Path) -> None:
+    names = [sha256(text) for text in (b"old", b"fresh", b"in work")]
+    for name in names:
+        with partials.open(name, 100) as partial:
+            partial.write(b"12345")
+    for name in (names[0], names[2]):
+        os.utime(tmp_path / "partial" / name.hex, (1, 1))
+    with partials.open(names[2], 100):
+        assert partials.sweep(KEPT_S) == 5
+        assert set(partials.sizes()) == {names[1], names[2]}
