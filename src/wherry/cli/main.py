@@ -111,6 +111,9 @@ def describe(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, ProtocolError):
         return f"error during connect: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}"
     return None
 
 

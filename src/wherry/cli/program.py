@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from wherry.cli.flags import Failure
 
@@ -24,6 +25,7 @@ class Program:
         self.values = values
         self.given = given
         self._engine: Engine | None = None
+        self._warned = False
 
     @property
     def config_dir(self) -> str:
@@ -39,6 +41,9 @@ class Program:
                 text = file.read()
         except (FileNotFoundError, NotADirectoryError):
             return {}
+        except OSError as error:
+            self._warn_once(f"WARNING: Error loading config file: open {path}: {(error.strerror or str(error)).lower()}")
+            return {}
         from wherry.client import jsontext
 
         try:
@@ -46,6 +51,11 @@ class Program:
         except ValueError as error:
             raise Failure(f"WARNING: Error loading config file: {path}: {error}") from None
         return found if isinstance(found, dict) else {}
+
+    def _warn_once(self, message: str) -> None:
+        if not self._warned:
+            self._warned = True
+            sys.stderr.write(message + "\n")
 
     @property
     def context_name(self) -> str:
