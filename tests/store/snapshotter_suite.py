@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -112,8 +113,97 @@ def listing(root: str) -> set[str]:
     return found
 
 
+def facts(root: str) -> dict[str, tuple[object, ...]]:
+    """Everything a program could see of a tree, by path."""
+    found: dict[str, tuple[object, ...]] = {}
+    names: dict[tuple[int, int], list[str]] = {}
+    for path, directories, files in list(os.walk(root)):
+        for name in [*directories, *files]:
+            full = os.path.join(path, name)
+            try:
+                status = os.lstat(full)
+            except FileNotFoundError:
+                continue  # overlayfs lists a whiteout where it hides nothing
+            kind = stat.S_IFMT(status.st_mode)
+            content: object = None
+            if kind == stat.S_IFLNK:
+                content = os.readlink(full)
+            elif kind == stat.S_IFREG:
+                content = status.st_size, sha256(Path(full).read_bytes())
+            attributes = {} if kind == stat.S_IFLNK else {key: os.getxattr(full, key) for key in os.listxattr(full)}
+            inner = os.path.relpath(full, root)
+            owner = status.st_uid, status.st_gid
+            found[inner] = (oct(status.st_mode), owner, status.st_mtime_ns, status.st_rdev, status.st_nlink, content, attributes)
+            if kind != stat.S_IFDIR:
+                names.setdefault((status.st_dev, status.st_ino), []).append(inner)
+    links = {path: sorted(group) for group in names.values() for path in group if len(group) > 1}
+    return {path: (*fact, links.get(path)) for path, fact in found.items()}
+
+
+def furnished(root: Path) -> None:
+    """A tree with one of everything that a tar can hold."""
+    root.mkdir()
+    deep = root / "d" / ("long" * 40) / ("name" * 50)
+    deep.mkdir(parents=True)
+    (deep / "file").write_bytes(b"deep")
+    (root / "many").mkdir()
+    for number in range(300):
+        (root / "many" / f"entry-{number:03}-{'x' * (number % 90)}").write_bytes(bytes([number % 251]) * number * 7)
+    (root / "empty").write_bytes(b"")
+    (root / "block").write_bytes(b"b" * 512)
+    (root / "large").write_bytes(bytes(range(256)) * 4000)
+    (root / "gr\u00fc\u00df \u4e16\u754c").write_bytes(b"utf-8")
+    os.close(os.open(os.fsencode(root) + b"/latin-\xe9", os.O_CREAT | os.O_WRONLY))
+    os.symlink("x" * 600, root / "long-link")
+    os.symlink("many", root / "link")
+    os.link(root / "large", root / "hard-1")
+    os.link(root / "large", root / "many" / "hard-2")
+    os.mknod(root / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mknod(root / "disk", stat.S_IFBLK | 0o660, os.makedev(259, 70000))
+    os.mkfifo(root / "pipe", 0o640)
+    with open(root / "sparse", "wb") as file:
+        file.truncate(3_000_000)
+        for offset in (0, 1_000_000, 2_345_678):
+            file.seek(offset)
+            file.write(b"data" * 3000)
+    with open(root / "all-hole", "wb") as file:
+        file.truncate(100_001)
+    os.setxattr(root / "block", "user.note", b"v" * 3000)
+    os.setxattr(root / "block", "user.other", b"")
+    os.setxattr(root / "large", "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
+    os.setxattr(root / "many", "user.on-a-directory", b"1")
+    os.chown(root / "block", 70000, 4_000_000_000)
+    os.chown(root / "link", 12, 34, follow_symlinks=False)
+    os.chmod(root / "large", 0o4755)
+    os.chmod(root / "many", 0o3771)
+    os.utime(root / "empty", ns=(0, -5_000_000_000))
+    os.utime(root / "block", ns=(0, 5_000_000_000_123_456_789))
+
+
 @pytest.mark.root
 class Suite:
+    @pytest.mark.parametrize("form", ["gnu", "posix", "posix --sparse-version=0.0", "posix --sparse-version=0.1", "oldgnu"])
+    def test_a_layer_shows_what_gnu_tar_unpacks(self, snapshots: Snapshotter, tmp_path: Path, form: str) -> None:
+        furnished(tmp_path / "source")
+        pax = form.startswith("posix")
+        tar = ["tar", "--numeric-owner", *(["--xattrs", "--xattrs-include=*"] if pax else [])]
+        subprocess.run(
+            [*tar, "--sparse", f"--format={form.split()[0]}", *form.split()[1:], "-C", "source", "-cf", "layer.tar", "."],
+            cwd=tmp_path,
+            check=True,
+        )
+        (tmp_path / "unpacked").mkdir()
+        subprocess.run([*tar, "-C", "unpacked", "--same-owner", "-pxf", "layer.tar"], cwd=tmp_path, check=True)
+        with open(tmp_path / "layer.tar", "rb") as file:
+            diff_id = snapshots.apply(None, None, file).diff_id
+        with mounted(snapshots.view(diff_id)) as root:
+            assert facts(root) == facts(str(tmp_path / "unpacked"))
+        size = snapshots.usage(diff_id)
+        snapshots.remove(diff_id)
+        assert snapshots.adopt(diff_id, None, str(tmp_path / "layer.tar"), diff_id).size_bytes == size
+        with mounted(snapshots.view(diff_id)) as root:
+            assert facts(root) == facts(str(tmp_path / "unpacked"))
+
     @pytest.fixture
     def records(self, tmp_path: Path) -> Iterator[Records]:
         records = Records(str(tmp_path / "state.db"))
@@ -152,6 +242,14 @@ class Suite:
         expected = len(b"root" + b"secret" + b"a" + b"b" + b"su" + b"etc/passwd")
         assert snapshots.usage(base) == expected
         assert snapshots.apply(base, None, io.BytesIO(BASE)).size_bytes == expected
+
+    def test_a_container_is_one_file_system(self, snapshots: Snapshotter, base: Digest) -> None:
+        top = snapshots.apply(None, base, io.BytesIO(TOP)).diff_id
+        with mounted(snapshots.prepare("c1", chain_id([base, top]))) as root:
+            Path(root, "new").write_bytes(b"x")
+            shown = [os.lstat(f"{root}/{path}") for path in ("", *listing(root))]
+            assert len({status.st_dev for status in shown}) == 1
+            assert len({status.st_ino for status in shown}) == len(shown)
 
     def test_writing_to_a_container_leaves_its_image_alone(self, snapshots: Snapshotter, base: Digest) -> None:
         with mounted(snapshots.prepare("c1", base)) as root:

@@ -1,17 +1,29 @@
 from __future__ import annotations
 
+import errno
+import io
+import os
+import random
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from wherry.kernel import mount
+from wherry.spec.digest import Digest, chain_id, sha256
+from wherry.store import erofs, erofs_image, erofs_mounts
 from wherry.store.erofs import Erofs, erofs_works
+from wherry.store.overlay import Overlay
 from wherry.store.records import Records
+from wherry.store.snapshot import Snapshotter
+from wherry.tree.tar import Entry, Kind
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from snapshotter_suite import Make, Suite
+from snapshotter_suite import BASE, Make, Suite, directory, facts, file, furnished, layer, mounted
 
 
 def mounts_below(path: Path) -> list[str]:
@@ -34,3 +46,185 @@ class TestErofs(Suite):
         for one in made:
             one.close()
         assert mounts_below(tmp_path) == []
+
+    def test_a_tar_comes_back_byte_for_byte(self, snapshots: Snapshotter, base: Digest) -> None:
+        odd = BASE + b"bytes behind the end"
+        diff_id = snapshots.apply(None, base, io.BytesIO(odd)).diff_id
+        out = io.BytesIO()
+        assert snapshots.pack(chain_id([base, diff_id]), out).diff_id == diff_id == sha256(odd)
+        assert out.getvalue() == odd
+
+    def test_the_same_layer_on_another_parent_takes_no_more_room(self, snapshots: Snapshotter, base: Digest, tmp_path: Path) -> None:
+        snapshots.apply(None, base, io.BytesIO(BASE))
+        assert {path.stat().st_ino for path in tmp_path.glob("snapshots/*/tar")} == {next(tmp_path.glob("snapshots/*/tar")).stat().st_ino}
+        snapshots.remove(chain_id([base, base]))
+        with mounted(snapshots.view(base)) as root:
+            assert Path(root, "etc/passwd").read_bytes() == b"root"
+
+    def test_an_adopted_tar_is_not_copied(self, snapshots: Snapshotter, tmp_path: Path) -> None:
+        (tmp_path / "tar").write_bytes(BASE)
+        snapshots.adopt(sha256(BASE), None, str(tmp_path / "tar"), sha256(BASE))
+        assert (tmp_path / "tar").stat().st_nlink == 2
+
+    def test_mounts_are_shared_and_go_with_their_layer(self, snapshots: Snapshotter, base: Digest, tmp_path: Path) -> None:
+        assert mounts_below(tmp_path) == []
+        snapshots.prepare("c1", base)
+        snapshots.prepare("c2", base)
+        snapshots.view(base)
+        assert len(mounts_below(tmp_path)) == 1
+        snapshots.remove("c1")
+        snapshots.remove("c2")
+        snapshots.remove(base)
+        assert mounts_below(tmp_path) == []
+        assert os.listdir(tmp_path / "mounts") == []
+
+    def test_idle_mounts_are_few_and_those_in_use_stay(
+        self, snapshots: Snapshotter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(erofs_mounts, "_IDLE", 2)
+        names = [snapshots.apply(None, None, io.BytesIO(layer(file(f"f{number}")))).diff_id for number in range(8)]
+        for number in range(4):
+            snapshots.prepare(f"c{number}", names[number])
+        for name in names[4:]:
+            snapshots.view(name)
+        assert len(mounts_below(tmp_path)) == 4 + 2 + 1  # in use, idle, the newest
+        for number, name in enumerate(names):
+            with mounted(snapshots.view(name)) as root:
+                assert os.listdir(root) == [f"f{number}"]
+
+    def test_a_new_daemon_mounts_anew(self, snapshots: Snapshotter, base: Digest, make: Make, records: Records, tmp_path: Path) -> None:
+        with mounted(snapshots.prepare("c1", base)) as root:
+            again = make(records)
+            again.sweep()
+            assert mounts_below(tmp_path) == []
+            assert Path(root, "etc/passwd").read_bytes() == b"root"
+            again.rootfs("c1")
+            assert len(mounts_below(tmp_path)) == 1
+
+    def test_an_image_of_127_layers_is_one_mount(self, snapshots: Snapshotter, tmp_path: Path) -> None:
+        chain: list[Digest] = []
+        for number in range(127):
+            parent = chain_id(chain) if chain else None
+            tar = layer(directory("d"), file(f"d/{number}", b"%d" % number), file("same", b"%d" % number), file(f"d/.wh.{number - 5}"))
+            chain.append(snapshots.apply(None, parent, io.BytesIO(tar)).diff_id)
+        with mounted(snapshots.prepare("c1", chain_id(chain))) as root:
+            assert sorted(os.listdir(f"{root}/d"), key=int) == [str(number) for number in range(122, 127)]
+            assert Path(root, "same").read_bytes() == b"126"
+            assert Path(root, "d/122").read_bytes() == b"122"
+        assert len(mounts_below(tmp_path)) == 1
+
+    def test_merged_layers_show_what_overlayfs_shows(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(erofs, "_MERGE_FROM", 2)
+        for seed in range(12):
+            chance = random.Random(seed)
+            shown = []
+            tars = [random_layer(chance) for _ in range(6)]
+            with_directory = chance.randrange(7)  # a layer in the middle that a container wrote
+            for name in ("erofs", "overlay"):
+                with snapshotter(name, tmp_path / f"{seed}-{name}") as snapshots:
+                    shown.append(stack_of(snapshots, tars, with_directory))
+            assert shown[0] == shown[1], seed
+
+    def test_loop_devices_serve_where_files_cannot_be_mounted(
+        self, snapshots: Snapshotter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = mount.new_mount
+
+        def old(kind: str, options: list[tuple[str, str | None]], *, source: str, attributes: int) -> int:
+            if not source.startswith("/dev/loop"):
+                raise OSError(errno.ENOTBLK, "a block device is required")
+            return real(kind, options, source=source, attributes=attributes)
+
+        furnished(tmp_path / "source")
+        subprocess.run(["tar", "--sparse", "-C", "source", "-cf", "layer.tar", "."], cwd=tmp_path, check=True)
+        diff_id = snapshots.apply(None, None, io.BytesIO((tmp_path / "layer.tar").read_bytes())).diff_id
+        with mounted(snapshots.view(diff_id)) as root:
+            expected = facts(root)
+        snapshots.close()
+        monkeypatch.setattr(mount, "new_mount", old)
+        with mounted(snapshots.view(diff_id)) as root:
+            assert facts(root) == expected
+            assert "loop" in next(line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(tmp_path) in line)
+        snapshots.close()
+        assert str(tmp_path) not in "".join(path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file"))
+
+    def test_damage_of_an_index_is_told_and_it_can_be_made_again(self, snapshots: Snapshotter, base: Digest, tmp_path: Path) -> None:
+        index = next(tmp_path.glob("snapshots/*/index"))
+        whole = index.read_bytes()
+        assert erofs_image.encode(erofs_image.decode(whole), [erofs_image.Device(len(BASE), f"{index.parent.name}/tar")]) == whole
+        index.write_bytes(bytes(len(whole)))
+        with pytest.raises(OSError, match="mount erofs"):
+            snapshots.view(base)
+
+
+@contextmanager
+def snapshotter(name: str, root_dir: Path) -> Iterator[Snapshotter]:
+    root_dir.mkdir()
+    records = Records(str(root_dir / "state.db"))
+    snapshots = Erofs(str(root_dir), records, f"{root_dir}/mounts") if name == "erofs" else Overlay(str(root_dir), records)
+    try:
+        yield snapshots
+    finally:
+        snapshots.close()
+        records.close()
+
+
+def stack_of(snapshots: Snapshotter, tars: list[bytes], with_directory: int) -> dict[str, tuple[object, ...]]:
+    """What a container sees of the layers, and of one more that another container wrote before that number."""
+    top = None
+    for number, tar in enumerate(tars):
+        if number == with_directory:
+            with mounted(snapshots.prepare("c", top)) as root:
+                Path(root, "written").write_bytes(b"w")
+                for path in (f"{root}/written", root):
+                    os.utime(path, (1, 1))
+            snapshots.commit("c", f"layer-{number}")
+            top = f"layer-{number}"
+        snapshots.apply(f"tar-{number}", top, io.BytesIO(tar))
+        top = f"tar-{number}"
+    with mounted(snapshots.prepare("c1", top)) as root:
+        return {path: without_links(fact) for path, fact in facts(root).items()}
+
+
+def without_links(fact: tuple[object, ...]) -> tuple[object, ...]:
+    """Overlayfs does not count the links of directories."""
+    return (*fact[:4], *fact[5:]) if str(fact[0]).startswith("0o4") else fact
+
+
+def random_layer(chance: random.Random) -> bytes:
+    """Few names and much going on under them."""
+    entries: list[tuple[Entry, bytes] | Entry] = [directory("./")]
+    made: list[str] = []
+    for _ in range(chance.randrange(1, 12)):
+        path = "/".join(chance.choice("abc") for _ in range(chance.randrange(1, 4)))
+        parent = path.rpartition("/")[0]
+        if any(one == path or (one != path and path.startswith(f"{one}/")) or one.startswith(f"{path}/") for one in made):
+            continue
+        prefix = f"{parent}/" if parent else ""
+        match chance.randrange(7):
+            case 0:
+                entries.append(file(f"{prefix}.wh.{path[-1]}"))
+            case 1:
+                entries += [directory(path), file(f"{path}/.wh..wh..opq")]
+            case 2 | 3:
+                entries.append(directory(path, mode=chance.choice([0o755, 0o700, 0o1777]), uid=chance.randrange(3)))
+                continue
+            case 4:
+                entries.append(Entry(name=path, kind=Kind.SYMLINK, link=chance.choice(["a", "/b/c", "nowhere"])))
+            case _:
+                entries.append(file(path, bytes([65 + chance.randrange(26)]) * chance.randrange(2000), mode=chance.choice([0o644, 0o4755])))
+        made.append(path)
+    with_parents: list[tuple[Entry, bytes] | Entry] = []
+    known: set[str] = set()
+    for one in entries:
+        name = (one[0] if isinstance(one, tuple) else one).name.strip("./")
+        parts = name.split("/")[:-1]
+        for length in range(1, len(parts) + 1):
+            above = "/".join(parts[:length])
+            if above not in known:
+                known.add(above)
+                with_parents.append(directory(above))
+        if isinstance(one, Entry):
+            known.add(name)
+        with_parents.append(one)
+    return layer(*with_parents)

@@ -413,3 +413,24 @@ class _Bomb:
         take = min(size, self.left)
         self.left -= take
         return bytes(take)
+
+
+def test_a_directory_that_becomes_a_symlink_leaves_no_trace(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    writer = Writer(out)
+    for entry in (
+        Entry(name="a/b", kind=Kind.DIRECTORY, mtime_ns=9),
+        Entry(name="a", kind=Kind.SYMLINK, link="a", mtime_ns=7),
+        Entry(name="c", kind=Kind.DIRECTORY, mtime_ns=9),
+        Entry(name="c", kind=Kind.SYMLINK, link="a", mtime_ns=7),
+    ):
+        writer.add(entry)
+    writer.finish()
+    out.seek(0)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        apply(Reader(out), fd)
+    finally:
+        os.close(fd)
+    assert os.readlink(tmp_path / "a") == "a"
+    assert {(tmp_path / name).lstat().st_mtime_ns for name in "ac"} == {7}

@@ -42,6 +42,7 @@ MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
+_OVERLAY_OPTIONS = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "off"), ("xino", "on"))
 _OVERLAY_PAGE = 4000  # mount(2) takes one page of options
 
 
@@ -134,9 +135,12 @@ def new_mount(kind: str, options: Iterable[tuple[str, str | None]] = (), *, sour
 def overlay(lower: list[str], upper: str | None, work: str | None, *, attributes: int = 0, options: Iterable[tuple[str, str]] = ()) -> int:
     """A detached overlay mount; ``lower`` top first.
 
+    An upper directory is complete in itself, whatever the kernel was built to do; and all files show one st_dev, as tar --one-file-system
+    needs, though layers lie on several file systems.
     Before Linux 6.5 (no ``lowerdir+``) it is made by mount(2) with relative paths, so that 127 layers fit into its one page of options:
     that changes the working directory for a moment, and shows the mount in this mount namespace for as long.
     """
+    options = (*_OVERLAY_OPTIONS, *options)
     writable = [("upperdir", upper), ("workdir", work)] if upper is not None and work is not None else []
     if _takes_single_layers():
         settings: list[tuple[str, str | None]] = [*(("lowerdir+", one) for one in lower), *options, *writable]

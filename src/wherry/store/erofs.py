@@ -158,11 +158,22 @@ class Erofs(Overlay):
 
     def _finish_tar(self, name: str | None, parent: str | None, directory: str, root: Node, diff_id: Digest) -> LayerFacts:
         facts = LayerFacts(diff_id=diff_id, size_bytes=sizes(root))
+        self._share_tar(directory, str(diff_id))
         with open(self._shelf.path(directory, _INDEX), "xb") as file:
             file.write(image.encode(root, self._described(directory)))
         row = Row(directory=directory, parent=parent, below=self._below(parent), tar=str(diff_id))
         self._finish(name or stacked(parent, diff_id), row, facts)
         return facts
+
+    def _share_tar(self, directory: str, diff_id: str) -> None:
+        """The same layer on another parent is the same tar: keep one."""
+        own = self._shelf.path(directory, _TAR)
+        for row in self._shelf.rows():
+            if row.tar == diff_id and os.stat(own).st_nlink == 1:
+                with contextlib.suppress(FileNotFoundError):
+                    os.link(self._shelf.path(row.directory, _TAR), f"{own}.new")
+                    os.rename(f"{own}.new", own)
+                    return
 
     def _devices(self, directory: str) -> list[str]:
         paths = [self._shelf.path(directory, part) for part in (_TAR, _SPARSE)]

@@ -103,4 +103,4 @@ def attach(image: str, devices: Sequence[str]) -> int:
 
 
 def _options(devices: Sequence[str]) -> list[tuple[str, str | None]]:
-    return [("device", path) for path in devices]
+    return [("ro", None), *(("device", path) for path in devices)]

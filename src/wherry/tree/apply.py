@@ -25,6 +25,7 @@ OPAQUE: Final = ".wh..wh..opq"
 _METADATA: Final = ".wh..wh."  # AUFS's own files, never unpacked
 OVERLAY_OPAQUE: Final = "trusted.overlay.opaque"
 _CACHED: Final = 128
+_REPLACED: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # a directory that a later entry made something else
 _NODES: Final = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
 
 
@@ -136,11 +137,15 @@ class _Tree:
         """Last, because making an entry changes its parent's time."""
         for path, time_ns in reversed(self._times.items()):
             parent, _, name = path.rpartition("/")
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                if path:
-                    os.utime(name, ns=(time_ns, time_ns), dir_fd=self._directory(parent, create=False), follow_symlinks=False)
-                else:
-                    os.utime(self._root_fd, ns=(time_ns, time_ns))
+            try:
+                fd = os.open(name or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._directory(parent, create=False))
+                try:
+                    os.utime(fd, ns=(time_ns, time_ns))
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                if error.errno not in _REPLACED:
+                    raise
 
     def forget_directories(self) -> None:
         """Close what is cached: names may now lead elsewhere."""
