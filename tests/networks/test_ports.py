@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wherry.errors import Internal, InvalidRequest
+from wherry.errors import Internal, InvalidRequest, NotSupported
 from wherry.networks.ports import Binding, Held, Ports, parse_bindings, parse_port
 from wherry.spec.docker.container import PortBinding
 
@@ -29,8 +29,7 @@ class Owner:
     def drop(self) -> None:
         self.ports.release([one.publication for one in self.held])
         for one in self.held:
-            if one.holder is not None:
-                one.holder.close()
+            one.holder.close()
         self.held.clear()
 
 
@@ -91,7 +90,7 @@ def test_conflicts_are_judged_by_address(owner: Owner, first: str, second: str, 
 
 
 def test_same_port_of_the_other_protocol_is_free(owner: Owner) -> None:
-    assert owner.publish(binding(8080), binding(8080, protocol="udp"), binding(8080, protocol="sctp"))
+    assert owner.publish(binding(8080), binding(8080, protocol="udp"))
 
 
 def test_failure_gives_back_what_the_same_call_had_taken(owner: Owner) -> None:
@@ -151,3 +150,24 @@ def test_any_text_is_a_port_or_refused(text: str) -> None:
         return
     assert 0 < port <= 65535
     assert protocol in ("tcp", "udp", "sctp")
+
+
+def test_sctp_port_is_held_by_a_socket_or_refused(owner: Owner) -> None:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError:
+        for first in (8080, 0):  # a random port is not tried again and again
+            with pytest.raises(Internal, match=r"failed to listen on 0\.0\.0\.0:[0-9]+: protocol not supported"):
+                owner.publish(binding(first, protocol="sctp"))
+    else:
+        assert owner.publish(binding(8080, protocol="sctp")) == [("0.0.0.0", 8080)]
+
+
+def test_sctp_is_not_promised_on_ipv6(owner: Owner) -> None:
+    with pytest.raises(NotSupported, match="port 80/sctp cannot be published on an IPv6 address"):
+        owner.publish(binding(8080, host_ip="::1", protocol="sctp"))
+
+
+def test_random_port_on_an_address_of_another_machine_is_refused_at_once(owner: Owner) -> None:
+    with pytest.raises(Internal, match=r"for 1\.2\.3\.4:32768:172\.17\.0\.2:80/tcp: cannot assign requested address"):
+        owner.publish(binding(host_ip="1.2.3.4"))

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from wherry.errors import Internal, InvalidRequest
+from wherry.errors import Internal, InvalidRequest, NotSupported
 from wherry.spec.docker.container import PortBinding
 
 PortMap = dict[str, list[PortBinding] | None]  # "80/tcp" -> places on the host
@@ -55,10 +55,14 @@ class Publication:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A publication with the socket that holds its port; None for SCTP."""
+    """A publication with the socket that holds its port."""
 
     publication: Publication
-    holder: socket.socket | None
+    holder: socket.socket
+
+
+class _Busy(Internal):
+    """This port is taken; another may be free."""
 
 
 @dataclass(slots=True)
@@ -94,6 +98,10 @@ class Ports:
 
     def _publish_one(self, binding: Binding, container_ip: str, default_ip: str) -> list[Held]:
         addresses = host_addresses(binding.host_ip or default_ip)
+        if binding.protocol == "sctp":  # forwarded by the kernel alone, and that to IPv4
+            if addresses[0] != ANY_IPV4 and ":" in addresses[0]:
+                raise NotSupported(f"port {binding.port}/sctp cannot be published on an IPv6 address")
+            addresses = addresses[:1]
         if binding.first:
             return self._first_of(binding, addresses, container_ip)
         return self._next_free(binding, addresses, container_ip)
@@ -103,7 +111,7 @@ class Ports:
         for port in range(binding.first, last + 1):
             try:
                 return self._take(binding, addresses, port, container_ip)
-            except Internal:
+            except _Busy:
                 if port == last:
                     raise
         raise AssertionError("an empty range was refused when it was parsed")
@@ -117,7 +125,7 @@ class Ports:
             self._next[binding.protocol] = port + 1
             try:
                 return self._take(binding, addresses, port, container_ip)
-            except Internal:
+            except _Busy:
                 port += 1
         raise Internal("all ports are allocated")
 
@@ -127,9 +135,9 @@ class Ports:
             undo.callback(self._give_back, taken)
             for address in addresses:
                 if self._is_taken(binding.protocol, port, address):
-                    raise Internal(f"Bind for {_joined(address, port)} failed: port is already allocated")
+                    raise _Busy(f"Bind for {_joined(address, port)} failed: port is already allocated")
                 holder = _listen(binding, address, port, container_ip)
-                if holder is None and binding.protocol != "sctp":
+                if holder is None:
                     continue  # no IPv6 on this host
                 publication = Publication(protocol=binding.protocol, port=binding.port, host_ip=address, host_port=port)
                 self._taken.setdefault((binding.protocol, port), set()).add(address)
@@ -148,8 +156,7 @@ class Ports:
     def _give_back(self, held: Sequence[Held]) -> None:
         for one in held:
             self._forget(one.publication)
-            if one.holder is not None:
-                one.holder.close()
+            one.holder.close()
 
     def _forget(self, one: Publication) -> None:
         addresses = self._taken.get((one.protocol, one.host_port), set())
@@ -210,15 +217,17 @@ def _parse_host_port(value: str) -> tuple[int, int]:
 
 def _listen(binding: Binding, address: str, port: int, container_ip: str) -> socket.socket | None:
     """Bind the port, so that no other program takes it; None where the host has no such family."""
-    kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}.get(binding.protocol)
-    if kind is None:
-        return None
+    kind = socket.SOCK_DGRAM if binding.protocol == "udp" else socket.SOCK_STREAM
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        holder = socket.socket(family, kind | socket.SOCK_CLOEXEC)
+        holder = socket.socket(family, kind | socket.SOCK_CLOEXEC, PROTOCOLS[binding.protocol])
     except OSError as error:
         if family == socket.AF_INET6 and error.errno == errno.EAFNOSUPPORT:
             return None
+        if error.errno in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):  # a kernel without SCTP
+            raise Internal(
+                f"error starting userland proxy: failed to listen on {_joined(address, port)}: protocol not supported"
+            ) from error
         raise
     with ExitStack() as undo:
         undo.callback(holder.close)
@@ -236,7 +245,8 @@ def _listen(binding: Binding, address: str, port: int, container_ip: str) -> soc
             reason = {errno.EADDRINUSE: "address already in use", errno.EADDRNOTAVAIL: "cannot assign requested address"}
             target = f"{container_ip}:{binding.port}/{binding.protocol}"
             text = reason.get(error.errno or 0, (error.strerror or str(error)).lower())
-            raise Internal(f"failed to bind host port for {_joined(address, port)}:{target}: {text}") from error
+            kind_of_failure = _Busy if error.errno == errno.EADDRINUSE else Internal
+            raise kind_of_failure(f"failed to bind host port for {_joined(address, port)}:{target}: {text}") from error
         holder.setblocking(False)
         undo.pop_all()
     return holder

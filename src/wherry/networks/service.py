@@ -523,7 +523,6 @@ class Networks:
         forwards = [
             (one.holder, Forward(protocol=one.publication.protocol, target_ip=record.target, target_port=one.publication.port))
             for one in held
-            if one.holder is not None
         ]
         return Sandbox(container_id=request.container_id, record=record, namespace=inner, forwards=forwards, internal_resolver=named)
 
@@ -585,8 +584,7 @@ class Networks:
     def _unpublish(self, held: Sequence[Held]) -> None:
         self._ports.release([one.publication for one in held])
         for one in held:
-            if one.holder is not None:
-                one.holder.close()
+            one.holder.close()
 
     def _plug(self, inner: Namespace, container_id: str, endpoint: EndpointRecord, *, default_route: bool, undo: ExitStack) -> None:
         network = self._networks[endpoint.network_id]

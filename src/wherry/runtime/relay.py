@@ -33,7 +33,7 @@ class Relay:
             target = (forward["target_ip"], forward["target_port"])
             if forward["protocol"] == "tcp":
                 self._watch(fd, _IN, functools.partial(self._accept, listener, target))
-            else:
+            elif forward["protocol"] == "udp":  # SCTP is held and not relayed
                 flow = _UdpFlow(watch, unwatch, listener, target)
                 self._flows[fd] = flow
                 self._watch(fd, _IN, flow.on_listener)

@@ -31,7 +31,7 @@ class Forward:
     whether or not the daemon does.
     """
 
-    protocol: str  # tcp or udp
+    protocol: str  # tcp, udp, or sctp, which is only held
     target_ip: str
     target_port: int
 
