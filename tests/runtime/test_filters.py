@@ -82,3 +82,12 @@ def test_the_kernel_takes_the_program():
         except OSError:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_profile_travels_apart_from_its_message_which_stays_as_it_was():
+    message = {"op": "run", "config": {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}, "cgroupsPath": "/a"}}}
+    rest, profile = filters.split_profile(message)
+    assert rest["has_program"] and rest["config"]["linux"] == {"seccomp": None, "cgroupsPath": "/a"}
+    assert profile == b'{"defaultAction":"SCMP_ACT_ALLOW"}'
+    assert message["config"]["linux"]["seccomp"]
+    assert filters.split_profile({"op": "execute", "seccomp": None})[1] == b""

@@ -16,6 +16,7 @@ _INLINE_BYTES = 64 << 10
 _MESSAGE_LIMIT_BYTES = 16 << 20
 _DESCRIPTORS = 250  # the kernel passes at most 253 at once
 _BIG = b"!"
+SEPARATOR = b"\n"  # between a request and the seccomp profile that follows it: JSON as we write it has no line ends
 
 
 class Closed(Exception):
@@ -29,7 +30,12 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def send(channel: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
     """Send one message.  Raises BlockingIOError on a full non-blocking channel, Closed when nobody listens."""
-    send_encoded(channel, json.dumps(message, separators=(",", ":")).encode(), fds)
+    send_encoded(channel, encode(message), fds)
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """A message as it travels."""
+    return json.dumps(message, separators=(",", ":")).encode()
 
 
 def send_encoded(channel: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:

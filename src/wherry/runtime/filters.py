@@ -70,23 +70,22 @@ class Compiler:
     def __init__(self) -> None:
         with open(os.path.join(os.path.dirname(__file__), "syscalls.json"), encoding="utf-8") as file:
             self._numbers: dict[str, dict[str, int]] = json.load(file)["tables"]
-        self._programs: dict[str, int] = {}
+        self._programs: dict[bytes, int] = {}
 
-    def open_program(self, profile: Mapping[str, Any]) -> int:
-        """A descriptor of the program of an OCI ``linux.seccomp`` object, kept by the compiler: to pass on, not to close.
+    def open_program(self, profile: bytes) -> int:
+        """A descriptor of the program of an OCI ``linux.seccomp`` object in JSON, kept by the compiler: to pass on, not to close.
 
         Raises ValueError for what it does not know.
         """
-        key = json.dumps(profile, separators=(",", ":"))
-        if key not in self._programs:
+        if profile not in self._programs:
             if len(self._programs) >= 64:
                 for fd in self._programs.values():
                     os.close(fd)
                 self._programs.clear()
-            program = self.program(profile)
-            fd = self._programs[key] = os.memfd_create("filter", os.MFD_CLOEXEC)
+            program = self.program(json.loads(profile))
+            fd = self._programs[profile] = os.memfd_create("filter", os.MFD_CLOEXEC)
             os.write(fd, program)
-        return self._programs[key]
+        return self._programs[profile]
 
     def program(self, profile: Mapping[str, Any]) -> bytes:
         """The program as bytes.  Raises ValueError for what it does not know."""
@@ -117,11 +116,18 @@ def read_program(fd: int) -> bytes:
     return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
-def profile_of(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The seccomp object of a launch's or an exec's message, if any."""
-    if message["op"] == "task":
-        return None
-    return (message["seccomp"] if message["op"] == "execute" else (message["config"].get("linux") or {}).get("seccomp")) or None
+def split_profile(message: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """A launch's or an exec's message without its seccomp object, and that in JSON, b"" for none.
+
+    It is most of a message, and only the zygote, which has compiled it before, looks at it.
+    """
+    if message["op"] == "execute":
+        rest, profile = {**message, "seccomp": None}, message["seccomp"]
+    else:
+        linux = message["config"].get("linux") or {}
+        rest, profile = {**message, "config": {**message["config"], "linux": {**linux, "seccomp": None}}}, linux.get("seccomp")
+    rest["has_program"] = bool(profile)
+    return rest, json.dumps(profile, separators=(",", ":")).encode() if profile else b""
 
 
 def _action(name: str, errno_return: int | None) -> int:

@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wherry.runtime import channel
+from wherry.runtime import channel, filters
 from wherry.runtime.failure import LaunchFailure as LaunchFailure  # the seam names it here
 from wherry.spec.launch import Attachment, ExecLaunch, ExitRecord, Launch
 from wherry.spec.mounts import Rootfs
 
 _BOOT = "import sys; sys.path.insert(0, {path!r}); from wherry.runtime.zygote import main; main({fd})"
+_ADOPT_S = 10.0  # a monitor that does not answer by then hangs
 _ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -29,6 +30,7 @@ class Process:
         self.ident = ident
         self.pid = 0
         self.started_at_ns = 0
+        self.lost = False  # its monitor was killed, and could clear nothing away
         self._control = control
         self._supervisor = supervisor
         self._loop = asyncio.get_running_loop()
@@ -126,6 +128,7 @@ class Process:
         if not self._started.done():
             self._started.set_exception(LaunchFailure(128, "the monitor ended before the container started"))
         elif not self._exited.done():
+            self.lost = True
             self._exited.set_result(ExitRecord(code=137, finished_at_ns=time.time_ns(), error="the monitor was killed"))
 
     async def _send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
@@ -206,8 +209,8 @@ class Supervisor:
             return None
         process = Process(ident, control, self)
         try:
-            await process.started()
-        except LaunchFailure:
+            await asyncio.wait_for(process.started(), _ADOPT_S)
+        except (LaunchFailure, TimeoutError):
             return None
         self._processes[ident] = process
         return process
@@ -253,7 +256,8 @@ class Supervisor:
         with theirs:
             process = Process(ident, ours, self)
             try:
-                await self._ask(message, [theirs.fileno(), *fds])
+                rest, profile = filters.split_profile(message)
+                await self._ask(channel.encode(rest) + (channel.SEPARATOR + profile if profile else b""), [theirs.fileno(), *fds])
             except BaseException:
                 process.close()
                 raise
@@ -266,7 +270,7 @@ class Supervisor:
         ours.setblocking(False)
         with ours:
             with theirs:
-                await self._ask(message, [theirs.fileno(), *fds])
+                await self._ask(channel.encode(message), [theirs.fileno(), *fds])
             await _readable(ours)
             try:
                 answer, _ = channel.receive(ours)
@@ -277,7 +281,7 @@ class Supervisor:
         result: dict[str, Any] = answer["result"]
         return result
 
-    async def _ask(self, message: dict[str, Any], fds: Sequence[int]) -> None:
+    async def _ask(self, request: bytes, fds: Sequence[int]) -> None:
         """Send a request; a zygote that is gone is replaced and asked once more."""
         async with self._lock:
             for attempt in (1, 2):
@@ -287,7 +291,7 @@ class Supervisor:
                     await self.start()
                 assert self._requests is not None
                 try:
-                    await send(self._requests, message, fds)
+                    await _send(self._requests, request, fds)
                 except channel.Closed:
                     self._requests.close()
                     self._requests = None
@@ -299,9 +303,13 @@ class Supervisor:
 
 async def send(target: socket.socket, message: dict[str, Any], fds: Sequence[int]) -> None:
     """`channel.send` that waits while the other side is busy."""
+    await _send(target, channel.encode(message), fds)
+
+
+async def _send(target: socket.socket, data: bytes, fds: Sequence[int]) -> None:
     while True:
         try:
-            channel.send(target, message, fds)
+            channel.send_encoded(target, data, fds)
             return
         except BlockingIOError:
             await _writable(target)

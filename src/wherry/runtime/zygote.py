@@ -57,7 +57,7 @@ class Zygote:
                     os.close(fd)
 
     def _dispatch(self, body: bytes, fds: list[int]) -> None:
-        profile = filters.profile_of(json.loads(body))
+        body, _, profile = body.partition(channel.SEPARATOR)
         passed = [*fds, self._compiler.open_program(profile)] if profile else fds
         if self._nest is not None:
             nest, self._nest = self._nest, None
@@ -113,7 +113,7 @@ class Zygote:
         target_pidfd = next(rest) if message["has_pidfd"] else -1
         forwards = [next(rest) for _ in message.get("forwards") or ()]
         attachments = [(next(rest), attachment) for attachment in message["attachments"]]
-        launch = Launched(message=message, body=body, program_fd=fds[-1] if filters.profile_of(message) else -1)
+        launch = Launched(message=message, body=body, program_fd=fds[-1] if message["has_program"] else -1)
         Monitor(launch, control, self._groups, spare).run(netns_fd, forwards, target_pidfd, attachments)
 
 
