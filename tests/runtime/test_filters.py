@@ -9,7 +9,7 @@ from tests.kernel.test_seccomp import interpret
 
 from wherry.kernel import credentials, seccomp
 from wherry.runtime import defaults
-from wherry.runtime.filters import Compiler
+from wherry.runtime.filters import Compiler, split_profile
 
 ALLOW, EPERM, ENOSYS = seccomp.RET_ALLOW, seccomp.RET_ERRNO | 1, seccomp.RET_ERRNO | 38
 TEMPLATE = defaults.load_seccomp_template()
@@ -86,8 +86,8 @@ def test_the_kernel_takes_the_program():
 
 def test_a_profile_travels_apart_from_its_message_which_stays_as_it_was():
     message = {"op": "run", "config": {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}, "cgroupsPath": "/a"}}}
-    rest, profile = filters.split_profile(message)
+    rest, profile = split_profile(message)
     assert rest["has_program"] and rest["config"]["linux"] == {"seccomp": None, "cgroupsPath": "/a"}
     assert profile == b'{"defaultAction":"SCMP_ACT_ALLOW"}'
     assert message["config"]["linux"]["seccomp"]
-    assert filters.split_profile({"op": "execute", "seccomp": None})[1] == b""
+    assert split_profile({"op": "execute", "seccomp": None})[1] == b""
