@@ -42,6 +42,7 @@ class Daemon:
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
+    program: tuple[str, ...] = ("-m", "wherry.daemon")
     daemon_environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -68,7 +69,7 @@ class Daemon:
         ]
         with (self.root / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "wherry.daemon", *arguments, *self.options],
+                [sys.executable, *self.program, *arguments, *self.options],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "WHERRY_TEST_ROOT": str(self.root), **self.daemon_environment},  # children are known by it

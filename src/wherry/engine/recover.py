@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from functools import partial
 
@@ -28,14 +29,33 @@ LOST = 255  # what Docker shows for a container whose end nobody saw (a reboot, 
 
 
 def survivors(rooms: Rooms) -> set[str]:
-    """Ids of the containers whose first process of this boot is still there."""
+    """Ids of the containers that run, also of those whose start the last daemon did not live to record; all other processes are ended."""
     found = set()
     for container in rooms.containers.all():
         state = container.record.state
-        same_boot = state.boot_id == rooms.boot_id
-        if has_process(state.status) and same_boot and state.pid and start_ticks(state.pid) == state.pid_start_ticks:
+        if not has_process(state.status):
+            if _answers(rooms.settings.monitor_socket(container.id)):
+                found.add(container.id)
+        elif state.boot_id == rooms.boot_id and state.pid and start_ticks(state.pid) == state.pid_start_ticks:
             found.add(container.id)
+    for name in cgroup.children(rooms.cgroups, f"/{rooms.settings.tag}") - found:
+        log.info("ending processes that no container accounts for: %s", name)
+        cgroup.end(rooms.cgroups, f"/{rooms.settings.tag}/{name}")
+    told = {container.id for container in rooms.containers.all() if has_process(container.status)}  # or will tell how it ended
+    _sweep_sockets(f"{rooms.settings.run_root}/monitors", {rooms.settings.monitor_socket(ident) for ident in found | told})
     return found
+
+
+def _sweep_sockets(folder: str, used: set[str]) -> None:
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if path not in used:
+            os.unlink(path)
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        return probe.connect_ex(path) == 0
 
 
 async def take_up(rooms: Rooms, running: Running, alive: set[str]) -> None:
@@ -44,17 +64,19 @@ async def take_up(rooms: Rooms, running: Running, alive: set[str]) -> None:
     for container in rooms.containers.all():
         state = container.record.state
         was_running = has_process(state.status) or state.status is Status.RESTARTING
-        if has_process(state.status):
+        if has_process(state.status) or container.id in alive:
             process = await _adopt(rooms, container)
             if process is not None:
                 _follow(rooms, running, container, process, alive)
                 continue
-            record = exit_record(rooms.containers.folder(container.id)) or ExitRecord(
+            if not has_process(state.status):
+                continue  # it ended between the look and the call: as if it had never been started
+            record = exit_record(rooms.containers.folder(container.id), since_ns=state.started_at_ns) or ExitRecord(
                 code=137 if state.boot_id == rooms.boot_id else LOST,
                 finished_at_ns=time.time_ns(),
                 error="its monitor is gone",
             )
-            _end_processes(rooms, running, container, alive)
+            running.clear_after_monitor(container)
             manually_stopped, state.manually_stopped = state.manually_stopped, True  # the policy is asked below, not by the exit
             await container.perform(partial(running.ended, container, None, record))
             state.manually_stopped = manually_stopped
@@ -86,25 +108,16 @@ async def _adopt(rooms: Rooms, container: Container) -> Process | None:
 def _follow(rooms: Rooms, running: Running, container: Container, process: Process, alive: set[str]) -> None:
     if container.id in alive:
         rooms.networks.adopt(container.id, process.pid)
+    if not has_process(container.status):
+        running.record_start(container, process)
     running.follow(container, process)
 
 
-def _end_processes(rooms: Rooms, running: Running, container: Container, alive: set[str]) -> None:
-    """A container without its monitor cannot be kept: nobody holds its output or will learn its exit code."""
-    path = running.cgroups_path(container.id)
-    if container.id in alive:
-        for pid in cgroup.processes(rooms.cgroups, path):
-            try:
-                os.kill(pid, 9)
-            except ProcessLookupError:
-                continue
-    cgroup.remove(rooms.cgroups, path)
-
-
-def exit_record(folder: str) -> ExitRecord | None:
-    """What the monitor wrote when the program ended."""
+def exit_record(folder: str, *, since_ns: int) -> ExitRecord | None:
+    """What the monitor wrote when the program ended; not what is left of an earlier run."""
     try:
         with open(os.path.join(folder, "exit.json"), "rb") as file:
-            return msgspec.json.decode(file.read(), type=ExitRecord)
+            record = msgspec.json.decode(file.read(), type=ExitRecord)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
+    return record if record.finished_at_ns >= since_ns else None

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+_KILL_ROUNDS = 100
 _V1 = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio", "hugetlb", "net_cls", "net_prio", "perf_event")
 
 
@@ -138,6 +141,37 @@ def processes(found: Hierarchies, path: str) -> list[int]:
     """Pids in the group, as this pid namespace numbers them."""
     directory = found.directory("pids", path) or (found.directories(path) or [""])[0]
     return [int(pid) for pid in _read(f"{directory}/cgroup.procs").split()]
+
+
+def children(found: Hierarchies, path: str) -> set[str]:
+    """Names of the groups directly below ``path``, in any hierarchy."""
+    names: set[str] = set()
+    for directory in found.directories(path):
+        try:
+            with os.scandir(directory) as entries:
+                names.update(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        except FileNotFoundError:
+            continue
+    return names
+
+
+def end(found: Hierarchies, path: str) -> bool:
+    """Kill every process in the group and remove it; absent is success.  False when the kernel keeps one of them."""
+    if not found.v2 and (freezer := found.directory("freezer", path)):
+        with suppress(OSError):
+            _write(f"{freezer}/freezer.state", "THAWED")  # v1 keeps what is frozen even from SIGKILL
+    for _ in range(_KILL_ROUNDS):
+        try:
+            pids = processes(found, path)
+        except FileNotFoundError:
+            break
+        if not pids:
+            break
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+    return remove(found, path)
 
 
 def oom_kills(found: Hierarchies, path: str) -> int:
