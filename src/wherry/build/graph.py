@@ -45,6 +45,7 @@ class Graph:
     needed: tuple[int, ...]
     needs: Mapping[int, frozenset[int]]
     global_args: Mapping[str, str]
+    declared: frozenset[str]  # every name that an ARG of the file has, used or not
     escape: str
 
     @property
@@ -64,7 +65,8 @@ def make_graph(document: Document, *, target: str, build_args: Mapping[str, str 
     wanted = _target(stages, target)
     needs = {stage.index: _needs(stage, stages) for stage in stages[: wanted + 1]}
     needed = _reachable(wanted, needs, stages)
-    return Graph(stages=stages, target=wanted, needed=needed, needs=needs, global_args=global_args, escape=escape)
+    declared = frozenset(name for instruction in instructions if isinstance(instruction, Arg) for name, _ in instruction.pairs)
+    return Graph(stages=stages, target=wanted, needed=needed, needs=needs, global_args=global_args, declared=declared, escape=escape)
 
 
 def find_stage(name: str, stages: Sequence[Stage], before: int) -> int | None:

@@ -101,11 +101,12 @@ class Warned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """The end: the image and its names."""
+    """The end: the image and its names.  ``unused_args``: given build arguments that no ARG declares."""
 
     image_id: str
     tags: tuple[str, ...]
     quiet: bool = False
+    unused_args: tuple[str, ...] = ()
 
 
 Happening = Event | Warned | Built
@@ -160,6 +161,8 @@ class ClassicRecords:
         if self.quiet:
             yield {"stream": f"{event.image_id}\n"}
             return
+        if event.unused_args:
+            yield {"stream": f"[Warning] One or more build-args [{' '.join(event.unused_args)}] were not consumed\n"}
         yield {"stream": f"Successfully built {short(event.image_id)}\n"}
         for tag in event.tags:
             yield {"stream": f"Successfully tagged {tag}\n"}

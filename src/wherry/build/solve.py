@@ -26,7 +26,7 @@ from wherry.build.parse import Document, parse
 from wherry.build.progress import Built, Progress, Warned
 from wherry.build.services import BuildRequest, BuildResult, BuildServices
 from wherry.build.stage import StageBuild, Work
-from wherry.build.state import State, label_change
+from wherry.build.state import PROXY_ARGS, State, label_change
 from wherry.build.steps import Steps
 from wherry.errors import EngineError, InvalidRequest, NotSupported
 from wherry.kernel import files
@@ -90,8 +90,14 @@ async def _solve(work: Work, document: Document, tags: tuple[str, ...]) -> Build
     state = _labelled(state, work.request)
     image = work.services.register(state.encoded(), tags=tags)
     familiar = tuple(parse_reference(tag).familiar for tag in tags)
-    work.progress(Built(image_id=image.id, tags=familiar, quiet=work.request.quiet))
+    work.progress(Built(image_id=image.id, tags=familiar, quiet=work.request.quiet, unused_args=_unused_args(work)))
     return BuildResult(image_id=image.id, tags=familiar, warnings=warnings, steps=work.counted, steps_cached=work.reused)
+
+
+def _unused_args(work: Work) -> tuple[str, ...]:
+    """Given build arguments that nothing in the file asks for, but those that mean something without being declared."""
+    left = work.request.build_args.keys() - work.graph.declared - PROXY_ARGS
+    return tuple(sorted(name for name in left if not name.startswith("BUILDKIT_") and name != "SOURCE_DATE_EPOCH"))
 
 
 class _Stages:

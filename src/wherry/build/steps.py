@@ -262,12 +262,8 @@ def _returned(args: Sequence[str], exit_record: ExitRecord) -> BuildFailed:
 
 
 def _not_started(args: Sequence[str], failure: LaunchFailure) -> BuildFailed:
-    words = " ".join(args)
-    return BuildFailed(
-        f"failed to create task for container: {failure.message}",
-        detail=f'process "{words}" did not complete successfully: {failure.message}',
-        code=failure.code,
-    )
+    """Docker's builder tells no code here: the client ends with 1."""
+    return BuildFailed(failure.message, detail=f'process "{" ".join(args)}" did not complete successfully: {failure.message}')
 
 
 def staging_file(directory: str, name: str, content: bytes, mode: int) -> str:
