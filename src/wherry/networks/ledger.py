@@ -45,6 +45,9 @@ class Ledger:
         found: list[SandboxRecord] = []
         for name in sorted(os.listdir(self._folder)):
             path = os.path.join(self._folder, name)
+            if not name.endswith(_SUFFIX):  # a crash came before it got its name
+                os.unlink(path)
+                continue
             try:
                 with open(path, "rb") as source:
                     found.append(msgspec.json.decode(source.read(), type=SandboxRecord))
