@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from wherry.api import parameters, stream
+import asyncio
+import socket
+
+from wherry.api import grpc, parameters, stream
 from wherry.api.exchange import NO_CONTENT, Request, Response, reply
 from wherry.api.ports import Operations
 from wherry.errors import NotSupported
@@ -10,10 +13,12 @@ from wherry.spec.docker.build import BuildParameters
 from wherry.spec.docker.container import Ulimit
 from wherry.spec.docker.request import CachePrune
 
+NO_BUILDKIT = "the BuildKit protocol is not supported: build with DOCKER_BUILDKIT=0"
+
 
 async def build(engine: Operations, request: Request) -> None:
     if request.text("version") == "2":
-        raise NotSupported("the BuildKit protocol is not supported: build with DOCKER_BUILDKIT=0")
+        raise NotSupported(NO_BUILDKIT)
     auths = parameters.registry_config(request.head.headers.get("x-registry-config", ""))
     await stream.send_progress(request, await engine.build_image(build_parameters(request), auths, aiter(request.body)))
 
@@ -70,6 +75,15 @@ async def prune(engine: Operations, request: Request) -> Response:
     return reply(await engine.prune_build_cache(query, request.filters()))
 
 
-async def session(engine: Operations, request: Request) -> Response:
-    """POST /session and /grpc: BuildKit's own protocol."""
-    raise NotSupported("the BuildKit protocol is not supported: build with DOCKER_BUILDKIT=0")
+async def session(engine: Operations, request: Request) -> Response | None:
+    """POST /session and /grpc: BuildKit's own protocol, which is refused in its own terms."""
+    if request.head.headers.get("upgrade") != "h2c":
+        raise NotSupported(NO_BUILDKIT)
+    taken = await request.take_over(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=taken.fd))
+    reader.feed_data(taken.leftover)
+    try:
+        await grpc.refuse_calls(reader, writer, NO_BUILDKIT)
+    finally:
+        writer.close()
+    return None

@@ -259,9 +259,9 @@ def _check_namespaces(host: HostConfig) -> None:
             "conflicting options: container type network can't be used with links. This would result in undefined behavior"
         )
     if host.network_mode.startswith("container:"):
-        for asked, words in ((host.extra_hosts, "custom host-to-IP mapping"), (host.dns, "dns")):
-            if asked:
-                raise InvalidRequest(f"conflicting options: {words} and the network mode")
+        for wanted, option in ((host.extra_hosts, "custom host-to-IP mapping"), (host.dns, "dns")):
+            if wanted:
+                raise InvalidRequest(f"conflicting options: {option} and the network mode")
     if host.network_mode == "host" and host.links:
         raise InvalidRequest("conflicting options: host type networking can't be used with links. This would result in undefined behavior")
     for value, name, words in (
