@@ -69,7 +69,8 @@ class NetworkOperations:
         if container.is_running:
             host = record.host_config
             guarded = not (host.privileged or "NET_ADMIN" in {name.upper().removeprefix("CAP_") for name in host.cap_add or ()})
-            await self.rooms.workers.run(self.rooms.networks.connect, container.id, network.id, wish, guarded=guarded)
+            with self.running.wiring.changing(container):
+                await self.rooms.workers.run(self.rooms.networks.connect, container.id, network.id, wish, guarded=guarded)
         elif network.name in record.networks:
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         record.networks[network.name] = wish
@@ -89,7 +90,8 @@ class NetworkOperations:
     async def _disconnect(self, container: Container, network: NetworkRecord) -> None:
         known = {network.name, network.id} & set(container.record.networks)
         if container.is_running:
-            await self.rooms.workers.run(self.rooms.networks.disconnect, container.id, network.id)
+            with self.running.wiring.changing(container):
+                await self.rooms.workers.run(self.rooms.networks.disconnect, container.id, network.id)
         elif not known:
             raise Conflict(f"container {container.id} is not connected to the network {network.name}")
         for name in known:

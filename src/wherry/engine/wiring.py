@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from wherry.containers import oci
@@ -16,6 +18,8 @@ from wherry.networks.sandbox import Sandbox, SandboxRequest
 from wherry.spec.docker.container import PortBinding
 from wherry.spec.docker.network import EndpointSettings
 from wherry.spec.launch import Forward
+
+log = logging.getLogger(__name__)
 
 ETC = ("resolv.conf", "hostname", "hosts")
 RAW_NETWORK = frozenset({"CAP_NET_ADMIN"})
@@ -59,6 +63,8 @@ class Wiring:
         host = record.host_config
         joined = self._joined_namespaces(container)
         donor = self._running_other(host.network_mode) if host.network_mode.startswith("container:") else None
+        if donor is not None:
+            record.config.hostname, record.config.domainname = donor.record.config.hostname, donor.record.config.domainname
         links = self._links(container)
         capabilities = oci.capabilities_of(host, rooms.capabilities)
         request = SandboxRequest(
@@ -96,6 +102,32 @@ class Wiring:
         await self._rooms.workers.run(self._rooms.networks.release, container.id)
         for endpoint in endpoints:
             self._publish_network("disconnect", endpoint.network_id, endpoint.network, container)
+
+    @contextmanager
+    def changing(self, container: Container) -> Iterator[None]:
+        """Around a change of a running container's networks: its hosts file follows, and resolv.conf unless somebody edited it."""
+        sandbox = self._rooms.networks.sandbox(container.id)
+        if sandbox is None or sandbox.netns_fd is None:
+            yield
+            return
+        addresses, resolver = sandbox.hosts_addresses, self._resolv_conf(container, sandbox)
+        yield
+        now = sandbox.hosts_addresses
+        config, folder = container.record.config, self._rooms.containers.folder(container.id)
+        hosts_path, resolver_path = os.path.join(folder, "hosts"), os.path.join(folder, "resolv.conf")
+        try:
+            changed = files.changed_hosts(
+                _text(hosts_path),
+                removed=[one for one in addresses if one not in now],
+                added=[one for one in now if one not in addresses],
+                hostname=config.hostname,
+                domainname=config.domainname,
+            )
+            write_fresh(hosts_path, changed)
+            if _text(resolver_path) == resolver:
+                write_fresh(resolver_path, self._resolv_conf(container, sandbox))
+        except (OSError, UnicodeDecodeError) as error:  # the container may have made anything of them
+            log.warning("container %s: %s", container.name, error)
 
     def _publish_network(self, action: str, network_id: str, name: str, container: Container) -> None:
         self._rooms.events.publish("network", action, network_id, {"container": container.id, "name": name, "type": "bridge"})
@@ -179,21 +211,24 @@ class Wiring:
     # --- files in /etc
 
     def _write_files(self, container: Container, sandbox: Sandbox, links: list[LinkTarget], donor: Container | None) -> dict[str, str]:
-        rooms, config, host = self._rooms, container.record.config, container.record.host_config
+        rooms, config = self._rooms, container.record.config
         folder = rooms.containers.folder((donor or container).id)
         places = {f"/etc/{name}": os.path.join(folder, name) for name in ETC}
         if donor is not None:
             return places
         texts = {
             "hostname": files.hostname_file(config.hostname),
-            "resolv.conf": rooms.networks.resolv_conf(
-                sandbox, dns=host.dns or (), search=host.dns_search or (), options=host.dns_options or ()
-            ),
+            "resolv.conf": self._resolv_conf(container, sandbox),
             "hosts": self._hosts(container, sandbox, links),
         }
         for name, text in texts.items():
             write_fresh(os.path.join(folder, name), text)
         return places
+
+    def _resolv_conf(self, container: Container, sandbox: Sandbox) -> str:
+        host = container.record.host_config
+        wishes = {"dns": host.dns or (), "search": host.dns_search or (), "options": host.dns_options or ()}
+        return self._rooms.networks.resolv_conf(sandbox, **wishes)
 
     def _hosts(self, container: Container, sandbox: Sandbox, links: list[LinkTarget]) -> str:
         config, host = container.record.config, container.record.host_config
@@ -242,6 +277,11 @@ class Wiring:
 
     def sandbox_id(self, container: Container) -> str:
         return container.id if self._rooms.networks.sandbox(container.id) is not None else ""
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", newline="") as file:
+        return file.read()
 
 
 def write_fresh(path: str, text: str) -> None:

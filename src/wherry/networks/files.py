@@ -60,14 +60,21 @@ def hosts(
     lines = list(_HOSTS_HEAD)
     lines += [(address, name) for name, address in extra]
     lines += [(link.address, _link_names(link)) for link in links]
-    full = f"{hostname}.{domainname}" if domainname else hostname
-    host, dot, _ = full.partition(".")
-    names = f"{full} {host}" if dot else full
-    lines += [(address, names) for address in addresses]
+    lines += [(address, _own_names(hostname, domainname)) for address in addresses]
     for address, text in lines:
         _refuse_breaks(address)
         _refuse_breaks(text)
     return "".join(f"{address}\t{text}\n" for address, text in lines)
+
+
+def changed_hosts(text: str, *, removed: Sequence[str], added: Sequence[str], hostname: str, domainname: str = "") -> str:
+    """A hosts file whose container has left and got addresses while it runs; what else is in it stays."""
+    names = _own_names(hostname, domainname)
+    gone = {f"{address}\t{names}" for address in removed}
+    kept = "".join(line for line in text.splitlines(keepends=True) if line.rstrip("\n") not in gone)
+    if kept and not kept.endswith("\n"):
+        kept += "\n"
+    return kept + "".join(f"{address}\t{names}\n" for address in added)
 
 
 def hostname_file(hostname: str) -> str:
@@ -166,6 +173,12 @@ def link_environment(container_name: str, link: LinkTarget) -> list[str]:
         if equals and name not in ("HOME", "PATH"):
             found.append(f"{prefix}_ENV_{name}={value}")
     return found
+
+
+def _own_names(hostname: str, domainname: str) -> str:
+    full = f"{hostname}.{domainname}" if domainname else hostname
+    host, dot, _ = full.partition(".")
+    return f"{full} {host}" if dot else full
 
 
 def _link_names(link: LinkTarget) -> str:

@@ -611,7 +611,7 @@ class Networks:
         for one in named:
             member = Member(container_id=record.container_id, network=one.network, names=tuple(one.names), address=IPv4Address(one.address))
             self._directory.join(one.network_id, member)
-        if not named:
+        if not named and not sandbox.internal_resolver:
             return
         open_networks = any(not one.internal for one in record.endpoints)
         servers = tuple(record.dns) or files.parse_resolv_conf(self._host_resolv_conf()).nameservers
