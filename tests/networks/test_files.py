@@ -106,3 +106,9 @@ def test_any_resolv_conf_of_the_host_gives_a_clean_one(text: str) -> None:
     wanted = files.parse_resolv_conf(text)
     made = files.resolv_conf(wanted, ResolverFile())
     assert files.parse_resolv_conf(made).nameservers
+
+
+def test_changed_hosts_keeps_what_is_not_the_containers_own() -> None:
+    before = "127.0.0.1\tlocalhost\n10.0.0.2\tbox\n10.0.0.2\tother\n# mine"
+    after = files.changed_hosts(before, removed=["10.0.0.2"], added=["10.1.0.2"], hostname="box")
+    assert after == "127.0.0.1\tlocalhost\n10.0.0.2\tother\n# mine\n10.1.0.2\tbox\n"
