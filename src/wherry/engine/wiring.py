@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from wherry.containers import oci
 from wherry.containers.container import Container
 from wherry.engine.rooms import Rooms
-from wherry.errors import Conflict, EngineError, InvalidRequest, NotFound
+from wherry.errors import Conflict, EngineError, Internal, InvalidRequest, NotFound
 from wherry.networks import files, ports
 from wherry.networks.files import LinkTarget
 from wherry.networks.sandbox import Sandbox, SandboxRequest
@@ -194,6 +194,8 @@ class Wiring:
             sandbox = self._rooms.networks.sandbox(ident)
             bridge = sandbox.endpoints.get("bridge") if sandbox else None
             if bridge is None and self._has_legacy_links(container):
+                if other.is_running:
+                    raise Internal(f"container {other.id} not attached to default bridge network")
                 raise Conflict(f"Cannot link to a non running container: /{other.name} AS /{container.name}/{alias}")
             exposed = sorted(ports.parse_port(name) for name in other.record.config.exposed_ports or {})
             found.append(
