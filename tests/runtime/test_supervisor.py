@@ -589,12 +589,12 @@ def _name(pid: str) -> str:
 def test_hundred_runs_leak_nothing(image, tmp_path):
     async def check(b):
         await b.shell("true")
-        until(lambda: monitors(b) <= 1)  # the one kept ready
+        until(lambda: children(b) == ["wherry-spare"] * 2)  # those kept ready
         before = count_everything()
         zygote_fds = len(os.listdir(f"/proc/{b.supervisor._zygote.pid}/fd"))
         for _ in range(20):
             await asyncio.gather(*[b.run(config("true")) for _ in range(5)])
-        until(lambda: monitors(b) <= 1)  # the one kept ready
+        until(lambda: children(b) == ["wherry-spare"] * 2)  # those kept ready
         after = count_everything()
         assert after["mounts"] == before["mounts"]
         assert after["descriptors"] <= before["descriptors"]
@@ -605,8 +605,8 @@ def test_hundred_runs_leak_nothing(image, tmp_path):
     run(check, image, tmp_path)
 
 
-def monitors(b: Bench) -> int:
-    return sum(_child_of(pid, b.supervisor._zygote.pid) for pid in os.listdir("/proc") if pid.isdigit())
+def children(b: Bench) -> list[str]:
+    return sorted(_name(pid).strip() for pid in os.listdir("/proc") if pid.isdigit() and _child_of(pid, b.supervisor._zygote.pid))
 
 
 def _child_of(pid: str, parent: int) -> bool:

@@ -16,7 +16,8 @@ _INLINE_BYTES = 64 << 10
 _MESSAGE_LIMIT_BYTES = 16 << 20
 _DESCRIPTORS = 250  # the kernel passes at most 253 at once
 _BIG = b"!"
-SEPARATOR = b"\n"  # between a request and the seccomp profile that follows it: JSON as we write it has no line ends
+RUN, OTHER = b"run", b"other"  # what a request to the zygote is for: a container, or an exec or a task
+_SEPARATOR = b"\n"  # JSON as we write it has no line ends
 
 
 class Closed(Exception):
@@ -52,6 +53,17 @@ def send_encoded(channel: socket.socket, data: bytes, fds: Sequence[int] = ()) -
     finally:
         if extra >= 0:
             os.close(extra)
+
+
+def request(kind: bytes, message: dict[str, Any], profile: bytes = b"") -> bytes:
+    """What the zygote is asked: ``kind``, then the message, which it passes on unread, then a seccomp profile, which it reads."""
+    return _SEPARATOR.join((kind, encode(message), profile))
+
+
+def split_request(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """A `request` as kind, encoded message, profile.  Raises ValueError."""
+    kind, message, profile = data.split(_SEPARATOR, 2)
+    return kind, message, profile
 
 
 def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:

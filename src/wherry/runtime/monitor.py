@@ -102,7 +102,8 @@ class Monitor:
         try:
             self._listen()
             self._tell_started()
-            self._discard_spare()
+            if self._spare is not None:
+                self._spare.dismiss()
             if forward_fds:
                 self._relay = relay.Relay(self._watch, self._unwatch, forward_fds, self._message["forwards"])
             self._loop()
@@ -532,6 +533,7 @@ class Monitor:
                 cgroup.remove(self._groups, self._cgroups_path)
 
     def _finish(self) -> None:
+        self._discard_spare()
         path = self._message.get("socket_path")
         if self._listener is not None and path:
             with contextlib.suppress(OSError):

@@ -45,11 +45,15 @@ class Spare:
         channel.send_encoded(self._orders, bytes([program_fd >= 0, netns_fd >= 0]) + body, [report, *named, *stdio])
         self._orders.close()
 
-    def discard(self) -> None:
-        """It is not needed."""
+    def dismiss(self) -> None:
+        """It is not needed; `discard` must follow, later: its namespaces take milliseconds to end."""
         self._orders.close()
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def discard(self) -> None:
+        """It is not needed, and gone when this returns."""
+        self.dismiss()
         os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         os.close(self.pidfd)
 
@@ -58,6 +62,7 @@ def _wait(orders: socket.socket, groups: cgroup.Hierarchies) -> None:
     """The child's life until it knows what it is for.  Never returns."""
     try:
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
+        process.set_name("wherry-spare")
         rehearsal.plan_start()
         order, fds = channel.receive_encoded(orders)
     except BaseException:  # noqa: BLE001 -- the edge of a forked child whose parent is gone: there is nobody to tell

@@ -257,7 +257,8 @@ class Supervisor:
             process = Process(ident, ours, self)
             try:
                 rest, profile = filters.split_profile(message)
-                await self._ask(channel.encode(rest) + (channel.SEPARATOR + profile if profile else b""), [theirs.fileno(), *fds])
+                kind = channel.RUN if message["op"] == "run" else channel.OTHER
+                await self._ask(channel.request(kind, rest, profile), [theirs.fileno(), *fds])
             except BaseException:
                 process.close()
                 raise
@@ -270,7 +271,7 @@ class Supervisor:
         ours.setblocking(False)
         with ours:
             with theirs:
-                await self._ask(channel.encode(message), [theirs.fileno(), *fds])
+                await self._ask(channel.request(channel.OTHER, message), [theirs.fileno(), *fds])
             await _readable(ours)
             try:
                 answer, _ = channel.receive(ours)

@@ -31,7 +31,7 @@ class Zygote:
         self._requests = requests
         self._compiler = filters.Compiler()
         self._groups = cgroup.find()
-        self._nest: socket.socket | None = None
+        self._nests: dict[bytes, socket.socket] = {}
 
     def serve(self) -> None:
         rehearsal.specialise()
@@ -41,8 +41,9 @@ class Zygote:
         waiting = select.poll()
         waiting.register(self._requests, select.POLLIN)
         while True:
-            if self._nest is None and not waiting.poll(0):
-                self._hatch()
+            for kind in (channel.RUN, channel.OTHER):
+                if kind not in self._nests and not waiting.poll(0):
+                    self._hatch(kind)
             try:
                 body, fds = channel.receive_encoded(self._requests)
             except channel.Closed:
@@ -56,27 +57,26 @@ class Zygote:
                 for fd in fds:
                     os.close(fd)
 
-    def _dispatch(self, body: bytes, fds: list[int]) -> None:
-        body, _, profile = body.partition(channel.SEPARATOR)
+    def _dispatch(self, data: bytes, fds: list[int]) -> None:
+        kind, body, profile = channel.split_request(data)
         passed = [*fds, self._compiler.open_program(profile)] if profile else fds
-        if self._nest is not None:
-            nest, self._nest = self._nest, None
-            with nest, contextlib.suppress(channel.Closed):
+        if kind in self._nests:
+            with self._nests.pop(kind) as nest, contextlib.suppress(channel.Closed):
                 channel.send_encoded(nest, body, passed)
                 return
         if self._fork():
             return
         _live(lambda: self._work(body, passed, None))
 
-    def _hatch(self) -> None:
-        """Fork the next monitor ahead of its request."""
+    def _hatch(self, kind: bytes) -> None:
+        """Fork the next monitor ahead of its request; one for a container has a first process ready too."""
         ours, theirs = channel.pair()
         if self._fork():
             theirs.close()
-            self._nest = ours
+            self._nests[kind] = ours
             return
         ours.close()
-        _live(lambda: self._wait(theirs))
+        _live(lambda: self._wait(theirs, Spare(self._groups) if kind == channel.RUN else None))
 
     def _fork(self) -> bool:
         """True in the zygote, False in the new monitor."""
@@ -87,14 +87,14 @@ class Zygote:
         self._requests.close()
         return False
 
-    def _wait(self, nest: socket.socket) -> None:
-        """A monitor's life until it knows what it is for."""
+    def _wait(self, nest: socket.socket, spare: Spare | None) -> None:
+        """A monitor's life until it knows what it is for.  ``spare``: made first, since a clone shares all pages again."""
         prepare("wherry-spare")
-        spare = Spare(self._groups)
         try:
             body, fds = channel.receive_encoded(nest)
         except channel.Closed:
-            spare.discard()
+            if spare is not None:
+                spare.discard()
             return
         nest.close()
         self._work(body, fds, spare)
