@@ -1,0 +1,135 @@
+"""Volumes and mounts through the command line: what is shared, copied up, kept, removed, and refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.conftest import Daemon
+
+pytestmark = pytest.mark.root
+
+
+def test_a_named_volume_outlives_its_containers(engine: Daemon) -> None:
+    engine.run("run", "--rm", "-v", "kept:/data", "bb", "sh", "-c", "echo saved > /data/x")
+    assert engine.out("run", "--rm", "-v", "kept:/elsewhere", "bb", "cat", "/elsewhere/x") == "saved"
+    assert engine.out("volume", "ls", "-q", "-f", "name=kept") == "kept"
+    place = Path(engine.out("volume", "inspect", "kept", "-f", "{{.Mountpoint}}"))
+    assert (place / "x").read_text() == "saved\n"
+    assert engine.out("volume", "rm", "kept") == "kept"
+    assert not place.exists()
+
+
+def test_an_empty_volume_takes_what_the_image_has_there_and_keeps_it(engine: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM bb\nRUN mkdir /data && echo first > /data/x && chown al:al /data\nVOLUME /data\n")
+    engine.run("build", "-q", "-t", "seeded", str(tmp_path))
+    assert engine.out("run", "--rm", "-v", "copied:/data", "seeded", "sh", "-c", "cat /data/x; stat -c %U /data") == "first\nal"
+    engine.run("run", "--rm", "-v", "copied:/data", "seeded", "sh", "-c", "echo second > /data/x")
+    assert engine.out("run", "--rm", "-v", "copied:/data", "seeded", "cat", "/data/x") == "second"
+    assert engine.out("run", "--rm", "-v", "plain:/data:nocopy", "seeded", "ls", "/data") == ""
+    engine.run("volume", "rm", "copied", "plain")
+    engine.run("rmi", "seeded")
+
+
+def test_an_anonymous_volume_goes_with_its_container_when_told(engine: Daemon) -> None:
+    def name_of(container: str) -> str:
+        return str(json.loads(engine.out("inspect", container, "-f", "{{json .Mounts}}"))[0]["Name"])
+
+    engine.run("create", "--name", "stays", "-v", "/data", "bb", "true")
+    engine.run("create", "--name", "goes", "-v", "/data", "bb", "true")
+    stays, goes = name_of("stays"), name_of("goes")
+    engine.run("rm", "stays")
+    engine.run("rm", "-v", "goes")
+    assert engine.out("volume", "ls", "-q", "-f", f"name={stays}") == stays
+    assert engine.out("volume", "ls", "-q", "-f", f"name={goes}") == ""
+    engine.run("volume", "rm", stays)
+
+
+def test_a_volume_in_use_is_not_removed(engine: Daemon) -> None:
+    engine.run("create", "--name", "holder", "-v", "held:/data", "bb", "true")
+    refused = engine.run("volume", "rm", "held", check=False)
+    assert refused.code == 1
+    assert "volume is in use" in refused.err
+    engine.run("rm", "holder")
+    engine.run("volume", "rm", "held")
+
+
+def test_prune_removes_anonymous_volumes_and_with_all_the_named_too(own_engine: Daemon) -> None:
+    engine = own_engine
+    engine.run("volume", "create", "named")
+    engine.run("create", "--name", "short", "-v", "/anonymous", "bb", "true")
+    engine.run("rm", "short")
+    assert "Total reclaimed space" in engine.out("volume", "prune", "-f")
+    assert engine.out("volume", "ls", "-q") == "named"
+    engine.run("volume", "prune", "-a", "-f")
+    assert engine.out("volume", "ls", "-q") == ""
+
+
+def test_a_bind_mount_shows_the_hosts_files_both_ways(engine: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("from the host")
+    assert (
+        engine.out("run", "--rm", "-v", f"{tmp_path}:/shared", "bb", "sh", "-c", "cat /shared/in; echo back > /shared/out")
+        == "from the host"
+    )
+    assert (tmp_path / "out").read_text() == "back\n"
+    refused = engine.run("run", "--rm", "-v", f"{tmp_path}:/shared:ro", "bb", "touch", "/shared/no", check=False)
+    assert "Read-only file system" in refused.err
+    assert not (tmp_path / "no").exists()
+
+
+def test_v_makes_a_missing_folder_and_mount_refuses_it(engine: Daemon, tmp_path: Path) -> None:
+    engine.run("run", "--rm", "-v", f"{tmp_path}/made:/x", "bb", "true")
+    assert (tmp_path / "made").is_dir()
+    refused = engine.run("run", "--rm", "--mount", f"type=bind,source={tmp_path}/absent,target=/x", "bb", "true", check=False)
+    assert refused.code == 125
+    assert f"bind source path does not exist: {tmp_path}/absent" in refused.err
+
+
+def test_a_single_file_can_be_mounted(engine: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "settings").write_text("A=1")
+    assert engine.out("run", "--rm", "-v", f"{tmp_path}/settings:/etc/settings:ro", "bb", "cat", "/etc/settings") == "A=1"
+
+
+def test_mounts_of_every_type_by_the_long_flag(engine: Daemon, tmp_path: Path) -> None:
+    mounts = [
+        f"type=bind,source={tmp_path},target=/bound,readonly",
+        "type=volume,source=longflag,target=/volume",
+        "type=tmpfs,target=/memory,tmpfs-size=1m",
+    ]
+    options = [word for mount in mounts for word in ("--mount", mount)]
+    script = "for d in /bound /volume /memory; do touch $d/x 2>/dev/null && echo $d; done; grep ' /memory ' /proc/mounts"
+    lines = engine.out("run", "--rm", *options, "bb", "sh", "-c", script).splitlines()
+    assert lines[:2] == ["/volume", "/memory"]
+    assert "size=1024k" in lines[2]
+    engine.run("volume", "rm", "longflag")
+
+
+def test_volumes_from_gives_another_containers_mounts(engine: Daemon, tmp_path: Path) -> None:
+    engine.run("create", "--name", "donor", "-v", "donated:/one", "-v", f"{tmp_path}:/two", "bb", "true")
+    (tmp_path / "file").write_text("here")
+    assert engine.out("run", "--rm", "--volumes-from", "donor", "bb", "sh", "-c", "ls -d /one; cat /two/file") == "/one\nhere"
+    assert engine.run("run", "--rm", "--volumes-from", "donor:ro", "bb", "touch", "/one/x", check=False).code == 1
+    engine.run("rm", "donor")
+    engine.run("volume", "rm", "donated")
+
+
+def test_a_containers_writes_do_not_reach_its_image_or_its_siblings(engine: Daemon) -> None:
+    engine.run("run", "--name", "writer", "bb", "sh", "-c", "echo mine > /etc/passwd")
+    assert "root:x:0:0" in engine.out("run", "--rm", "bb", "cat", "/etc/passwd")
+    engine.run("start", "-a", "writer")
+    engine.run("cp", "writer:/etc/passwd", "/dev/null", check=False)
+    engine.run("rm", "writer")
+
+
+def test_wrong_mounts_are_refused_and_leave_nothing(engine: Daemon) -> None:
+    before = engine.out("volume", "ls", "-q")
+    for wrong, message in (
+        (["-v", "relative/path:/x"], "includes invalid characters for a local volume name"),
+        (["-v", "name:relative"], "mount path must be absolute"),
+        (["-v", "first:/x", "-v", "second:/x"], "Duplicate mount point: /x"),
+        (["--mount", "type=bogus,target=/x"], "bogus"),
+    ):
+        refused = engine.run("run", "--rm", *wrong, "bb", "true", check=False)
+        assert (refused.code, message in refused.err) == (125, True), refused
+    assert engine.out("volume", "ls", "-q") == before
