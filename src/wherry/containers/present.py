@@ -114,7 +114,7 @@ def inspect(
 ) -> ContainerInspect:
     """Everything about one container.  ``endpoints``: by network name, live where it runs."""
     record, host = container.record, container.record.host_config
-    bridge = endpoints.get("bridge") if host.network_mode == "bridge" else None
+    bridge = endpoints.get("bridge")
     settings = NetworkSettings(
         sandbox_id=sandbox_id,
         sandbox_key=f"/proc/{record.state.pid}/ns/net" if sandbox_id else "",

@@ -60,6 +60,7 @@ def check(body: NetworkCreate) -> NetworkRecord:
         gateway=_inside(pool.gateway, pool, "gateway"),
         auxiliary={name: _inside(address, pool, "auxiliary address") for name, address in (pool.auxiliary_addresses or {}).items()},
         chosen=bool(pool.subnet),
+        gateway_chosen=bool(pool.gateway),
         internal=body.internal,
         attachable=body.attachable,
         options=options,
@@ -146,7 +147,8 @@ def shown(record: NetworkRecord, containers: dict[str, NetworkContainer]) -> Net
     pools: list[AddressPool] | None = None
     if record.subnet:
         auxiliary = dict(record.auxiliary) or None
-        pools = [AddressPool(subnet=record.subnet, ip_range=record.ip_range, gateway=record.gateway, auxiliary_addresses=auxiliary)]
+        gateway = record.gateway if record.gateway_chosen or not record.chosen else ""  # Docker does not tell what it chose in a user's subnet
+        pools = [AddressPool(subnet=record.subnet, ip_range=record.ip_range, gateway=gateway, auxiliary_addresses=auxiliary)]
     options = dict(record.ipam_options) if record.ipam_options is not None else None
     return Network(
         name=record.name,

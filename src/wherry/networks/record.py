@@ -28,6 +28,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     gateway: str = ""
     auxiliary: dict[str, str] = {}
     chosen: bool = False
+    gateway_chosen: bool = False
     internal: bool = False
     attachable: bool = False
     options: dict[str, str] = {}
