@@ -106,3 +106,15 @@ def test_prune_filters() -> None:
     assert not definition.prune_filter({"label!": ["k=1"]}, born)(one)
     with pytest.raises(InvalidRequest, match="failed to parse"):
         definition.prune_filter({"until": ["soon"]}, born)
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [({"subnet": "10.7.0.0/24"}, ""), ({"subnet": "10.7.0.0/24", "gateway": "10.7.0.9"}, "10.7.0.9")],
+)
+def test_gateway_of_a_users_subnet_is_shown_only_if_it_was_named(fields: dict[str, str], shown: str) -> None:
+    record = definition.with_gateway(definition.check(NetworkCreate(name="n", ipam=pool(**fields))))
+    ipam = definition.shown(record, {}).ipam
+    assert ipam is not None
+    assert ipam.config is not None
+    assert ipam.config[0].gateway == shown

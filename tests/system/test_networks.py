@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from tests.conftest import Daemon
+from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
 from tests.system.outside import Outside, outside
 from tests.system.waiting import until
 
@@ -258,6 +258,8 @@ def test_connect_and_disconnect_a_running_container(stage: Stage) -> None:
     assert stage.fetch(client, "late") == "web"
     assert stage.addresses(server, client) == [stage.ip(client, network)]  # its resolv.conf leads to 127.0.0.11 now
     assert address in stage.engine.out("exec", server, "cat", "/etc/hosts")
+    assert stage.engine.out("inspect", client, "-f", "{{.NetworkSettings.IPAddress}}") == ""
+    assert stage.engine.out("inspect", server, "-f", "{{.NetworkSettings.IPAddress}}") == stage.ip(server)
     inspected = json.loads(stage.engine.out("network", "inspect", network, "-f", "{{json .Containers}}"))
     assert sorted(one["Name"] for one in inspected.values()) == sorted([client, server])
     stage.engine.run("network", "disconnect", network, server)
@@ -400,6 +402,18 @@ def test_port_of_another_program_is_told(stage: Stage) -> None:
     assert done.code == 125
     assert f"failed to bind host port for 127.0.0.1:{port}:" in done.err
     assert ":80/tcp: address already in use" in done.err
+
+
+def test_ports_of_a_daemon_with_an_address_are_published_there() -> None:
+    daemon = make_daemon("--ip", "127.0.0.1")
+    daemon.start()
+    try:
+        daemon.run("import", "-", "bb", stdin=busybox_tar())
+        daemon.run("run", "-d", "--name", "box", "-p", "80", "-p", "0.0.0.0::81", "bb", "sleep", "100")
+        assert daemon.out("port", "box", "80").startswith("127.0.0.1:")
+        assert daemon.out("port", "box", "81").startswith("0.0.0.0:")
+    finally:
+        dispose(daemon)
 
 
 # --- in use, prune
