@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from wherry.cli import table
@@ -47,3 +51,12 @@ def test_an_absent_daemon_that_was_named_is_told(capsys: pytest.CaptureFixture[s
 
 def test_texts_wrap_with_an_indent_and_a_little_slop() -> None:
     assert wrap(10, 50, "one two three four five six seven eight nine") == "one two three four five six seven\n          eight nine"
+
+
+def test_the_installed_command_writes_all_it_has_to_say_and_ends_with_its_status(tmp_path):
+    command = [sys.executable, str(Path(__file__).parents[2] / "bin" / "wherry")]
+    told = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+    assert told.stdout.startswith("Wherry version")
+    wrong = subprocess.run([*command, "nothing"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 1
+    assert "unknown command" in wrong.stderr

@@ -11,8 +11,22 @@ from wherry.cli.table import COMMANDS, GLOBAL_FLAGS, load, resolve
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
     from wherry.cli.flags import Command
+
+
+def program() -> NoReturn:
+    """The installed command.  Ends without taking the interpreter apart, which costs as much as a request."""
+    import os
+
+    status = main()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        status = status or 1
+    os._exit(status)
 
 
 def main(words: Sequence[str] | None = None) -> int:
