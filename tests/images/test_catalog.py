@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from wherry.errors import InvalidRequest, NotFound
 from wherry.images.catalog import Catalog
+from wherry.spec.digest import Digest
 from wherry.spec.reference import parse
+from wherry.store.content import Content
+from wherry.store.records import Records
 
 pytestmark = pytest.mark.root
 Experiment = Callable[..., None]
@@ -70,3 +75,19 @@ def test_a_commit_adds_a_layer_and_a_line_of_history(experiment: Experiment, mak
         assert set(map(str, made.chain_ids)) <= roots.snapshots
 
     experiment(body)
+
+
+def test_an_image_whose_config_is_damaged_is_shown_refused_and_can_be_removed_and_put_again(tmp_path: Path) -> None:
+    content, records = Content(str(tmp_path)), Records(str(tmp_path / "state.db"))
+    raw = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ["sha256:" + "a" * 64]}}).encode()
+    ident = Catalog(records, content).put(raw, [5])
+    Path(content.path(Digest(ident))).write_bytes(b"{")
+    catalog = Catalog(records, content)
+    image = catalog.get(ident)
+    assert "damaged" in image.damage
+    assert [str(item) for item in image.diff_ids] == ["sha256:" + "a" * 64]
+    assert list(map(str, catalog.diff_id_users())) == ["sha256:" + "a" * 64]
+    catalog.put(raw, [5])
+    assert catalog.get(ident).damage == ""
+    assert catalog.get(ident).raw == raw
+    records.close()

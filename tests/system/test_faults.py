@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import re
+import shutil
+import signal
+import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +21,7 @@ import pytest
 from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
 from tests.system import accounting
 from tests.system.accounting import tar_of
+from tests.system.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 STRIDE = int(os.environ.get("WHERRY_TEST_STRIDE", "0"))  # 1: every stage; 0: a few of each operation, so that the tests stay quick
@@ -30,7 +39,9 @@ def mortal() -> Iterator[Daemon]:
     try:
         daemon.run("import", "-", "bb", stdin=busybox_tar())
         daemon.run("run", "-d", "--name", "keeper", "bb", "sleep", "100000")
-        daemon.run("save", "-o", str(daemon.root / "saved.tar"), "bb")
+        daemon.run("build", "-q", "-t", "newloaded", "-", stdin=tar_of({"Dockerfile": b"FROM bb\nCOPY Dockerfile /loaded\n"}))
+        daemon.run("save", "-o", str(daemon.root / "saved.tar"), "newloaded")
+        _remove_all(daemon)
         yield daemon
     finally:
         (daemon.root / "kill").unlink(missing_ok=True)
@@ -106,10 +117,9 @@ OPERATIONS = {
     ),
     "import": Operation(act=_quiet("import", "-", "new", stdin=busybox_tar()), check=_image_is_whole_or_absent, undo=_remove_all),
     "load": Operation(
-        prepare=lambda daemon: daemon.run("tag", "bb", "old"),
         act=lambda daemon: daemon.run("load", "-i", f"{daemon.root}/saved.tar", check=False),
         check=_image_is_whole_or_absent,
-        undo=lambda daemon: daemon.run("rmi", "old"),
+        undo=_remove_all,
     ),
     "commit": Operation(
         prepare=_quiet("run", "--name", "base", "--net", "none", "bb", "touch", "/file"),
@@ -185,3 +195,171 @@ def test_death_at_any_stage_leaves_before_or_after(mortal: Daemon, name: str) ->
             raise AssertionError(f"{name}, {where}: {error}\n{mortal.log[-2000:]}") from error
         if not died:
             break
+
+
+def test_a_killed_zygote_is_replaced_and_running_containers_do_not_notice(own_engine: Daemon) -> None:
+    engine = own_engine
+    engine.run("run", "-d", "--name", "steady", "bb", "sleep", "1000")
+    pid = engine.out("inspect", "steady", "-f", "{{.State.Pid}}")
+    before = accounting.count(engine)
+    with ThreadPoolExecutor(4) as pool:
+        flying = [pool.submit(engine.run, "run", "--rm", "bb", "true", check=False) for _ in range(12)]
+        for _ in range(3):
+            until(lambda: _zygotes(engine))
+            for zygote in _zygotes(engine):
+                os.kill(zygote, signal.SIGKILL)
+            began = time.monotonic()
+            assert engine.run("run", "--rm", "bb", "true", check=False).code in (0, 125)
+            assert time.monotonic() - began < 3
+        codes = [one.result().code for one in flying]
+    assert set(codes) <= {0, 125}
+    assert engine.out("inspect", "steady", "-f", "{{.State.Pid}} {{.State.Status}}") == f"{pid} running"
+    assert engine.run("exec", "steady", "true").code == 0
+    engine.run("run", "--rm", "bb", "true")
+    left = {key: more for key, more in accounting.settled(before, lambda: accounting.count(engine)).items() if " descriptor " not in key}
+    assert left == {}
+
+
+@pytest.mark.parametrize("options", [(), ("-u", "al"), ("--init",), ("--pid", "host"), ("-t",)])
+def test_a_container_ends_with_its_monitor_and_leaves_nothing(own_engine: Daemon, options: tuple[str, ...]) -> None:
+    engine = own_engine
+    engine.run("run", "--rm", "bb", "true")
+    before = accounting.count(engine)
+    engine.run("run", "-d", "--name", "orphan", "-p", "80", *options, "bb", "sh", "-c", "sleep 1000 & sleep 1001")
+    pid = int(engine.out("inspect", "orphan", "-f", "{{.State.Pid}}"))
+    os.kill(_parent(pid), signal.SIGKILL)
+    assert engine.out("wait", "orphan") == "137"
+    assert (
+        engine.out("inspect", "orphan", "-f", "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}")
+        == "exited 137 the monitor was killed"
+    )
+    engine.run("start", "orphan")
+    assert engine.run("exec", "orphan", "true").code == 0
+    engine.run("rm", "-f", "orphan")
+    assert accounting.settled(before, lambda: accounting.count(engine)) == {}
+
+
+def test_after_the_death_of_everything_each_end_is_known_and_policies_act_once(own_engine: Daemon) -> None:
+    engine = own_engine
+    engine.run("run", "-d", "--name", "once", "bb", "sh", "-c", "test -e /ran && sleep 1000; touch /ran; exit 3")
+    assert engine.out("wait", "once") == "3"
+    engine.run("start", "once")  # its exit record is still that of the first run
+    engine.run("run", "-d", "--name", "always", "--restart", "always", "-p", "80", "bb", "sleep", "1000")
+    engine.run("run", "-d", "--name", "frozen", "bb", "sleep", "1000")
+    engine.run("pause", "frozen")
+    for pid in accounting.processes(engine):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert engine.process is not None
+    engine.process.wait()
+    engine.start()
+    until(lambda: engine.out("inspect", "always", "-f", "{{.State.Status}}") == "running")
+    assert engine.out("inspect", "once", "frozen", "-f", "{{.State.Status}} {{.State.ExitCode}}") == "exited 137\nexited 137"
+    sleeps = [line for line in engine.out("top", "always").split("\n") if "sleep" in line]
+    assert len(sleeps) == 1
+    groups = [key for key in accounting.count(engine) if key.startswith("cgroup ") and "/pids/" in key]
+    assert len(groups) <= 1
+
+
+def test_what_runs_without_a_record_is_ended_when_the_data_root_was_erased(own_engine: Daemon) -> None:
+    engine = own_engine
+    engine.run("run", "-d", "--name", "lost", "--network", "bridge", "-p", "80", "bb", "sleep", "1000")
+    pid = engine.out("inspect", "lost", "-f", "{{.State.Pid}}")
+    engine.kill()
+    shutil.rmtree(engine.root / "data")
+    engine.start()
+    assert not (accounting.PROC / pid).exists()
+    engine.run("import", "-", "bb", stdin=busybox_tar())
+    assert engine.out("run", "--rm", "bb", "echo", "anew") == "anew"
+    assert not [key for key in accounting.count(engine) if key.startswith(("cgroup", "interface of a container"))]
+
+
+def test_parallel_creates_of_one_name_have_one_winner(own_engine: Daemon) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: _create(own_engine, "same"), range(50)))
+    assert sorted(answers) == [201] + [409] * 49
+    assert own_engine.out("ps", "-aq").count("\n") == 0
+
+
+def test_parallel_publishers_of_one_port_have_one_winner_and_random_ports_differ(own_engine: Daemon) -> None:
+    engine = own_engine
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with ThreadPoolExecutor(4) as pool:
+        codes = list(pool.map(lambda n: engine.run("run", "-d", "-p", f"{port}:80", "bb", "sleep", "1000", check=False).code, range(8)))
+        list(pool.map(lambda n: engine.run("run", "-d", "-p", "80", "bb", "sleep", "1000"), range(12)))
+    assert sorted(codes) == [0] + [125] * 7
+    shown = engine.out("ps", "--format", "{{.Ports}}")
+    ports = re.findall(r"0\.0\.0\.0:(\d+)->", shown)
+    assert len(ports) == len(set(ports)) == 13
+
+
+def test_an_image_cannot_go_while_containers_are_made_of_it(own_engine: Daemon) -> None:
+    engine = own_engine
+    engine.run("import", "-", "prey", stdin=busybox_tar())
+    with ThreadPoolExecutor(3) as pool:
+        runs = [
+            pool.submit(engine.run, "run", "--rm", "--pull", "never", "--net", "none", "prey", "echo", "whole", check=False)
+            for _ in range(12)
+        ]
+        for _ in range(6):
+            engine.run("rmi", "prey", check=False)
+            engine.run("import", "-", "prey", stdin=busybox_tar(), check=False)
+        for one in runs:
+            result = one.result()
+            assert result.out == "whole\n" or "no such image" in result.err.lower(), result
+
+
+def test_damaged_files_of_the_data_root_give_clear_errors_and_the_rest_works(own_engine: Daemon) -> None:
+    engine = own_engine
+    engine.run("import", "-", "broken", stdin=tar_of({"file": b"x" * 5000}))
+    config = engine.out("inspect", "broken", "-f", "{{.Id}}").partition(":")[2]
+    engine.run("create", "--name", "headless", "bb", "true")
+    ident = engine.out("inspect", "headless", "-f", "{{.Id}}")
+    engine.kill()
+    blob = engine.root / "data/content/sha256" / config
+    blob.write_bytes(blob.read_bytes()[:20])
+    shutil.rmtree(engine.root / "data/containers" / ident)
+    (engine.root / "data/staging/junk").mkdir()
+    (engine.root / "data/staging/junk/file").write_text("x")
+    (engine.root / "run/sandboxes/torn.json").write_text("{")
+    engine.start()
+    assert engine.out("run", "--rm", "bb", "echo", "works") == "works"
+    assert "bb" in engine.out("images")
+    result = engine.run("run", "--rm", "broken", "x", check=False)
+    assert result.code == 125
+    assert config[:12] in result.err
+    assert "Traceback" not in result.err
+    engine.run("rmi", "-f", "broken", check=False)
+    engine.run("start", "headless", check=False)
+    engine.run("rm", "-f", "headless")
+    assert engine.out("ps", "-aq") == ""
+
+
+def _zygotes(engine: Daemon) -> list[int]:
+    return [pid for pid, name in accounting.processes(engine).items() if name == "wherry-zygote"]
+
+
+def _parent(pid: int) -> int:
+    return int((accounting.PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _create(engine: Daemon, name: str) -> int:
+    connection = UnixConnection(engine.socket_path)
+    try:
+        body = json.dumps({"Image": "bb", "Cmd": ["true"]})
+        connection.request("POST", f"/containers/create?name={name}", body, {"Content-Type": "application/json"})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self._path)

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from wherry.errors import InvalidRequest, NotFound
+from wherry.errors import Internal, InvalidRequest, NotFound
 from wherry.images import platforms
 from wherry.images.catalog import Catalog, Image
 from wherry.images.compression import PlainReader, kind_of
@@ -66,6 +66,8 @@ def choose(catalog: Catalog, texts: Iterable[str]) -> list[Saved]:
         if image is None:
             shown = text if reference is None else reference.with_default_tag().familiar
             raise NotFound(f"No such image: {shown}")
+        if image.damage:
+            raise Internal(image.damage)
         named = reference is not None and reference.digest is None and catalog.named(reference.with_default_tag()) == image.id
         tags.setdefault(image.id, set()).update([reference.with_default_tag()] if named and reference is not None else [])
     return [Saved(image=catalog.get(ident), tags=tuple(sorted(items, key=str))) for ident, items in tags.items() if ident]

@@ -5,6 +5,7 @@ Only this module writes those rows. An image exists when its row is committed; i
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from bisect import bisect_left, insort
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from wherry.errors import Internal, NotFound
+from wherry.errors import NotFound
 from wherry.images import timestamp
 from wherry.spec import image as spec
 from wherry.spec import reference as names
@@ -23,6 +24,7 @@ from wherry.spec.reference import Reference
 from wherry.store.content import Content
 from wherry.store.records import Records
 
+log = logging.getLogger(__name__)
 _IMAGE, _TAG, _DIGEST = "image", "tag", "digest"
 
 
@@ -43,6 +45,7 @@ class Image:
     repo_digests: tuple[str, ...] = ()
     parent: str = ""
     tagged_at_ns: int = 0
+    damage: str = ""  # why its config can't be read; then ``config`` tells nothing but the layers
 
     @property
     def size_bytes(self) -> int:
@@ -71,6 +74,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The body of an ``image`` record."""
 
     layer_sizes: tuple[int, ...]
+    diff_ids: tuple[str, ...] = ()  # as in its config: layers are not lost with it
     parent: str = ""
     tagged_at_ns: int = 0
 
@@ -85,6 +89,7 @@ class Catalog:
         self._rows: dict[str, Row] = {}
         self._ids: list[str] = []
         self._configs: dict[str, tuple[bytes, spec.ImageConfig, tuple[Digest, ...]]] = {}
+        self._damage: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._by_image: dict[str, set[str]] = {}
         self._children: dict[str, set[str]] = {}
@@ -110,7 +115,7 @@ class Catalog:
             return list(self._ids)
 
     def get(self, ident: str) -> Image:
-        """The image ``ident``.  Raises NotFound, Internal when its config is damaged on disk."""
+        """The image ``ident``, also one whose config is damaged.  Raises NotFound."""
         with self._lock:
             row = self._rows.get(ident)
             if row is None:
@@ -128,6 +133,7 @@ class Catalog:
                 repo_digests=tuple(sorted(item.familiar for item in references if item.digest is not None)),
                 parent=row.parent if row.parent in self._rows else "",
                 tagged_at_ns=row.tagged_at_ns,
+                damage=self._damage.get(ident, ""),
             )
 
     def find(self, text: str) -> Image | None:
@@ -191,7 +197,13 @@ class Catalog:
         ident = str(self._content.put(raw))
         with self.transaction():
             known = self._rows.get(ident)
-            row = Row(layer_sizes=tuple(layer_sizes), parent=str(parent) or (known.parent if known else ""), tagged_at_ns=time.time_ns())
+            row = Row(
+                layer_sizes=tuple(layer_sizes),
+                diff_ids=tuple(map(str, config.rootfs.diff_ids)),
+                parent=str(parent) or (known.parent if known else ""),
+                tagged_at_ns=time.time_ns(),
+            )
+            self._damage.pop(ident, None)
             self._records.put(_IMAGE, ident, msgspec.json.encode(row))
             self._configs[ident] = (raw, config, tuple(chain_ids(config.rootfs.diff_ids)))
             self._index(ident, row)
@@ -234,6 +246,7 @@ class Catalog:
                 return
             self._ids.pop(bisect_left(self._ids, ident))
             self._configs.pop(ident, None)
+            self._damage.pop(ident, None)
             self._by_image.pop(ident, None)
             if row.parent:
                 self._children.get(row.parent, set()).discard(ident)
@@ -253,10 +266,16 @@ class Catalog:
                 raw = self._content.read(Digest(ident), spec.CONFIG_LIMIT)
                 config = spec.decode_config(raw)
             except (OSError, ValueError) as error:
-                raise Internal(f"image {ident}: its config can't be read: {error}") from error
+                self._damage[ident] = f"image {ident}: its config can't be read: {error}"
+                log.error("%s", self._damage[ident])
+                raw, config = b"{}", spec.ImageConfig(architecture="", os="", rootfs=spec.RootFS(diff_ids=_digests(self._rows[ident])))
             known = (raw, config, tuple(chain_ids(config.rootfs.diff_ids)))
             self._configs[ident] = known
         return known
+
+
+def _digests(row: Row) -> list[Digest]:
+    return [Digest(text) for text in row.diff_ids]
 
 
 def _stored(reference: Reference) -> str:

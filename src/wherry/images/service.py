@@ -88,10 +88,15 @@ class Images:
     # What is here
 
     def resolve(self, reference: str) -> Image:
-        """The image called ``name[:tag]``, ``name@digest``, an id or a unique prefix of one.  Raises NotFound, InvalidRequest."""
+        """The image called ``name[:tag]``, ``name@digest``, an id or a unique prefix of one.
+
+        Raises NotFound, InvalidRequest, Internal for one that is damaged on disk.
+        """
         image = self.find(reference)
         if image is None:
             raise NotFound(f"No such image: {_shown(reference)}")
+        if image.damage:
+            raise Internal(image.damage)
         return image
 
     def find(self, reference: str) -> Image | None:
@@ -132,7 +137,10 @@ class Images:
 
     def remove(self, reference: str, *, force: bool = False, prune: bool = True, in_use: InUse) -> Sequence[Removed]:
         """rmi.  Blocking.  ``in_use``: the containers that stand on an image id.  Raises NotFound, Conflict."""
-        return self._remover.remove(self.resolve(reference), reference, force=force, prune=prune, in_use=in_use)
+        image = self.find(reference)
+        if image is None:
+            raise NotFound(f"No such image: {_shown(reference)}")
+        return self._remover.remove(image, reference, force=force, prune=prune, in_use=in_use)
 
     def prune(self, filters: Filters | None = None, *, in_use: InUse) -> tuple[Sequence[Removed], int]:
         """Remove unused images (dangling ones, unless ``dangling=false``) and downloads broken off: images gone, bytes freed.  Blocking."""
