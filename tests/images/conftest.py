@@ -27,8 +27,10 @@ from wherry.registry.client import Client
 from wherry.registry.transport import Patience
 from wherry.spec.digest import Digest, chain_ids, sha256
 from wherry.store.content import Content
+from wherry.store.erofs import Erofs, erofs_works
 from wherry.store.overlay import Overlay
 from wherry.store.records import Records
+from wherry.store.snapshot import Snapshotter
 
 IMPATIENT = Patience(connect_s=2, idle_s=1, document_s=3, retries=3, backoff_s=0.01, longest_pause_s=0.1)
 
@@ -143,11 +145,13 @@ class FakeRegistry:
 class Lab:
     """Images on a store of their own, and what they published."""
 
-    def __init__(self, root: Path, spawn: Any, patience: Patience) -> None:
+    def __init__(self, root: Path, spawn: Any, patience: Patience, snapshotter: str) -> None:
         self.root = root
         self.records = Records(str(root / "state.db"))
         self.content = Content(str(root))
-        self.snapshotter = Overlay(str(root), self.records)
+        self.snapshotter: Snapshotter = Overlay(str(root), self.records)
+        if snapshotter == "erofs":
+            self.snapshotter = Erofs(str(root), self.records, str(root / "mounts"))
         self.workers = Workers(4)
         self.registry = Client(patience=patience)
         self.events: list[tuple[str, str, dict[str, str]]] = []
@@ -208,22 +212,25 @@ async def pieces(data: bytes, size: int = 100_000) -> AsyncIterator[bytes]:
         yield data[start : start + size]
 
 
-@pytest.fixture
-def experiment(tmp_path: Path) -> Callable[..., None]:
+@pytest.fixture(params=["overlay", "erofs"])
+def experiment(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., None]:
     """``experiment(body)``: run ``await body(lab, fake)`` in a loop of its own, and close everything."""
+    if request.param == "erofs" and not erofs_works(str(tmp_path)):
+        pytest.skip("this kernel cannot mount EROFS")
 
     def run(body: Callable[[Lab, FakeRegistry], Awaitable[None]], patience: Patience = IMPATIENT) -> None:
         async def main() -> None:
             fake = FakeRegistry()
             runner = await fake.start()
             async with asyncio.TaskGroup() as group:
-                lab = Lab(tmp_path, group.create_task, patience)
+                lab = Lab(tmp_path, group.create_task, patience, request.param)
                 try:
                     await body(lab, fake)
                 finally:
                     await lab.registry.close()
                     await runner.cleanup()
                     lab.workers.close()
+                    lab.snapshotter.close()
                     lab.records.close()
 
         asyncio.run(main())

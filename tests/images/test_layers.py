@@ -69,6 +69,9 @@ def test_a_blob_stays_while_a_snapshot_made_from_it_does(experiment: Experiment,
         await lab.pull(f"{fake.host}/x/y:1")
         image = lab.images.resolve(f"{fake.host}/x/y:1")
         layers = lab.images.layers
+        if layers.keeps_tars:
+            assert list(lab.content.digests()) == [image.id]
+            return
         layers.discard([], set(), image.diff_ids)
         blob = Digest(layers.blob(image.diff_ids[0]).digest)
         assert lab.content.has(blob)

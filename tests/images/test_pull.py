@@ -401,6 +401,21 @@ def test_a_damaged_beginning_is_fetched_again(experiment: Experiment, make_image
         with lab.images.partials.open(Digest(layer), len(made.blobs[0])) as partial:
             partial.write(b"z" * 100)
         await lab.pull(f"{fake.host}/x/y:1")
-        assert lab.content.read(Digest(layer)) == made.blobs[0]
+        assert lab.content.has(Digest(layer)) is not lab.snapshotter.keeps_tars
+        saved = await lab.save(f"{fake.host}/x/y:1")
+        assert made.tars[0] in saved
+        assert not list((lab.root / "partial").iterdir())
+
+    experiment(body)
+
+
+def test_pulls_of_one_layer_on_two_parents_share_its_download_or_repeat_it(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        fake.add(make_image({"a": b"1"}, {"same": b"s" * 3000}, {"same": b"s" * 3000}), tag="one")
+        fake.add(make_image({"b": b"2"}, {"same": b"s" * 3000}), tag="two")
+        await asyncio.gather(*(lab.pull(f"{fake.host}/x/y:{name}") for name in ("one", "two", "one")))
+        assert len(lab.images.resolve(f"{fake.host}/x/y:one").diff_ids) == 3
+        assert len(lab.snapshotter.items()) == 5
+        assert not list((lab.root / "partial").iterdir())
 
     experiment(body)

@@ -1,7 +1,7 @@
 """Layers: blobs become snapshots, and snapshots become blobs again.
 
-What a layer was pulled or loaded as is kept in content, because its diff_id and its compressed digest must come out again byte for byte: a
-compressed blob when it was pulled, the tar itself when it was loaded. A layer made here is packed again from its directory instead.
+A layer's tar must come out again byte for byte. A snapshotter that keeps tars has it; else what the layer was pulled or loaded as is kept in
+content: a compressed blob when it was pulled, the tar itself when it was loaded. A layer made here is packed again from its directory.
 A record of kind ``blob`` (by diff_id) tells which compressed blob a layer has, and which repositories are known to hold it.
 """
 
@@ -113,6 +113,11 @@ class Layers:
             for name in names:
                 add(name)
             yield
+
+    @property
+    def keeps_tars(self) -> bool:
+        """Whether a layer's tar stays with its snapshot, so that no other copy of the layer is needed."""
+        return self.snapshotter.keeps_tars
 
     def exists(self, chain_id: Digest) -> bool:
         return self.snapshotter.exists(chain_id)

@@ -6,13 +6,14 @@ before it becomes a blob. Blocking.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import os
 import time
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from wherry.spec.digest import Digest
 from wherry.store.content import Content, ContentMismatch, sync_directory
@@ -32,6 +33,15 @@ class Partials:
     def open(self, digest: Digest, size: int) -> Partial:
         """Go on with ``digest``, of ``size`` bytes: ``read_again`` first.  Raises BlockingIOError while somebody else does, OSError."""
         return Partial(self.content, self._path(digest), Digest(digest), size)
+
+    def read(self, digest: Digest) -> BinaryIO:
+        """What has come of ``digest``, as a file.  Raises FileNotFoundError."""
+        return open(self._path(digest), "rb")
+
+    def remove(self, digest: Digest) -> None:
+        """Nobody needs it any more; who reads it goes on."""
+        with contextlib.suppress(FileNotFoundError):
+            _remove_idle(self._path(digest))
 
     def sweep(self, kept_s: float = KEPT_S) -> int:
         """Delete what nobody has written to for ``kept_s`` and what has become a blob meanwhile: the bytes freed."""
@@ -113,14 +123,18 @@ class Partial:
         """Whether the bytes are those of the digest."""
         return self.size_bytes == self._size and self._hash.hexdigest() == self._digest.hex
 
-    def commit(self) -> None:
-        """Make it a blob, durably.  Raises ContentMismatch, and keeps nothing then."""
+    def check(self) -> None:
+        """Raises ContentMismatch, and keeps nothing then, unless it is whole."""
         if not self.is_whole:
             found = self._hash.hexdigest()
             self.discard()
             raise ContentMismatch(
                 f"content has digest sha256:{found} and {self.size_bytes} bytes, expected {self._digest} and {self._size}"
             )
+
+    def commit(self) -> None:
+        """Make it a blob, durably.  Raises ContentMismatch, and keeps nothing then."""
+        self.check()
         target = self._content.path(self._digest)
         os.fsync(self._fd)
         os.rename(self._path, target)

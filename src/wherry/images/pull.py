@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from wherry.errors import EngineError, Internal, NotFound
 from wherry.images import platforms
@@ -149,7 +150,7 @@ class Puller:
             for position in missing:
                 await fetches[position]
                 parent = chain[position - 1] if position else None
-                await self._unpack(manifest.layers[position], chain[position], parent, diff_ids[position], emit)
+                await self._unpack(repository, manifest.layers[position], chain[position], parent, diff_ids[position], emit)
                 layer = manifest.layers[position]
                 place = f"{repository.domain}/{repository.path}"
                 self.layers.remember(diff_ids[position], digest=layer.digest, size=layer.size, media_type=layer.media_type, place=place)
@@ -173,7 +174,7 @@ class Puller:
         partial = await self._open_partial(layer)
         try:
             await self._complete(repository, layer, partial, tell)
-            await finish(self.run(partial.commit))
+            await finish(self.run(partial.check if self.layers.keeps_tars else partial.commit))
         except (Untrusted, Refused):
             await finish(self.run(partial.discard))
             raise
@@ -196,12 +197,23 @@ class Puller:
         await finish(self.run(partial.read_again))
         begun = partial.size_bytes
         tell(begun)
+        if partial.is_whole:
+            return
         await repository.download(layer, write, tell, start=begun)
         if begun and not partial.is_whole:
             partial.restart()
             await repository.download(layer, write, tell)
 
-    async def _unpack(self, layer: Descriptor, chain_id: Digest, parent: Digest | None, diff_id: Digest, emit: Emit) -> None:
+    def _open(self, digest: Digest) -> BinaryIO:
+        """The compressed layer: a blob, or only a download where the layer's tar is what will be kept.  Raises _Gone."""
+        try:
+            return self.content.open(digest) if self.content.has(digest) else self.partials.read(digest)
+        except FileNotFoundError as error:
+            raise _Gone from error
+
+    async def _unpack(
+        self, repository: Repository, layer: Descriptor, chain_id: Digest, parent: Digest | None, diff_id: Digest, emit: Emit
+    ) -> None:
         loop = asyncio.get_running_loop()
         short = layer.digest.hex[:12]
         meter = Meter(emit, "Extracting", short, layer.size)
@@ -211,20 +223,33 @@ class Puller:
             done = Ticker(lambda current: loop.call_soon_threadsafe(tell, current))
 
             def unpack() -> None:
-                with self.content.open(layer.digest) as source:
+                with self._open(layer.digest) as source:
                     self.layers.unpack(chain_id, parent, diff_id, source, done, stop)
 
-            unpacking = asyncio.ensure_future(self.run(unpack))
-            try:
-                await asyncio.shield(unpacking)
-            except asyncio.CancelledError:
-                stop.set()
-                await asyncio.wait({unpacking})
-                raise
+            while True:
+                unpacking = asyncio.ensure_future(self.run(unpack))
+                try:
+                    await asyncio.shield(unpacking)
+                except asyncio.CancelledError:
+                    stop.set()
+                    await asyncio.wait({unpacking})
+                    raise
+                except _Gone:
+                    await self._fetch(repository, layer, asyncio.Semaphore(), emit)
+                    continue
+                except Exception:
+                    await self.run(self.partials.remove, layer.digest)
+                    raise
+                await self.run(self.partials.remove, layer.digest)
+                return
 
         await self.flights.join(f"unpack {chain_id}", work, meter)
         meter(layer.size)
         emit(status("Pull complete", short))
+
+
+class _Gone(Exception):
+    """Another pull had use for this download too, and was done with it first."""
 
 
 class Ticker:
