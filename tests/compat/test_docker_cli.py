@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import socket
 import struct
 import subprocess
 import tarfile
@@ -359,3 +360,29 @@ def test_buildx_is_told_that_its_protocol_is_not_spoken(docker: DockerCli, tmp_p
     assert "build with DOCKER_BUILDKIT=0" in result.err
     docker.environment = {"DOCKER_BUILDKIT": "0"}
     assert docker.run("build", "-q", ".", cwd=tmp_path).code == 0
+
+
+def test_a_profile_that_forbids_one_call_forbids_no_other(docker: DockerCli, tmp_path: Path) -> None:
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}
+    (tmp_path / "profile.json").write_text(json.dumps(profile))
+    result = docker.run("run", "--rm", "--security-opt", f"seccomp={tmp_path}/profile.json", "bb", "mkdir", "/d")
+    assert (result.code, result.err) == (1, "mkdir: can't create directory '/d': Operation not permitted\n")
+
+
+def test_attaching_to_no_stream_ends_at_once(docker: DockerCli) -> None:
+    ident = docker.out("create", "bb", "true")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(docker.engine.socket_path)
+        client.sendall(f"POST /containers/{ident}/attach?stream=1 HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n".encode())
+        data = b""
+        while chunk := client.recv(4096):
+            data += chunk
+    assert data.startswith(b"HTTP/1.1 200 OK\r\n")
+    docker.out("rm", ident)
+
+
+def test_pruning_by_label_leaves_the_build_cache(docker: DockerCli) -> None:
+    docker.run("build", "-q", "-", stdin=b"FROM bb\nRUN echo cached\n")
+    assert docker.out("system", "prune", "-f", "--filter", "label=nosuch").endswith("Total reclaimed space: 0B")
+    assert "Using cache" in docker.run("build", "-", stdin=b"FROM bb\nRUN echo cached\n").out

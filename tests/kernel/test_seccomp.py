@@ -94,3 +94,9 @@ def test_too_long_a_program_is_refused():
     conditions = tuple(Condition(index, "==", 2**40 + index) for index in range(6))
     with pytest.raises(ValueError, match="larger than the kernel takes"):
         seccomp.assemble({"x86_64": {number: [Rule(ALLOW, conditions)] * (number + 1) for number in range(40)}}, DENY)
+
+
+@pytest.mark.parametrize("default", [ALLOW, seccomp.RET_LOG, seccomp.RET_TRACE | 7])
+def test_a_profile_that_lets_calls_through_lets_newer_ones_through_too(default):
+    program = seccomp.assemble({"x86_64": {83: [Rule(DENY)]}}, default)
+    assert [interpret(program, number) for number in (82, 83, 84, 439)] == [default, DENY, default, default]

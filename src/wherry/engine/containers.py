@@ -284,7 +284,7 @@ class ContainerOperations:
         taken = await hijack(tty)
         if request.logs:
             await self._replay(container, request, taken.fd)
-        if not request.stream:
+        if not request.stream or not (request.stdin or request.stdout or request.stderr):
             return
         attachment = Attachment(
             stdin=request.stdin and container.record.config.open_stdin,

@@ -22,6 +22,8 @@ RET_ERRNO = 0x00050000
 RET_TRACE = 0x7FF00000
 RET_LOG = 0x7FFC0000
 RET_ALLOW = 0x7FFF0000
+_ACTION = 0xFFFF0000  # the rest is an error number or a tracer's message
+_PERMISSIVE = frozenset({RET_ALLOW, RET_LOG, RET_TRACE})
 _SET_MODE_FILTER = 1
 _X32_BIT = 0x40000000
 _ENOSYS = 38
@@ -55,7 +57,8 @@ def assemble(rules: Mapping[str, Mapping[int, Sequence[Rule]]], default: int) ->
     """The filter program as ``struct sock_filter[]``.
 
     ``rules``: architecture -> system call number -> rules, of which the first that matches decides. A number above the highest one
-    named is answered ENOSYS (programs probe for new calls), x32 numbers too, an architecture not named kills.
+    named is answered ENOSYS (programs probe for new calls) unless the default lets calls through, x32 numbers too, an architecture not
+    named kills.
     Raises ValueError when the kernel's limit of 4096 instructions is passed.
     """
     program: list[Instruction] = [(_LD_ABS, 0, 0, _ARCH)]
@@ -86,9 +89,10 @@ def _architecture(name: str, by_number: Mapping[int, Sequence[Rule]], default: i
     start: list[Instruction] = [(_LD_ABS, 0, 0, _NR)]
     if name == "x86_64":
         start += [(_JGE, 0, 1, _X32_BIT), (_RET, 0, 0, enosys)]
-    start += [(_JGT, 0, 1, highest), (_RET, 0, 0, enosys)] if highest >= 0 else []
+    if highest >= 0 and default & _ACTION not in _PERMISSIVE:
+        start += [(_JGT, 0, 1, highest), (_RET, 0, 0, enosys)]
     leaves: list[tuple[int, list[Instruction]]] = []
-    for number in range(highest + 1) if highest < 0xF0000 else sorted({0, *by_number, *(one + 1 for one in by_number)}):
+    for number in range(highest + 2) if highest < 0xF0000 else sorted({0, *by_number, *(one + 1 for one in by_number)}):
         body = _rules(by_number.get(number, ()), default)
         if not leaves or leaves[-1][1] != body:
             leaves.append((number, body))
