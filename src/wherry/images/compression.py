@@ -173,7 +173,7 @@ class GzipWriter:
     def __init__(self) -> None:
         self._compressor = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, 31)
 
-    def compress(self, data: bytes) -> bytes:
+    def compress(self, data: bytes | bytearray | memoryview) -> bytes:
         compressed: bytes = self._compressor.compress(data)
         return compressed
 

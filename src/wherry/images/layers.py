@@ -1,13 +1,12 @@
 """Layers: blobs become snapshots, and snapshots become blobs again.
 
-A layer's tar must come out again byte for byte. A snapshotter that keeps tars has it; else what the layer was pulled or loaded as is kept in
-content: a compressed blob when it was pulled, the tar itself when it was loaded. A layer made here is packed again from its directory.
+A layer's tar must come out again byte for byte. A snapshotter that keeps tars has it; else what the layer was pulled or loaded as is kept
+in content: a compressed blob when it was pulled, the tar itself when it was loaded. A layer made here is packed again from its directory.
 A record of kind ``blob`` (by diff_id) tells which compressed blob a layer has, and which repositories are known to hold it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import secrets
@@ -21,7 +20,7 @@ import msgspec
 from wherry.images.compression import BLOCK, PlainReader
 from wherry.spec.digest import Digest, chain_ids
 from wherry.store.content import Content
-from wherry.store.layer import NullSink
+from wherry.store.layer import BackgroundHash, NullSink
 from wherry.store.records import Records
 from wherry.store.snapshot import LayerFacts, SnapshotInUse, SnapshotMissing, Snapshotter
 from wherry.tree.apply import ApplyOptions, Whiteouts, apply
@@ -186,18 +185,20 @@ class Layers:
 
     def write_tar(self, chain_id: Digest, diff_id: Digest, out: Sink) -> int:
         """The layer's tar, byte for byte; its length.  Raises LayerDamaged after the last byte when it is not."""
-        checked = _Checked(out)
-        blob = self.blob(diff_id)
-        if self._content.has(diff_id):
-            with self._content.open(diff_id) as tar:
-                _copy(tar, checked)
-        elif blob.digest and self._content.has(Digest(blob.digest)):
-            with self._content.open(Digest(blob.digest)) as compressed:
-                _copy(PlainReader(compressed), checked)
-        else:
-            self.snapshotter.pack(chain_id, checked)
-        if checked.digest() != diff_id:
-            raise LayerDamaged(f"layer {diff_id} can't be read back: its bytes have digest {checked.digest()}")
+        with BackgroundHash() as digest:
+            checked = _Checked(out, digest)
+            blob = self.blob(diff_id)
+            if self._content.has(diff_id):
+                with self._content.open(diff_id) as tar:
+                    _copy(tar, checked)
+            elif blob.digest and self._content.has(Digest(blob.digest)):
+                with self._content.open(Digest(blob.digest)) as compressed:
+                    _copy(PlainReader(compressed), checked)
+            else:
+                self.snapshotter.pack(chain_id, checked)
+            found = digest.digest()
+        if found != diff_id:
+            raise LayerDamaged(f"layer {diff_id} can't be read back: its bytes have digest {found}")
         self._remember_size(diff_id, checked.size_bytes)
         return checked.size_bytes
 
@@ -295,19 +296,18 @@ class _Watched(io.RawIOBase):
 
 
 class _Checked:
-    def __init__(self, out: Sink) -> None:
+    """Passes a tar on, hashes and counts it."""
+
+    def __init__(self, out: Sink, digest: BackgroundHash) -> None:
         self._out = out
-        self._hash = hashlib.sha256()
+        self._digest = digest
         self.size_bytes = 0
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:
-        self._hash.update(data)
+        self._digest.update(bytes(data) if isinstance(data, bytearray) else data)
         self.size_bytes += len(data)
         self._out.write(data)
         return len(data)
-
-    def digest(self) -> Digest:
-        return Digest("sha256:" + self._hash.hexdigest())
 
 
 def _copy(source: Source | PlainReader, out: Sink) -> None:

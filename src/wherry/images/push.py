@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Self
 
 from wherry.errors import Internal
 from wherry.images.blocking import Run, produce
@@ -24,7 +25,7 @@ from wherry.spec import image as spec
 from wherry.spec.digest import Digest
 from wherry.spec.reference import Reference
 from wherry.store.content import Content
-from wherry.store.layer import HashingSink
+from wherry.store.layer import BackgroundHash
 from wherry.tree.tar import Sink
 
 _UPLOADS = 5  # at a time, as Docker's max-concurrent-uploads
@@ -129,8 +130,9 @@ class Pusher:
         return sent[0]
 
     def _compress(self, image: Image, position: int, out: _Outgoing) -> None:
-        self.layers.write_tar(image.chain_ids[position], image.diff_ids[position], out)
-        out.finish()
+        with out:
+            self.layers.write_tar(image.chain_ids[position], image.diff_ids[position], out)
+            out.finish()
 
     async def _stored(self, digest: Digest, meter: Meter) -> AsyncIterator[bytes]:
         with self.content.open(digest) as blob:
@@ -167,34 +169,41 @@ def manifest(config: spec.Descriptor, layers: list[spec.Descriptor]) -> bytes:
 
 
 class _Outgoing:
-    """Compresses, hashes and counts on the way to a sink, from the producing thread."""
+    """Compresses, hashes and counts on the way to a sink, from the producing thread; complete when its context is left."""
 
     def __init__(self) -> None:
         self._gzip = GzipWriter()
-        self._out: HashingSink | None = None
+        self._digest = BackgroundHash()
+        self._out: Sink | None = None
         self.plain_bytes = 0
         self._sent_bytes = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._digest.__exit__()
+
     def into(self, out: Sink) -> _Outgoing:
-        self._out = HashingSink(out)
+        self._out = out
         return self
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:
         self.plain_bytes += len(data)
-        self._pass(self._gzip.compress(bytes(data)))
+        self._pass(self._gzip.compress(data))
         return len(data)
 
     def finish(self) -> None:
         self._pass(self._gzip.finish())
 
     def result(self) -> tuple[Digest, int]:
-        assert self._out is not None
-        return self._out.digest(), self._sent_bytes
+        return self._digest.digest(), self._sent_bytes
 
     def _pass(self, data: bytes) -> None:
         assert self._out is not None
         if data:
             self._sent_bytes += len(data)
+            self._digest.update(data)
             self._out.write(data)
 
 

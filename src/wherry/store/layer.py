@@ -6,6 +6,7 @@ import hashlib
 import os
 import queue
 import threading
+from typing import Self
 
 from wherry.spec.digest import Digest
 from wherry.store.snapshot import LayerFacts
@@ -27,33 +28,31 @@ class NullSink:
         return len(data)
 
 
-class HashingSource:
-    """Reads from ``source`` and hashes the same bytes in a thread of its own; `digest` ends it, so does leaving the context."""
+class BackgroundHash:
+    """SHA-256 in a thread of its own, a few pieces behind; `digest` ends it, so does leaving the context."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self) -> None:
         self._hash = hashlib.sha256()
-        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[bytes | memoryview | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(_AHEAD)
         self._thread: threading.Thread | None = None
 
-    def __enter__(self) -> HashingSource:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._join()
 
-    def read(self, size: int, /) -> bytes:
-        data = self._source.read(size)
+    def update(self, data: bytes | memoryview) -> None:
+        """``data`` does not change afterwards."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="layer-hash", daemon=True)
             self._thread.start()
         self._room.acquire()
         self._queue.put(data)
-        return data
 
     def digest(self) -> Digest:
-        """The digest of everything read."""
+        """The digest of everything so far."""
         self._join()
         return Digest("sha256:" + self._hash.hexdigest())
 
@@ -67,6 +66,29 @@ class HashingSource:
             self._queue.put(None)
             self._thread.join()
             self._thread = None
+
+
+class HashingSource:
+    """Reads from ``source`` and hashes the same bytes in the background; `digest` ends that, so does leaving the context."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._hash = BackgroundHash()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hash.__exit__()
+
+    def read(self, size: int, /) -> bytes:
+        data = self._source.read(size)
+        self._hash.update(data)
+        return data
+
+    def digest(self) -> Digest:
+        """The digest of everything read."""
+        return self._hash.digest()
 
 
 class HashingSink:
