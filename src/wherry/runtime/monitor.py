@@ -127,11 +127,10 @@ class Monitor:
     def _start(self, netns_fd: int, target_pidfd: int) -> None:
         ours, report = channel.pair()
         stdio = () if self._message["terminal"] else self._make_pipes()
-        start = init.describe_start(self._message, stdio, self._launched.program_fd)
         if self._is_exec:
-            self._clone_exec(start, report, ours, target_pidfd)
+            self._clone_exec(stdio, report, ours, target_pidfd)
         else:
-            self._clone_container(start, report, ours, netns_fd)
+            self._clone_container(stdio, report, ours, netns_fd)
         report.close()
         for fd in stdio:
             os.close(fd)
@@ -140,7 +139,7 @@ class Monitor:
         self._await_start(ours)
         ours.close()
 
-    def _clone_container(self, start: init.Start, report: socket.socket, ours: socket.socket, netns_fd: int) -> None:
+    def _clone_container(self, stdio: tuple[int, ...], report: socket.socket, ours: socket.socket, netns_fd: int) -> None:
         birth = plan.birth(self._message, netns_fd=netns_fd)
         self._private_pids = bool(birth.clone_flags & namespace.CLONE_NEWPID)
         self._cgroups_path = birth.cgroups_path
@@ -152,17 +151,17 @@ class Monitor:
                 cgroup.limit(self._groups, self._cgroups_path, resources)
         if self._spare is not None and Spare.suits(birth):
             spare, self._spare = self._spare, None
-            spare.order(self._launched.body, self._launched.program_fd, report.fileno(), netns_fd, start.stdio)
+            spare.order(self._launched.body, self._launched.program_fd, report.fileno(), netns_fd, stdio)
             self._pid, self._pidfd = spare.pid, spare.pidfd
             return
         planned = plan.make(self._message, netns_fd=netns_fd)
         pid, pidfd = self._clone_into(birth.clone_flags, birth.pid_namespace)
         if pid == 0:
             ours.close()
-            init.run_container(planned, self._groups, start, report)
+            init.run_container(planned, self._groups, self._describe_start(stdio), report)
         self._pid, self._pidfd = pid, pidfd
 
-    def _clone_exec(self, start: init.Start, report: socket.socket, ours: socket.socket, target_pidfd: int) -> None:
+    def _clone_exec(self, stdio: tuple[int, ...], report: socket.socket, ours: socket.socket, target_pidfd: int) -> None:
         target = target_pidfd if target_pidfd >= 0 else os.pidfd_open(self._message["pid"])
         own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         namespace.setns(target, namespace.CLONE_NEWPID)
@@ -170,11 +169,16 @@ class Monitor:
         if pid == 0:
             ours.close()
             size = self._message.get("console_size") or (0, 0)
-            init.run_exec(target, self._message.get("cgroups_path") or "", self._groups, start, (size[0], size[1]), report)
+            init.run_exec(
+                target, self._message.get("cgroups_path") or "", self._groups, self._describe_start(stdio), (size[0], size[1]), report
+            )
         namespace.setns(own, namespace.CLONE_NEWPID)
         os.close(own)
         os.close(target)
         self._pid, self._pidfd = pid, pidfd
+
+    def _describe_start(self, stdio: tuple[int, ...]) -> init.Start:
+        return init.describe_start(self._message, stdio, self._launched.program_fd)
 
     def _clone_into(self, flags: int, pid_namespace: str) -> tuple[int, int]:
         if not pid_namespace:
