@@ -386,3 +386,10 @@ def test_pruning_by_label_leaves_the_build_cache(docker: DockerCli) -> None:
     docker.run("build", "-q", "-", stdin=b"FROM bb\nRUN echo cached\n")
     assert docker.out("system", "prune", "-f", "--filter", "label=nosuch").endswith("Total reclaimed space: 0B")
     assert "Using cache" in docker.run("build", "-", stdin=b"FROM bb\nRUN echo cached\n").out
+
+
+def test_a_dockerfile_from_the_input_builds_in_its_context(docker: DockerCli, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("here\n")
+    built = docker.run("build", "-f", "-", ".", stdin=b"FROM bb\nCOPY f /f\nRUN cat /f\n", cwd=tmp_path)
+    assert built.code == 0, built.err
+    assert "here\n" in built.out

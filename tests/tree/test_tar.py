@@ -268,7 +268,9 @@ def test_an_archive_cut_anywhere_is_refused_or_ends_between_entries(cut: int) ->
         found = read(archive[:cut])
     except InvalidArchive:
         return
-    assert cut % BLOCK == 0 or not found
+    assert all(len(data) == entry.size for entry, data in found)
+    padding = range(archive.index(b"xx") + 700, archive.index(b"b", archive.index(b"xx")))
+    assert cut % BLOCK == 0 or not found or cut in padding
 
 
 @settings(max_examples=100)
@@ -297,3 +299,15 @@ def test_small_reads_and_large_chunks_of_the_source_give_the_same() -> None:
 
     reader = Reader(Drip())
     assert [(entry.name, b"".join(iter(lambda: bytes(reader.read()), b""))) for entry in reader] == [(e.name, d) for e, d in read(archive)]
+
+
+@pytest.mark.parametrize("missing", [2 * BLOCK, 2 * BLOCK + 1, 2 * BLOCK + 509])
+def test_an_archive_may_end_with_the_data_of_its_last_file(missing: int) -> None:
+    archive = write((Entry(name="f", size=3), b"abc"))
+    assert [(entry.name, data) for entry, data in read(archive[: len(archive) - missing])] == [("f", b"abc")]
+
+
+def test_an_archive_may_not_end_within_a_file() -> None:
+    archive = write((Entry(name="f", size=3), b"abc"))
+    with pytest.raises(InvalidArchive, match="unexpected EOF"):
+        read(archive[: BLOCK + 2])

@@ -299,13 +299,19 @@ class Reader:
             raise InvalidArchive("sparse tar entry with too many segments")
 
     def _skip(self) -> None:
-        """Pass over what is left of the current entry."""
-        left = self._remaining + self._padding
+        """Pass over what is left of the current entry. Its padding may be missing at the end of an archive: Docker's own command line
+        ends build contexts so, and Go's reader takes it."""
+        left, padding = self._remaining, self._padding
         self._remaining = self._padding = 0
         while left > len(self._chunk) - self._position:
             left -= len(self._chunk) - self._position
             self._fill()
         self._position += left
+        while padding > len(self._chunk) - self._position:
+            padding -= len(self._chunk) - self._position
+            if not self._more():
+                return
+        self._position += padding
 
     def _take_data(self, size: int) -> bytes:
         if size > self._remaining:
