@@ -99,7 +99,7 @@ def test_a_layer_under_a_writable_snapshot_outlives_its_image(experiment: Experi
         assert lab.images.remove("x:1", force=True, in_use=nobody) == [{"Untagged": "x:1"}, {"Deleted": image.id}]
         assert lab.snapshotter.exists(image.top)
         assert lab.content.has(image.diff_ids[0])
-        assert str(image.diff_ids[0]) in lab.images.roots().content
+        assert (str(image.diff_ids[0]) in lab.images.roots().content) is not lab.snapshotter.keeps_tars
         again = lab.images.register(image.raw, tags=["x:1"])
         assert (again.id, bool(await lab.save("x:1"))) == (image.id, True)
         lab.snapshotter.remove("container")

@@ -240,7 +240,7 @@ class Loader:
                 self.layers.unpack(chain_id, parent, diff_id, blob, meter)
         if digest != diff_id and kind in _MEDIA_TYPES:
             self.layers.remember(diff_id, digest=digest, size=size, media_type=_MEDIA_TYPES[kind])
-        if digest == diff_id or kind in _MEDIA_TYPES:
+        if not self.layers.keeps_tars and (digest == diff_id or kind in _MEDIA_TYPES):
             files.used(digest)
 
 

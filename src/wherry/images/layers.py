@@ -241,7 +241,9 @@ class Layers:
                 self._content.delete(digest)
 
     def roots(self, diff_ids_in_use: set[Digest]) -> set[str]:
-        """The blobs of every layer that an image has or that a snapshot was made from."""
+        """The blobs of every layer that an image has or that a snapshot was made from; none where snapshots keep the tars."""
+        if self.keeps_tars:
+            return set()
         found: set[str] = set(map(str, diff_ids_in_use))
         for ident, body in self._records.items(_BLOB):
             blob = msgspec.json.decode(body, type=Blob)
