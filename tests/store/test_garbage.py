@@ -91,3 +91,10 @@ def test_a_start_empties_staging(world: World, tmp_path: Path) -> None:
     (tmp_path / "staging/build/deep").mkdir(parents=True)
     world.garbage.start()
     assert os.listdir(tmp_path / "staging") == []
+
+
+def test_a_blob_kept_for_a_snapshot_goes_with_it(world: World) -> None:
+    base, _ = world.layers()
+    blob = world.content.put(b"blob")
+    world.garbage._roots = lambda: Roots(content=frozenset({blob} if world.snapshots.exists(base) else ()))
+    assert world.garbage.sweep().content == [blob]

@@ -86,6 +86,16 @@ def count(daemon: Daemon) -> Counter[str]:
     return found
 
 
+def baseline(daemon: Daemon, *, quiet_s: float = 0.3) -> Counter[str]:
+    """A count that stays: interfaces go a moment after the answer."""
+    found, since = count(daemon), time.monotonic()
+    while time.monotonic() - since < quiet_s:
+        time.sleep(0.05)
+        if (now := count(daemon)) != found:
+            found, since = now, time.monotonic()
+    return found
+
+
 def growth(before: Counter[str], after: Counter[str]) -> dict[str, int]:
     """What there is more of, and less of, than before."""
     return {key: after[key] - before[key] for key in sorted(before | after) if after[key] != before[key]}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import re
 import shutil
@@ -21,11 +19,12 @@ import pytest
 from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
 from tests.system import accounting
 from tests.system.accounting import tar_of
+from tests.system.talk import ask
 from tests.system.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 STRIDE = int(os.environ.get("WHERRY_TEST_STRIDE", "0"))  # 1: every stage; 0: a few of each operation, so that the tests stay quick
-SAMPLES = (2, 5, 9, 14, 20, 27, 35, 44, 60, 80)
+SAMPLES = (3, 10, 21, 36)
 LIMIT = 400
 
 
@@ -39,7 +38,14 @@ def mortal() -> Iterator[Daemon]:
     try:
         daemon.run("import", "-", "bb", stdin=busybox_tar())
         daemon.run("run", "-d", "--name", "keeper", "bb", "sleep", "100000")
-        daemon.run("build", "-q", "-t", "newloaded", "-", stdin=tar_of({"Dockerfile": b"FROM bb\nCOPY Dockerfile /loaded\n"}))
+        daemon.run(
+            "build",
+            "-q",
+            "-t",
+            "newloaded",
+            "-",
+            stdin=tar_of({"Dockerfile": b"FROM scratch\nADD root.tar /\n", "root.tar": busybox_tar()}),
+        )
         daemon.run("save", "-o", str(daemon.root / "saved.tar"), "newloaded")
         _remove_all(daemon)
         yield daemon
@@ -65,31 +71,34 @@ def _quiet(*arguments: str, stdin: bytes | None = None) -> Callable[[Daemon], ob
 
 
 def _remove_all(daemon: Daemon) -> None:
-    names = [name for name in daemon.out("ps", "-a", "--format", "{{.Names}}").split() if name != "keeper"]
-    if names:
-        daemon.run("rm", "-fv", *names)
-    for reference in daemon.out("images", "-q", "--filter", "reference=new*").split():
-        daemon.run("rmi", "-f", reference)
-    daemon.run("image", "prune", "-f")
-    daemon.run("builder", "prune", "-af")
-    daemon.run("volume", "prune", "-af")
-    daemon.run("network", "prune", "-f")
+    for one in ask(daemon, "GET", "/containers/json?all=1")[1]:
+        if one["Names"] != ["/keeper"]:
+            assert ask(daemon, "DELETE", f"/containers/{one['Id']}?force=1&v=1")[0] == 204, one
+    for one in ask(daemon, "GET", "/images/json")[1]:
+        for tag in one["RepoTags"] or ():
+            if tag.startswith("new"):
+                assert ask(daemon, "DELETE", f"/images/{tag}?force=1")[0] == 200, one
+    for path in ("/images/prune", "/build/prune?all=1", '/volumes/prune?filters={"all":["1"]}', "/networks/prune"):
+        assert ask(daemon, "POST", path)[0] == 200, path
 
 
 def _states_are_true(daemon: Daemon) -> None:
     """What is said to run does, what is said not to does not, and everything can be inspected."""
-    for name in daemon.out("ps", "-a", "--format", "{{.Names}}").split():
-        state = json.loads(daemon.out("inspect", name, "-f", "{{json .State}}"))
+    running = set()
+    for one in ask(daemon, "GET", "/containers/json?all=1")[1]:
+        state = ask(daemon, "GET", f"/containers/{one['Id']}/json")[1]["State"]
         assert state["Status"] in ("created", "running", "exited"), state
-        assert state["Running"] == (state["Pid"] > 0 and os.path.exists(f"/proc/{state['Pid']}")), state
+        assert state["Running"] == (state["Pid"] > 0 and (accounting.PROC / str(state["Pid"])).exists()), state
         if state["Running"]:
-            assert daemon.run("exec", name, "true").code == 0
+            running.add(one["Id"])
+    assert daemon.run("exec", "keeper", "true").code == 0
     groups = {os.path.basename(key.split()[1]) for key in accounting.count(daemon) if key.startswith("cgroup ")}
-    assert groups == set(daemon.out("ps", "-q", "--no-trunc").split())
+    assert groups == running
 
 
 def _image_is_whole_or_absent(daemon: Daemon) -> None:
-    for reference in daemon.out("images", "-q", "--filter", "reference=new*").split():
+    tags = [tag for one in ask(daemon, "GET", "/images/json")[1] for tag in one["RepoTags"] or () if tag.startswith("new")]
+    for reference in tags:
         assert daemon.out("run", "--rm", "--net", "none", "--entrypoint", "/bin/echo", reference, "whole") == "whole"
 
 
@@ -155,7 +164,7 @@ OPERATIONS = {
 
 
 def _check_one_of(daemon: Daemon, names: set[str]) -> None:
-    found = set(daemon.out("ps", "-a", "--format", "{{.Names}}").split()) & names
+    found = {one["Names"][0][1:] for one in ask(daemon, "GET", "/containers/json?all=1")[1]} & names
     assert len(found) == 1
 
 
@@ -171,8 +180,9 @@ def test_death_at_any_stage_leaves_before_or_after(mortal: Daemon, name: str) ->
     operation.prepare(mortal)
     operation.act(mortal)
     operation.undo(mortal)
+    accounting.baseline(mortal)
     before = _standing(mortal)
-    keeper = mortal.out("inspect", "keeper", "-f", "{{.State.Pid}}")
+    keeper = ask(mortal, "GET", "/containers/keeper/json")[1]["State"]["Pid"]
     for stage in range(1, LIMIT, STRIDE) if STRIDE else SAMPLES:
         operation.prepare(mortal)
         kill.write_text(str(stage))
@@ -186,7 +196,8 @@ def test_death_at_any_stage_leaves_before_or_after(mortal: Daemon, name: str) ->
             at.unlink()
             mortal.start()
         try:
-            assert mortal.out("inspect", "keeper", "-f", "{{.State.Pid}} {{.State.Status}}") == f"{keeper} running"
+            state = ask(mortal, "GET", "/containers/keeper/json")[1]["State"]
+            assert (state["Pid"], state["Status"]) == (keeper, "running")
             operation.check(mortal)
             operation.undo(mortal)
             left = accounting.settled(before, lambda: _standing(mortal))
@@ -201,7 +212,7 @@ def test_a_killed_zygote_is_replaced_and_running_containers_do_not_notice(own_en
     engine = own_engine
     engine.run("run", "-d", "--name", "steady", "bb", "sleep", "1000")
     pid = engine.out("inspect", "steady", "-f", "{{.State.Pid}}")
-    before = accounting.count(engine)
+    before = accounting.baseline(engine)
     with ThreadPoolExecutor(4) as pool:
         flying = [pool.submit(engine.run, "run", "--rm", "bb", "true", check=False) for _ in range(12)]
         for _ in range(3):
@@ -224,7 +235,7 @@ def test_a_killed_zygote_is_replaced_and_running_containers_do_not_notice(own_en
 def test_a_container_ends_with_its_monitor_and_leaves_nothing(own_engine: Daemon, options: tuple[str, ...]) -> None:
     engine = own_engine
     engine.run("run", "--rm", "bb", "true")
-    before = accounting.count(engine)
+    before = accounting.baseline(engine)
     engine.run("run", "-d", "--name", "orphan", "-p", "80", *options, "bb", "sh", "-c", "sleep 1000 & sleep 1001")
     pid = int(engine.out("inspect", "orphan", "-f", "{{.State.Pid}}"))
     os.kill(_parent(pid), signal.SIGKILL)
@@ -276,7 +287,9 @@ def test_what_runs_without_a_record_is_ended_when_the_data_root_was_erased(own_e
 
 def test_parallel_creates_of_one_name_have_one_winner(own_engine: Daemon) -> None:
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: _create(own_engine, "same"), range(50)))
+        answers = list(
+            pool.map(lambda _: ask(own_engine, "POST", "/containers/create?name=same", {"Image": "bb", "Cmd": ["true"]})[0], range(50))
+        )
     assert sorted(answers) == [201] + [409] * 49
     assert own_engine.out("ps", "-aq").count("\n") == 0
 
@@ -343,23 +356,3 @@ def _zygotes(engine: Daemon) -> list[int]:
 
 def _parent(pid: int) -> int:
     return int((accounting.PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
-
-
-def _create(engine: Daemon, name: str) -> int:
-    connection = UnixConnection(engine.socket_path)
-    try:
-        body = json.dumps({"Image": "bb", "Cmd": ["true"]})
-        connection.request("POST", f"/containers/create?name={name}", body, {"Content-Type": "application/json"})
-        return connection.getresponse().status
-    finally:
-        connection.close()
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self._path)

@@ -31,9 +31,7 @@ def daemon() -> Iterator[Daemon]:
 def grows_by_nothing(daemon: Daemon, work: Callable[[int], None], *, rounds: int = ROUNDS) -> None:
     """``work`` once to warm up, then ``rounds`` times, two at a time: nothing may be left of it."""
     work(1000)
-    before = accounting.count(daemon)
-    accounting.settled(before, lambda: accounting.count(daemon), seconds=0.5)
-    before = accounting.count(daemon)
+    before = accounting.baseline(daemon)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, range(rounds)))
     left = accounting.settled(before, lambda: accounting.count(daemon))

@@ -87,6 +87,8 @@ class Garbage:
             infos = self._snapshots.items()
             roots = self._roots()
             self._sweep_snapshots(infos, roots.snapshots, swept)
+            if swept.snapshots:
+                roots = self._roots()  # a blob may have been kept for a snapshot alone
             for digest in blobs:
                 if digest not in roots.content:
                     with self._lock:
