@@ -393,3 +393,13 @@ def test_a_dockerfile_from_the_input_builds_in_its_context(docker: DockerCli, tm
     built = docker.run("build", "-f", "-", ".", stdin=b"FROM bb\nCOPY f /f\nRUN cat /f\n", cwd=tmp_path)
     assert built.code == 0, built.err
     assert "here\n" in built.out
+
+
+def test_a_host_name_resolves_on_a_network_of_ones_own(docker: DockerCli) -> None:
+    docker.out("network", "create", "cli-names")
+    docker.out("run", "-d", "--name", "cli-named", "-h", "cli-host", "--network", "cli-names", "bb", "sleep", "1000")
+    shown = docker.out("inspect", "-f", '{{json (index .NetworkSettings.Networks "cli-names").DNSNames}}', "cli-named")
+    assert json.loads(shown)[::2] == ["cli-named", "cli-host"]
+    assert "1 packets received" in docker.out("run", "--rm", "--network", "cli-names", "bb", "ping", "-c", "1", "-W", "5", "cli-host")
+    docker.out("rm", "-f", "cli-named")
+    docker.out("network", "rm", "cli-names")

@@ -70,6 +70,7 @@ class Wiring:
         request = SandboxRequest(
             container_id=record.id,
             name=record.name,
+            hostname=record.config.hostname,
             mode=host.network_mode if record.networks or host.network_mode.startswith("container:") else "none",
             networks=record.networks,
             bindings=self._bindings(container),

@@ -113,6 +113,7 @@ class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     container_id: str
     name: str
+    hostname: str = ""
     endpoints: list[EndpointRecord] = []
     publications: list[PublicationRecord] = []
     target: str = ""  # the address that published ports lead to

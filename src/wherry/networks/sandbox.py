@@ -27,6 +27,7 @@ class SandboxRequest:
 
     container_id: str
     name: str
+    hostname: str = ""
     mode: str = "bridge"
     networks: Mapping[str, EndpointSettings] = field(default_factory=dict)
     bindings: Sequence[Binding] = ()

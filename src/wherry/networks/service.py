@@ -556,7 +556,7 @@ class Networks:
             aliases=aliases,
             links=list(wish.links or []),
             driver_options=dict(wish.driver_opts or {}),
-            names=[] if network.is_default else list(dict.fromkeys([name, *aliases, ids.short(container_id)])),
+            names=[] if network.is_default else _names(name, *aliases, ids.short(container_id), record.hostname),
             priority=wish.gw_priority,
             internal=network.internal,
             guarded=guarded,
@@ -729,9 +729,15 @@ class Networks:
             return ""
 
 
+def _names(*words: str) -> list[str]:
+    return [word for word in dict.fromkeys(words) if word]
+
+
 def _empty(request: SandboxRequest) -> SandboxRecord:
     links = {link.alias: link.name for link in request.links}
-    return SandboxRecord(container_id=request.container_id, name=request.name, dns=list(request.dns), links=links)
+    return SandboxRecord(
+        container_id=request.container_id, name=request.name, hostname=request.hostname, dns=list(request.dns), links=links
+    )
 
 
 def _with_ports(record: SandboxRecord, held: Sequence[Held]) -> SandboxRecord:
