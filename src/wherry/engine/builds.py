@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import tempfile
@@ -33,15 +34,20 @@ from wherry.spec.docker.network import EndpointSettings
 from wherry.spec.docker.request import CachePrune, Filters
 from wherry.spec.docker.system import AuthConfig
 from wherry.tree.apply import apply
+from wherry.tree.remove import remove
 from wherry.tree.tar import InvalidArchive, Reader
 
+log = logging.getLogger(__name__)
 Progress = Mapping[str, object]
+QUIET_S = 0.2  # without a build, before what builds left is removed; it is not put off for more than ten times as long
+QUIET_TRIES = 10
 
 
 class BuildOperations:
     rooms: Rooms
     builds: dict[str, asyncio.Task[object]]
     build_services: BuildServices
+    building = 0  # builds under way
 
     async def build_image(
         self, parameters: BuildParameters, auths: Mapping[str, AuthConfig], chunks: AsyncIterator[bytes]
@@ -66,6 +72,7 @@ class BuildOperations:
         task = asyncio.current_task()
         if parameters.build_id and task is not None:
             self.builds[parameters.build_id] = task
+        self.building += 1
         try:
             async with AsyncExitStack() as cleanup:
                 context = tempfile.mkdtemp(prefix="context-", dir=_staging(rooms))
@@ -78,11 +85,19 @@ class BuildOperations:
                 raise
             emit(error_record(error))
         finally:
+            self.building -= 1
             self.builds.pop(parameters.build_id, None)
 
     def _remove_later(self, directory: str) -> None:
-        """Nobody waits for the context's files to go."""
-        self.rooms.tasks.create_task(self.rooms.workers.run(shutil.rmtree, directory, ignore_errors=True))
+        self.rooms.tasks.create_task(self._remove_when_quiet(directory))
+
+    async def _remove_when_quiet(self, directory: str) -> None:
+        """Nobody waits for the context's files to go; nor should a build that follows at once, which needs the same disk."""
+        for _ in range(QUIET_TRIES):
+            await asyncio.sleep(QUIET_S)
+            if not self.building:
+                break
+        await self.rooms.workers.run(_remove_directory, directory)
 
     async def cancel_build(self, build_id: str) -> None:
         task = self.builds.pop(build_id, None)
@@ -239,6 +254,16 @@ def unpack_context(file: BinaryIO, directory: str) -> None:
         raise InvalidRequest(f"Error processing tar file: {error}") from error
     finally:
         os.close(root_fd)
+
+
+def _remove_directory(directory: str) -> None:
+    parent_fd = os.open(os.path.dirname(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove(parent_fd, os.path.basename(directory))
+    except OSError as error:
+        log.warning("%s stays until the next start: %s", directory, error)
+    finally:
+        os.close(parent_fd)
 
 
 def _staging(rooms: Rooms) -> str:
