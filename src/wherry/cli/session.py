@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wherry.client.engine import Hijacked
 
 RECEIVE = 1 << 20
+RECEIVE_FIRST = 1 << 14
 BATCH = 1000  # IOV_MAX is 1024
 DETACH_PATIENCE_MS = 1000
 
@@ -118,6 +119,7 @@ class Session:
         self._forward = forward
         self._outgoing = memoryview(b"")
         self._ended = False
+        self._buffer = memoryview(bytearray(RECEIVE_FIRST))  # to zero a big one costs half a millisecond, and most output is small
 
     def run(self) -> None:
         """Pump until the end.  The terminal is as before afterwards."""
@@ -135,8 +137,6 @@ class Session:
             poll.register(0, select.POLLIN)
         sock = self._socket.fileno()
         poll.register(sock, select.POLLIN)
-        buffer = bytearray(RECEIVE)
-        view = memoryview(buffer)
         while not self._ended:
             for descriptor, events in poll.poll(DETACH_PATIENCE_MS if self.detached else None) or [(-1, 0)]:
                 if descriptor == sock:
@@ -145,7 +145,7 @@ class Session:
                         if self._stdin:
                             poll.register(0, select.POLLIN)
                     if events & ~select.POLLOUT:
-                        self._receive(view)
+                        self._receive()
                 elif descriptor == 0:
                     self._read_input()
                     if self._outgoing:
@@ -157,13 +157,16 @@ class Session:
                 else:
                     self._ended = True
 
-    def _receive(self, view: memoryview) -> None:
+    def _receive(self) -> None:
+        view = self._buffer
         try:
             count = self._socket.recv_into(view)
         except (ConnectionResetError, BrokenPipeError):
             count = 0
         if count:
             self._show(view[:count])
+            if count == len(view) < RECEIVE:
+                self._buffer = memoryview(bytearray(RECEIVE))
         else:
             self._ended = True
 
