@@ -1,4 +1,4 @@
-"""Where Docker's own command line is: a `docker` on PATH, or the one of $PEERS_CLIENTS; without one the tests are skipped."""
+"""Where Docker's own command line is: the `docker` of $PEERS_CLIENTS, or one on PATH; without one the tests are skipped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLUGIN_PLACES = (
 
 def find_docker() -> str | None:
     clients = os.environ.get("PEERS_CLIENTS")
-    return shutil.which("docker") or (shutil.which("docker", path=clients) if clients else None)
+    return (shutil.which("docker", path=clients) if clients else None) or shutil.which("docker")
 
 
 def find_plugin(name: str) -> str | None:

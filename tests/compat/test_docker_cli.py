@@ -209,6 +209,10 @@ def test_exec_codes_are_those_of_run(docker: DockerCli, sleeper: str) -> None:
         'OCI runtime exec failed: exec failed: unable to start container process: exec: "nosuchcmd": executable file not found in $PATH\r\n'
     )
     assert docker.run("exec", sleeper, "/etc/passwd").code == 126
+    unknown = docker.run("exec", "-u", "nosuch", sleeper, "true")
+    message = "Error response from daemon: unable to find user nosuch: no matching entries in passwd file\n"
+    assert (unknown.code, unknown.out, unknown.err) == (1, "", message)
+    assert docker.out("exec", "-u", "al:extra", sleeper, "id", "-g") == "2000"
     assert docker.run("exec", "-i", sleeper, "cat", stdin=b"in").out == "in"
 
 

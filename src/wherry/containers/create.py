@@ -149,7 +149,7 @@ def _check_config(config: Config) -> None:
     for value in (config.hostname, config.domainname, config.user):
         if any(character in value for character in "\n\r\0"):
             raise InvalidRequest(f"invalid value {value!r}: line breaks are not allowed")
-    if len(config.hostname) > 63:
+    if len(config.hostname) > 64:
         raise InvalidRequest(f"invalid hostname format: {config.hostname}")
     if config.stop_signal:
         signal_number(config.stop_signal)

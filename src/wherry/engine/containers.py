@@ -359,7 +359,9 @@ class ContainerOperations:
     # --- exec
 
     async def create_exec(self, ref: str, body: ExecCreate) -> str:
-        return self.execs.create(self.rooms.containers.get(ref), body).id
+        container = self.rooms.containers.get(ref)
+        await self.execs.check_user(container, body.user)
+        return self.execs.create(container, body).id
 
     async def start_exec(self, ident: str, body: ExecStart, hijack: Hijack | None) -> None:
         await self.execs.start(self.rooms.containers.exec_named(ident), body, hijack)

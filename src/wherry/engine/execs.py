@@ -85,6 +85,15 @@ class Execs:
             self._failed(item, failure)
             _tell(taken.fd, failure.message + "\r\n", multiplexed=not asked.tty)
 
+    async def check_user(self, container: Container, user: str) -> None:
+        """Raises InvalidRequest in Docker's words for a name that nobody has there."""
+        if container.process is None or user.replace(":", "").isdigit() or not user:
+            return
+        try:
+            await self._rooms.supervisor.task(container.process.pid, "identify", {"user": user})
+        except OSError as error:
+            raise InvalidRequest(error.strerror) from error
+
     def _failed(self, item: Exec, failure: LaunchFailure) -> None:
         item.exit_code = failure.code
         self._publish(item, "exec_die", exitCode=str(failure.code))

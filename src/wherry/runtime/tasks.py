@@ -128,6 +128,12 @@ def _unpack(root_fd: int, arguments: Mapping[str, Any], fds: Sequence[int]) -> d
     return {"size_bytes": applied.size_bytes, "entries": applied.entries}
 
 
+def _identify(root_fd: int, arguments: Mapping[str, Any], _fds: Sequence[int]) -> dict[str, Any]:
+    """``user`` -> its uid and gid here."""
+    uid, gid = _owner(root_fd, arguments["user"])
+    return {"uid": uid, "gid": gid}
+
+
 def _owner(root_fd: int, user: str) -> tuple[int, int]:
     try:
         who = users.resolve(*users.read(root_fd), user)
@@ -153,6 +159,7 @@ def _text(path: Any) -> str | None:
 
 TASKS: dict[str, Task] = {
     "stat": _stat,
+    "identify": _identify,
     "mkdir": _mkdir,
     "pack": _pack,
     "unpack": _unpack,
