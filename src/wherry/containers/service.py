@@ -95,7 +95,7 @@ class Containers:
 
     def rename(self, container: Container, name: str) -> str:
         """Give it a new name; return the old one."""
-        new, old = checked_name(name), container.name
+        new, old = checked_name("/" + name.removeprefix("/")), container.name
         if new == old:
             raise InvalidRequest("Renaming a container with the same name as its current name")
         with self._records.transaction():

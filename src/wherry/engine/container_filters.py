@@ -141,7 +141,7 @@ def _port_in(value: str, ports: set[str]) -> bool:
     numbers, _, protocol = value.partition("/")
     first, _, last = numbers.partition("-")
     if not DIGITS.fullmatch(first) or (last and not DIGITS.fullmatch(last)) or protocol not in ("", "tcp", "udp", "sctp"):
-        raise InvalidRequest(f"invalid port specification: {value}")
+        raise InvalidRequest(f'error while looking up for publish {value}: strconv.ParseUint: parsing "{first}": invalid syntax')
     return any(f"{number}/{protocol or 'tcp'}" in ports for number in range(int(first), min(int(last or first), 65535) + 1))
 
 
