@@ -33,6 +33,8 @@ class _Data(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
+_Pair = _Data * 2  # made once: a new type writes to many pages that a fork shares
+
 _capset = libc.bind("capset", ctypes.POINTER(_Header), ctypes.POINTER(_Data))
 _capget = libc.bind("capget", ctypes.POINTER(_Header), ctypes.POINTER(_Data))
 
@@ -50,7 +52,7 @@ def mask(names: Iterable[str]) -> int:
 
 def capget() -> tuple[int, int, int]:
     """(effective, permitted, inheritable) of this process."""
-    data = (_Data * 2)()
+    data = _Pair()
     libc.check(_capget(_Header(_VERSION_3, 0), data), "capget")
     low, high = data
     return (
@@ -63,7 +65,7 @@ def capget() -> tuple[int, int, int]:
 def capset(*, effective: int, permitted: int, inheritable: int) -> None:
     """Set this process's capabilities.  Source: capset(2)."""
     low = 0xFFFFFFFF
-    data = (_Data * 2)(
+    data = _Pair(
         _Data(effective & low, permitted & low, inheritable & low),
         _Data(effective >> 32, permitted >> 32, inheritable >> 32),
     )

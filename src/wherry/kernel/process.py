@@ -38,6 +38,7 @@ class _CloneArgs(ctypes.Structure):
 
 _close_range = libc.bind_syscall("close_range", ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
 _prctl = libc.bind("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+_prctl_text = libc.bind("prctl", ctypes.c_int, ctypes.c_char_p)
 _keyctl = libc.bind_syscall("keyctl", ctypes.c_int, ctypes.c_char_p)
 
 
@@ -80,8 +81,8 @@ def prctl(option: int, argument: int = 0) -> int:
 
 def set_name(name: str) -> None:
     """What ps shows as the command's name, up to 15 bytes."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
-    prctl(PR_SET_NAME, ctypes.addressof(buffer))
+    # A ctypes buffer would make a new type: that writes to a hundred pages, which a fork then no longer shares.
+    libc.check(_prctl_text(PR_SET_NAME, name.encode()[:15]), "prctl")
 
 
 def argument_area() -> tuple[int, int]:

@@ -16,13 +16,18 @@ import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wherry.kernel import cgroup, credentials, files, namespace, process, seccomp, terminal
 from wherry.runtime import channel, defaults, filters, users
-from wherry.runtime.failure import StartFailure
+from wherry.runtime.failure import StartFailure, words
 from wherry.runtime.plan import Plan
 from wherry.runtime.steps import Sandbox
+
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    import _signal  # the builtin half of signal: the enums of the other write to pages that forks share
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 _EXEC_FAILED = 255
@@ -64,7 +69,7 @@ def run_container(plan: Plan, groups: cgroup.Hierarchies, start: Start, report: 
             try:
                 step.execute(sandbox)
             except OSError as error:
-                raise StartFailure(128, f"{step.describe()}: {error}") from error
+                raise StartFailure(128, f"{step.describe()}: {words(error)}") from error
         if plan.new_network:
             raise_loopback()
         if start.terminal:
@@ -141,9 +146,9 @@ def _become(start: Start, report: socket.socket, slave_fd: int) -> None:
     process.close_range(3, cloexec=True)
     for number in range(1, signal.NSIG):
         with contextlib.suppress(OSError, ValueError):
-            if signal.getsignal(number) is not signal.SIG_DFL:
-                signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            if _signal.getsignal(number) != _signal.SIG_DFL:
+                _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     _drop_privileges(wanted, who, start.program)
     arguments = list(wanted["args"])
     program = find_program(arguments[0], environment.get("PATH", defaults.PATH.partition("=")[2]))

@@ -19,14 +19,19 @@ import termios
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wherry.kernel import cgroup, namespace, process, terminal
 from wherry.runtime import channel, init, plan, relay
 from wherry.runtime.client import Client, detach_sequence
-from wherry.runtime.failure import CREATE, EXEC, StartFailure
+from wherry.runtime.failure import CREATE, EXEC, StartFailure, words
 from wherry.runtime.logfile import LogFile
 from wherry.runtime.spare import Spare
+
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    import _signal  # the builtin half of signal: the enums of the other write to pages that forks share
 
 _READ_BYTES = 64 << 10
 _PIPE_BYTES = 1 << 20
@@ -97,7 +102,7 @@ class Monitor:
             self._fail(failure)
             return
         except (OSError, ValueError, NotImplementedError) as error:
-            self._fail(StartFailure(128, str(error)))
+            self._fail(StartFailure(128, words(error)))
             return
         try:
             self._listen()
@@ -549,7 +554,7 @@ def prepare(name: str) -> None:
     gc.disable()
     if os.getsid(0) != os.getpid():
         os.setsid()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    _signal.signal(signal.SIGCHLD, _signal.SIG_DFL)
+    _signal.signal(signal.SIGPIPE, _signal.SIG_IGN)
     process.set_name(name)
     process.set_title(process.argument_area(), name)
