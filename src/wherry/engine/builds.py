@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import shutil
@@ -77,7 +78,7 @@ class BuildOperations:
             async with AsyncExitStack() as cleanup:
                 context = tempfile.mkdtemp(prefix="context-", dir=_staging(rooms))
                 cleanup.callback(self._remove_later, context)
-                await through_file(chunks, lambda file: rooms.workers.run(unpack_context, file, context))
+                await self._unpack(chunks, context)
                 result = await build(_request(parameters, context), self.build_services, tell)
             rooms.events.publish("image", "build", result.image_id, {})
         except EngineError as error:
@@ -87,6 +88,16 @@ class BuildOperations:
         finally:
             self.building -= 1
             self.builds.pop(parameters.build_id, None)
+
+    async def _unpack(self, chunks: AsyncIterator[bytes], context: str) -> None:
+        """Raises InvalidRequest where the archive's own entries stand in each other's way."""
+        try:
+            await through_file(chunks, lambda file: self.rooms.workers.run(unpack_context, file, context))
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV):
+                raise
+            text = os.strerror(error.errno).lower()
+            raise InvalidRequest(f"Error processing tar file: {error.filename}: {text}") from error
 
     def _remove_later(self, directory: str) -> None:
         self.rooms.tasks.create_task(self._remove_when_quiet(directory))

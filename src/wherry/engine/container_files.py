@@ -166,7 +166,7 @@ def go_mode(mode: int) -> int:
 def _missing(container: Container, path: str, error: OSError) -> Exception:
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
         return NotFound(f"Could not find the file {path} in container {container.name}")
-    return error
+    return _told(error)
 
 
 def _refused(container: Container, error: OSError) -> Exception:
@@ -177,4 +177,10 @@ def _refused(container: Container, error: OSError) -> Exception:
         return InvalidRequest(f"cannot overwrite: {error.strerror or error}")
     if error.errno in (errno.EROFS,):
         return Forbidden("container rootfs is marked read-only")
-    return error
+    return _told(error)
+
+
+def _told(error: OSError) -> Exception:
+    """What a container's own tree or an archive brought about is no bug of ours."""
+    text = os.strerror(error.errno).lower() if error.errno else str(error)
+    return Internal(f"{error.filename}: {text}" if error.filename else text)

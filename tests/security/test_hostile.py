@@ -1,0 +1,294 @@
+"""Hostile images, archives and requests through the real engine: nothing outside a container is read, written or waited for."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+Add = Callable[[tarfile.TarFile], None]
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    daemon = make_daemon()
+    daemon.start()
+    try:
+        daemon.run("import", "-", "bb", stdin=busybox_tar())
+        yield daemon
+    finally:
+        dispose(daemon)
+
+
+class Canary:
+    """A directory of the host's that must stay as it is."""
+
+    def __init__(self, root: Path) -> None:
+        self.path = root
+        self.path.mkdir(mode=0o750)
+        (self.path / "file").write_text("untouched")
+        (self.path / "file").chmod(0o640)
+        self.before = self._state()
+
+    def _state(self) -> list[tuple[object, ...]]:
+        found = []
+        for path in (self.path, *sorted(self.path.rglob("*"))):
+            status = path.lstat()
+            found.append((path, status.st_mode, status.st_uid, status.st_nlink, status.st_mtime_ns, status.st_size))
+        return found
+
+    def check(self) -> None:
+        assert self._state() == self.before
+        assert (self.path / "file").read_text() == "untouched"
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Canary]:
+    canary = Canary(tmp_path / "canary")
+    yield canary
+    canary.check()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, *, data: bytes = b"evil", link: str = "", mode: int = 0o777) -> Add:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.mode = kind, link, mode
+    info.size = len(data) if kind == tarfile.REGTYPE else 0
+    if kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
+        info.devmajor, info.devminor = 1, 1
+    return lambda tar: tar.addfile(info, io.BytesIO(data) if info.size else None)
+
+
+def symlink(name: str, target: object) -> Add:
+    return member(name, tarfile.SYMTYPE, link=str(target))
+
+
+def hardlink(name: str, target: object) -> Add:
+    return member(name, tarfile.LNKTYPE, link=str(target))
+
+
+def tar_with(*adds: Add) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for add in adds:
+            add(tar)
+    return buffer.getvalue()
+
+
+def image_with(*adds: Add, without: tuple[str, ...] = ()) -> bytes:
+    """The busybox image with further members, and without some of its own."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(busybox_tar())) as source, tarfile.open(fileobj=buffer, mode="w") as target:
+        for info in source:
+            if not any(info.name == name or info.name.startswith(name + "/") for name in without):
+                target.addfile(info, source.extractfile(info) if info.isreg() else None)
+        for add in adds:
+            add(target)
+    return buffer.getvalue()
+
+
+def archive_of(*layers: bytes) -> bytes:
+    """What `docker save` writes, of these layers."""
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Cmd": ["true"]},
+        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest() for layer in layers]},
+    }
+    manifest = [
+        {"Config": "config.json", "RepoTags": ["hostile:latest"], "Layers": [f"{number}/layer.tar" for number in range(len(layers))]}
+    ]
+    return tar_with(
+        member("config.json", data=json.dumps(config).encode()),
+        *(member(f"{number}/layer.tar", data=layer) for number, layer in enumerate(layers)),
+        member("manifest.json", data=json.dumps(manifest).encode()),
+    )
+
+
+def traversals(target: Path) -> dict[str, list[Add]]:
+    """Archives that try to reach ``target`` from any directory they are unpacked in."""
+    up = "../" * 40
+    inside = str(target).lstrip("/")
+    deep = "/".join(["d" * 60] * 80)
+    return {
+        "dotdot": [member(f"{up}{inside}/new")],
+        "absolute": [member(f"/{inside}/new")],
+        "symlink then through it": [symlink("a", target), member("a/new"), member("a/file")],
+        "relative symlink then through it": [symlink("a", f"{up}{inside}"), member("a/new")],
+        "symlink twice": [symlink("a", "b"), symlink("b", target), member("a/new")],
+        "symlink to a file then over it": [symlink("a", target / "file"), member("a")],
+        "hard link to the host": [hardlink("a", target / "file"), member("a")],
+        "hard link up": [hardlink("a", f"{up}{inside}/file"), member("a", mode=0o777)],
+        "hard link through a symlink": [symlink("s", target), hardlink("a", "s/file"), member("a")],
+        "hard link to a symlink": [symlink("s", target / "file"), hardlink("a", "s"), member("a", mode=0o4777)],
+        "directory over a symlink": [symlink("a", target), member("a", tarfile.DIRTYPE, mode=0o777), member("a/new")],
+        "mode of a symlink's target": [symlink("a", target / "file"), member("a", tarfile.DIRTYPE, mode=0o777)],
+        "whiteout of the parent": [member(".wh..."), member(".wh.."), member(".wh.")],
+        "whiteout with a path": [member(f".wh.{up}{inside}/file"), member("d/.wh../../../file")],
+        "whiteout through a symlink": [symlink("a", target), member("a/.wh.file"), member("a/.wh..wh..opq")],
+        "a long way down and up": [member(f"{deep}/x"), member(f"{deep}/{'../' * 200}{inside}/new")],
+        "proc": [member("proc/self/cwd/new"), member("proc/self/root/new"), symlink("p", "/proc/self/root"), member(f"p/{inside}/new")],
+        "device": [member("disk", tarfile.BLKTYPE), member("mem", tarfile.CHRTYPE), member("pipe", tarfile.FIFOTYPE)],
+    }
+
+
+NAMES = tuple(traversals(Path("/x")))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_archives_stay_inside_whatever_reads_them(daemon: Daemon, canary: Canary, tmp_path: Path, name: str) -> None:
+    evil = tar_with(*traversals(canary.path)[name])
+    daemon.run("import", "-", "hostile", stdin=evil, check=False)
+    daemon.run("load", stdin=archive_of(busybox_tar(), evil), check=False)
+    if daemon.run("image", "inspect", "hostile", check=False).code == 0:
+        daemon.run("run", "--rm", "--net", "none", "hostile", "ls", "-R", "/", check=False)
+    daemon.run("create", "--name", "target", "bb", "true")
+    daemon.run("cp", "-", "target:/", stdin=evil, check=False)
+    daemon.run("cp", "target:/", str(tmp_path / "out"), check=False)
+    daemon.run("rm", "target")
+    for dockerfile in (b"FROM bb\nCOPY . /x/\nRUN true\n", b"FROM bb\nADD evil.tar /\nRUN true\n"):
+        adds = [*traversals(canary.path)[name], member("evil.tar", data=evil), member("Dockerfile", data=dockerfile)]
+        daemon.run("build", "-q", "-", stdin=tar_with(*adds), check=False)
+    canary.check()
+    assert not (tmp_path / "canary" / "new").exists()
+    assert daemon.out("run", "--rm", "--net", "none", "bb", "echo", "well") == "well"
+    assert "Traceback" not in daemon.log
+
+
+@pytest.mark.parametrize(
+    "place", ["proc", "sys", "dev", "etc", "tmp", "dev/pts", "dev/shm", "dev/null", "dev/console", "etc/hosts", "etc/passwd"]
+)
+def test_what_an_image_has_where_we_mount_leads_nowhere(daemon: Daemon, canary: Canary, place: str) -> None:
+    for target in (canary.path, canary.path / "file", "../../../../../../../.." + str(canary.path)):
+        parents = [member("dev", tarfile.DIRTYPE, data=b"")] if place.startswith("dev/") else []
+        daemon.run("import", "-", "linked", stdin=image_with(*parents, symlink(place, target), without=(place,)))
+        options = ("--rm", "--net", "none", "-v", "/anonymous", "--tmpfs", "/tmp", "--sysctl", "kernel.shm_rmid_forced=1")
+        result = daemon.run("run", *options, "linked", "sh", "-c", "echo x > /dev/null; echo y > /etc/hosts; ls /proc/1 /dev", check=False)
+        assert "untouched" not in result.out
+        daemon.run("run", "--rm", "-t", "--net", "none", "--read-only", "--device", "/dev/null:/dev/other", "linked", "true", check=False)
+        daemon.run("create", "--name", "linked", "linked", "true")
+        daemon.run("cp", "-", f"linked:/{place}", stdin=tar_with(member("new")), check=False)
+        daemon.run("rm", "linked")
+        canary.check()
+
+
+def test_pipes_in_place_of_passwd_and_group_keep_nobody_waiting(daemon: Daemon) -> None:
+    pipes = (member("etc/passwd", tarfile.FIFOTYPE), member("etc/group", tarfile.FIFOTYPE))
+    daemon.run("import", "-", "pipes", stdin=image_with(*pipes, without=("etc/passwd", "etc/group")))
+    began = time.monotonic()
+    assert daemon.out("run", "--name", "pipes", "--net", "none", "pipes", "echo", "here") == "here"
+    assert daemon.run("run", "--rm", "--net", "none", "-u", "al", "pipes", "true", check=False).code == 125
+    daemon.run("cp", "pipes:/etc", "-")
+    daemon.run(
+        "build", "-q", "-", stdin=tar_with(member("Dockerfile", data=b"FROM pipes\nUSER 5\nRUN true\nCOPY --chown=7 Dockerfile /\n"))
+    )
+    assert daemon.run("build", "-q", "-", stdin=tar_with(member("Dockerfile", data=b"FROM pipes\nUSER al\nRUN true\n")), check=False).code
+    daemon.run("inspect", "pipes")
+    daemon.run("rm", "-f", "pipes")
+    daemon.run("rmi", "-f", "pipes")
+    assert time.monotonic() - began < 10
+
+
+def test_working_directories_made_of_descriptors_lead_nowhere(daemon: Daemon) -> None:
+    outside = set(os.listdir("/")) - {"bin", "etc", "root", "tmp", "home", "proc", "sys", "dev"}
+    look = ("sh", "-c", "ls -a . .. ../.. ../../../../..")
+    daemon.run("run", "-d", "--name", "victim", "--net", "none", "bb", "sleep", "1000")
+    try:
+        for number in (0, 3, 5, 7, 9, 12):
+            for shape in (f"/proc/self/fd/{number}", f"/proc/self/fd/{number}/../../../..", f"/proc/1/fd/{number}"):
+                for arguments in (("run", "--rm", "--net", "none", "-w", shape, "bb", *look), ("exec", "-w", shape, "victim", *look)):
+                    result = daemon.run(*arguments, check=False)
+                    assert result.code or not outside & set(result.out.split("\n")), (shape, result)
+        lines = "".join(f"WORKDIR /proc/self/fd/{number}\nRUN ls -a . .. ../../..\n" for number in (3, 5, 7, 9))
+        result = daemon.run(
+            "build",
+            "--no-cache",
+            "--progress",
+            "plain",
+            "-",
+            stdin=tar_with(member("Dockerfile", data=f"FROM bb\n{lines}".encode())),
+            check=False,
+        )
+        shown = {line.rpartition(" ")[2] for line in (result.out + result.err).split("\n")}
+        assert not {name for name in outside if len(name) > 2} & shown
+        assert daemon.out("exec", "victim", "ls", "/proc/1/fd").split() == ["0", "1", "2"]
+    finally:
+        daemon.run("rm", "-f", "victim")
+
+
+@pytest.mark.parametrize("place", ["/proc", "/proc/self", "/proc/sys/kernel", "/proc/../proc/1"])
+def test_nothing_is_mounted_over_proc(daemon: Daemon, canary: Canary, place: str) -> None:
+    for option in (("-v", f"{canary.path}:{place}"), ("--tmpfs", place), ("--mount", f"type=bind,source={canary.path},target={place}")):
+        assert daemon.run("run", "--rm", "--net", "none", *option, "bb", "true", check=False).code in (125, 126, 127), option
+
+
+def test_our_own_program_is_never_seen_or_opened_from_inside(daemon: Daemon) -> None:
+    program = Path(os.path.realpath(sys.executable))
+    before = (hashlib.sha256(program.read_bytes()).hexdigest(), program.stat().st_mtime_ns)
+    watch = (
+        "while true; do for p in /proc/[0-9]*; do l=$(readlink $p/exe 2>/dev/null) && echo $l; "
+        "case $l in *busybox*) ;; *) dd if=/dev/zero of=$p/exe conv=notrunc count=1 2>/dev/null && echo WRITTEN $l;; esac; done; done"
+    )
+    script = member("evil", data=b"#!/proc/self/exe\n")
+    daemon.run("import", "-", "selfexec", stdin=image_with(script, symlink("self", "/proc/self/exe")))
+    daemon.run("run", "-d", "--name", "watcher", "--net", "none", "selfexec", "sh", "-c", watch)
+    try:
+        for _ in range(6):
+            for word in ("/evil", "/self", "/proc/self/exe", "true"):
+                daemon.run("exec", "watcher", word, check=False)
+    finally:
+        seen = set(daemon.out("logs", "--tail", "20000", "watcher").split("\n"))
+        daemon.run("rm", "-f", "watcher")
+    assert not [line for line in seen if "python" in line or "WRITTEN" in line], seen
+    assert (hashlib.sha256(program.read_bytes()).hexdigest(), program.stat().st_mtime_ns) == before
+
+
+def test_no_inheritable_capabilities_anywhere(daemon: Daemon) -> None:
+    daemon.run("run", "-d", "--name", "caps", "--net", "none", "bb", "sleep", "1000")
+    look = ("grep", "CapInh", "/proc/self/status")
+    build = tar_with(member("Dockerfile", data=b"FROM bb\nRUN grep CapInh /proc/self/status\nUSER al\nRUN grep CapInh /proc/self/status\n"))
+    try:
+        shown = [
+            daemon.out("run", "--rm", "--net", "none", "bb", *look),
+            daemon.out("run", "--rm", "--net", "none", "-u", "al", "--cap-add", "SYS_ADMIN", "bb", *look),
+            daemon.out("exec", "caps", *look),
+            daemon.out("exec", "-u", "al", "--privileged", "caps", *look),
+        ]
+    finally:
+        daemon.run("rm", "-f", "caps")
+    assert set(shown) == {"CapInh:\t0000000000000000"}
+    result = daemon.run("build", "--no-cache", "--progress", "plain", "-", stdin=build)
+    assert (result.out + result.err).count("CapInh:\t0000000000000000") == 2
+
+
+@pytest.mark.parametrize(
+    "option", ["--hostname=a\nb", "--add-host=a\nb:1.2.3.4", "--dns-search=a\nnameserver 6.6.6.6", "--domainname=a\nb"]
+)
+def test_lines_cannot_be_smuggled_into_the_files_of_etc(daemon: Daemon, option: str) -> None:
+    result = daemon.run("run", "--rm", option, "bb", "cat", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname", check=False)
+    assert result.code == 125, result
+
+
+def test_deep_trees_and_many_whiteouts_take_no_time(daemon: Daemon) -> None:
+    deep = [member("/".join(["d"] * (level + 1)), tarfile.DIRTYPE) for level in range(1500)]
+    opaque = [member("o", tarfile.DIRTYPE), *(member("o/.wh..wh..opq", data=b"") for _ in range(20_000))]
+    began = time.monotonic()
+    daemon.run("load", stdin=archive_of(busybox_tar(), tar_with(*deep), tar_with(*opaque)), check=False)
+    daemon.run("rmi", "-f", "hostile", check=False)
+    assert time.monotonic() - began < 15
+
+
+def test_other_users_of_the_host_cannot_reach_what_containers_hold(daemon: Daemon) -> None:
+    for name in ("data", "data/snapshots", "data/containers", "data/volumes", "data/content/sha256", "run/monitors", "run/sandboxes"):
+        path = daemon.root / name
+        if path.exists():
+            assert path.stat().st_mode & 0o007 == 0, name
