@@ -1,5 +1,3 @@
-"""Loop devices over real files."""
-
 from __future__ import annotations
 
 import os
@@ -11,16 +9,22 @@ from wherry.kernel import loop
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/loop-control"), reason="needs root and loop devices")
-def test_a_file_is_shown_as_a_block_device(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_bytes(b"content".ljust(4096, b"\0"))
+def test_a_file_shows_as_a_read_only_device_until_it_is_closed(tmp_path: Path) -> None:
+    if not os.path.exists("/dev/loop-control"):
+        pytest.skip("no loop devices here")
+    (tmp_path / "file").write_bytes(b"abc" * 512)
+    fd, device = loop.attach(str(tmp_path / "file"))
+    backing = Path("/sys/block", os.path.basename(device), "loop/backing_file")
     try:
-        fd, device = loop.attach(str(file))
-    except PermissionError:
-        pytest.skip("loop devices may not be opened here")
-    try:
-        assert os.pread(fd, 7, 0) == b"content"
-        assert device.startswith("/dev/loop")
+        assert os.pread(fd, 4096, 0) == b"abc" * 512
+        assert backing.read_text().strip() == str(tmp_path / "file")
+        with pytest.raises(PermissionError):
+            Path(device).write_bytes(b"x")
     finally:
         os.close(fd)
+    assert not backing.exists() or backing.read_text().strip() != str(tmp_path / "file")
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        loop.attach(str(tmp_path / "nothing"))

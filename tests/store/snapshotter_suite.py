@@ -232,6 +232,12 @@ class Suite:
             assert os.getxattr(f"{root}/bin/su", "security.capability")[:4] == b"\1\0\0\2"
             assert os.getxattr(f"{root}/bin/su", "user.a") == b"1"
 
+    def test_an_archive_may_end_with_its_last_files_data(self, snapshots: Snapshotter) -> None:
+        data = layer(file("a", b"a" * 513))[: -1024 - 511]
+        diff_id = snapshots.apply(None, None, io.BytesIO(data)).diff_id
+        with mounted(snapshots.view(diff_id)) as root:
+            assert Path(root, "a").read_bytes() == b"a" * 513
+
     def test_a_second_layer_hides_deletes_and_replaces(self, snapshots: Snapshotter, base: Digest) -> None:
         facts = snapshots.apply(None, base, io.BytesIO(TOP))
         with mounted(snapshots.view(chain_id([base, facts.diff_id]))) as root:
@@ -338,7 +344,7 @@ class Suite:
     @pytest.mark.parametrize(
         ("data", "error"),
         [
-            (BASE[:-1500], InvalidArchive),
+            (BASE[: -1024 - 511], InvalidArchive),
             (b"x" * 2000, InvalidArchive),
             (layer(file("../../escape", b"x")), InvalidArchive),
             (layer(file("a")), DigestMismatch),

@@ -17,11 +17,12 @@ import threading
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
+from wherry.kernel import writeback
 from wherry.spec.digest import Digest
 from wherry.store import erofs_image as image
 from wherry.store.erofs_mounts import Mounts, attach
-from wherry.store.erofs_tree import BLOCK, Node, lay_over, new_directory, read_tree, sizes
-from wherry.store.layer import HashingSource, check_digest, hash_only, write_all
+from wherry.store.erofs_tree import BLOCK, SPARSE, TAR, Node, lay_over, new_directory, read_tree, sizes, walk
+from wherry.store.layer import Background, HashingSource, check_digest, hash_only, write_all
 from wherry.store.overlay import Overlay
 from wherry.store.records import Records
 from wherry.store.snapshot import LayerFacts, Row, stacked
@@ -33,6 +34,7 @@ _INDEX = "index"
 _MERGED = "merged"
 _MERGE_FROM = 9  # layers in a row that are shown by one merged index, not each by its own
 _CHUNK = 1 << 20
+_AT_ONCE = 8 << 20
 _HEAD = 1 << 16
 
 
@@ -52,9 +54,14 @@ class Erofs(Overlay):
         if name is not None and self.exists(name):
             return LayerFacts(diff_id=hash_only(stream, expected), size_bytes=self.usage(name))
         with self._shelf.making() as directory:
-            with open(self._shelf.path(directory, _TAR), "xb", buffering=0) as tar, HashingSource(_Tee(stream, tar)) as source:
+            with (
+                open(self._shelf.path(directory, _TAR), "xb", buffering=0) as tar,
+                Background(_Keeper(tar).take) as keeper,
+                HashingSource(_Tee(stream, keeper)) as source,
+            ):
                 tree = self._read(directory, Reader(source, self._limits), below)
                 diff_id = source.digest()
+                keeper.finish()
             check_digest(diff_id, expected)
             return self._finish_tar(name, parent, directory, tree, diff_id)
 
@@ -159,11 +166,26 @@ class Erofs(Overlay):
     def _finish_tar(self, name: str | None, parent: str | None, directory: str, root: Node, diff_id: Digest) -> LayerFacts:
         facts = LayerFacts(diff_id=diff_id, size_bytes=sizes(root))
         self._share_tar(directory, str(diff_id))
+        self._move_end(directory, root)
         with open(self._shelf.path(directory, _INDEX), "xb") as file:
             file.write(image.encode(root, self._described(directory)))
         row = Row(directory=directory, parent=parent, below=self._below(parent), tar=str(diff_id))
         self._finish(name or stacked(parent, diff_id), row, facts)
         return facts
+
+    def _move_end(self, directory: str, root: Node) -> None:
+        """A tar may end in the middle of a block, which can't be read as one: the file that ends there is copied out."""
+        with open(self._shelf.path(directory, _TAR), "rb") as tar:
+            size = os.fstat(tar.fileno()).st_size
+            if size % BLOCK == 0:
+                return
+            for node in walk(root):
+                if stat.S_ISREG(node.mode) and node.device == TAR and node.offset + node.size > size - size % BLOCK:
+                    tar.seek(node.offset)
+                    with open(self._shelf.path(directory, _SPARSE), "ab") as copy:
+                        node.device, node.offset = SPARSE, copy.tell()
+                        shutil.copyfileobj(tar, copy)
+                        copy.truncate(node.offset + node.size + -node.size % BLOCK)
 
     def _share_tar(self, directory: str, diff_id: str) -> None:
         """The same layer on another parent is the same tar: keep one."""
@@ -192,17 +214,32 @@ def _mount_names(directory: str) -> tuple[str, str]:
 
 
 class _Tee:
-    """Reads from ``source`` and keeps the same bytes in ``out``."""
+    """Reads from ``source`` and has the same bytes kept."""
 
-    def __init__(self, source: Source, out: io.FileIO) -> None:
+    def __init__(self, source: Source, keeper: Background) -> None:
         self._source = source
-        self._out = out
+        self._keeper = keeper
 
     def read(self, size: int, /) -> bytes:
         data = self._source.read(size)
-        if data:
-            write_all(self._out, data)
+        self._keeper.put(data)
         return data
+
+
+class _Keeper:
+    """Writes a tar, and lets it go to the disk while it comes."""
+
+    def __init__(self, tar: io.FileIO) -> None:
+        self._tar = tar
+        self._size = 0
+        self._begun = 0
+
+    def take(self, data: bytes | memoryview) -> None:
+        write_all(self._tar, data)
+        self._size += len(data)
+        if self._size - self._begun >= _AT_ONCE:
+            writeback.start(self._tar.fileno(), self._begun, self._size - self._begun)
+            self._begun = self._size
 
 
 class _Whole:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import queue
 import threading
+from collections.abc import Callable
 from typing import Self
 
 from wherry.spec.digest import Digest
@@ -28,14 +29,15 @@ class NullSink:
         return len(data)
 
 
-class BackgroundHash:
-    """SHA-256 in a thread of its own, a few pieces behind; `digest` ends it, so does leaving the context."""
+class Background:
+    """Hands pieces to ``take`` in a thread of its own, which may be a few behind; leaving the context ends it."""
 
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
+    def __init__(self, take: Callable[[bytes | memoryview], object]) -> None:
+        self._take = take
         self._queue: queue.SimpleQueue[bytes | memoryview | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(_AHEAD)
         self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -43,22 +45,29 @@ class BackgroundHash:
     def __exit__(self, *_: object) -> None:
         self._join()
 
-    def update(self, data: bytes | memoryview) -> None:
-        """``data`` does not change afterwards."""
+    def put(self, data: bytes | memoryview) -> None:
+        """``data`` does not change afterwards.  Raises what ``take`` raised for an earlier piece."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="layer-hash", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="layer", daemon=True)
             self._thread.start()
         self._room.acquire()
+        if self._failure is not None:
+            raise self._failure
         self._queue.put(data)
 
-    def digest(self) -> Digest:
-        """The digest of everything so far."""
+    def finish(self) -> None:
+        """Wait for the last piece.  Raises what ``take`` raised."""
         self._join()
-        return Digest("sha256:" + self._hash.hexdigest())
+        if self._failure is not None:
+            raise self._failure
 
     def _run(self) -> None:
         while (data := self._queue.get()) is not None:
-            self._hash.update(data)
+            try:
+                if self._failure is None:
+                    self._take(data)
+            except Exception as error:  # noqa: BLE001 - raised where pieces come from
+                self._failure = error
             self._room.release()
 
     def _join(self) -> None:
@@ -66,6 +75,29 @@ class BackgroundHash:
             self._queue.put(None)
             self._thread.join()
             self._thread = None
+
+
+class BackgroundHash:
+    """SHA-256 in a thread of its own; `digest` ends it, so does leaving the context."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._background = Background(self._hash.update)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._background.__exit__()
+
+    def update(self, data: bytes | memoryview) -> None:
+        """``data`` does not change afterwards."""
+        self._background.put(data)
+
+    def digest(self) -> Digest:
+        """The digest of everything so far."""
+        self._background.finish()
+        return Digest("sha256:" + self._hash.hexdigest())
 
 
 class HashingSource:

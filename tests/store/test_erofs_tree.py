@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import io
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from wherry.store.erofs_tree import Node, lay_over, new_directory, read_tree, sizes, walk
+from wherry.tree.tar import Entry, InvalidArchive, Kind, Reader
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from snapshotter_suite import directory, file, layer
+
+
+def tree(*entries: tuple[Entry, bytes] | Entry, lowest: bool = False) -> Node:
+    return read_tree(Reader(io.BytesIO(layer(*entries))), new_directory(), lowest=lowest, sparse_fd=-1).root
+
+
+def names(root: Node) -> set[str]:
+    found = set()
+    pending = [("", root)]
+    while pending:
+        path, node = pending.pop()
+        for name, child in (node.children or {}).items():
+            mark = "!" if child.is_whiteout else "~" if child.is_opaque else ""
+            found.add(f"{path}{name}{mark}")
+            pending.append((f"{path}{name}/", child))
+    return found
+
+
+def link(name: str, target: str, kind: Kind = Kind.SYMLINK) -> Entry:
+    return Entry(name=name, kind=kind, link=target)
+
+
+def test_symlinks_lead_to_directories_but_never_out() -> None:
+    root = tree(directory("real"), link("a", "/real"), link("b", "../../../a"), file("b/file"), file("a/../b/other"))
+    assert names(root) == {"real", "a", "b", "real/file", "real/other"}
+
+
+def test_names_that_lead_nowhere_are_refused() -> None:
+    with pytest.raises(FileNotFoundError):
+        tree(link("a", "gone"), file("a/b"))
+    with pytest.raises(NotADirectoryError):
+        tree(file("a"), file("a/b"))
+    with pytest.raises(OSError, match="symbolic links"):
+        tree(link("a", "a"), file("a/b"))
+    with pytest.raises(OSError, match="too long"):
+        tree(file("n" * 256))
+    for entry in (link("a", "gone", Kind.HARDLINK), link("a", "", Kind.SYMLINK), file("../a"), file(".wh."), file(".wh...")):
+        with pytest.raises(InvalidArchive):
+            tree(entry)
+
+
+def test_a_later_entry_replaces_a_former() -> None:
+    root = tree(
+        directory("a"),
+        file("a/b"),
+        file("a"),
+        directory("c", mode=0o700),
+        file("c/d"),
+        directory("c", mode=0o711),
+        file("e"),
+        directory("e"),
+    )
+    assert names(root) == {"a", "c", "c/d", "e"}
+    assert stat.S_IMODE((root.children or {})["c"].mode) == 0o711
+    assert names(tree(file(".wh.a"), file("a"), directory("d"), file(".wh.d"))) == {"a", "d!"}
+    assert names(tree(file(".wh.a"), directory("a"))) == {"a~"}
+
+
+def test_in_the_lowest_layer_whiteouts_only_undo() -> None:
+    root = tree(directory("d"), file("d/a"), file("d/.wh.a"), file("d/.wh.b"), file("d/.wh..wh..opq"), file("x/.wh.y"), lowest=True)
+    assert names(root) == {"d"}
+
+
+def test_hard_links_are_one_node_counted_once() -> None:
+    root = tree(file("a", b"12345"), link("b", "./a", Kind.HARDLINK), link("a", "a", Kind.HARDLINK), link("s", "123"))
+    children = root.children or {}
+    assert children["a"] is children["b"]
+    assert sizes(root) == 5 + 3
+    assert len({id(node) for node in walk(root)}) == 3
+
+
+def test_layers_over_each_other_keep_marks_only_for_what_lies_below() -> None:
+    def stack(*, lowest: bool) -> set[str]:
+        below = tree(directory("d"), file("d/a"), file("f"), file("g"), directory("o"), file("o/x"))
+        above = tree(
+            file("d/.wh.a"), directory("f"), file("f/in"), file(".wh.g"), directory("o"), file("o/.wh..wh..opq"), file("o/y"), file(".wh.z")
+        )
+        lay_over(below, above, lowest=lowest)
+        return names(below)
+
+    assert stack(lowest=True) == {"d", "f", "f/in", "o", "o/y"}
+    assert stack(lowest=False) == {"d", "d/a!", "f~", "f/in", "g!", "o~", "o/y", "z!"}
