@@ -9,6 +9,13 @@ CREATE = (
 EXEC = "OCI runtime exec failed: exec failed: unable to start container process: "
 
 
+def words(error: BaseException) -> str:
+    """What people read of an error: no numbers, and the path it concerns."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+
+
 class LaunchFailure(Exception):
     """``message`` is complete (Docker's ``State.Error``); ``code``: 126 cannot be executed, 127 not found, 128 anything else."""
 
