@@ -7,6 +7,7 @@ the start will write to, and only those: to make all of them private costs more 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from wherry.runtime import defaults, plan, users
 
@@ -45,7 +46,8 @@ def plan_start() -> None:
     users.resolve(b"root:x:0:0:root:/root:/bin/sh\n", b"root:x:0:\n", "", ())
 
 
-def specialise() -> None:
-    """Let the interpreter learn the code of a start."""
+def specialise(more: Callable[[], None]) -> None:
+    """Let the interpreter learn the code of a start, and of ``more``: what it has learnt is in pages that every fork shares."""
     for _ in range(_SPECIALISED):
         plan_start()
+        more()
