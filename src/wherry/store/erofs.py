@@ -75,6 +75,18 @@ class Erofs(Overlay):
                 tree = self._read(directory, Reader(_Whole(tar), self._limits), below)
             return self._finish_tar(name, parent, directory, tree, diff_id)
 
+    def capture(self, key: str) -> LayerFacts:
+        """One tar is written, not a copy of every file."""
+        row = self._shelf.active(key)
+        with self._shelf.making() as directory:
+            path = self._shelf.path(directory, _TAR)
+            with open(path, "xb", buffering=0) as tar, Background(_Keeper(tar).take) as keeper:
+                facts = self._pack(row.directory, _Handed(keeper))
+                keeper.finish()
+            with open(path, "rb") as packed:
+                tree = self._read(directory, Reader(_Whole(packed), self._limits), row.below)
+            return self._finish_tar(None, row.parent, directory, tree, facts.diff_id)
+
     def pack(self, key_or_name: str, out: Sink) -> LayerFacts:
         row = self._shelf.row(key_or_name)
         if not row.tar:
@@ -224,6 +236,17 @@ class _Tee:
         data = self._source.read(size)
         self._keeper.put(data)
         return data
+
+
+class _Handed:
+    """Takes what is written and has it kept."""
+
+    def __init__(self, keeper: Background) -> None:
+        self._keeper = keeper
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:
+        self._keeper.put(bytes(data) if isinstance(data, bytearray) else data)
+        return len(data)
 
 
 class _Keeper:
