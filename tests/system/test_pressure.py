@@ -1,0 +1,97 @@
+"""Containers that use all they may, and clients that go or never read: the daemon and the others do not notice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+from tests.conftest import WHERRY, Daemon
+from tests.system import accounting
+from tests.system.talk import ask
+from tests.system.waiting import until
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+
+def test_a_memory_hog_is_killed_and_told_so(engine: Daemon) -> None:
+    engine.run("run", "--name", "hog", "-m", "16m", "bb", "tail", "-c", "100000000", "/dev/zero", check=False)
+    state = json.loads(engine.out("inspect", "hog", "-f", "{{json .State}}"))
+    engine.run("rm", "hog")
+    assert (state["OOMKilled"], state["ExitCode"]) == (True, 137)
+
+
+def test_a_fork_bomb_stays_within_its_limit_and_goes_quickly(engine: Daemon) -> None:
+    engine.run("run", "-d", "--name", "bomb", "--pids-limit", "50", "bb", "sh", "-c", "f() { f | f & }; f & exec sleep 1000")
+    time.sleep(0.5)  # it must have time to grow
+    path = f"/sys/fs/cgroup/pids/{accounting.settings_of(engine).tag}"
+    if os.path.isdir(path):
+        ident = engine.out("inspect", "bomb", "-f", "{{.Id}}")
+        with open(f"{path}/{ident}/pids.current") as file:
+            assert int(file.read()) <= 50
+    began = time.monotonic()
+    engine.run("rm", "-f", "bomb")
+    assert time.monotonic() - began < 5
+
+
+def test_a_client_that_never_reads_delays_nobody_else(own_engine: Daemon) -> None:
+    engine = own_engine
+    engine.run(
+        "run", "-d", "--name", "flood", "--log-opt", "max-size=1m", "--log-opt", "max-file=2", "bb", "sh", "-c", "yes | head -c 400000000"
+    )
+    deaf = []
+    for path in ("/containers/flood/logs?stdout=1&follow=1", "/containers/flood/attach?stream=1&stdout=1", "/events"):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(engine.socket_path)
+        connection.sendall(f"{'GET' if 'attach' not in path else 'POST'} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        deaf.append(connection)
+    slowest = 0.0
+    for _ in range(20):
+        began = time.monotonic()
+        assert ask(engine, "GET", "/containers/json")[0] == 200
+        slowest = max(slowest, time.monotonic() - began)
+    assert slowest < 1
+    assert engine.process is not None
+    resident = int((accounting.PROC / str(engine.process.pid) / "statm").read_text().split()[1]) * 4096
+    assert resident < 200 << 20
+    for connection in deaf:
+        connection.close()
+    engine.run("rm", "-f", "flood")
+
+
+def test_clients_that_are_killed_leave_nothing_and_their_containers_run_on(own_engine: Daemon) -> None:
+    engine = own_engine
+    engine.run("run", "-d", "--name", "steady", "bb", "sh", "-c", "while true; do echo x; sleep 0.05; done")
+    engine.run("exec", "steady", "true")
+    before = accounting.baseline(engine)
+    environment = {**os.environ, "WHERRY_HOST": engine.host}
+    for words in (
+        ("attach", "steady"),
+        ("logs", "-f", "steady"),
+        ("exec", "-i", "steady", "cat"),
+        ("events",),
+        ("stats", "steady"),
+        ("wait", "steady"),
+    ):
+        clients = [subprocess.Popen([WHERRY, *words], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]
+        time.sleep(0.4)  # until they are served
+        for client in clients:
+            client.send_signal(signal.SIGKILL)
+            client.communicate()
+    assert engine.out("inspect", "steady", "-f", "{{.State.Status}}") == "running"
+    assert accounting.settled(before, lambda: accounting.count(engine)) == {}
+
+
+def test_no_line_is_lost_and_nobody_waits_while_the_daemon_is_dead(own_engine: Daemon) -> None:
+    engine = own_engine
+    engine.run("run", "-d", "--name", "writer", "bb", "sh", "-c", "seq 200000; touch /tmp/done; sleep 1000")
+    engine.kill()
+    engine.start()
+    until(lambda: engine.run("exec", "writer", "ls", "/tmp/done", check=False).code == 0)
+    until(lambda: engine.out("logs", "--tail", "1", "writer") == "200000")
+    lines = engine.out("logs", "writer").split()
+    assert lines == [str(number) for number in range(1, 200001)]
