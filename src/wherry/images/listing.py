@@ -178,10 +178,10 @@ def _predicate(catalog: Catalog, filters: Filters) -> Callable[[Image], bool]:
 def _moment(catalog: Catalog, text: str) -> int:
     try:
         image = catalog.find(text)
+        if image is None:
+            raise NotFound(f"No such image: {names.parse(text).with_default_tag().familiar}")
     except names.InvalidReference as error:
         raise InvalidRequest(str(error)) from error
-    if image is None:
-        raise NotFound(f"No such image: {text}")
     return image.created_ns
 
 

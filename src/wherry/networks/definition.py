@@ -147,7 +147,9 @@ def shown(record: NetworkRecord, containers: dict[str, NetworkContainer]) -> Net
     pools: list[AddressPool] | None = None
     if record.subnet:
         auxiliary = dict(record.auxiliary) or None
-        gateway = record.gateway if record.gateway_chosen or not record.chosen else ""  # Docker does not tell what it chose in a user's subnet
+        gateway = (
+            record.gateway if record.gateway_chosen or not record.chosen else ""
+        )  # Docker does not tell what it chose in a user's subnet
         pools = [AddressPool(subnet=record.subnet, ip_range=record.ip_range, gateway=gateway, auxiliary_addresses=auxiliary)]
     options = dict(record.ipam_options) if record.ipam_options is not None else None
     return Network(
@@ -297,7 +299,7 @@ def _boolean(key: str, value: str) -> bool:
         return True
     if value in ("0", "f", "F", "false", "FALSE", "False"):
         return False
-    raise InvalidRequest(f"invalid filter '{key}=[{value}]'")
+    raise InvalidRequest(f'invalid value for filter \'{key}\', must be "true" (or "1"), or "false" (or "0")')
 
 
 def _is_mac(value: str) -> bool:
