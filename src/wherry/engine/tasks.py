@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -16,8 +16,10 @@ class Tasks(asyncio.TaskGroup):
     """As ``asyncio.TaskGroup``, but an exception ends only the task it was raised in; whoever awaits that task gets None."""
 
     def create_task(
-        self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: contextvars.Context | None = None
+        self, coro: Generator[Any, None, T] | Coroutine[Any, Any, T], *, name: str | None = None, context: contextvars.Context | None = None
     ) -> asyncio.Task[T]:
+        if not isinstance(coro, Coroutine):
+            raise TypeError("a generator is no task")
         outcome: asyncio.Task[T] = super().create_task(self._guarded(coro, name), name=name, context=context)
         return outcome
 
@@ -25,5 +27,5 @@ class Tasks(asyncio.TaskGroup):
         try:
             return await coro
         except Exception:
-            log.exception("task %s failed", name or coro.__qualname__)
+            log.exception("task %s failed", name or getattr(coro, "__qualname__", "of the engine"))
             return None
