@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import msgspec
 
 from wherry.kernel import nodes
+from wherry.kernel.spread import spread
 from wherry.store.content import sync_directory
 from wherry.store.records import Records
 from wherry.store.snapshot import Row, SnapshotExists, SnapshotInfo, SnapshotInUse, SnapshotMissing
@@ -31,6 +32,7 @@ class Shelf:
         self._decoder = msgspec.json.Decoder(Row)
         self.root_dir = os.path.join(data_root, "snapshots")
         os.makedirs(self.root_dir, mode=0o700, exist_ok=True)
+        spread(self.root_dir)
 
     def path(self, directory: str, part: str) -> str:
         return os.path.join(self.root_dir, directory, part)
