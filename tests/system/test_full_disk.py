@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,8 +27,11 @@ def cramped() -> Iterator[Daemon]:
         daemon.run("import", "-", "bb", stdin=busybox_tar())
         yield daemon
     finally:
-        dispose(daemon)
-        subprocess.run(["umount", str(data)], check=True)
+        try:
+            dispose(daemon)
+        finally:
+            subprocess.run(["umount", "-l", str(data)], check=True)
+            shutil.rmtree(daemon.root, ignore_errors=True)
 
 
 def fill(daemon: Daemon) -> None:
