@@ -87,7 +87,8 @@ def test_the_kernel_takes_the_program():
 def test_a_profile_travels_apart_from_its_message_which_stays_as_it_was():
     message = {"op": "run", "config": {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}, "cgroupsPath": "/a"}}}
     rest, profile = split_profile(message)
-    assert rest["has_program"] and rest["config"]["linux"] == {"seccomp": None, "cgroupsPath": "/a"}
+    assert rest["has_program"]
+    assert rest["config"]["linux"] == {"seccomp": None, "cgroupsPath": "/a"}
     assert profile == b'{"defaultAction":"SCMP_ACT_ALLOW"}'
     assert message["config"]["linux"]["seccomp"]
     assert split_profile({"op": "execute", "seccomp": None})[1] == b""
