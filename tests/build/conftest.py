@@ -155,6 +155,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield bench
         runner.run(supervisor.close())
         runner.run(registry.close())
+    snapshotter.close()
     records.close()
 
 
