@@ -7,7 +7,7 @@ import time
 import urllib.request
 
 import pytest
-from tests.conftest import Daemon
+from tests.conftest import Daemon, busybox_tar
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -76,3 +76,28 @@ def test_restart_always_starts_again_after_its_monitor_was_lost(own_engine: Daem
     engine.start()
     until(lambda: engine.out("inspect", "keeper", "-f", "{{.State.Status}}") == "running")
     assert int(engine.out("inspect", "keeper", "-f", "{{.State.Pid}}")) >= pid
+
+
+def test_layers_are_mounted_once_and_no_daemon_leaves_a_mount(own_engine: Daemon) -> None:
+    def mounts() -> list[str]:
+        with open("/proc/self/mountinfo") as file:
+            return [line.split()[4] for line in file if f" {own_engine.root}/run/mounts/" in line]
+
+    if "Storage Driver: erofs" not in own_engine.out("info"):
+        pytest.skip("this kernel cannot mount EROFS")
+    own_engine.run("run", "-d", "--name", "runs", "bb", "sleep", "100")
+    own_engine.run("run", "--rm", "bb", "true")
+    assert len(mounts()) == 1
+    own_engine.kill()
+    own_engine.start()
+    assert mounts() == []
+    assert own_engine.out("exec", "runs", "cat", "/etc/group").startswith("root:x:0:")
+    own_engine.run("run", "--rm", "bb", "true")
+    assert len(mounts()) == 1
+    own_engine.run("rm", "-f", "runs")
+    own_engine.run("rmi", "bb")
+    assert mounts() == []
+    own_engine.run("import", "-", "bb", stdin=busybox_tar())
+    own_engine.run("run", "--rm", "bb", "true")
+    own_engine.stop()
+    assert mounts() == []
