@@ -16,7 +16,7 @@ class Settings:
     data_root: str = "/var/lib/wherry"
     run_root: str = "/run/wherry"
     hosts: tuple[str, ...] = ("unix:///run/wherry/wherry.sock",)
-    snapshotter: str = ""  # "", overlay, vfs: empty chooses
+    snapshotter: str = ""  # "", erofs, overlay, vfs: empty chooses
     address_pools: tuple[tuple[str, int], ...] = (("172.17.0.0/12", 16), ("192.168.0.0/16", 20))  # base, prefix length of each network
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
