@@ -344,5 +344,5 @@ def test_the_apache_image(shell: Shell, base: Callable[[str], None], tmp_path: P
     port = shell("wherry port web 8080").out.splitlines()[0].rpartition(":")[2]
     until(lambda: answers(port))
     assert "It works as written" in page(port)
-    assert shlex.split(shell("wherry top web -o comm").out).count("apache2") >= 2
+    assert shlex.split(shell("wherry top web -o pid,comm").out).count("apache2") >= 2
     shell("wherry rm -f web; wherry rmi web")
