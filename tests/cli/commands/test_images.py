@@ -9,7 +9,7 @@ from wherry.cli.commands import images
 
 def rows(*, digests: bool = False, **fields: Any) -> list[tuple[str, str, str]]:
     image = {"Id": "sha256:" + "ab" * 32, "Created": 1, "Size": 1982263, **fields}
-    return [(row["Repository"], row["Tag"], row["Digest"]) for row in images._rows(image, trunc=True, digests=digests)]
+    return [(row["Repository"], row["Tag"], row["Digest"]) for row in images.image_rows(image, trunc=True, digests=digests)]
 
 
 def test_every_tag_has_a_row() -> None:
