@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -356,6 +357,19 @@ def test_exit_without_a_daemon_is_on_disk(image, tmp_path):
         os.close(pidfd)
         until(lambda: not os.path.exists(launch.socket_path))
         assert json.loads(Path(launch.record_dir, "exit.json").read_text())["code"] == 137
+
+    run(check, image, tmp_path)
+
+
+def test_monitor_of_a_container_whose_directory_is_gone_does_not_stay(image, tmp_path):
+    async def check(b):
+        process, launch = await sleeper(b, socket_path=str(tmp_path / "sock"))
+        pidfd = os.dup(process.pidfd)
+        await b.supervisor.close()
+        shutil.rmtree(launch.record_dir)
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
+        until(lambda: not os.path.exists(launch.socket_path))
 
     run(check, image, tmp_path)
 

@@ -521,6 +521,8 @@ class Monitor:
             finally:
                 os.close(fd)
             os.replace(temporary, final)
+        except FileNotFoundError:
+            return True  # the container's directory is gone, and with it everyone who could ask
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
