@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -76,6 +77,8 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         os.makedirs(f"{settings.run_root}/monitors", mode=0o700, exist_ok=True)
         records = Records(f"{settings.data_root}/state.db")
         stack.callback(records.close)
+        if records.is_new:
+            set_aside(settings.data_root)
         workers = Workers()
         stack.callback(workers.close)
         events = EventBus()
@@ -135,6 +138,17 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         await workers.run(rooms.containers.sweep_folders)
         await recover.take_up(rooms, engine.running, alive)
         yield engine
+
+
+def set_aside(data_root: str) -> None:
+    """The records are gone with their second copy, and what they told of is still here: it is kept, out of the way of sweeps."""
+    lost = os.path.join(data_root, f"lost-{time.time_ns()}")
+    for name in ("content", "snapshots", "containers", "volumes"):
+        path = os.path.join(data_root, name)
+        if os.path.isdir(path) and any(files for _, _, files in os.walk(path)):
+            os.makedirs(lost, mode=0o700, exist_ok=True)
+            os.rename(path, os.path.join(lost, name))
+            log.error("the records of %s are lost: it is kept as %s", path, os.path.join(lost, name))
 
 
 def garbage_roots(rooms: Rooms) -> Roots:

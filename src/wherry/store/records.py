@@ -1,23 +1,38 @@
 """What exists: bodies by kind and ident, and names that lead to idents, in one SQLite database.
 
-A thing exists when its row is committed. Bodies are opaque here: each room encodes its own.
+A thing exists when its row is committed. Bodies are opaque here: each room encodes its own. A journal holds a second copy, from which a
+damaged database is mended at start.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from wherry.store import journal
+from wherry.store.journal import Change, Journal
+
+log = logging.getLogger(__name__)
 _VERSION = 1
 _PAGE_BYTES = 4096
 _CHECKPOINT_PAGES = 100
 _ROOM_PAGES = 200  # of the log: up to a checkpoint, and what one transaction may add to it
-_ERRNO = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO, sqlite3.SQLITE_READONLY: errno.EROFS}
+_ERRNO = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+    sqlite3.SQLITE_BUSY: errno.EBUSY,
+}
+_SEQUENCE = "sequence"  # the kind of the row with the number of the last transaction
+_TABLES = {"item": ("ident", "body"), "name": ("name", "ident")}
 _SCHEMA = """
 CREATE TABLE item (kind TEXT NOT NULL, ident TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (kind, ident)) WITHOUT ROWID;
 CREATE TABLE name (kind TEXT NOT NULL, name TEXT NOT NULL, ident TEXT NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
@@ -43,25 +58,38 @@ class Records:
     """
 
     def __init__(self, path: str) -> None:
-        """Open or create the database at ``path``.  Raises ValueError when a newer Wherry wrote it."""
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        """Open or create the database at ``path``.  Raises ValueError when a newer Wherry wrote it.
+
+        What was damaged is mended from the journal, and said in ``mended``. ``is_new``: nothing was there to read, for whatever reason.
+        """
         self._lock = threading.RLock()
         self._depth = 0
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
         self._path = path
+        self._changes: list[Change] = []
+        self._journal = Journal(f"{path.removesuffix('.db')}.journal")
+        self.mended: list[str] = []
+        told = journal.read(f"{path.removesuffix('.db')}.journal")
+        existed = os.path.exists(path)
         try:
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
-            self._connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
-            self._prepare(path)
+            self._open()
+        except sqlite3.DatabaseError as error:
+            if (number := _ERRNO.get(error.sqlite_errorcode & 0xFF)) is not None:
+                raise OSError(number, os.strerror(number), path) from error
+            self._set_aside(error)
+            existed = False
+        self.is_new = told is None and not existed
+        try:
+            self._number = self._stored_number()
+            self._mend(told, existed=existed)
             self._take_room()
         except BaseException:
-            self._connection.close()
+            self.close()
             raise
 
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+            self._journal.close()
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[None]:
@@ -71,14 +99,18 @@ class Records:
         """
         with self._lock:
             level = self._depth
+            known = len(self._changes)
             if not level:
                 self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._execute(f"SAVEPOINT level{level}" if level else "BEGIN IMMEDIATE")
             self._depth += 1
             try:
                 yield
+                if not level and self._changes:
+                    self._count()
                 self._execute(f"RELEASE level{level}" if level else "COMMIT")
             except BaseException:
+                del self._changes[known:]
                 if level:
                     self._connection.execute(f"ROLLBACK TO level{level}")
                     self._connection.execute(f"RELEASE level{level}")
@@ -87,10 +119,12 @@ class Records:
                 raise
             finally:
                 self._depth -= 1
+            if not level and self._changes:
+                self._keep()
 
     def put(self, kind: str, ident: str, body: bytes) -> None:
         """Insert or replace."""
-        self._write("INSERT OR REPLACE INTO item VALUES (?, ?, ?)", kind, ident, body)
+        self._write("INSERT OR REPLACE INTO item VALUES (?, ?, ?)", Change("item", kind, ident, body))
 
     def get(self, kind: str, ident: str) -> bytes | None:
         body: bytes | None = self._one("SELECT body FROM item WHERE kind = ? AND ident = ?", kind, ident)
@@ -98,7 +132,7 @@ class Records:
 
     def delete(self, kind: str, ident: str) -> None:
         """Remove; an absent one is success. Names that lead to it stay: release them in the same transaction."""
-        self._write("DELETE FROM item WHERE kind = ? AND ident = ?", kind, ident)
+        self._write("DELETE FROM item WHERE kind = ? AND ident = ?", Change("item", kind, ident, None))
 
     def items(self, kind: str) -> list[tuple[str, bytes]]:
         """Every (ident, body), in order of ident."""
@@ -118,12 +152,12 @@ class Records:
         with self.transaction():
             former = self.resolve(kind, name)
             if former != ident:
-                self._write("INSERT OR REPLACE INTO name VALUES (?, ?, ?)", kind, name, ident)
+                self._write("INSERT OR REPLACE INTO name VALUES (?, ?, ?)", Change("name", kind, name, ident.encode()))
             return former
 
     def release(self, kind: str, name: str) -> None:
         """Give ``name`` up; an absent one is success."""
-        self._write("DELETE FROM name WHERE kind = ? AND name = ?", kind, name)
+        self._write("DELETE FROM name WHERE kind = ? AND name = ?", Change("name", kind, name, None))
 
     def resolve(self, kind: str, name: str) -> str | None:
         ident: str | None = self._one("SELECT ident FROM name WHERE kind = ? AND name = ?", kind, name)
@@ -132,6 +166,115 @@ class Records:
     def names(self, kind: str) -> list[tuple[str, str]]:
         """Every (name, ident), in order of name."""
         return self._all("SELECT name, ident FROM name WHERE kind = ? ORDER BY name", kind)
+
+    def kinds(self) -> list[str]:
+        """Of items, in order."""
+        return [kind for (kind,) in self._all("SELECT DISTINCT kind FROM item WHERE kind != ? ORDER BY kind", _SEQUENCE)]
+
+    @property
+    def has_second_copy(self) -> bool:
+        return self._journal.is_kept
+
+    def copy_again(self) -> None:
+        """Begin a new journal."""
+        with self._lock:
+            self._begin_journal()
+
+    def damage(self) -> list[str]:
+        """What SQLite finds wrong in the file, now."""
+        try:
+            found = [text for (text,) in self._all("PRAGMA quick_check(20)")]
+        except sqlite3.DatabaseError as error:
+            return [str(error)]
+        return [] if found == ["ok"] else found
+
+    def _open(self) -> None:
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, cached_statements=64)
+        try:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+            self._prepare(self._path)
+            if found := self.damage():
+                raise _damaged("; ".join(found))
+            self._rows()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
+        """A database that can't be read is kept for who wants to look at it; a new one takes its place."""
+        aside = f"{self._path}.damaged-{time.time_ns()}"
+        for end in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.rename(self._path + end, aside + end)
+        log.error("%s is damaged (%s): it is kept as %s", self._path, error, aside)
+        self.mended.append(f"{os.path.basename(self._path)} was damaged ({error}): it is kept as {os.path.basename(aside)}")
+        self._open()
+
+    def _mend(self, told: journal.Told | None, *, existed: bool) -> None:
+        """Bring in what only the journal knows, and begin a new journal where it knows less.
+
+        A row that differs though both ends are the same was damaged on the disk: the journal has a checksum.
+        """
+        rows = self._rows()
+        if told is not None and (told.whole or not existed):
+            if told.number > self._number or not existed:
+                changes = told.after(self._number) if existed else [Change(*key, value) for key, value in told.rows.items()]
+                self._restore(changes, told.number, "is newer in the journal")
+            elif told.number == self._number and rows != told.rows:
+                gone = [Change(*key, None) for key in rows.keys() - told.rows.keys()]
+                other = [Change(*key, value) for key, value in told.rows.items() if rows.get(key) != value]
+                self._restore([*gone, *other], told.number, "was damaged")
+        if told is not None and told.whole and told.number == self._number:
+            self._journal.resume()
+        else:
+            self._begin_journal()
+
+    def _restore(self, changes: list[Change], number: int, why: str) -> None:
+        with self.transaction():
+            for change in changes:
+                self._put_row(change)
+            self._number = max(self._number, number) - 1  # the transaction itself counts one
+            self._changes = changes or [Change("item", "none", "", None)]
+        for change in changes:
+            text = f"record {change.kind} {change.key} {why}: restored"
+            log.warning("%s", text)
+            self.mended.append(text)
+        self._begin_journal()
+
+    def _put_row(self, change: Change) -> None:
+        key, value = _TABLES[change.table]
+        if change.value is None:
+            self._execute(f"DELETE FROM {change.table} WHERE kind = ? AND {key} = ?", change.kind, change.key)
+            return
+        body: str | bytes = change.value if change.table == "item" else change.value.decode()
+        self._execute(f"INSERT OR REPLACE INTO {change.table} (kind, {key}, {value}) VALUES (?, ?, ?)", change.kind, change.key, body)
+
+    def _rows(self) -> dict[tuple[str, str, str], bytes]:
+        items = self._all("SELECT kind, ident, body FROM item WHERE kind != ?", _SEQUENCE)
+        names = self._all("SELECT kind, name, ident FROM name")
+        found = {("item", kind, ident): bytes(body) for kind, ident, body in items}
+        return found | {("name", kind, name): ident.encode() for kind, name, ident in names}
+
+    def _stored_number(self) -> int:
+        body = self.get(_SEQUENCE, "")
+        return int(body) if body is not None and body.isdigit() else 0
+
+    def _count(self) -> None:
+        self._execute("INSERT OR REPLACE INTO item VALUES (?, '', ?)", _SEQUENCE, b"%d" % (self._number + 1))
+
+    def _keep(self) -> None:
+        """After a commit."""
+        self._number += 1
+        changes, self._changes = self._changes, []
+        self._journal.append(self._number, changes)
+        if self._journal.is_long:
+            self._begin_journal()
+
+    def _begin_journal(self) -> None:
+        self._journal.begin(self._number, [Change(*key, value) for key, value in self._rows().items()])
 
     def _prepare(self, path: str) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
@@ -149,13 +292,18 @@ class Records:
             self._execute("INSERT OR REPLACE INTO item VALUES ('room', '', zeroblob(?))", _ROOM_PAGES * _PAGE_BYTES)
             self._execute("DELETE FROM item WHERE kind = 'room'")
 
-    def _write(self, statement: str, *values: str | bytes) -> None:
+    def _write(self, statement: str, change: Change) -> None:
+        values = [change.kind, change.key]
         with self._lock:
-            if self._depth:
-                self._execute(statement, *values)
+            if not self._depth:
+                with self.transaction():
+                    self._write(statement, change)
                 return
-            with self.transaction():
+            if change.value is None:
                 self._execute(statement, *values)
+            else:
+                self._execute(statement, *values, change.value if change.table == "item" else change.value.decode())
+            self._changes.append(change)
 
     def _execute(self, statement: str, *values: str | bytes | int) -> None:
         """Raises OSError where the disk is full or broken."""
@@ -175,3 +323,9 @@ class Records:
     def _all(self, statement: str, *values: str) -> list[Any]:
         with self._lock:
             return self._connection.execute(statement, values).fetchall()
+
+
+def _damaged(text: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(text)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error

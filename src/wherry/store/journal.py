@@ -1,0 +1,159 @@
+"""A second copy of the records: every transaction as it was committed, with a checksum, in one file beside the database.
+
+It is written after the commit and never waited for, so it may end early; the database may be damaged or cut back to an earlier state. The
+number of the last transaction, which both hold, tells which of the two knows more.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+log = logging.getLogger(__name__)
+_HEAD = struct.Struct("<II")  # length and CRC-32 of what follows
+_GROWTH = 4  # the file is written anew when it is so many times what it began with
+_SMALL = 4 << 20
+
+
+class Change(msgspec.Struct, frozen=True, array_like=True):
+    """``table``: item or name; ``value`` None: the row went."""
+
+    table: str
+    kind: str
+    key: str
+    value: bytes | None
+
+
+class _Entry(msgspec.Struct, frozen=True, array_like=True):
+    number: int
+    changes: list[Change]
+
+
+@dataclass(slots=True)
+class Told:
+    """What a journal holds: the number of its last transaction, all rows, and the changes after any number.
+
+    ``whole``: whether it could be read to its end.
+    """
+
+    number: int = 0
+    rows: dict[tuple[str, str, str], bytes] = field(default_factory=dict)
+    whole: bool = True
+    entries: list[_Entry] = field(default_factory=list)
+
+    def after(self, number: int) -> list[Change]:
+        return [change for entry in self.entries if entry.number > number for change in entry.changes]
+
+
+def read(path: str) -> Told | None:
+    """None when there is none, or nothing of it can be read."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError:
+        return None
+    told = Told()
+    decoder = msgspec.msgpack.Decoder(_Entry)
+    position = 0
+    while position < len(data):
+        start = position + _HEAD.size
+        if start > len(data):
+            break
+        length, checksum = _HEAD.unpack_from(data, position)
+        body = data[start : start + length]
+        if not body or len(body) != length or zlib.crc32(body) != checksum:
+            break
+        entry = decoder.decode(body)
+        told.entries.append(entry)
+        told.number = entry.number
+        for change in entry.changes:
+            key = (change.table, change.kind, change.key)
+            if change.value is None:
+                told.rows.pop(key, None)
+            else:
+                told.rows[key] = change.value
+        position = start + length
+    told.whole = position == len(data)
+    return told if told.entries else None
+
+
+class Journal:
+    """Appends.  It never fails: where it can't be written it is given up, and made again at the next start."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+        self._size = 0
+        self._begun = 0
+
+    def begin(self, number: int, rows: Iterable[Change]) -> None:
+        """Write a new one that holds ``rows``."""
+        self.close()
+        body = _packed(number, list(rows))
+        fresh = f"{self._path}.new"
+        try:
+            with open(fresh, "wb") as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.write(body)
+            os.rename(fresh, self._path)
+        except OSError as error:
+            self._give_up(error)
+            return
+        self.resume(len(body))
+        self._begun = len(body)
+
+    def resume(self, size: int | None = None) -> None:
+        """Go on with the one that is there."""
+        try:
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        except OSError as error:
+            self._give_up(error)
+            return
+        self._size = os.fstat(self._fd).st_size if size is None else size
+        self._begun = self._begun or self._size
+
+    def append(self, number: int, changes: Sequence[Change]) -> None:
+        if self._fd < 0:
+            return
+        body = _packed(number, list(changes))
+        try:
+            if os.write(self._fd, body) != len(body):
+                raise OSError(f"{self._path}: written in part")
+        except OSError as error:
+            self._give_up(error)
+            return
+        self._size += len(body)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it should begin anew."""
+        return self._size > max(_SMALL, _GROWTH * self._begun)
+
+    @property
+    def is_kept(self) -> bool:
+        return self._fd >= 0
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _give_up(self, error: OSError) -> None:
+        log.warning("the records' second copy can't be written: %s", error)
+        self.close()
+        for path in (self._path, f"{self._path}.new"):
+            try:
+                os.unlink(path)
+            except OSError:
+                continue
+
+
+def _packed(number: int, changes: list[Change]) -> bytes:
+    body = msgspec.msgpack.encode(_Entry(number, changes))
+    return _HEAD.pack(len(body), zlib.crc32(body)) + body
