@@ -15,21 +15,60 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from wherry.errors import EngineError
 from wherry.runtime.supervisor import Supervisor
-from wherry.spec.settings import Settings
+from wherry.spec import configuration
+from wherry.spec.settings import SECURITY_PROFILES, Settings
 
 log = logging.getLogger("wherry")
 DRAIN_S = 0.2
+OOM_SCORE = -500
 LONGEST_RUN_ROOT = 107 - len("/monitors/") - 24
 
 
 def parse(arguments: Sequence[str]) -> Settings:
-    """Settings from a command line.  Exits with status 2 and a message for a bad one."""
+    """Settings from a command line and the configuration file.  Exits with status 2 for a bad one, 1 for a bad file."""
     standard = Settings()
-    parser = argparse.ArgumentParser(prog="wherry daemon", description="The Wherry daemon: serves the Docker Engine API.")
+    parser = _parser(standard)
+    given = parser.parse_args([*_configured(arguments), *arguments])
+    try:
+        pools = tuple(_pool(text) for text in given.default_address_pool)
+        options = {**standard.default_log_options, **dict(_pair(text) for text in given.log_opt)}
+    except ValueError as error:
+        parser.error(str(error))
+    run_root = os.path.abspath(given.run_root)
+    if len(os.fsencode(run_root)) > LONGEST_RUN_ROOT:
+        parser.error(f"--run-root may have at most {LONGEST_RUN_ROOT} bytes: sockets lie in it")
+    return Settings(
+        data_root=os.path.abspath(given.data_root),
+        run_root=run_root,
+        hosts=tuple(given.host or [f"unix://{run_root}/wherry.sock"]),
+        snapshotter=given.snapshotter,
+        address_pools=pools or standard.address_pools,
+        insecure_registries=tuple(given.insecure_registry),
+        registry_mirrors=tuple(given.registry_mirror),
+        default_log_options=options,
+        security_profile=given.security_profile,
+        no_new_privileges=given.no_new_privileges,
+        docker_user=not given.no_docker_user,
+        default_ip=given.ip,
+        ephemeral=given.ephemeral,
+        debug=given.debug,
+    )
+
+
+def _parser(standard: Settings) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wherry daemon", description="The Wherry daemon: serves the Docker Engine API.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--config-file",
+        default="",
+        metavar="FILE",
+        help=f"settings as JSON, as in Docker's daemon.json (default {configuration.DEFAULT_PATH})",
+    )
     parser.add_argument(
         "-H", "--host", action="append", metavar="URL", help="where to listen: unix://PATH, or tcp://IP:PORT on the loopback"
     )
@@ -49,30 +88,35 @@ def parse(arguments: Sequence[str]) -> Settings:
     parser.add_argument(
         "--ephemeral", action="store_true", help="at the end remove every container, bridge and firewall table (demos, tests)"
     )
-    parser.add_argument("--debug", action="store_true", help="log more")
-    given = parser.parse_args(arguments)
-    try:
-        pools = tuple(_pool(text) for text in given.default_address_pool)
-        options = {**standard.default_log_options, **dict(_pair(text) for text in given.log_opt)}
-    except ValueError as error:
-        parser.error(str(error))
-    run_root = os.path.abspath(given.run_root)
-    if len(os.fsencode(run_root)) > LONGEST_RUN_ROOT:
-        parser.error(f"--run-root may have at most {LONGEST_RUN_ROOT} bytes: sockets lie in it")
-    return Settings(
-        data_root=os.path.abspath(given.data_root),
-        run_root=run_root,
-        hosts=tuple(given.host or [f"unix://{run_root}/wherry.sock"]),
-        snapshotter=given.snapshotter,
-        address_pools=pools or standard.address_pools,
-        insecure_registries=tuple(given.insecure_registry),
-        registry_mirrors=tuple(given.registry_mirror),
-        default_log_options=options,
-        docker_user=not given.no_docker_user,
-        default_ip=given.ip,
-        ephemeral=given.ephemeral,
-        debug=given.debug,
+    parser.add_argument(
+        "--security-profile",
+        choices=SECURITY_PROFILES,
+        default=standard.security_profile,
+        help="what containers get that ask for no profile",
     )
+    parser.add_argument("--no-new-privileges", action="store_true", help="set no-new-privileges by default for new containers")
+    parser.add_argument("--debug", action="store_true", help="log more")
+    return parser
+
+
+def _configured(arguments: Sequence[str]) -> list[str]:
+    """What the configuration file says, as a command line; the standard file may be missing.  Exits with status 1 for a bad one."""
+    search = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    search.add_argument("--config-file", default="")
+    named = search.parse_known_args(arguments)[0].config_file
+    path = named or configuration.DEFAULT_PATH
+    flags = {"--host" if word == "-H" else word.partition("=")[0] for word in arguments if word.startswith("-")}
+    try:
+        with open(path, "rb") as file:
+            return configuration.arguments(file.read(), flags)
+    except FileNotFoundError:
+        if not named:
+            return []
+        reason = f"open {path}: no such file or directory"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    sys.stderr.write(f"unable to configure the Wherry daemon with file {path}: {reason}\n")
+    raise SystemExit(1)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -157,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("wherry daemon: needs root (rootless mode is not supported yet)")
         return 1
     os.umask(0o022)
+    _outlive_containers()
     with ExitStack() as resources:
         try:
             lock_data_root(settings, resources)
@@ -171,6 +216,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 log.error("the daemon cannot start: %s", error)
             status = 1
     return status
+
+
+def _outlive_containers() -> None:
+    """When memory is short the kernel shall take a container first; what the daemon starts for one has the container's own score again."""
+    with suppress(PermissionError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(OOM_SCORE))
 
 
 def _flat(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:

@@ -45,7 +45,7 @@ def test_no_capability_is_ever_inheritable_or_ambient() -> None:
 def test_the_default_sandbox() -> None:
     config = config_of()
     assert config["process"]["capabilities"]["effective"] == [name for name in oci.security.CAPABILITIES if name in defaults.CAPABILITIES]
-    assert config["linux"]["maskedPaths"] == list(defaults.MASKED_PATHS)
+    assert config["linux"]["maskedPaths"] == defaults.masked_paths()
     assert config["linux"]["readonlyPaths"] == list(defaults.READONLY_PATHS)
     assert config["linux"]["seccomp"]["defaultAction"] == "SCMP_ACT_ERRNO"
     assert config["linux"]["resources"]["pids"] == {"limit": 4096}
@@ -59,6 +59,32 @@ def test_privileged_opens_what_docker_opens() -> None:
     assert config["linux"]["seccomp"] is None
     assert config["linux"]["resources"]["devices"] == [{"allow": True, "access": "rwm"}]
     assert any(node["path"] == "/dev/null" for node in config["linux"]["devices"])
+
+
+def test_the_strict_profile_gives_less_and_takes_what_is_added() -> None:
+    strict = config_of(host=HostConfig(security_opt=["profile=strict"], cap_add=["NET_RAW"]))["process"]
+    assert strict["noNewPrivileges"]
+    assert set(defaults.CAPABILITIES) - set(strict["capabilities"]["bounding"]) == {"CAP_MKNOD", "CAP_AUDIT_WRITE"}
+
+
+@pytest.mark.parametrize(
+    ("options", "architecture", "action"),
+    [
+        ([], "amd64", ("SCMP_ACT_ERRNO", 38)),
+        ([], "386", ("SCMP_ACT_ALLOW", None)),
+        (["seccomp-socketcall=allow"], "amd64", ("SCMP_ACT_ALLOW", None)),
+    ],
+)
+def test_socketcall_is_open_to_32_bit_images_and_on_request(options: list[str], architecture: str, action: tuple[str, int | None]) -> None:
+    profile = oci.seccomp_of(HostConfig(security_opt=options), defaults.CAPABILITIES, architecture)
+    assert profile is not None
+    entries = [entry for entry in profile["syscalls"] if "socketcall" in entry["names"]]
+    assert [(entry["action"], entry.get("errnoRet")) for entry in entries] == [action]
+
+
+def test_an_apparmor_profile_is_handed_to_the_runtime() -> None:
+    assert config_of(host=HostConfig(security_opt=["apparmor=mine"]))["process"]["apparmorProfile"] == "mine"
+    assert "apparmorProfile" not in config_of(host=HostConfig(security_opt=["apparmor=unconfined"]))["process"]
 
 
 def test_joined_namespaces_are_by_path_and_the_hosts_own_are_not_named() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wherry.containers import security
 from wherry.errors import InvalidRequest, NotSupported
+from wherry.runtime import defaults
 
 DEFAULT = ("CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW")
 ALL = security.CAPABILITIES
@@ -46,13 +49,46 @@ def test_options_are_read() -> None:
     assert security.parse_security_options(['seccomp={"defaultAction":"SCMP_ACT_ALLOW"}']).seccomp == {"defaultAction": "SCMP_ACT_ALLOW"}
 
 
-@pytest.mark.parametrize("option", ["bogus=1", "no-new-privileges=maybe", "seccomp={"])
-def test_bad_options_are_refused(option: str) -> None:
-    with pytest.raises(InvalidRequest):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("bogus=1", 'invalid --security-opt 2: "bogus=1"'),
+        ("bogus", 'invalid --security-opt 1: "bogus"'),
+        ("", 'invalid --security-opt 1: ""'),
+        ("no-new-privileges=maybe", 'invalid --security-opt 2: "no-new-privileges=maybe"'),
+        ("systempaths=x", 'invalid --security-opt 2: "systempaths=x"'),
+        ("writable-cgroups=x", 'invalid --security-opt 2: "writable-cgroups=x"'),
+        ("profile=lax", 'invalid --security-opt 2: "profile=lax"'),
+        ("seccomp-socketcall=x", 'invalid --security-opt 2: "seccomp-socketcall=x"'),
+        ("seccomp={", "decoding seccomp profile failed"),
+    ],
+)
+def test_bad_options_are_refused_in_dockers_words(option: str, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(message)):
         security.parse_security_options([option])
 
 
-def test_a_profile_the_kernel_cannot_apply_is_refused() -> None:
-    with pytest.raises(NotSupported, match="AppArmor"):
-        security.refuse_labels(security.parse_security_options(["apparmor=docker-default"]), apparmor_available=False)
-    security.refuse_labels(security.parse_security_options(["apparmor=unconfined"]), apparmor_available=False)
+def test_the_strict_profile_narrows_and_what_is_said_wins() -> None:
+    strict = security.parse_security_options(["profile=strict"])
+    assert strict.no_new_privileges
+    assert set(defaults.CAPABILITIES) - set(strict.narrowed(defaults.CAPABILITIES)) == {"CAP_MKNOD", "CAP_AUDIT_WRITE", "CAP_NET_RAW"}
+    assert not security.parse_security_options(["profile=strict", "no-new-privileges=false"]).no_new_privileges
+    assert not security.parse_security_options(["profile=default"]).no_new_privileges
+    assert security.parse_security_options(["no-new-privileges:1"]).no_new_privileges
+
+
+def test_the_daemons_settings_speak_where_a_container_says_nothing() -> None:
+    strict = {"profile": "strict", "no_new_privileges": True}
+    assert security.completed(None, **strict) == ["profile=strict", "no-new-privileges"]
+    own = ["profile=default", "no-new-privileges=false"]
+    assert security.completed(own, **strict) == own
+    assert security.completed(None, profile="default", no_new_privileges=False) is None
+
+
+def test_what_the_machine_cannot_carry_out_is_refused() -> None:
+    lacking = {"apparmor": False, "unified_cgroups": False, "privileged": False}
+    for option, words in (("apparmor=docker-default", "AppArmor"), ("label=type:x", "SELinux"), ("writable-cgroups=true", "cgroup v2")):
+        with pytest.raises(NotSupported, match=words):
+            security.refuse_unavailable(security.parse_security_options([option]), **lacking)
+    for option in ("apparmor=unconfined", "label=disable", "disable", "writable-cgroups=false"):
+        security.refuse_unavailable(security.parse_security_options([option]), **lacking)

@@ -50,6 +50,16 @@ def test_socketcall_is_no_way_around_the_socket_rules():
     assert interpret(program(), 4, arch=i386) == ALLOW
 
 
+def test_a_profile_with_an_entry_for_socketcall_alone_has_decided_it():
+    i386 = seccomp.AUDIT_ARCH["i386"]
+    profile = defaults.default_seccomp(defaults.CAPABILITIES)
+    for allowed, answer in ((True, ALLOW), (False, ENOSYS)):
+        decided = Compiler().program(defaults.decide_socketcall(profile, allowed=allowed))
+        assert interpret(decided, 102, arch=i386) == answer
+        assert interpret(decided, 359, (40, 0, 0, 0, 0, 0), arch=i386) == EPERM
+    assert interpret(Compiler().program(profile), 425) == ENOSYS  # io_uring_setup
+
+
 def test_capabilities_open_what_they_stand_for():
     everything = program(credentials.NAMES)
     assert [interpret(everything, number) for number in (165, 272, 435)] == [ALLOW] * 3

@@ -358,8 +358,8 @@ def _security(words: list[str]) -> tuple[list[str], list[str] | None, list[str] 
         name, separator, value = word.partition("=")
         if not separator:
             name, separator, value = word.partition(":")
-        if not separator and name != "no-new-privileges":
-            raise ValueError(f'invalid --security-opt: "{word}"')
+        if not (separator and value) and word != "no-new-privileges":
+            raise ValueError(f'Invalid --security-opt: "{word}"')
         if name == "systempaths" and value == "unconfined":
             masked = []
         elif name == "seccomp" and value not in ("unconfined", "builtin"):

@@ -94,9 +94,12 @@ def merged_healthcheck(asked: Healthcheck | None, image: Healthcheck | None) -> 
     )
 
 
-def complete_host_config(asked: HostConfig | None, *, log_options: dict[str, str]) -> HostConfig:
-    """The HostConfig with Docker's defaults filled in, as `inspect` shows it."""
+def complete_host_config(
+    asked: HostConfig | None, *, log_options: dict[str, str], security_profile: str = "default", no_new_privileges: bool = False
+) -> HostConfig:
+    """The HostConfig with Docker's and the daemon's defaults filled in, as `inspect` shows it.  Raises InvalidRequest."""
     host = asked or HostConfig()
+    host.security_opt = security.completed(host.security_opt, profile=security_profile, no_new_privileges=no_new_privileges)
     host.network_mode = "bridge" if host.network_mode in ("", "default") else host.network_mode
     host.ipc_mode = host.ipc_mode or "private"
     host.cgroupns_mode = host.cgroupns_mode or "private"
@@ -138,9 +141,20 @@ def check(config: Config, host: HostConfig, *, cpus: int) -> None:
     security.normalised(host.cap_add, "CapAdd")
     security.normalised(host.cap_drop, "CapDrop")
     security.check_sysctls(host.sysctls, host_network=host.network_mode == "host", host_ipc=host.ipc_mode == "host")
-    security.refuse_labels(
-        security.parse_security_options(host.security_opt), apparmor_available=os.path.exists("/sys/module/apparmor/parameters/enabled")
+    security.refuse_unavailable(
+        security.parse_security_options(host.security_opt),
+        apparmor=_has_apparmor(),
+        unified_cgroups=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+        privileged=host.privileged,
     )
+
+
+def _has_apparmor() -> bool:
+    try:
+        with open("/sys/module/apparmor/parameters/enabled") as file:
+            return file.read().strip() == "Y"
+    except OSError:
+        return False
 
 
 def _check_config(config: Config) -> None:

@@ -47,14 +47,17 @@ def environment(config: Config, extra: Sequence[str]) -> list[str]:
 
 
 def capabilities_of(host: HostConfig, available: Sequence[str]) -> list[str]:
-    return security.effective(defaults.CAPABILITIES, host.cap_add, host.cap_drop, privileged=host.privileged, available=available)
+    default = security.parse_security_options(host.security_opt).narrowed(defaults.CAPABILITIES)
+    return security.effective(default, host.cap_add, host.cap_drop, privileged=host.privileged, available=available)
 
 
 def process(record: ContainerRecord, around: Surroundings) -> dict[str, Any]:
     """The OCI ``process`` object; the user is resolved inside, by ``Launch.user``."""
     config, host = record.config, record.host_config
     options = security.parse_security_options(host.security_opt)
+    profile = {} if options.apparmor in ("", "unconfined") else {"apparmorProfile": options.apparmor}
     return {
+        **profile,
         "terminal": config.tty,
         "user": {"uid": 0, "gid": 0},
         "args": [record.path, *record.args],
@@ -79,22 +82,27 @@ def _unsigned(limit: int) -> int:
     return limit if limit >= 0 else (1 << 64) - 1
 
 
-def seccomp_of(host: HostConfig, capabilities: Sequence[str]) -> dict[str, Any] | None:
-    """An OCI ``linux.seccomp`` object: the default profile for these capabilities, the one given, or none."""
+def seccomp_of(host: HostConfig, capabilities: Sequence[str], architecture: str = "") -> dict[str, Any] | None:
+    """An OCI ``linux.seccomp`` object: the default profile for these capabilities, the one given, or none.
+
+    ``architecture``: the image's. What the kernel reads through a pointer no filter sees, so socketcall, by which 32-bit programs could
+    pass the rules for socket(), is an unknown call except to images of 32-bit programs and to who asks for it.
+    """
     options = security.parse_security_options(host.security_opt)
+    socketcall = options.socketcall or architecture == "386"
     if options.seccomp is False or (host.privileged and options.seccomp is None):
         return None
     if isinstance(options.seccomp, dict):
         try:
-            return defaults.resolve_seccomp(options.seccomp, capabilities)
+            return defaults.decide_socketcall(defaults.resolve_seccomp(options.seccomp, capabilities), allowed=socketcall)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidRequest(f"decoding seccomp profile failed: {error}") from error
-    return _default_seccomp(tuple(capabilities))
+    return _default_seccomp(tuple(capabilities), socketcall)
 
 
 @cache
-def _default_seccomp(capabilities: tuple[str, ...]) -> dict[str, Any]:
-    return defaults.resolve_seccomp(defaults.load_seccomp_template(), capabilities)
+def _default_seccomp(capabilities: tuple[str, ...], socketcall: bool) -> dict[str, Any]:
+    return defaults.decide_socketcall(defaults.default_seccomp(capabilities), allowed=socketcall)
 
 
 def oci_config(record: ContainerRecord, around: Surroundings) -> dict[str, Any]:
@@ -113,13 +121,13 @@ def oci_config(record: ContainerRecord, around: Surroundings) -> dict[str, Any]:
             "cgroupsPath": around.cgroups_path,
             "resources": resources(host),
             "devices": devices(host),
-            "maskedPaths": [] if open_paths else host.masked_paths if host.masked_paths is not None else list(defaults.MASKED_PATHS),
+            "maskedPaths": [] if open_paths else host.masked_paths if host.masked_paths is not None else defaults.masked_paths(),
             "readonlyPaths": []
             if open_paths
             else host.readonly_paths
             if host.readonly_paths is not None
             else list(defaults.READONLY_PATHS),
-            "seccomp": seccomp_of(host, capabilities_of(host, around.available_capabilities)),
+            "seccomp": seccomp_of(host, capabilities_of(host, around.available_capabilities), record.architecture),
             "sysctl": dict(host.sysctls or {}),
             "rootfsPropagation": _root_propagation(record.mounts),
         },
@@ -151,7 +159,8 @@ def _root_propagation(mounts_of: Sequence[MountRecord]) -> str:
 def mounts(record: ContainerRecord, around: Surroundings) -> list[dict[str, Any]]:
     """Kernel file systems first, then the container's own by depth, then hosts, hostname and resolv.conf unless something covers them."""
     host = record.host_config
-    result = defaults.mounts(shm_bytes=host.shm_size, privileged=host.privileged)
+    writable_cgroups = security.parse_security_options(host.security_opt).writable_cgroups
+    result = defaults.mounts(shm_bytes=host.shm_size, privileged=host.privileged, writable_cgroups=writable_cgroups)
     if host.ipc_mode == "none":
         result = [mount for mount in result if mount["destination"] != "/dev/shm"]
     elif around.joined.get("ipc") is not None and any(mount["destination"] == "/dev/shm" for mount in result):

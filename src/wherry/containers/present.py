@@ -130,7 +130,7 @@ def inspect(
         shown.links = [_link(text, record.name) for text in host.links]
     if host.masked_paths is None and not host.privileged:
         shown = copy(shown)
-        shown.masked_paths, shown.readonly_paths = list(defaults.MASKED_PATHS), list(defaults.READONLY_PATHS)
+        shown.masked_paths, shown.readonly_paths = defaults.masked_paths(), list(defaults.READONLY_PATHS)
     return ContainerInspect(
         id=record.id,
         created=rfc3339(record.created_ns),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wherry.errors import InvalidRequest, NotSupported
+from wherry.spec.settings import SECURITY_PROFILES
 
 # include/uapi/linux/capability.h, in order of number
 CAPABILITIES = tuple(
@@ -48,43 +49,82 @@ def effective(
     return [name for name in CAPABILITIES if name in wanted and name in available]
 
 
+STRICT_LACKS = frozenset({"CAP_MKNOD", "CAP_AUDIT_WRITE", "CAP_NET_RAW"})
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})  # strconv.ParseBool
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityOptions:
-    """What `--security-opt` asked for.  ``seccomp``: None for the default profile, False for none, or a profile's JSON."""
+    """What `--security-opt` asked for.  ``seccomp``: None for the default profile, False for none, or a profile's JSON.
+
+    ``strict`` and ``no_new_privileges`` are None where nothing was said.
+    """
 
     seccomp: dict[str, Any] | bool | None = None
-    no_new_privileges: bool = False
+    strict: bool | None = None
+    asked_no_new_privileges: bool | None = None
+    socketcall: bool = False
     unconfined_paths: bool = False
+    writable_cgroups: bool = False
     apparmor: str = ""
     label: tuple[str, ...] = ()
 
+    @property
+    def no_new_privileges(self) -> bool:
+        """What was said, else what the profile says."""
+        return bool(self.strict) if self.asked_no_new_privileges is None else self.asked_no_new_privileges
+
+    def narrowed(self, capabilities: Iterable[str]) -> list[str]:
+        """The default capabilities as the profile leaves them."""
+        return [name for name in capabilities if not (self.strict and name in STRICT_LACKS)]
+
 
 def parse_security_options(options: Iterable[str] | None) -> SecurityOptions:
-    """Raises InvalidRequest: `invalid --security-opt 2: "bogus=1"`, NotSupported for label types the kernel lacks."""
-    seccomp: dict[str, Any] | bool | None = None
-    no_new_privileges = unconfined_paths = False
-    apparmor = ""
+    """Raises InvalidRequest in Docker's words: `invalid --security-opt 2: "bogus=1"`."""
+    found: dict[str, Any] = {}
     labels: list[str] = []
     for option in options or ():
         key, separator, value = option.partition("=") if "=" in option else option.partition(":")
+        if not separator and key not in ("no-new-privileges", "disable"):
+            raise InvalidRequest(f'invalid --security-opt 1: "{option}"')
         match key:
             case "no-new-privileges":
-                if separator and value.lower() not in ("true", "false"):
-                    raise InvalidRequest(f'invalid --security-opt 2: "{option}"')
-                no_new_privileges = value.lower() != "false"
-            case "seccomp" if value:
-                seccomp = False if value == "unconfined" else None if value == "builtin" else _profile(value)
+                found["asked_no_new_privileges"] = _truth(value, option) if separator else True
+            case "seccomp":
+                found["seccomp"] = False if value == "unconfined" else None if value in ("", "builtin") else _profile(value)
+            case "seccomp-socketcall" if value in ("allow", "deny"):
+                found["socketcall"] = value == "allow"
+            case "profile" if value in SECURITY_PROFILES:
+                found["strict"] = value == "strict"
             case "systempaths" if value == "unconfined":
-                unconfined_paths = True
+                found["unconfined_paths"] = True
+            case "writable-cgroups":
+                found["writable_cgroups"] = _truth(value, option)
             case "apparmor" if value:
-                apparmor = value
+                found["apparmor"] = value
             case "label" if value:
                 labels.append(value)
+            case "disable" if not separator:
+                labels.append("disable")
             case _:
                 raise InvalidRequest(f'invalid --security-opt 2: "{option}"')
-    return SecurityOptions(
-        seccomp=seccomp, no_new_privileges=no_new_privileges, unconfined_paths=unconfined_paths, apparmor=apparmor, label=tuple(labels)
-    )
+    return SecurityOptions(label=tuple(labels), **found)
+
+
+def completed(options: list[str] | None, *, profile: str, no_new_privileges: bool) -> list[str] | None:
+    """The options a container is recorded with: where it said nothing, the daemon's settings speak.  Raises InvalidRequest."""
+    asked = parse_security_options(options)
+    added = [f"profile={profile}"] if asked.strict is None and profile != "default" else []
+    if no_new_privileges and asked.asked_no_new_privileges is None:
+        added.append("no-new-privileges")
+    return [*(options or ()), *added] if added else options
+
+
+def _truth(value: str, option: str) -> bool:
+    if value in _TRUE or value in _FALSE:
+        return value in _TRUE
+    raise InvalidRequest(f'invalid --security-opt 2: "{option}"')
 
 
 def _profile(text: str) -> dict[str, Any]:
@@ -114,9 +154,11 @@ def check_sysctls(sysctls: dict[str, str] | None, *, host_network: bool, host_ip
             raise InvalidRequest(f"sysctl '{name}' is not in a separate kernel namespace")
 
 
-def refuse_labels(options: SecurityOptions, *, apparmor_available: bool) -> None:
-    """A profile the kernel cannot apply is refused, never dropped silently."""
-    if options.apparmor and options.apparmor != "unconfined" and not apparmor_available:
+def refuse_unavailable(options: SecurityOptions, *, apparmor: bool, unified_cgroups: bool, privileged: bool) -> None:
+    """What this machine cannot carry out is refused by name, never dropped silently.  Raises NotSupported, InvalidRequest."""
+    if options.apparmor and options.apparmor != "unconfined" and not apparmor:
         raise NotSupported("--security-opt apparmor: AppArmor is not enabled on this kernel")
     if any(label != "disable" for label in options.label):
         raise NotSupported("--security-opt label: SELinux labels are not supported")
+    if options.writable_cgroups and not privileged and not unified_cgroups:
+        raise NotSupported("--security-opt writable-cgroups needs cgroup v2: under v1 a container could lift its own device rules")

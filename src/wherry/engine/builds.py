@@ -34,6 +34,7 @@ from wherry.spec.docker.container import Config, HostConfig
 from wherry.spec.docker.network import EndpointSettings
 from wherry.spec.docker.request import CachePrune, Filters
 from wherry.spec.docker.system import AuthConfig
+from wherry.spec.settings import Settings
 from wherry.tree.apply import apply
 from wherry.tree.remove import remove
 from wherry.tree.tar import InvalidArchive, Reader
@@ -173,7 +174,7 @@ class BuildOperations:
             write_fresh(f"{folder}/hosts", files.hosts(addresses=sandbox.hosts_addresses, hostname=spec.hostname, extra=extra))
             write_fresh(f"{folder}/resolv.conf", rooms.networks.resolv_conf(sandbox))
             config = oci.oci_config(
-                _step_record(spec, mode),
+                _step_record(spec, mode, rooms.settings),
                 oci.Surroundings(
                     cgroups_path=f"/{rooms.settings.tag}/{spec.id}",
                     files={f"/etc/{name}": f"{folder}/{name}" for name in ("hosts", "resolv.conf")},
@@ -188,7 +189,7 @@ class BuildOperations:
         return RunSandbox(config=config, netns_fd=sandbox.netns_fd, cleanup=cleanup)
 
 
-def _step_record(spec: RunSpec, mode: str) -> ContainerRecord:
+def _step_record(spec: RunSpec, mode: str, settings: Settings) -> ContainerRecord:
     """A RUN step as if it were a container, so that both get the same sandbox."""
     limits = spec.limits
     host = HostConfig(
@@ -209,7 +210,9 @@ def _step_record(spec: RunSpec, mode: str) -> ContainerRecord:
         created_ns=0,
         image_id="",
         config=Config(hostname=spec.hostname, env=list(spec.env), working_dir=spec.cwd, user=spec.user),
-        host_config=complete_host_config(host, log_options={}),
+        host_config=complete_host_config(
+            host, log_options={}, security_profile=settings.security_profile, no_new_privileges=settings.no_new_privileges
+        ),
         path=spec.args[0],
         args=list(spec.args[1:]),
         state=State(),

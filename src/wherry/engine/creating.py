@@ -31,7 +31,12 @@ class Creating:
         config = create.merge_config(
             body, create.from_image(image.config.config) if image and image.config.config else None, hostname=self._hostname(body, ident)
         )
-        host = create.complete_host_config(body.host_config, log_options=rooms.settings.default_log_options)
+        host = create.complete_host_config(
+            body.host_config,
+            log_options=rooms.settings.default_log_options,
+            security_profile=rooms.settings.security_profile,
+            no_new_privileges=rooms.settings.no_new_privileges,
+        )
         create.check(config, host, cpus=self._cpus)
         create.check_joined_network(body)
         if host.network_mode.startswith("container:") and body.hostname:

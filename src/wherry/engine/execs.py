@@ -145,7 +145,7 @@ class Execs:
             process=process,
             record_dir="",
             socket_path="",
-            seccomp=None if asked.privileged else oci.seccomp_of(host, capabilities),
+            seccomp=None if asked.privileged else oci.seccomp_of(host, capabilities, record.architecture),
             cgroups_path=f"/{rooms.settings.tag}/{record.id}",
             user=asked.user or record.config.user,
             groups=tuple(host.group_add or ()) if not asked.user else (),

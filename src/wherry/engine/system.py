@@ -13,6 +13,7 @@ from wherry.engine.rooms import Rooms
 from wherry.spec.docker.event import Event
 from wherry.spec.docker.request import Filters
 from wherry.spec.docker.system import Component, Info, PlatformName, RegistryConfig, RegistryIndex, Runtime, Version
+from wherry.spec.settings import Settings
 
 VERSION = "0.1.0"
 API_VERSION, MIN_API_VERSION = "1.51", "1.24"
@@ -103,11 +104,23 @@ class SystemOperations:
             default_runtime="wherry",
             live_restore_enabled=True,
             warnings=list(rooms.networks.warnings()) or None,
-            security_options=["name=seccomp,profile=builtin", *(["name=cgroupns"] if os.path.exists("/proc/self/ns/cgroup") else [])],
+            security_options=security_options(rooms.settings),
         )
 
     async def events(self, *, since_ns: int, until_ns: int, filters: Filters) -> AsyncIterator[Event]:
         return self.rooms.events.stream(since_ns=since_ns or None, until_ns=until_ns or None, filters=filters)
+
+
+def security_options(settings: Settings) -> list[str]:
+    """As Docker lists them."""
+    found = ["name=seccomp,profile=builtin"]
+    if os.path.exists("/proc/self/ns/cgroup"):
+        found.append("name=cgroupns")
+    if settings.no_new_privileges:
+        found.append("name=no-new-privileges")
+    if settings.security_profile != "default":
+        found.append(f"name=profile,profile={settings.security_profile}")
+    return found
 
 
 def _reads_one(path: str) -> bool:

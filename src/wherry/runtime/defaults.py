@@ -6,9 +6,11 @@ byte for byte.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Collection
+from functools import cache
 from typing import Any
 
 from wherry.kernel import libc
@@ -29,14 +31,26 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 PIDS_LIMIT = 4096
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+_IO_URING = ("io_uring_setup", "io_uring_enter", "io_uring_register")
+_ENOSYS = 38
 _GO_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
 _SCMP_ARCHITECTURE = {"amd64": "SCMP_ARCH_X86_64", "arm64": "SCMP_ARCH_AARCH64"}
 
 
-def mounts(*, shm_bytes: int = 64 << 20, privileged: bool = False) -> list[dict[str, Any]]:
+def masked_paths() -> list[str]:
+    """`MASKED_PATHS`, and where this machine has them the processors' counters of overheating, as Docker does."""
+    return [*MASKED_PATHS, *_thermal_paths()]
+
+
+@cache
+def _thermal_paths() -> tuple[str, ...]:
+    return tuple(sorted(glob.glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle")))
+
+
+def mounts(*, shm_bytes: int = 64 << 20, privileged: bool = False, writable_cgroups: bool = False) -> list[dict[str, Any]]:
     """The OCI mounts of every container."""
     sysfs = ["nosuid", "noexec", "nodev"] + ([] if privileged else ["ro"])
-    cgroups = ["nosuid", "noexec", "nodev", "relatime"] + ([] if privileged else ["ro"])
+    cgroups = ["nosuid", "noexec", "nodev", "relatime"] + ([] if privileged or writable_cgroups else ["ro"])
     shm = ["nosuid", "noexec", "nodev", "mode=1777", f"size={shm_bytes}"]
     return [
         _mount("/proc", "proc", ["nosuid", "noexec", "nodev"]),
@@ -65,6 +79,27 @@ def load_seccomp_template() -> dict[str, Any]:
     with open(os.path.join(os.path.dirname(__file__), "seccomp-default.json"), encoding="utf-8") as file:
         template: dict[str, Any] = json.load(file)
     return template
+
+
+def default_seccomp(bounding: Collection[str]) -> dict[str, Any]:
+    """The default profile for one bounding set: moby's, and io_uring is an unknown call, so that what asks for it does without."""
+    found = resolve_seccomp(load_seccomp_template(), bounding)
+    found["syscalls"].append({"names": list(_IO_URING), "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS})
+    return found
+
+
+def decide_socketcall(profile: dict[str, Any], *, allowed: bool) -> dict[str, Any]:
+    """A resolved profile whose rules for socket() cannot be passed by the older call that takes its arguments by a pointer.
+
+    ``allowed`` leaves that way open. A profile that does not look at socket()'s arguments, or never allows the older call, stays as it is.
+    """
+    entries = profile["syscalls"]
+    looks = any(entry.get("args") for entry in entries if "socket" in entry["names"])
+    if not looks or not any("socketcall" in entry["names"] for entry in entries):
+        return profile
+    rest = [{**entry, "names": [name for name in entry["names"] if name != "socketcall"]} for entry in entries]
+    verdict = {"action": "SCMP_ACT_ALLOW"} if allowed else {"action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS}
+    return {**profile, "syscalls": [*(entry for entry in rest if entry["names"]), {"names": ["socketcall"], **verdict}]}
 
 
 def resolve_seccomp(template: dict[str, Any], bounding: Collection[str], *, architecture: str = "", kernel: str = "") -> dict[str, Any]:

@@ -105,8 +105,10 @@ class Compiler:
             for name in entry["names"]:
                 if name in numbers:
                     by_name.setdefault(name, []).extend(_narrow(name, rule) for rule in rules)
-        if any(rule.conditions for rule in by_name.get("socket", ())) and "socketcall" in by_name:
-            # socketcall takes its arguments by pointer: no filter can see the family that the rules for socket() forbid
+        decided = any(list(entry["names"]) == ["socketcall"] for entry in profile.get("syscalls") or ())
+        if not decided and any(rule.conditions for rule in by_name.get("socket", ())) and "socketcall" in by_name:
+            # socketcall takes its arguments by pointer: no filter can see the family that the rules for socket() forbid.
+            # A profile with an entry for this call alone has decided that.
             by_name["socketcall"] = [Rule(seccomp.RET_ERRNO | 38)]
         return {numbers[name]: sorted(rules, key=lambda rule: not rule.conditions) for name, rules in by_name.items()}
 

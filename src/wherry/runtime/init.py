@@ -22,7 +22,7 @@ from wherry.kernel import cgroup, credentials, files, namespace, process, seccom
 from wherry.runtime import channel, defaults, filters, users
 from wherry.runtime.failure import StartFailure, words
 from wherry.runtime.plan import Plan
-from wherry.runtime.steps import Sandbox
+from wherry.runtime.steps import AdjustOomScore, Sandbox
 
 if TYPE_CHECKING:
     import signal as _signal
@@ -86,6 +86,8 @@ def run_exec(pidfd: int, cgroups_path: str, groups: cgroup.Hierarchies, start: S
         os.umask(0)
         if cgroups_path:
             cgroup.join(groups, cgroups_path)
+        if (score := start.process.get("oomScoreAdj")) is not None:
+            AdjustOomScore(score).execute(Sandbox(groups))
         kinds = namespace.CLONE_NEWNS | namespace.CLONE_NEWUTS | namespace.CLONE_NEWIPC | namespace.CLONE_NEWNET | namespace.CLONE_NEWCGROUP
         namespace.setns(pidfd, kinds)
         os.close(pidfd)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
+SECURITY_PROFILES = ("default", "strict")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -23,6 +25,8 @@ class Settings:
     default_log_options: dict[str, str] = field(default_factory=lambda: {"max-size": "20m", "max-file": "5"})
     docker_user: bool = True  # name our bridges in Docker's chain DOCKER-USER, where it exists
     default_ip: str = ""  # host address for published ports; empty: all
+    security_profile: str = "default"  # or strict: what a container gets that says nothing itself
+    no_new_privileges: bool = False  # likewise
     ephemeral: bool = False  # at its end the daemon takes its containers, bridges and tables out of the machine
     debug: bool = False
 

@@ -1,0 +1,84 @@
+"""The daemon's configuration file: what its keys mean as flags of the command line.  Source: Docker's daemon.json; dockerd(8)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+DEFAULT_PATH = "/etc/wherry/daemon.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key: its flag, and how its value becomes the flag's words, one for each time it is given; an empty word for a switch."""
+
+    flag: str
+    words: Callable[[Any], list[str]]
+
+
+def arguments(document: bytes, given: Collection[str]) -> list[str]:
+    """The command line that a file stands for; ``given``: the flags of the real one.  Raises ValueError in Docker's words."""
+    try:
+        data = json.loads(document or b"{}")
+    except ValueError as error:
+        raise ValueError(f"invalid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise ValueError("invalid JSON: it is not an object")
+    unknown = sorted(key for key in data if key not in KEYS)
+    if unknown:
+        raise ValueError(f"the following directives don't match any configuration option: {', '.join(unknown)}")
+    twice = sorted(key for key in data if KEYS[key].flag in given)
+    if twice:
+        raise ValueError(f"the following directives are specified both as a flag and in the configuration file: {', '.join(twice)}")
+    found: list[str] = []
+    for name, value in data.items():
+        key = KEYS[name]
+        try:
+            found += [f"{key.flag}={word}" if word else key.flag for word in key.words(value)]
+        except (TypeError, KeyError, AttributeError, ValueError):
+            raise ValueError(f"invalid value for {name}: {json.dumps(value)}") from None
+    return found
+
+
+def _text(value: Any) -> list[str]:
+    if not isinstance(value, str) or not value:
+        raise TypeError(value)
+    return [value]
+
+
+def _switch(value: Any) -> list[str]:
+    if not isinstance(value, bool):
+        raise TypeError(value)
+    return [""] if value else []
+
+
+def _texts(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise TypeError(value)
+    return [word for one in value for word in _text(one)]
+
+
+def _pairs(value: Any) -> list[str]:
+    return [f"{name}={word}" for name, one in value.items() for word in _text(one)]
+
+
+def _pools(value: Any) -> list[str]:
+    return [f"base={one['base']},size={one['size']}" for one in value]
+
+
+KEYS = {
+    "data-root": Key("--data-root", _text),
+    "exec-root": Key("--run-root", _text),
+    "hosts": Key("--host", _texts),
+    "storage-driver": Key("--snapshotter", _text),
+    "insecure-registries": Key("--insecure-registry", _texts),
+    "registry-mirrors": Key("--registry-mirror", _texts),
+    "log-opts": Key("--log-opt", _pairs),
+    "default-address-pools": Key("--default-address-pool", _pools),
+    "ip": Key("--ip", _text),
+    "debug": Key("--debug", _switch),
+    "no-new-privileges": Key("--no-new-privileges", _switch),
+    "security-profile": Key("--security-profile", _text),
+}
