@@ -60,8 +60,10 @@ def test_mount_options_are_sorted():
     assert parsed.recursive_add == mount.MOUNT_ATTR_RDONLY
     assert (parsed.propagation, parsed.propagation_recursive) == (mount.MS_SLAVE, True)
     assert parsed.data == (("size", "1k"),)
-    with pytest.raises(ValueError, match="idmap is not supported"):
-        options.parse(["idmap"])
+    assert options.parse(["rbind", "ridmap"]).idmap_recursive
+    assert options.parse(["tmpcopyup", "mode=700"]).copy_up
+    with pytest.raises(ValueError, match="remount is not supported"):
+        options.parse(["remount", "ro"])
 
 
 @pytest.mark.parametrize(("text", "keys"), [("ctrl-p,ctrl-q", b"\x10\x11"), ("ctrl-@,a", b"\0a"), ("", b""), ("ctrl-[", b"\x1b")])

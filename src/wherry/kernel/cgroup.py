@@ -14,8 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from wherry.kernel import devicefilter
+
 _KILL_ROUNDS = 100
-_V1 = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio", "hugetlb", "net_cls", "net_prio", "perf_event")
+_V1 = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,12 @@ def create(found: Hierarchies, path: str) -> None:
         _create_v2(found.v2, path)
         return
     for directory in found.directories(path):
-        os.makedirs(directory, 0o755, exist_ok=True)
+        try:
+            os.mkdir(directory, 0o755)
+        except FileExistsError:
+            continue
+        except FileNotFoundError:
+            os.makedirs(directory, 0o755, exist_ok=True)
     _inherit_cpuset(found, path)
 
 
@@ -84,6 +91,8 @@ def limit(found: Hierarchies, path: str, resources: Mapping[str, Any]) -> None:
     _limit_memory(found, path, resources.get("memory") or {})
     if not found.v2:
         _limit_devices(found, path, resources.get("devices") or ())
+    elif rules := resources.get("devices"):
+        devicefilter.attach(f"{found.v2}/{path.lstrip('/')}", devicefilter.assemble(rules))
 
 
 def settings(resources: Mapping[str, Any], *, v2: bool) -> list[tuple[str, str, str]]:
@@ -98,6 +107,16 @@ def settings(resources: Mapping[str, Any], *, v2: bool) -> list[tuple[str, str, 
     elif not v2:
         found += [("cpu", "cpu.cfs_period_us", str(period))] if period else []
         found += [("cpu", "cpu.cfs_quota_us", str(quota))] if quota else []
+    for key, name, newer in (
+        ("burst", "cpu.cfs_burst_us", "cpu.max.burst"),
+        ("idle", "cpu.idle", "cpu.idle"),
+        ("realtimePeriod", "cpu.rt_period_us", ""),
+        ("realtimeRuntime", "cpu.rt_runtime_us", ""),
+    ):
+        if cpu.get(key) is not None:
+            if v2 and not newer:
+                raise NotImplementedError(f"cgroup v2 has no linux.resources.cpu.{key}")
+            found.append(("cpu", newer if v2 else name, str(cpu[key])))
     for key in ("cpus", "mems"):
         if cpu.get(key):
             found.append(("cpuset", f"cpuset.{key}", str(cpu[key])))
@@ -107,6 +126,12 @@ def settings(resources: Mapping[str, Any], *, v2: bool) -> list[tuple[str, str, 
     for page in resources.get("hugepageLimits") or ():
         name = f"hugetlb.{page['pageSize']}.{'max' if v2 else 'limit_in_bytes'}"
         found.append(("hugetlb", name, str(page["limit"])))
+    found += _network(resources.get("network") or {}, v2=v2)
+    for device, limits in (resources.get("rdma") or {}).items():
+        names = (("hca_handle", limits.get("hcaHandles")), ("hca_object", limits.get("hcaObjects")))
+        found.append(("rdma", "rdma.max", " ".join([device, *(f"{name}={value}" for name, value in names if value is not None)])))
+    if not v2 and resources.get("unified"):
+        raise NotImplementedError("linux.resources.unified needs cgroup v2")
     if v2:
         found += [("unified", name, str(value)) for name, value in (resources.get("unified") or {}).items() if "/" not in name]
     return found
@@ -355,9 +380,17 @@ def _limit_devices(found: Hierarchies, path: str, rules: Any) -> None:
 
 def _block(block: Mapping[str, Any], *, v2: bool) -> list[tuple[str, str, str]]:
     found: list[tuple[str, str, str]] = []
+    if v2 and (block.get("leafWeight") or any(one.get("leafWeight") for one in block.get("weightDevice") or ())):
+        raise NotImplementedError("cgroup v2 has no linux.resources.blockIO.leafWeight")
+    if leaf := block.get("leafWeight"):
+        found.append(("blkio", "blkio.leaf_weight", str(leaf)))
     if weight := block.get("weight"):
         found.append(("io", "io.bfq.weight", str(weight)) if v2 else ("blkio", "blkio.weight", str(weight)))
     for device in block.get("weightDevice") or ():
+        if device.get("leafWeight"):
+            found.append(("blkio", "blkio.leaf_weight_device", f"{device['major']}:{device['minor']} {device['leafWeight']}"))
+        if not device.get("weight"):
+            continue
         text = f"{device['major']}:{device['minor']} {device['weight']}"
         found.append(("io", "io.bfq.weight", text) if v2 else ("blkio", "blkio.weight_device", text))
     names = {
@@ -370,6 +403,16 @@ def _block(block: Mapping[str, Any], *, v2: bool) -> list[tuple[str, str, str]]:
         for device in block.get(key) or ():
             number = f"{device['major']}:{device['minor']}"
             found.append(("io", "io.max", f"{number} {short}={device['rate']}") if v2 else ("blkio", name, f"{number} {device['rate']}"))
+    return found
+
+
+def _network(network: Mapping[str, Any], *, v2: bool) -> list[tuple[str, str, str]]:
+    found = []
+    if network.get("classID") is not None:
+        found.append(("net_cls", "net_cls.classid", str(network["classID"])))
+    found += [("net_prio", "net_prio.ifpriomap", f"{one['name']} {one['priority']}") for one in network.get("priorities") or ()]
+    if found and v2:
+        raise NotImplementedError("cgroup v2 has no linux.resources.network")
     return found
 
 
@@ -405,8 +448,14 @@ def _inherit_cpuset(found: Hierarchies, path: str) -> None:
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # open() would cost several times the reading
+    try:
+        data = b""
+        while chunk := os.read(fd, 1 << 16):
+            data += chunk
+    finally:
+        os.close(fd)
+    return data.decode(errors="replace")
 
 
 def _try(path: str) -> str:

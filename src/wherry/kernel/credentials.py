@@ -23,6 +23,7 @@ _VERSION_3 = 0x20080522
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
 _PR_SET_KEEPCAPS = 8
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
 
 
 class _Header(ctypes.Structure):
@@ -89,6 +90,13 @@ def drop_bounding(keep: int) -> None:
 def keep_capabilities() -> None:
     """Keep the permitted set over the coming change of user."""
     process.prctl(_PR_SET_KEEPCAPS, 1)
+
+
+def raise_ambient(bits: int) -> None:
+    """Put capabilities, which must be permitted and inheritable, into the ambient set.  Source: capabilities(7)."""
+    for number in range(64):
+        if bits >> number & 1:
+            process.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number)
 
 
 def set_rlimit(name: str, soft: int, hard: int) -> None:

@@ -109,10 +109,11 @@ def mount_setattr(tree_fd: int, *, add: int = 0, clear: int = 0, propagation: in
     libc.check(_mount_setattr(tree_fd, b"", flags, attributes, ctypes.sizeof(attributes)), "mount_setattr")
 
 
-def idmap(tree_fd: int, userns_fd: int) -> None:
-    """Show a detached mount through the id maps of a user namespace."""
+def idmap(tree_fd: int, userns_fd: int, *, recursive: bool = False) -> None:
+    """Show a detached mount, with ``recursive`` all below it, through the id maps of a user namespace."""
     attributes = _MountAttr(MOUNT_ATTR_IDMAP, 0, 0, userns_fd)
-    libc.check(_mount_setattr(tree_fd, b"", AT_EMPTY_PATH, attributes, ctypes.sizeof(attributes)), "mount_setattr")
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    libc.check(_mount_setattr(tree_fd, b"", flags, attributes, ctypes.sizeof(attributes)), "mount_setattr")
 
 
 def new_mount(kind: str, options: Iterable[tuple[str, str | None]] = (), *, source: str = "", attributes: int = 0) -> int:

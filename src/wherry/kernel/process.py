@@ -9,7 +9,9 @@ import signal
 
 from wherry.kernel import libc
 
-CLONE_PIDFD = 0x1000  # include/uapi/linux/sched.h
+CLONE_FILES = 0x400  # include/uapi/linux/sched.h
+CLONE_PIDFD = 0x1000
+CLONE_PARENT = 0x8000
 CLONE_INTO_CGROUP = 0x200000000
 CLOSE_RANGE_CLOEXEC = 4
 PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
@@ -74,9 +76,9 @@ def close_range(first: int, *, last: int = 0xFFFFFFFF, cloexec: bool = False) ->
     libc.check(result, "close_range")
 
 
-def prctl(option: int, argument: int = 0) -> int:
+def prctl(option: int, argument: int = 0, second: int = 0) -> int:
     """Source: prctl(2)."""
-    return libc.check(_prctl(option, argument, 0, 0, 0), "prctl")
+    return libc.check(_prctl(option, argument, second, 0, 0), "prctl")
 
 
 def set_name(name: str) -> None:

@@ -14,11 +14,11 @@ import signal
 import socket
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wherry.kernel import cgroup, credentials, files, namespace, process, seccomp, terminal
+from wherry.kernel import cgroup, credentials, files, namespace, process, scheduling, seccomp, terminal
 from wherry.runtime import channel, defaults, filters, users
 from wherry.runtime.failure import StartFailure, words
 from wherry.runtime.plan import Plan
@@ -35,7 +35,12 @@ _EXEC_FAILED = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """What a first process needs besides its plan.  ``stdio``: three descriptors, or () with a terminal; ``program``: the filter or b""."""
+    """What a first process needs besides its plan.  ``stdio``: three descriptors, or () with a terminal; ``program``: the filter or b"".
+
+    For a bundle: ``exact``: ids and groups are what the config says, whatever the image's files add; ``outlives``: its parent's end is not
+    its own; ``preserve_fds``: how many descriptors from 3 on the program inherits; ``rendezvous`` is called before the root is entered,
+    ``gate`` before privileges go, and puts another channel in the place of the report's.
+    """
 
     process: Mapping[str, Any]
     user: str
@@ -44,6 +49,12 @@ class Start:
     terminal: bool
     program: bytes
     reaper: bool = False
+    program_flags: int = 0
+    exact: bool = False
+    outlives: bool = False
+    preserve_fds: int = 0
+    rendezvous: Callable[[], None] | None = None
+    gate: Callable[[socket.socket], None] | None = None
 
 
 def describe_start(message: Mapping[str, Any], stdio: tuple[int, ...], program_fd: int) -> Start:
@@ -59,11 +70,15 @@ def describe_start(message: Mapping[str, Any], stdio: tuple[int, ...], program_f
     )
 
 
-def run_container(plan: Plan, groups: cgroup.Hierarchies, start: Start, report: socket.socket) -> None:
-    """Body of a container's first process.  Never returns."""
+def run_container(
+    plan: Plan, groups: cgroup.Hierarchies, start: Start, report: socket.socket, *, sources: Mapping[int, int] | None = None
+) -> None:
+    """Body of a container's first process.  ``sources``: trees that the parent opened.  Never returns."""
     try:
         os.umask(0)
         sandbox = Sandbox(groups)
+        sandbox.sources.update(sources or {})
+        sandbox.at_hooks = start.rendezvous
         process.join_session_keyring("_ses")
         for step in plan.steps:
             try:
@@ -145,15 +160,23 @@ def _become(start: Start, report: socket.socket, slave_fd: int) -> None:
     for limit in wanted.get("rlimits") or ():
         credentials.set_rlimit(limit["type"], limit["soft"], limit["hard"])
     os.umask(int((wanted.get("user") or {}).get("umask") or 0o022))
-    process.close_range(3, cloexec=True)
+    process.close_range(3 + start.preserve_fds, cloexec=True)
+    _schedule(wanted)
     for number in range(1, signal.NSIG):
         with contextlib.suppress(OSError, ValueError):
             if _signal.getsignal(number) != _signal.SIG_DFL:
                 _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    _drop_privileges(wanted, who, start.program)
     arguments = list(wanted["args"])
+    if start.gate is not None:
+        find_program(arguments[0], environment.get("PATH", defaults.PATH.partition("=")[2]))
+        start.gate(report)
+    _drop_privileges(wanted, who, start.program, start.program_flags)
+    if not start.outlives:
+        process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
     program = find_program(arguments[0], environment.get("PATH", defaults.PATH.partition("=")[2]))
+    if start.program and wanted.get("noNewPrivileges"):
+        seccomp.load(start.program, start.program_flags)
     if start.reaper:
         report.close()
         _reap(program, arguments, environment)
@@ -162,6 +185,10 @@ def _become(start: Start, report: socket.socket, slave_fd: int) -> None:
 
 def _identity(root_fd: int, start: Start) -> users.Identity:
     user: Mapping[str, Any] = start.process.get("user") or {}
+    if start.exact:
+        named = users.resolve(*users.read(root_fd), str(user.get("uid") or 0))
+        groups = tuple(user.get("additionalGids") or ())
+        return users.Identity(uid=user.get("uid") or 0, gid=user.get("gid") or 0, groups=groups, home=named.home)
     if not start.user and user:
         identity = users.resolve(*users.read(root_fd), str(user.get("uid") or 0), start.groups)
         gid = user.get("gid") or 0
@@ -211,8 +238,25 @@ def _change_directory(cwd: str) -> None:
         )
 
 
-def _drop_privileges(wanted: Mapping[str, Any], who: users.Identity, program: bytes) -> None:
-    """Bounding set, ids, filter, then the rest: the filter needs CAP_SYS_ADMIN for a moment longer, and nothing after it but capset."""
+def _schedule(wanted: Mapping[str, Any]) -> None:
+    try:
+        if scheduler := wanted.get("scheduler"):
+            flags = sum(scheduling.FLAGS[one] for one in scheduler.get("flags") or ())
+            numbers = {key: scheduler.get(key) or 0 for key in ("nice", "priority", "runtime", "deadline", "period")}
+            scheduling.set_scheduler(scheduling.POLICIES[scheduler["policy"]], flags=flags, **numbers)
+        if io := wanted.get("ioPriority"):
+            scheduling.set_io_priority(scheduling.IO_CLASSES[io["class"]], io.get("priority") or 0)
+    except KeyError as unknown:
+        raise StartFailure(128, f"{unknown.args[0]} is not a scheduling policy, flag or I/O class of this system") from None
+    except OSError as error:
+        raise StartFailure(128, f"process.scheduler or process.ioPriority: {words(error)}") from None
+
+
+def _drop_privileges(wanted: Mapping[str, Any], who: users.Identity, program: bytes, flags: int) -> None:
+    """Bounding set, ids, filter, then the rest: the filter needs CAP_SYS_ADMIN for a moment longer, and nothing after it but capset.
+
+    With no_new_privs it needs nothing, and the caller loads it at the very end, so that it may refuse all of this.
+    """
     sets: Mapping[str, Any] = wanted.get("capabilities") or {}
     bounding = credentials.mask(sets.get("bounding") or ())
     permitted = credentials.mask(sets.get("permitted") or ()) & bounding
@@ -223,16 +267,19 @@ def _drop_privileges(wanted: Mapping[str, Any], who: users.Identity, program: by
     os.setresuid(who.uid, who.uid, who.uid)
     available = credentials.capget()[1]
     permitted &= available
+    inheritable = credentials.mask(sets.get("inheritable") or ()) & available
+    ambient = credentials.mask(sets.get("ambient") or ()) & inheritable & permitted
+    effective = credentials.mask(sets.get("effective") or ()) & permitted
     if who.uid:
-        permitted = 0
+        permitted = effective = ambient
     if wanted.get("noNewPrivileges"):
         process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
-    if program:
+    elif program:
         needed = (permitted | credentials.SYS_ADMIN) & available
-        credentials.capset(effective=needed, permitted=needed, inheritable=0)
-        seccomp.load(program)
-    credentials.capset(effective=permitted, permitted=permitted, inheritable=0)
-    process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
+        credentials.capset(effective=needed, permitted=needed, inheritable=inheritable)
+        seccomp.load(program, flags)
+    credentials.capset(effective=effective, permitted=permitted, inheritable=inheritable)
+    credentials.raise_ambient(ambient)
 
 
 def _execute(program: str, arguments: list[str], environment: dict[str, str]) -> None:

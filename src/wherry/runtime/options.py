@@ -32,7 +32,23 @@ _PROPAGATION = {
     "unbindable": mount.MS_UNBINDABLE,
 }
 _NOTHING = frozenset(
-    {"defaults", "async", "auto", "noauto", "nofail", "user", "nouser", "_netdev", "z", "Z", "consistent", "cached", "delegated"}
+    {
+        "defaults",
+        "async",
+        "auto",
+        "noauto",
+        "nofail",
+        "user",
+        "nouser",
+        "_netdev",
+        "silent",
+        "loud",
+        "z",
+        "Z",
+        "consistent",
+        "cached",
+        "delegated",
+    }
 )
 
 
@@ -42,6 +58,9 @@ class MountOptions:
 
     bind: bool = False
     recursive: bool = False
+    idmap: bool = False
+    idmap_recursive: bool = False
+    copy_up: bool = False
     add: int = 0
     clear: int = 0
     recursive_add: int = 0
@@ -53,7 +72,7 @@ class MountOptions:
 
 def parse(options: Iterable[str]) -> MountOptions:
     """Sort the options of one mount; the last of a contradiction wins.  Raises ValueError for those of other runtimes."""
-    bind = recursive = deep = False
+    bind = recursive = deep = idmap = idmap_recursive = copy_up = False
     add = clear = recursive_add = recursive_clear = propagation = 0
     data: list[tuple[str, str | None]] = []
     for option in options:
@@ -69,14 +88,21 @@ def parse(options: Iterable[str]) -> MountOptions:
             propagation, deep = _PROPAGATION[option], False
         elif option[:1] == "r" and option[1:] in _PROPAGATION:
             propagation, deep = _PROPAGATION[option[1:]], True
-        elif option in ("idmap", "ridmap", "tmpcopyup"):
-            raise ValueError(f"mount option {option} is not supported")
+        elif option in ("idmap", "ridmap"):
+            idmap, idmap_recursive = True, option == "ridmap"
+        elif option == "tmpcopyup":
+            copy_up = True
+        elif option == "remount":
+            raise ValueError("mount option remount is not supported: name the options on the mount itself")
         elif option not in _NOTHING:
             key, equals, value = option.partition("=")
             data.append((key, value if equals else None))
     return MountOptions(
         bind=bind,
         recursive=recursive,
+        idmap=idmap,
+        idmap_recursive=idmap_recursive,
+        copy_up=copy_up,
         add=add,
         clear=clear,
         recursive_add=recursive_add,

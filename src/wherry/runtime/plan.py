@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wherry.kernel import namespace
+from wherry.kernel import mount, namespace
+from wherry.kernel.userns import IdMap
 from wherry.runtime import options, steps
 from wherry.runtime.failure import StartFailure
 
@@ -19,6 +20,12 @@ NAMESPACES = {
     "network": namespace.CLONE_NEWNET,
     "pid": namespace.CLONE_NEWPID,
     "cgroup": namespace.CLONE_NEWCGROUP,
+    "time": namespace.CLONE_NEWTIME,
+}
+_PROPAGATION = {
+    **{"private": mount.MS_PRIVATE, "slave": mount.MS_SLAVE, "shared": mount.MS_SHARED, "unbindable": mount.MS_UNBINDABLE},
+    **{"rprivate": mount.MS_REC | mount.MS_PRIVATE, "rslave": mount.MS_REC | mount.MS_SLAVE},
+    **{"rshared": mount.MS_REC | mount.MS_SHARED, "runbindable": mount.MS_REC | mount.MS_UNBINDABLE},
 }
 _DEVICES = (
     *(("/dev/null", "c", 1, 3, 0o666, 0, 0), ("/dev/zero", "c", 1, 5, 0o666, 0, 0), ("/dev/full", "c", 1, 7, 0o666, 0, 0)),
@@ -44,40 +51,44 @@ class Birth:
     cgroups_path: str
 
 
-def birth(launch: Mapping[str, Any], *, netns_fd: int = -1) -> Birth:
+def birth(launch: Mapping[str, Any], *, netns_fd: int = -1, bundle: bool = False) -> Birth:
     """The part of a plan that comes before its first process.  Raises StartFailure for a namespace that is not supported."""
     linux: Mapping[str, Any] = launch["config"].get("linux") or {}
-    _refuse_namespaces(linux)
+    _refuse_namespaces(linux, bundle=bundle)
     wanted = _namespaces(linux, netns_fd)
     return Birth(
-        clone_flags=sum(NAMESPACES[kind] for kind, path in wanted.items() if not path and kind != "cgroup"),
+        clone_flags=sum(NAMESPACES[kind] for kind, path in wanted.items() if not path and kind not in ("cgroup", "time")),
         pid_namespace=wanted.get("pid", ""),
         cgroups_path=linux.get("cgroupsPath") or "",
     )
 
 
-def make(launch: Mapping[str, Any], *, netns_fd: int = -1) -> Plan:
-    """Plan a launch (its JSON form, see ``spec.launch.Launch``).  Raises StartFailure for what is not supported, by name."""
+def make(launch: Mapping[str, Any], *, netns_fd: int = -1, bundle: bool = False) -> Plan:
+    """Plan a launch (its JSON form, see ``spec.launch.Launch``).  Raises StartFailure for what is not supported, by name.
+
+    ``bundle``: the caller can also do what takes a second process: user and time namespaces, hooks.
+    """
     config: Mapping[str, Any] = launch["config"]
     linux: Mapping[str, Any] = config.get("linux") or {}
-    _refuse(config, linux)
-    begin = birth(launch, netns_fd=netns_fd)
+    _refuse(config, linux, bundle=bundle)
+    begin = birth(launch, netns_fd=netns_fd, bundle=bundle)
     wanted = _namespaces(linux, netns_fd)
     entries = list(config.get("mounts") or ())
-    mounts = [(entry, options.parse(entry.get("options") or ())) for entry in entries]
+    mounts = [(entry, _options(entry)) for entry in entries]
     shows_cgroups = any(entry.get("type") == "cgroup" for entry in entries)
     found: list[steps.Step] = [steps.JoinCgroup(begin.cgroups_path, "cgroup" in wanted and not wanted["cgroup"])]
     found += [steps.JoinNamespace(namespace.CLONE_NEWNET, "", netns_fd)] if netns_fd >= 0 else []
     found += [steps.JoinNamespace(NAMESPACES[kind], path) for kind, path in wanted.items() if path and kind != "pid"]
     score = (config.get("process") or {}).get("oomScoreAdj")
-    found += [steps.AdjustOomScore(score)] if score is not None else []
+    found += [steps.AdjustOomScore(score, bundle)] if score is not None else []
+    found += [steps.BecomeRoot()] if wanted.get("user") == "" else []
     found += [
-        steps.OpenSource(index, entry["source"], parsed)
+        steps.OpenSource(index, entry["source"], parsed, *_maps(entry, linux, parsed))
         for index, (entry, parsed) in enumerate(mounts)
         if parsed.bind or entry.get("type") == "bind"
     ]
     found += [steps.OpenCgroups(begin.cgroups_path)] if shows_cgroups else []
-    found.append(steps.Detach())
+    found.append(steps.Detach(_PROPAGATION[linux.get("rootfsPropagation") or "rslave"]))
     found += _file_system(launch, config, linux, mounts)
     return Plan(
         birth=begin,
@@ -95,11 +106,37 @@ def _namespaces(linux: Mapping[str, Any], netns_fd: int) -> dict[str, str]:
     return wanted
 
 
+def _options(entry: Mapping[str, Any]) -> options.MountOptions:
+    try:
+        parsed = options.parse(entry.get("options") or ())
+    except ValueError as error:
+        raise StartFailure(128, f"mount {entry['destination']}: {error}") from None
+    if (parsed.idmap or entry.get("uidMappings")) and not (parsed.bind or entry.get("type") == "bind"):
+        raise StartFailure(128, f"mount {entry['destination']}: only a bind mount can have uidMappings and gidMappings")
+    return parsed
+
+
+def _maps(entry: Mapping[str, Any], linux: Mapping[str, Any], parsed: options.MountOptions) -> tuple[tuple[IdMap, ...], tuple[IdMap, ...]]:
+    """Of an id-mapped mount; the container's own where the mount names none."""
+    uids, gids = entry.get("uidMappings"), entry.get("gidMappings")
+    if not (parsed.idmap or uids or gids):
+        return (), ()
+    found = id_maps(uids or linux.get("uidMappings")), id_maps(gids or linux.get("gidMappings"))
+    if not all(found):
+        raise StartFailure(128, f"mount {entry['destination']}: an id-mapped mount needs uidMappings and gidMappings")
+    return found
+
+
+def id_maps(mappings: Any) -> tuple[IdMap, ...]:
+    """OCI mappings as the kernel wants them: inside, outside, how many."""
+    return tuple((one["containerID"], one["hostID"], one["size"]) for one in mappings or ())
+
+
 def _file_system(
     launch: Mapping[str, Any], config: Mapping[str, Any], linux: Mapping[str, Any], mounts: Sequence[tuple[Any, options.MountOptions]]
 ) -> list[steps.Step]:
     rootfs = launch["rootfs"]
-    found: list[steps.Step] = [steps.MountRoot(tuple(rootfs["lower"]), rootfs["upper"], rootfs["work"])]
+    found: list[steps.Step] = [steps.MountRoot(tuple(rootfs["lower"]), rootfs["upper"], rootfs["work"], bool(rootfs.get("recursive")))]
     copy_ups = {entry["destination"]: entry["source"] for entry in launch.get("copy_ups") or ()}
     process: Mapping[str, Any] = config.get("process") or {}
     devices_made = False
@@ -129,7 +166,10 @@ def _file_system(
         found.append(steps.SetNames(config.get("hostname") or "", config.get("domainname") or ""))
     if (cwd := process.get("cwd") or "/") != "/":
         found.append(steps.MakeDirectory(posixpath.normpath(cwd)))
-    found.append(steps.EnterRoot(bool((config.get("root") or {}).get("readonly"))))
+    found += [steps.SetPersonality(linux["personality"])] if linux.get("personality") else []
+    found += [steps.AwaitHooks()] if config.get("hooks") else []
+    kind = linux.get("rootfsPropagation") or "rprivate"
+    found.append(steps.EnterRoot(bool((config.get("root") or {}).get("readonly")), 0 if "private" in kind else _PROPAGATION[kind]))
     return found
 
 
@@ -158,25 +198,35 @@ def _check_destination(destination: str, kind: str) -> None:
             raise StartFailure(128, f'"{destination}" cannot be mounted because it is inside /proc')
 
 
-def _refuse(config: Mapping[str, Any], linux: Mapping[str, Any]) -> None:
+def _refuse(config: Mapping[str, Any], linux: Mapping[str, Any], *, bundle: bool) -> None:
+    process: Mapping[str, Any] = config.get("process") or {}
+    mappings = linux.get("uidMappings") or linux.get("gidMappings")
     for name, value in (
-        ("hooks", config.get("hooks")),
-        ("linux.uidMappings", linux.get("uidMappings")),
-        ("linux.gidMappings", linux.get("gidMappings")),
+        ("hooks", config.get("hooks") and not bundle),
+        ("linux.uidMappings", mappings and not bundle),
+        ("linux.timeOffsets", linux.get("timeOffsets") and not bundle),
         ("linux.intelRdt", linux.get("intelRdt")),
-        ("linux.personality", linux.get("personality")),
-        ("linux.timeOffsets", linux.get("timeOffsets")),
+        ("linux.memoryPolicy", linux.get("memoryPolicy")),
+        ("linux.netDevices", linux.get("netDevices")),
         ("linux.mountLabel", linux.get("mountLabel")),
-        ("process.apparmorProfile", (config.get("process") or {}).get("apparmorProfile")),
-        ("process.selinuxLabel", (config.get("process") or {}).get("selinuxLabel")),
+        ("process.apparmorProfile", process.get("apparmorProfile")),
+        ("process.selinuxLabel", process.get("selinuxLabel")),
+        ("process.commandLine", process.get("commandLine")),
+        *((name, config.get(name)) for name in ("vm", "windows", "solaris", "zos")),
     ):
         if value:
             raise StartFailure(128, f"{name} is not supported")
-    if linux.get("rootfsPropagation") not in (None, "", "private", "rprivate", "slave", "rslave"):
-        raise StartFailure(128, f"linux.rootfsPropagation {linux['rootfsPropagation']} is not supported")
+    if (kind := linux.get("rootfsPropagation") or "private") not in _PROPAGATION:
+        raise StartFailure(128, f"linux.rootfsPropagation {kind} is not one of {', '.join(_PROPAGATION)}")
 
 
-def _refuse_namespaces(linux: Mapping[str, Any]) -> None:
+def _refuse_namespaces(linux: Mapping[str, Any], *, bundle: bool) -> None:
+    kinds = [entry["type"] for entry in linux.get("namespaces") or ()]
     for entry in linux.get("namespaces") or ():
-        if entry["type"] not in NAMESPACES or (entry["type"] == "user" and not entry.get("path")):
+        if entry["type"] not in NAMESPACES or (entry["type"] in ("user", "time") and not (entry.get("path") or bundle)):
             raise StartFailure(128, f"a new {entry['type']} namespace is not supported")
+        if kinds.count(entry["type"]) > 1:
+            raise StartFailure(128, f"linux.namespaces names {entry['type']} twice")
+    for name, needs in (("uidMappings", "user"), ("timeOffsets", "time")):
+        if linux.get(name) and needs not in kinds:
+            raise StartFailure(128, f"linux.{name} needs a {needs} namespace")

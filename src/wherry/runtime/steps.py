@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from wherry.kernel import cgroup, files, mount, namespace, terminal
+from wherry.kernel import cgroup, files, mount, namespace, scheduling, terminal, userns
 from wherry.runtime import copyup
 from wherry.runtime.failure import StartFailure
 from wherry.runtime.options import MountOptions
+
+ROOT = 1 << 20  # among the sources: a root that the parent opened
 
 
 @dataclass(slots=True)
@@ -30,6 +33,8 @@ class Sandbox:
     proc_fd: int = -1
     master_fd: int = -1
     slave_fd: int = -1
+    dev_bound: bool = False
+    at_hooks: Callable[[], None] | None = None
     sources: dict[int, int] = field(default_factory=dict)
 
 
@@ -86,23 +91,62 @@ class OpenSource:
     index: int
     source: str
     options: MountOptions
+    uids: tuple[userns.IdMap, ...] = ()
+    gids: tuple[userns.IdMap, ...] = ()
 
     def describe(self) -> str:
-        return f"open {self.source}"
+        return f"open {self.source}" + (" with other ids" if self.uids else "")
 
     def execute(self, sandbox: Sandbox) -> None:
-        sandbox.sources[self.index] = mount.open_tree(mount.AT_FDCWD, self.source, recursive=self.options.recursive)
+        if self.index in sandbox.sources:  # opened by the parent, which may do more
+            return
+        tree = mount.open_tree(mount.AT_FDCWD, self.source, recursive=self.options.recursive)
+        if self.uids:
+            user = userns.open_mapped(self.uids, self.gids)
+            mount.idmap(tree, user, recursive=self.options.idmap_recursive)
+            os.close(user)
+        sandbox.sources[self.index] = tree
 
 
 @dataclass(frozen=True, slots=True)
 class Detach:
-    """Let no mount made from here on be seen outside."""
+    """Let no mount made from here on be seen outside, unless ``propagation`` is shared; the host's root itself stays out of it then."""
+
+    propagation: int = mount.MS_REC | mount.MS_SLAVE
 
     def describe(self) -> str:
         return "stop mounts from propagating to the host"
 
     def execute(self, sandbox: Sandbox) -> None:
-        mount.set_propagation("/", mount.MS_REC | mount.MS_SLAVE)
+        mount.set_propagation("/", self.propagation)
+        if self.propagation & (mount.MS_SHARED | mount.MS_UNBINDABLE):
+            mount.set_propagation("/", mount.MS_PRIVATE)
+
+
+@dataclass(frozen=True, slots=True)
+class BecomeRoot:
+    """Root of the user namespace, which owns nothing outside."""
+
+    def describe(self) -> str:
+        return "become root of the user namespace"
+
+    def execute(self, sandbox: Sandbox) -> None:
+        with contextlib.suppress(PermissionError):  # a joined namespace may forbid setgroups
+            os.setgroups(())
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitHooks:
+    """The hooks between a finished root file system and entering it."""
+
+    def describe(self) -> str:
+        return "run the hooks of creation"
+
+    def execute(self, sandbox: Sandbox) -> None:
+        if sandbox.at_hooks is not None:
+            sandbox.at_hooks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +156,22 @@ class MountRoot:
     lower: tuple[str, ...]
     upper: str | None
     work: str | None
+    recursive: bool = False
 
     def describe(self) -> str:
         return f"mount root: {len(self.lower)} layers under {self.upper}" if self.lower else f"mount root: bind {self.upper}"
 
     def execute(self, sandbox: Sandbox) -> None:
-        if self.lower and self.upper is None and len(self.lower) == 1:
+        if (opened := sandbox.sources.pop(ROOT, -1)) >= 0:
+            tree = opened
+        elif self.lower and self.upper is None and len(self.lower) == 1:
             tree = mount.open_tree(mount.AT_FDCWD, self.lower[0])
             mount.mount_setattr(tree, add=mount.MOUNT_ATTR_RDONLY)
         elif self.lower:
             tree = mount.overlay(list(self.lower), self.upper, self.work)
         else:
-            tree = mount.open_tree(mount.AT_FDCWD, self.upper or "")
-        mount.mount_setattr(tree, propagation=mount.MS_PRIVATE)
+            tree = mount.open_tree(mount.AT_FDCWD, self.upper or "", recursive=self.recursive)
+        mount.mount_setattr(tree, propagation=mount.MS_PRIVATE, recursive=self.recursive)
         host = os.open("/", os.O_PATH | os.O_CLOEXEC)
         mount.move_mount(tree, host)
         os.close(host)
@@ -148,13 +195,18 @@ class Mount:
     def execute(self, sandbox: Sandbox) -> None:
         tree = sandbox.sources.pop(self.index, -1)
         if tree < 0:
-            data = [pair for pair in self.options.data if not (self.kind == "tmpfs" and pair[0] == "tmpcopyup")]
-            tree = mount.new_mount(self.kind, data, source=self.source, attributes=self.options.add)
+            tree = mount.new_mount(self.kind, self.options.data, source=self.source, attributes=self.options.add)
+            if self.options.propagation:
+                mount.mount_setattr(tree, propagation=self.options.propagation)
+            if self.options.copy_up:
+                copyup.fill(sandbox.root_fd, self.destination, tree)
         else:
             self._restrict(tree)
         if self.copy_up:
             copyup.fill(sandbox.root_fd, self.destination, tree)
-        target = open_target(sandbox.root_fd, self.destination, directory=stat.S_ISDIR(os.fstat(tree).st_mode), plain=self.kind == "proc")
+        target = open_target(
+            sandbox.root_fd, self.destination, directory=stat.S_ISDIR(os.fstat(tree).st_mode), plain=self.kind in ("proc", "sysfs")
+        )
         try:
             mount.move_mount(tree, target)
         finally:
@@ -176,7 +228,7 @@ class Mount:
         if self.kind == "proc" and self.destination == "/proc":
             sandbox.proc_fd = tree
         elif self.destination == "/dev":
-            sandbox.dev_fd = tree
+            sandbox.dev_fd, sandbox.dev_bound = tree, not self.kind
         elif self.kind == "devpts" and self.destination == "/dev/pts":
             sandbox.pts_fd = tree
         else:
@@ -245,13 +297,21 @@ class MakeDevices:
 
     def execute(self, sandbox: Sandbox) -> None:
         if sandbox.dev_fd < 0:
-            return
+            sandbox.dev_fd = files.mkdirs_in_root(sandbox.root_fd, "/dev", 0o755)
+        if not sandbox.dev_bound:
+            self._fill(sandbox)
+        sandbox.null_fd = files.open_beneath(sandbox.dev_fd, "null", os.O_PATH)
+        status = os.fstat(sandbox.null_fd)
+        if not (stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3)):
+            raise StartFailure(128, "/dev/null of the container is not the null device")
+
+    def _fill(self, sandbox: Sandbox) -> None:
         for path, kind, major, minor, mode, uid, gid in self.devices:
             parent, name = os.path.split(path)
             parent_fd = files.mkdirs_in_root(sandbox.root_fd, parent, 0o755) if parent != "/dev" else os.dup(sandbox.dev_fd)
             try:
-                _make_device(parent_fd, name, kind, os.makedev(major, minor), mode, path)
-                if uid or gid:
+                made = _make_device(parent_fd, name, kind, os.makedev(major, minor), mode, path)
+                if made and (uid or gid):
                     os.chown(name, uid, gid, dir_fd=parent_fd, follow_symlinks=False)
             finally:
                 os.close(parent_fd)
@@ -261,10 +321,6 @@ class MakeDevices:
         ):
             with contextlib.suppress(FileExistsError):
                 os.symlink(target, name, dir_fd=sandbox.dev_fd)
-        sandbox.null_fd = files.open_beneath(sandbox.dev_fd, "null", os.O_PATH)
-        status = os.fstat(sandbox.null_fd)
-        if not (stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3)):
-            raise StartFailure(128, "/dev/null of the container is not the null device")
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,10 +334,13 @@ class OpenConsole:
         return f"open a terminal of {self.height} x {self.width}"
 
     def execute(self, sandbox: Sandbox) -> None:
+        if sandbox.pts_fd < 0:  # it came with a tree that is bound on /dev
+            sandbox.pts_fd = files.open_in_root(sandbox.root_fd, "dev/pts", os.O_PATH | os.O_DIRECTORY)
         sandbox.master_fd, sandbox.slave_fd, number = terminal.open_pair(sandbox.pts_fd)
         if self.height and self.width:
             terminal.set_size(sandbox.master_fd, height=self.height, width=self.width)
-        os.close(os.open("console", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_RDONLY, 0o600, dir_fd=sandbox.dev_fd))
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open("console", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_RDONLY, 0o600, dir_fd=sandbox.dev_fd))
         tree = mount.open_tree(sandbox.pts_fd, str(number))
         console = files.open_beneath(sandbox.dev_fd, "console", os.O_PATH)
         mount.move_mount(tree, console)
@@ -390,16 +449,36 @@ class SetNames:
 
 @dataclass(frozen=True, slots=True)
 class AdjustOomScore:
-    """Written while the host's /proc is there; a value that needs CAP_SYS_RESOURCE is left out without it."""
+    """Written while the host's /proc is there; a value that needs CAP_SYS_RESOURCE is left out without it, unless it is ``exact``."""
 
     score: int
+    exact: bool = False
 
     def describe(self) -> str:
         return f"set oom_score_adj {self.score}"
 
     def execute(self, sandbox: Sandbox) -> None:
-        with contextlib.suppress(PermissionError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(str(self.score))
+        try:
+            with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+                file.write(str(self.score))
+        except PermissionError:
+            if self.exact:
+                raise
+
+
+@dataclass(frozen=True, slots=True)
+class SetPersonality:
+    """The execution domain of the program: LINUX or LINUX32."""
+
+    wanted: Mapping[str, Any]
+
+    def describe(self) -> str:
+        return f"set personality {self.wanted['domain']}"
+
+    def execute(self, sandbox: Sandbox) -> None:
+        if self.wanted["domain"] not in scheduling.DOMAINS or self.wanted.get("flags"):
+            raise StartFailure(128, f"linux.personality {dict(self.wanted)} is not supported")
+        scheduling.set_personality(scheduling.DOMAINS[self.wanted["domain"]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,6 +501,7 @@ class EnterRoot:
     """pivot_root and forget the host's tree; ``readonly``: the root itself, not what is mounted in it."""
 
     readonly: bool
+    propagation: int = 0
 
     def describe(self) -> str:
         return "enter the root" + (", read-only" if self.readonly else "")
@@ -433,6 +513,8 @@ class EnterRoot:
         mount.pivot_root(".", ".")
         mount.umount2(".", mount.MNT_DETACH)
         os.chdir("/")
+        if self.propagation:
+            mount.set_propagation("/", self.propagation)
 
 
 def open_target(root_fd: int, path: str, *, directory: bool, plain: bool = False) -> int:
@@ -464,13 +546,15 @@ def _attach(root_fd: int, tree: int, destination: str) -> None:
     os.close(tree)
 
 
-def _make_device(parent_fd: int, name: str, kind: str, number: int, mode: int, path: str) -> None:
+def _make_device(parent_fd: int, name: str, kind: str, number: int, mode: int, path: str) -> bool:
+    """False when it was there or is the host's own, bound: its owner is none of ours."""
     form = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[kind]
     try:
         os.mknod(name, form | mode, number, dir_fd=parent_fd)
         os.chmod(name, mode, dir_fd=parent_fd)
+        return True
     except FileExistsError:
-        return
+        return False
     except PermissionError:
         os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent_fd))
         tree = mount.open_tree(mount.AT_FDCWD, path)
@@ -478,6 +562,7 @@ def _make_device(parent_fd: int, name: str, kind: str, number: int, mode: int, p
         mount.move_mount(tree, target)
         os.close(target)
         os.close(tree)
+        return False
 
 
 def describe(steps: list[Any]) -> str:

@@ -1,0 +1,45 @@
+"""User namespaces: their id maps, and a namespace that exists only as a descriptor, for id-mapped mounts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+from collections.abc import Iterable
+
+from wherry.kernel import namespace, process
+
+IdMap = tuple[int, int, int]  # first id inside, first id outside, how many
+
+
+def write_maps(process_dir: str, uids: Iterable[IdMap], gids: Iterable[IdMap]) -> None:
+    """Give the new user namespace of a process, by its directory in /proc, its maps, once.  Source: user_namespaces(7)."""
+    for name, maps in (("uid_map", uids), ("gid_map", gids)):
+        text = "".join(f"{inside} {outside} {size}\n" for inside, outside, size in maps)
+        if text:
+            with open(f"{process_dir}/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+
+
+def open_mapped(uids: Iterable[IdMap], gids: Iterable[IdMap]) -> int:
+    """A descriptor of a new user namespace with these maps and no process in it.
+
+    The process that it takes shares our descriptors and opens its own directory in /proc: its pid may mean another process there.
+    """
+    readable, writable = os.pipe2(os.O_CLOEXEC)
+    pid, pidfd = process.clone(namespace.CLONE_NEWUSER | process.CLONE_FILES)
+    if pid == 0:
+        os.write(writable, struct.pack("i", os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)))
+        signal.pause()
+    try:
+        own = struct.unpack("i", os.read(readable, 4))[0]
+        try:
+            write_maps(f"/proc/self/fd/{own}", uids, gids)
+            return os.open("ns/user", os.O_RDONLY | os.O_CLOEXEC, dir_fd=own)
+        finally:
+            os.close(own)
+    finally:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        for fd in (pidfd, readable, writable):
+            os.close(fd)
