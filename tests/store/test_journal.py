@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from wherry.spec.digest import sha256
 from wherry.store import journal
 from wherry.store.records import Records
 
@@ -136,3 +137,14 @@ def test_a_newer_database_is_refused_and_untouched(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="written by a newer version of Wherry"):
         Records(str(path))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["state.db", "state.journal"]
+
+
+def test_idents_may_be_digests(tmp_path: Path) -> None:
+    digest = sha256(b"")
+    with closing(Records(str(tmp_path / "state.db"))) as records:
+        records.put("image", digest, b"row")
+        records.name("tag", "bb", digest)
+    (tmp_path / "state.db").unlink()
+    with closing(Records(str(tmp_path / "state.db"))) as records:
+        assert records.items("image") == [(str(digest), b"row")]
+        assert records.resolve("tag", "bb") == digest

@@ -155,5 +155,5 @@ class Journal:
 
 
 def _packed(number: int, changes: list[Change]) -> bytes:
-    body = msgspec.msgpack.encode(_Entry(number, changes))
+    body = msgspec.msgpack.encode(_Entry(number, changes), enc_hook=str)  # a key may be a Digest
     return _HEAD.pack(len(body), zlib.crc32(body)) + body
