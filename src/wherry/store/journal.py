@@ -11,6 +11,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 _HEAD = struct.Struct("<II")  # length and CRC-32 of what follows
 _GROWTH = 4  # the file is written anew when it is so many times what it began with
 _SMALL = 4 << 20
+_ROOM = 256 << 10  # taken ahead, so that a full disk does not end it
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True):
@@ -39,12 +41,13 @@ class _Entry(msgspec.Struct, frozen=True, array_like=True):
 class Told:
     """What a journal holds: the number of its last transaction, all rows, and the changes after any number.
 
-    ``whole``: whether it could be read to its end.
+    ``whole``: whether it could be read to its end, which is at ``size_bytes``.
     """
 
     number: int = 0
     rows: dict[tuple[str, str, str], bytes] = field(default_factory=dict)
     whole: bool = True
+    size_bytes: int = 0
     entries: list[_Entry] = field(default_factory=list)
 
     def after(self, number: int) -> list[Change]:
@@ -79,17 +82,19 @@ def read(path: str) -> Told | None:
             else:
                 told.rows[key] = change.value
         position = start + length
-    told.whole = position == len(data)
+    told.whole = not any(data[position : position + _HEAD.size]) and not data[position:].strip(b"\0")
+    told.size_bytes = position
     return told if told.entries else None
 
 
 class Journal:
-    """Appends.  It never fails: where it can't be written it is given up, and made again at the next start."""
+    """Appends.  It never fails: where it can't be written it stays as it is, until it is begun anew."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._fd = -1
         self._size = 0
+        self._room = 0
         self._begun = 0
 
     def begin(self, number: int, rows: Iterable[Change]) -> None:
@@ -104,26 +109,30 @@ class Journal:
             os.rename(fresh, self._path)
         except OSError as error:
             self._give_up(error)
+            with suppress(FileNotFoundError):
+                os.unlink(fresh)
             return
-        self.resume(len(body))
         self._begun = len(body)
+        self.resume(len(body))
 
-    def resume(self, size: int | None = None) -> None:
-        """Go on with the one that is there."""
+    def resume(self, size: int) -> None:
+        """Go on with the one that is there, behind its first ``size`` bytes."""
         try:
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+            self._size = size
+            self._take_room()
         except OSError as error:
             self._give_up(error)
-            return
-        self._size = os.fstat(self._fd).st_size if size is None else size
-        self._begun = self._begun or self._size
+        self._begun = self._begun or size
 
     def append(self, number: int, changes: Sequence[Change]) -> None:
         if self._fd < 0:
             return
         body = _packed(number, list(changes))
         try:
-            if os.write(self._fd, body) != len(body):
+            if self._size + len(body) > self._room:
+                self._take_room(len(body))
+            if os.pwrite(self._fd, body, self._size) != len(body):
                 raise OSError(f"{self._path}: written in part")
         except OSError as error:
             self._give_up(error)
@@ -144,14 +153,13 @@ class Journal:
             os.close(self._fd)
             self._fd = -1
 
+    def _take_room(self, size: int = 0) -> None:
+        os.posix_fallocate(self._fd, self._size, size + _ROOM)
+        self._room = self._size + size + _ROOM
+
     def _give_up(self, error: OSError) -> None:
         log.warning("the records' second copy can't be written: %s", error)
         self.close()
-        for path in (self._path, f"{self._path}.new"):
-            try:
-                os.unlink(path)
-            except OSError:
-                continue
 
 
 def _packed(number: int, changes: list[Change]) -> bytes:

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _VERSION = 1
 _PAGE_BYTES = 4096
 _CHECKPOINT_PAGES = 100
+_COPY_AGAIN = 64  # after so many transactions a journal that could not be written is begun anew
 _ROOM_PAGES = 200  # of the log: up to a checkpoint, and what one transaction may add to it
 _ERRNO = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
@@ -228,7 +229,7 @@ class Records:
                 other = [Change(*key, value) for key, value in told.rows.items() if rows.get(key) != value]
                 self._restore([*gone, *other], told.number, "was damaged")
         if told is not None and told.whole and told.number == self._number:
-            self._journal.resume()
+            self._journal.resume(told.size_bytes)
         else:
             self._begin_journal()
 
@@ -270,7 +271,7 @@ class Records:
         self._number += 1
         changes, self._changes = self._changes, []
         self._journal.append(self._number, changes)
-        if self._journal.is_long:
+        if self._journal.is_long or (not self._journal.is_kept and self._number % _COPY_AGAIN == 0):
             self._begin_journal()
 
     def _begin_journal(self) -> None:
