@@ -18,6 +18,7 @@ from wherry.spec.docker.request import CachePrune, CommitRequest, ImportRequest
 from wherry.spec.docker.stats import ContainerStats
 from wherry.spec.docker.system import AuthConfig, Authenticated, DiskUsage
 from wherry.spec.docker.volume import Volume, VolumeCreate, VolumeList, VolumesPruned
+from wherry.spec.image import Platform
 
 if TYPE_CHECKING:
     from conftest import Raw
@@ -62,6 +63,9 @@ def call(name: str, /, *arguments: Any, **named: Any) -> tuple[str, tuple[Any, .
     return name, arguments, named
 
 
+ARM = '{"os":"linux","architecture":"arm","variant":"v7"}'
+PLATFORM = Platform(os="linux", architecture="arm", variant="v7")
+NO_PLATFORM = {"message": "failed to parse platform: invalid character 'x' looking for beginning of value"}
 FILTERS = "filters=%7B%22label%22%3A%5B%22a%22%5D%7D"
 LABEL = {"label": ("a",)}
 
@@ -125,12 +129,19 @@ TABLE: list[tuple[str, Any, Any, Any, int, Any]] = [
     ),
     ("POST /containers/c/exec", {"Cmd": []}, None, None, 400, {"message": "No exec command specified"}),
     ("POST /exec/e/resize?h=1&w=2", None, None, call("resize_exec", "e", height=1, width=2), 200, None),
-    ("GET /images/json?all=1&shared-size=1", None, [], call("list_images", all=True, filters={}, shared_size=True), 200, []),
+    (
+        "GET /images/json?all=1&shared-size=1",
+        None,
+        [],
+        call("list_images", all=True, filters={}, shared_size=True, containers=True),
+        200,
+        [],
+    ),
     (
         "GET /v1.24/images/json?filter=a*",
         None,
         [],
-        call("list_images", all=False, filters={"reference": ("a*",)}, shared_size=False),
+        call("list_images", all=False, filters={"reference": ("a*",)}, shared_size=False, containers=False),
         200,
         [],
     ),
@@ -138,12 +149,19 @@ TABLE: list[tuple[str, Any, Any, Any, int, Any]] = [
         "GET /v1.43/images/json",
         None,
         lambda: [ImageSummary(size=5)],
-        call("list_images", all=False, filters={}, shared_size=False),
+        call("list_images", all=False, filters={}, shared_size=False, containers=False),
         200,
         ...,
     ),
-    ("GET /images/a/b:c/json", None, lambda: ImageInspect(id="i"), call("inspect_image", "a/b:c"), 200, ...),
-    ("GET /images/a/history", None, [HistoryEntry()], call("image_history", "a"), 200, ...),
+    ("GET /images/a/b:c/json", None, lambda: ImageInspect(id="i"), call("inspect_image", "a/b:c", platform=None), 200, ...),
+    ("GET /images/a/json?platform=" + ARM, None, lambda: ImageInspect(id="i"), call("inspect_image", "a", platform=PLATFORM), 200, ...),
+    ("GET /images/a/json?manifests=1&platform=" + ARM, None, None, None, 400, ...),
+    ("GET /images/a/history?platform=x", None, None, None, 400, NO_PLATFORM),
+    ("GET /images/a/get?platform={}", None, None, None, 400, {"message": "both OS and Architecture must be provided"}),
+    ("DELETE /images/a?platforms=" + ARM, None, [], call("remove_image", "a", force=False, prune=True, platform=PLATFORM), 200, []),
+    ("DELETE /images/a?platforms=a&platforms=b", None, None, None, 400, {"message": "multiple platforms are not supported"}),
+    ("GET /images/search?term=x&limit=x", None, None, None, 400, ...),
+    ("GET /images/a/history", None, [HistoryEntry()], call("image_history", "a", platform=None), 200, ...),
     (
         "POST /images/create?fromImage=a&tag=1&platform=linux/amd64",
         None,
@@ -157,7 +175,7 @@ TABLE: list[tuple[str, Any, Any, Any, int, Any]] = [
         "POST /images/localhost:5000/a/push?tag=1",
         None,
         progress,
-        call("push_image", "localhost:5000/a", tag="1", platform="", auth=CREDENTIALS),
+        call("push_image", "localhost:5000/a", tag="1", platform=None, auth=CREDENTIALS),
         200,
         {"status": "done"},
     ),
@@ -166,7 +184,7 @@ TABLE: list[tuple[str, Any, Any, Any, int, Any]] = [
         "DELETE /images/a?force=1&noprune=1",
         None,
         [ImageDeleted(untagged="a")],
-        call("remove_image", "a", force=True, prune=False),
+        call("remove_image", "a", force=True, prune=False, platform=None),
         200,
         [{"Untagged": "a"}],
     ),
@@ -179,8 +197,8 @@ TABLE: list[tuple[str, Any, Any, Any, int, Any]] = [
         200,
         ...,
     ),
-    ("GET /images/get?names=a&names=b", None, chunks, call("save_images", ["a", "b"], platform=""), 200, "tar"),
-    ("GET /images/a/b/get", None, chunks, call("save_images", ["a/b"], platform=""), 200, "tar"),
+    ("GET /images/get?names=a&names=b", None, chunks, call("save_images", ["a", "b"], platform=None), 200, "tar"),
+    ("GET /images/a/b/get", None, chunks, call("save_images", ["a/b"], platform=None), 200, "tar"),
     (
         "POST /commit?container=c&repo=r&tag=t&comment=m&author=me&pause=0&changes=CMD%20x&changes=USER%20y",
         {"User": "u"},

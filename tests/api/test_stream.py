@@ -90,15 +90,6 @@ def test_the_buildkit_protocol_is_refused_clearly(client: Raw) -> None:
         assert "BuildKit" in json.loads(body)["message"]
 
 
-def test_another_platform_of_an_image_is_refused(client: Raw) -> None:
-    for method, path in (
-        ("GET", "/images/a/json?platform=x"),
-        ("GET", "/images/a/history?platform=x"),
-        ("DELETE", "/images/a?platforms=x"),
-    ):
-        assert client.request(method, path).response()[0] == 501
-
-
 def test_events_are_lines_of_json(client: Raw, engine: TinyEngine) -> None:
     status, _, body = client.request("GET", '/events?until=2&filters={"type":["container"]}'.replace('"', "%22")).response()
     assert status == 200

@@ -193,7 +193,7 @@ def test_an_archive_that_is_cut_off_leaves_nothing(experiment: Experiment, make_
 
 def test_saving_what_does_not_exist_fails_at_once(experiment: Experiment) -> None:
     async def body(lab: Any, fake: Any) -> None:
-        with pytest.raises(NotFound, match="No such image: nope:latest"):
+        with pytest.raises(NotFound, match="No such image: nope"):
             lab.images.save(["nope"])
 
     experiment(body)

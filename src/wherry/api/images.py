@@ -5,7 +5,7 @@ from __future__ import annotations
 from wherry.api import parameters, stream
 from wherry.api.exchange import NO_CONTENT, Request, Response, reply
 from wherry.api.ports import Operations
-from wherry.errors import InvalidRequest, NotSupported
+from wherry.errors import InvalidRequest
 from wherry.spec.docker.container import Config
 from wherry.spec.docker.image import IdCreated
 from wherry.spec.docker.request import CommitRequest, ImportRequest
@@ -19,7 +19,8 @@ async def list_all(engine: Operations, request: Request) -> Response:
     filters = request.filters()
     if request.version < (1, 25) and request.text("filter"):
         filters = {**filters, "reference": (request.text("filter"),)}
-    found = await engine.list_images(all=request.flag("all"), filters=filters, shared_size=request.flag("shared-size"))
+    counted = request.version >= (1, 51)
+    found = await engine.list_images(all=request.flag("all"), filters=filters, shared_size=request.flag("shared-size"), containers=counted)
     if request.version < (1, 44):
         for image in found:
             image.virtual_size = image.size
@@ -27,16 +28,17 @@ async def list_all(engine: Operations, request: Request) -> Response:
 
 
 async def inspect(engine: Operations, request: Request) -> Response:
-    _refuse_platform(request, "platform")
-    image = await engine.inspect_image(request.groups["name"])
+    platform = parameters.platform(request.text("platform"))
+    if platform is not None and request.flag("manifests"):
+        raise InvalidRequest("conflicting options: manifests and platform options cannot both be set")
+    image = await engine.inspect_image(request.groups["name"], platform=platform)
     if request.version < (1, 44):
         image.virtual_size = image.size
     return reply(image)
 
 
 async def history(engine: Operations, request: Request) -> Response:
-    _refuse_platform(request, "platform")
-    return reply(await engine.image_history(request.groups["name"]))
+    return reply(await engine.image_history(request.groups["name"], platform=parameters.platform(request.text("platform"))))
 
 
 async def create(engine: Operations, request: Request) -> None:
@@ -61,9 +63,8 @@ async def create(engine: Operations, request: Request) -> None:
 
 
 async def push(engine: Operations, request: Request) -> None:
-    records = await engine.push_image(
-        request.groups["name"], tag=request.text("tag"), platform=request.text("platform"), auth=_auth(request)
-    )
+    platform = parameters.platform(request.text("platform"))
+    records = await engine.push_image(request.groups["name"], tag=request.text("tag"), platform=platform, auth=_auth(request))
     await stream.send_progress(request, records)
 
 
@@ -73,8 +74,14 @@ async def tag(engine: Operations, request: Request) -> Response:
 
 
 async def remove(engine: Operations, request: Request) -> Response:
-    _refuse_platform(request, "platforms")
-    return reply(await engine.remove_image(request.groups["name"], force=request.flag("force"), prune=not request.flag("noprune")))
+    platforms = request.values("platforms")
+    if len(platforms) > 1:
+        raise InvalidRequest("multiple platforms are not supported")
+    platform = parameters.platform(platforms[0]) if platforms else None
+    gone = await engine.remove_image(
+        request.groups["name"], force=request.flag("force"), prune=not request.flag("noprune"), platform=platform
+    )
+    return reply(gone)
 
 
 async def prune(engine: Operations, request: Request) -> Response:
@@ -82,18 +89,27 @@ async def prune(engine: Operations, request: Request) -> Response:
 
 
 async def search(engine: Operations, request: Request) -> Response:
-    limit = request.integer("limit", SEARCH_LIMIT)
+    limit = _limit(request.text("limit"))
     return reply(await engine.search_images(request.text("term"), limit=limit, filters=request.filters(), auth=_auth(request)))
+
+
+def _limit(text: str) -> int:
+    try:
+        limit = parameters.integer(text)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"invalid limit specified: {error}") from error
+    return limit if limit > 0 else SEARCH_LIMIT
 
 
 async def save(engine: Operations, request: Request) -> None:
     names = [request.groups["name"]] if "name" in request.groups else request.values("names")
-    chunks = await engine.save_images(names, platform=request.text("platform"))
+    chunks = await engine.save_images(names, platform=parameters.platform(request.text("platform")))
     await stream.send_chunks(request, stream.TAR, chunks)
 
 
 async def load(engine: Operations, request: Request) -> None:
-    records = await engine.load_images(aiter(request.body), quiet=request.flag("quiet"), platform=request.text("platform"))
+    platform = parameters.platform(request.text("platform"))
+    records = await engine.load_images(aiter(request.body), quiet=request.flag("quiet"), platform=platform)
     await stream.send_progress(request, records)
 
 
@@ -118,12 +134,6 @@ async def distribution(engine: Operations, request: Request) -> Response:
 async def check_auth(engine: Operations, request: Request) -> Response:
     answer = await engine.check_auth(await request.json(AuthConfig, optional=True))
     return reply(answer) if answer.status else NO_CONTENT
-
-
-def _refuse_platform(request: Request, name: str) -> None:
-    """An image here has one platform; silently answering for another would mislead."""
-    if request.text(name):
-        raise NotSupported(f"choosing one platform of an image by `{name}` is not supported")
 
 
 def _auth(request: Request) -> AuthConfig | None:

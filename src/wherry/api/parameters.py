@@ -15,6 +15,7 @@ from wherry.errors import InvalidRequest
 from wherry.spec.docker.body import convert
 from wherry.spec.docker.request import Filters
 from wherry.spec.docker.system import AuthConfig
+from wherry.spec.image import Platform
 
 MAX_FIELDS = 4096
 FALSE = frozenset({"", "0", "no", "false", "none"})
@@ -84,6 +85,30 @@ def json_value(text: str, kind: type[T], default: T, what: str) -> T:
         return convert(kind, msgspec.json.decode(text.encode()))
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise InvalidRequest(f"error reading {what}: {error}") from None
+
+
+def platform(text: str) -> Platform | None:
+    """A platform as JSON: ``{"os": "linux", "architecture": "amd64"}``; None for an empty text."""
+    if not text:
+        return None
+    try:
+        found = msgspec.json.decode(text.encode(), type=_Platform)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        start = text.lstrip()[:1]
+        known = isinstance(error, msgspec.ValidationError) or start in ("{", "[", '"')
+        reason = str(error) if known else f"invalid character '{start}' looking for beginning of value"
+        raise InvalidRequest(f"failed to parse platform: {reason}") from None
+    if not found.os and not found.architecture and found.variant:
+        raise InvalidRequest("optional platform fields provided, but OS and Architecture are missing")
+    if not found.os or not found.architecture:
+        raise InvalidRequest("both OS and Architecture must be provided")
+    return Platform(os=found.os, architecture=found.architecture, variant=found.variant)
+
+
+class _Platform(msgspec.Struct):
+    os: str = ""
+    architecture: str = ""
+    variant: str = ""
 
 
 def registry_auth(header: str) -> AuthConfig | None:

@@ -357,7 +357,7 @@ def parse_cpus(text: str) -> int:
 def parse_filter(text: str) -> str:
     """``key=value``, kept as a word; ``filters`` joins them."""
     if "=" not in text:
-        raise ValueError("invalid argument: bad format of filter (expected name=value)")
+        raise ValueError("bad format of filter (expected name=value)")
     return text
 
 

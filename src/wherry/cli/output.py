@@ -210,7 +210,8 @@ def local_time(seconds: float) -> str:
     """Go's default text of a local time: ``2026-11-21 00:57:13 +0000 UTC``."""
     import time
 
-    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(seconds))
+    moment = time.localtime(seconds)
+    return f"{moment.tm_year:04}" + time.strftime("-%m-%d %H:%M:%S %z %Z", moment)
 
 
 def rfc3339_local(seconds: float) -> str:

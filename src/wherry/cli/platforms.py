@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 
-def platform_query(text: str) -> str | None:
-    """``os[/arch[/variant]]`` as JSON; None when it was not given."""
+def platform_query(text: str, prefix: str = "invalid platform: ") -> str | None:
+    """``os[/arch[/variant]]`` as JSON; None when it was not given.  Raises Failure in Docker's words, after ``prefix``."""
     if not text:
         return None
+    from wherry.cli.flags import Failure
     from wherry.client import jsontext
+    from wherry.spec.platform import InvalidPlatform, parse
 
-    return jsontext.dump(dict(zip(("os", "architecture", "variant"), text.split("/", 2), strict=False)))
+    try:
+        system, architecture, variant = parse(text)
+    except InvalidPlatform as error:
+        raise Failure(prefix + str(error)) from None
+    found = {"architecture": architecture, "os": system}
+    return jsontext.dump(found | {"variant": variant} if variant else found)

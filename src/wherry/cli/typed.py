@@ -20,10 +20,21 @@ _ABSENT: dict[str, Any] = {
     "OnBuild": NIL_LIST, "Options": NIL_MAP, "Shell": NIL_LIST, "StopSignal": "", "StopTimeout": NIL_POINTER, "StorageOpt": NIL_MAP,
     "Sysctls": NIL_MAP, "Tmpfs": NIL_MAP, "UsageData": NIL_POINTER, "Variant": "",
 }  # fmt: skip
+_IMAGE = (
+    "Id", "RepoTags", "RepoDigests", "Parent", "Comment", "Created", "DockerVersion", "Author", "Config", "Architecture", "Variant", "Os",
+    "OsVersion", "Size", "VirtualSize", "GraphDriver", "RootFS", "Metadata",
+)  # fmt: skip
+_IMAGE_ABSENT: dict[str, Any] = {"Created": "", "Manifests": NIL_LIST, "OsVersion": "", "Variant": "", "VirtualSize": 0}
+_IMAGE_CONFIG: dict[str, Any] = {  # in the order of Go's struct, which leaves out what is empty
+    "User": "", "ExposedPorts": NIL_MAP, "Env": NIL_LIST, "Entrypoint": NIL_LIST, "Cmd": NIL_LIST, "Volumes": NIL_MAP, "WorkingDir": "",
+    "Labels": NIL_MAP, "StopSignal": "", "ArgsEscaped": False, "Healthcheck": NIL_POINTER, "OnBuild": NIL_LIST, "Shell": NIL_LIST,
+}  # fmt: skip
 
 
 def typed(value: Any, name: str = "", parent: str = "") -> Any:
     """``value`` as Go's structs would show it: objects are Records, but for the maps whose keys are the user's."""
+    if not name and isinstance(value, dict) and "RepoTags" in value and "RootFS" in value:
+        return _image(value)
     if isinstance(value, dict):
         free = name in _MAPS or (name == "Config" and parent == "LogConfig")
         items = {key: typed(item, "" if free else key, name) for key, item in value.items()}
@@ -31,6 +42,15 @@ def typed(value: Any, name: str = "", parent: str = "") -> Any:
     if isinstance(value, list):
         return [typed(item, "", name) for item in value]
     return _null(name) if value is None else value
+
+
+def _image(value: dict[str, Any]) -> Record:
+    """What ``image inspect`` shows."""
+    items = {key: typed(value[key], key) for key in dict.fromkeys([*_IMAGE, *value]) if key in value}
+    config = items.get("Config")
+    if isinstance(config, dict):
+        items["Config"] = Record({key: config[key] for key in _IMAGE_CONFIG if config.get(key)}, optional=_IMAGE_CONFIG)
+    return Record(items, optional=_IMAGE_ABSENT)
 
 
 def _null(name: str) -> Null:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -134,6 +135,10 @@ class Containers:
     def using_volume(self, name: str) -> list[str]:
         """Ids of the containers that mount volume ``name``, running or not."""
         return [container.id for container in self._by_id.values() if any(mount.name == name for mount in container.record.mounts)]
+
+    def image_users(self) -> Counter[str]:
+        """How many containers stand on each image."""
+        return Counter(container.record.image_id for container in self._by_id.values())
 
     def using_image(self, image_id: str) -> list[Container]:
         return [container for container in self._by_id.values() if container.record.image_id == image_id]

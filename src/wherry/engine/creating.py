@@ -13,6 +13,7 @@ from wherry.containers.record import ContainerRecord, MountRecord, State
 from wherry.engine.rooms import Rooms
 from wherry.errors import InvalidRequest, NotFound
 from wherry.ids import new_id, short
+from wherry.images import platforms
 from wherry.images.catalog import Image
 from wherry.spec.docker.container import ContainerCreate, HostConfig
 
@@ -80,12 +81,11 @@ class Creating:
     def _image(self, reference: str, platform: str) -> Image:
         if not reference:
             raise InvalidRequest("no image specified")
-        image = self._rooms.images.resolve(reference)
-        if platform:
-            system, _, architecture = platform.partition("/")
-            if (system and system != image.config.os) or (architecture and architecture.split("/")[0] != image.config.architecture):
-                raise NotFound(f"No such image: {reference}")
-        return image
+        try:
+            wanted = platforms.parse(platform) if platform else None
+        except InvalidRequest as error:
+            raise InvalidRequest(f"error parsing specified platform: {error}") from error
+        return self._rooms.images.resolve(reference, wanted)
 
     def _hostname(self, body: ContainerCreate, ident: str) -> str:
         mode = body.host_config.network_mode if body.host_config else ""

@@ -30,10 +30,8 @@ class DiskOperations(ImageOperations):
 
     def _images_used(self) -> list[ImageSummary]:
         shared = self.rooms.images.usage().shared_bytes
-        return [
-            self.image_summary(image, shared.get(image.id, 0), containers=len(self.rooms.containers.using_image(image.id)))
-            for image in self.rooms.images.list()
-        ]
+        users = self.rooms.containers.image_users()
+        return [self.image_summary(image, shared.get(image.id, 0), containers=users[image.id]) for image in self.rooms.images.list()]
 
     async def _containers_used(self) -> list[ContainerSummary]:
         return list(await self.list_containers(all=True, limit=0, size=True, filters={}, since="", before=""))

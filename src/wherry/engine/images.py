@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -11,6 +12,7 @@ from wherry.containers.present import rfc3339
 from wherry.engine.containers import ContainerOperations
 from wherry.engine.rooms import Rooms
 from wherry.errors import EngineError, InvalidRequest, NotSupported
+from wherry.images import timestamp
 from wherry.images.catalog import Image
 from wherry.images.changes import apply_changes
 from wherry.images.removal import ContainerUse
@@ -36,6 +38,7 @@ from wherry.spec.docker.system import AuthConfig, Authenticated
 from wherry.spec.reference import InvalidReference, parse_tag
 
 Progress = Mapping[str, object]
+_Value = TypeVar("_Value")
 
 
 class ImageOperations(ContainerOperations):
@@ -43,17 +46,25 @@ class ImageOperations(ContainerOperations):
 
     # --- look
 
-    async def list_images(self, *, all: bool, filters: Filters, shared_size: bool) -> Sequence[ImageSummary]:
+    async def list_images(self, *, all: bool, filters: Filters, shared_size: bool, containers: bool) -> Sequence[ImageSummary]:
         images = self.rooms.images
         shared = images.usage().shared_bytes if shared_size else {}
-        return [self.image_summary(image, shared.get(image.id, -1 if not shared_size else 0)) for image in images.list(filters, every=all)]
+        users = self.rooms.containers.image_users() if containers else None
+        return [
+            self.image_summary(
+                image,
+                shared.get(image.id, 0) if shared_size else -1,
+                containers=-1 if users is None else users[image.id],
+            )
+            for image in images.list(filters, every=all)
+        ]
 
     def image_summary(self, image: Image, shared_bytes: int, containers: int = -1) -> ImageSummary:
         return ImageSummary(
             containers=containers,
-            created=max(0, image.created_ns) // 1_000_000_000,
+            created=image.created_ns // 1_000_000_000,
             id=image.id,
-            labels=image.labels or None,
+            labels=_sorted(image.labels) or None,
             parent_id=image.parent,
             repo_digests=list(image.repo_digests),
             repo_tags=list(image.repo_tags),
@@ -61,8 +72,8 @@ class ImageOperations(ContainerOperations):
             size=image.size_bytes,
         )
 
-    async def inspect_image(self, ref: str) -> ImageInspect:
-        image = self.rooms.images.resolve(ref)
+    async def inspect_image(self, ref: str, *, platform: spec.Platform | None) -> ImageInspect:
+        image = self.rooms.images.resolve(ref, platform)
         config = image.config
         return ImageInspect(
             id=image.id,
@@ -70,7 +81,7 @@ class ImageOperations(ContainerOperations):
             repo_digests=list(image.repo_digests),
             parent=image.parent,
             comment=config.comment or (config.history[-1].comment if config.history else ""),
-            created=image.created,
+            created=config.created or "",
             docker_version=config.docker_version,
             author=config.author,
             architecture=config.architecture,
@@ -80,8 +91,8 @@ class ImageOperations(ContainerOperations):
             size=image.size_bytes,
             graph_driver=GraphDriver(data=self._graph(image), name=self.rooms.snapshotter.name),
             root_fs=RootFS(layers=[str(diff_id) for diff_id in image.diff_ids] or None),
-            metadata=ImageMetadata(last_tag_time=rfc3339(image.tagged_at_ns)),
-            config=msgspec.convert(msgspec.to_builtins(config.settings), ImageConfig),
+            metadata=ImageMetadata(last_tag_time=rfc3339(image.tagged_at_ns) if image.tagged_at_ns else timestamp.ZERO),
+            config=_shown_config(config.settings),
         )
 
     def _graph(self, image: Image) -> dict[str, str]:
@@ -91,17 +102,17 @@ class ImageOperations(ContainerOperations):
         upper, *lower = rootfs.lower or (rootfs.upper or "",)
         return {"UpperDir": upper, **({"LowerDir": ":".join(lower)} if lower else {})}
 
-    async def image_history(self, ref: str) -> Sequence[HistoryEntry]:
+    async def image_history(self, ref: str, *, platform: spec.Platform | None) -> Sequence[HistoryEntry]:
         return [
             HistoryEntry(
                 comment=entry.comment,
-                created=max(0, entry.created_ns) // 1_000_000_000,
+                created=entry.created_ns // 1_000_000_000,
                 created_by=entry.created_by,
                 id=entry.id,
                 size=entry.size_bytes,
                 tags=list(entry.tags) or None,
             )
-            for entry in self.rooms.images.history(ref)
+            for entry in self.rooms.images.history(ref, platform)
         ]
 
     async def search_images(self, term: str, *, limit: int, filters: Filters, auth: AuthConfig | None) -> Sequence[SearchResult]:
@@ -124,8 +135,10 @@ class ImageOperations(ContainerOperations):
     async def tag_image(self, ref: str, *, repo: str, tag: str) -> None:
         self.rooms.images.tag(ref, f"{repo}:{tag}" if tag else repo)
 
-    async def remove_image(self, ref: str, *, force: bool, prune: bool) -> Sequence[ImageDeleted]:
-        removed = await self.rooms.workers.run(self.rooms.images.remove, ref, force=force, prune=prune, in_use=self._users_of_image)
+    async def remove_image(self, ref: str, *, force: bool, prune: bool, platform: spec.Platform | None) -> Sequence[ImageDeleted]:
+        removed = await self.rooms.workers.run(
+            self.rooms.images.remove, ref, force=force, prune=prune, platform=platform, in_use=self._users_of_image
+        )
         await self.rooms.workers.run(self.rooms.furniture.forget_gone, self.rooms.snapshotter)
         return [_deleted(step) for step in removed]
 
@@ -145,14 +158,16 @@ class ImageOperations(ContainerOperations):
         every = not tag and not _has_tag(reference)
         return self.rooms.images.pull(name, platform=platform, credentials=credentials(auth), all_tags=every)
 
-    async def push_image(self, name: str, *, tag: str, platform: str, auth: AuthConfig | None) -> AsyncIterator[Progress]:
+    async def push_image(self, name: str, *, tag: str, platform: spec.Platform | None, auth: AuthConfig | None) -> AsyncIterator[Progress]:
+        if platform is not None:
+            self.rooms.images.resolve(f"{name}:{tag}" if tag else name, platform)
         return self.rooms.images.push(name, tag=tag, credentials=credentials(auth))
 
-    async def save_images(self, refs: Sequence[str], *, platform: str) -> AsyncIterator[bytes]:
-        return self.rooms.images.save(refs)
+    async def save_images(self, refs: Sequence[str], *, platform: spec.Platform | None) -> AsyncIterator[bytes]:
+        return self.rooms.images.save(refs, platform)
 
-    async def load_images(self, chunks: AsyncIterator[bytes], *, quiet: bool, platform: str) -> AsyncIterator[Progress]:
-        return self.rooms.images.load(chunks, quiet=quiet)
+    async def load_images(self, chunks: AsyncIterator[bytes], *, quiet: bool, platform: spec.Platform | None) -> AsyncIterator[Progress]:
+        return self.rooms.images.load(chunks, quiet=quiet, platform=platform)
 
     async def import_image(self, request: ImportRequest, chunks: AsyncIterator[bytes]) -> AsyncIterator[Progress]:
         if request.source != "-":
@@ -201,6 +216,20 @@ class ImageOperations(ContainerOperations):
             created_by=" ".join([record.path, *record.args]),
             tags=[tag] if tag else [],
         )
+
+
+def _sorted(items: Mapping[str, _Value]) -> dict[str, _Value]:
+    """As Go writes a map."""
+    return {name: items[name] for name in sorted(items)}
+
+
+def _shown_config(settings: spec.Config) -> ImageConfig:
+    shown = msgspec.convert(msgspec.to_builtins(settings), ImageConfig)
+    for field in ("exposed_ports", "labels", "volumes"):
+        value = getattr(shown, field)
+        if value:
+            setattr(shown, field, _sorted(value))
+    return shown
 
 
 def _new_reference(request: CommitRequest) -> str:

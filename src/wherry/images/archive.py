@@ -64,8 +64,7 @@ def choose(catalog: Catalog, texts: Iterable[str]) -> list[Saved]:
         except InvalidReference as error:
             raise InvalidRequest(str(error)) from error
         if image is None:
-            shown = text if reference is None else reference.with_default_tag().familiar
-            raise NotFound(f"No such image: {shown}")
+            raise NotFound(f"No such image: {text}")
         if image.damage:
             raise Internal(image.damage)
         named = reference is not None and reference.digest is None and catalog.named(reference.with_default_tag()) == image.id
@@ -188,6 +187,9 @@ class Loader:
             found = list(_images(files, wanted))
             if not found:
                 raise InvalidRequest("invalid archive: no images in it")
+            found = [item for item in found if wanted is None or platforms.matches(wanted, spec.decode_config(item.config).platform)]
+            if wanted is not None and not found:
+                raise NotFound(f"no image of the archive is for platform {platforms.show(wanted)}")
             loaded = []
             for item in found:
                 loaded.append(self._image(files, item, emit, quiet=quiet))

@@ -191,7 +191,9 @@ class Catalog:
         with self._lock:
             return {diff_id for ident in self._ids for diff_id in self._config(ident)[1].rootfs.diff_ids}
 
-    def put(self, raw: bytes, layer_sizes: Sequence[int], *, parent: str = "", references: Iterable[Reference] = ()) -> str:
+    def put(
+        self, raw: bytes, layer_sizes: Sequence[int], *, parent: str = "", references: Iterable[Reference] = (), by_hand: bool = False
+    ) -> str:
         """Make the image exist, or give the one that exists these names; its config and layers must be stored already."""
         config = spec.decode_config(raw)
         ident = str(self._content.put(raw))
@@ -201,18 +203,18 @@ class Catalog:
                 layer_sizes=tuple(layer_sizes),
                 diff_ids=tuple(map(str, config.rootfs.diff_ids)),
                 parent=str(parent) or (known.parent if known else ""),
-                tagged_at_ns=time.time_ns(),
+                tagged_at_ns=known.tagged_at_ns if known else 0,
             )
             self._damage.pop(ident, None)
             self._records.put(_IMAGE, ident, msgspec.json.encode(row))
             self._configs[ident] = (raw, config, tuple(chain_ids(config.rootfs.diff_ids)))
             self._index(ident, row)
             for item in references:
-                self.name(item, ident)
+                self.name(item, ident, by_hand=by_hand)
         return ident
 
-    def name(self, reference: Reference, ident: str) -> str | None:
-        """Give the image a name, taking it from another one, whose id is returned."""
+    def name(self, reference: Reference, ident: str, *, by_hand: bool = False) -> str | None:
+        """Give the image a name, taking it from another one, whose id is returned.  ``by_hand``: that is the image's last tag time."""
         stored = _stored(reference)
         with self.transaction():
             former = self._records.name(_kind(stored), stored, ident)
@@ -220,7 +222,7 @@ class Catalog:
                 self._by_image[former].discard(stored)
             self._names[stored] = ident
             self._by_image[ident].add(stored)
-            if reference.digest is None:
+            if by_hand:
                 row = msgspec.structs.replace(self._rows[ident], tagged_at_ns=time.time_ns())
                 self._rows[ident] = row
                 self._records.put(_IMAGE, ident, msgspec.json.encode(row))

@@ -68,6 +68,8 @@ def select(catalog: Catalog, filters: Filters, *, every: bool) -> list[Image]:
 def prunable(catalog: Catalog, filters: Filters) -> list[Image]:
     """The images that ``docker image prune`` may remove if no container stands on them.  Raises InvalidRequest."""
     check(filters, PRUNE_FILTERS)
+    if len(filters.get("until", ())) > 1:
+        raise InvalidRequest("more than one until filter specified")
     only_dangling = parse_dangling(filters.get("dangling", ())) is not False
     fits = _predicate(catalog, filters)
     images = [catalog.get(ident) for ident in catalog.ids()]

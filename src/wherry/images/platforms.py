@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 from wherry.errors import InvalidRequest, NotFound
+from wherry.spec import platform as names
 from wherry.spec.image import Descriptor, Platform
 
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386", "armv7l": "arm", "armv6l": "arm", "armv8l": "arm"}
-_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm", "armel": "arm"}
-_ARCHITECTURES = frozenset("386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x wasm".split())
-_SYSTEMS = frozenset({"linux", "windows", "darwin", "freebsd", "wasip1"})
 _DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7"}
 
 
 def host() -> Platform:
     """The platform of this machine."""
-    machine = os.uname().machine
-    variant = {"armv6l": "v6", "armv7l": "v7", "aarch64": "v8"}.get(machine, "")
-    return Platform(os="linux", architecture=_MACHINES.get(machine, machine), variant=variant)
+    architecture, variant = names.machine()
+    return Platform(os="linux", architecture=architecture, variant=variant)
 
 
 def parse(text: str) -> Platform:
     """Read ``os[/arch[/variant]]`` or ``arch``.  Raises InvalidRequest in Docker's words."""
-    parts = text.lower().split("/")
-    if len(parts) == 1 and parts[0] in _SYSTEMS:
-        here = host()
-        return Platform(os=parts[0], architecture=here.architecture, variant=here.variant)
-    if len(parts) == 1:
-        parts = ["linux", *parts]
-    if not 2 <= len(parts) <= 3 or not all(parts):
-        raise InvalidRequest(f'error parsing specified platform: "{text}": invalid platform format: invalid argument')
-    system, architecture = parts[0], _ALIASES.get(parts[1], parts[1])
-    if system not in _SYSTEMS or architecture not in _ARCHITECTURES:
-        raise InvalidRequest(f'error parsing specified platform: "{text}": unknown operating system or architecture: invalid argument')
-    variant = parts[2] if len(parts) == 3 else {"arm64": "v8", "armhf": "v7", "armel": "v6"}.get(parts[1], "")
+    try:
+        system, architecture, variant = names.parse(text)
+    except names.InvalidPlatform as error:
+        raise InvalidRequest(str(error)) from error
     return Platform(os=system, architecture=architecture, variant=variant)
 
 
@@ -46,7 +33,7 @@ def show(platform: Platform) -> str:
 
 def matches(wanted: Platform, offered: Platform) -> bool:
     """Whether an image for ``offered`` is one for ``wanted``; a variant that is not said is the usual one, an older ARM will do."""
-    if (wanted.os, wanted.architecture) != (offered.os, _ALIASES.get(offered.architecture, offered.architecture)):
+    if (wanted.os, wanted.architecture) != (offered.os, names.alias(offered.architecture)):
         return False
     usual = _DEFAULT_VARIANTS.get(wanted.architecture, "")
     want, offer = wanted.variant or usual, offered.variant or usual

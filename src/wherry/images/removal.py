@@ -172,7 +172,7 @@ def parse_dangling(values: Sequence[str]) -> bool | None:
     """The value of the ``dangling`` filter, None when it is not given.  Raises InvalidRequest."""
     wanted: bool | None = None
     for value in values:
-        if value.lower() not in ("1", "t", "true", "0", "f", "false"):
-            raise InvalidRequest(f"invalid filter 'dangling={value}'")
-        wanted = value.lower() in ("1", "t", "true")
+        if value not in ("1", "true", "0", "false") or (wanted is not None and wanted != (value in ("1", "true"))):
+            raise InvalidRequest(f"invalid filter 'dangling=[{' '.join(values)}]'")
+        wanted = value in ("1", "true")
     return wanted

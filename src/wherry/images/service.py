@@ -87,8 +87,8 @@ class Images:
 
     # What is here
 
-    def resolve(self, reference: str) -> Image:
-        """The image called ``name[:tag]``, ``name@digest``, an id or a unique prefix of one.
+    def resolve(self, reference: str, platform: Platform | None = None) -> Image:
+        """The image called ``name[:tag]``, ``name@digest``, an id or a unique prefix of one; it must be for ``platform`` if that is given.
 
         Raises NotFound, InvalidRequest, Internal for one that is damaged on disk.
         """
@@ -97,6 +97,11 @@ class Images:
             raise NotFound(f"No such image: {_shown(reference)}")
         if image.damage:
             raise Internal(image.damage)
+        if platform is not None and not platforms.matches(platform, image.config.platform):
+            raise NotFound(
+                f"image with reference {reference} was found but its platform ({platforms.show(image.config.platform)}) "
+                f"does not match the specified platform ({platforms.show(platform)})"
+            )
         return image
 
     def find(self, reference: str) -> Image | None:
@@ -114,8 +119,8 @@ class Images:
         """What ``docker images`` shows, newest first.  Raises InvalidRequest."""
         return listing.select(self.catalog, filters or {}, every=every)
 
-    def history(self, reference: str) -> Sequence[HistoryEntry]:
-        return listing.history(self.catalog, self.resolve(reference))
+    def history(self, reference: str, platform: Platform | None = None) -> Sequence[HistoryEntry]:
+        return listing.history(self.catalog, self.resolve(reference, platform))
 
     def usage(self) -> Usage:
         return listing.usage(self.catalog)
@@ -131,14 +136,16 @@ class Images:
         """Give ``source`` the further name ``target`` (``repo[:tag]``).  Raises NotFound, InvalidRequest."""
         image = self.resolve(source)
         reference = self._tag_of(target)
-        self.catalog.name(reference, image.id)
+        self.catalog.name(reference, image.id, by_hand=True)
         self._told("tag", image.id, reference.familiar)
         return self.catalog.get(image.id)
 
-    def remove(self, reference: str, *, force: bool = False, prune: bool = True, in_use: InUse) -> Sequence[Removed]:
+    def remove(
+        self, reference: str, *, force: bool = False, prune: bool = True, platform: Platform | None = None, in_use: InUse
+    ) -> Sequence[Removed]:
         """rmi.  Blocking.  ``in_use``: the containers that stand on an image id.  Raises NotFound, Conflict."""
         image = self.find(reference)
-        if image is None:
+        if image is None or (platform is not None and not platforms.matches(platform, image.config.platform)):
             raise NotFound(f"No such image: {_shown(reference)}")
         return self._remover.remove(image, reference, force=force, prune=prune, in_use=in_use)
 
@@ -163,7 +170,7 @@ class Images:
             diff_ids = spec.decode_config(config).rootfs.diff_ids
             with self.layers.hold(chain_ids(diff_ids)):
                 sizes = self.layers.sizes(all_present(self.layers.snapshotter, diff_ids))
-                ident = self.catalog.put(config, sizes, parent=parent or "", references=references)
+                ident = self.catalog.put(config, sizes, parent=parent or "", references=references, by_hand=True)
         except InvalidDocument as error:
             raise InvalidRequest(str(error)) from error
         except SnapshotMissing as error:
@@ -259,9 +266,11 @@ class Images:
             return [reference]
         return self.catalog.tags_of(reference) or [reference.with_default_tag()]
 
-    def save(self, references: Sequence[str]) -> AsyncIterator[bytes]:
+    def save(self, references: Sequence[str], platform: Platform | None = None) -> AsyncIterator[bytes]:
         """The archive of these images.  Raises NotFound and InvalidRequest at once, others while it is read."""
         chosen = archive.choose(self.catalog, references)
+        if platform is not None and not all(platforms.matches(platform, saved.image.config.platform) for saved in chosen):
+            raise NotFound(f"no suitable export target found for platform {platforms.show(platform)}")
         return self._saved(chosen)
 
     async def _saved(self, chosen: Sequence[archive.Saved]) -> AsyncIterator[bytes]:
@@ -271,10 +280,12 @@ class Images:
         for saved in chosen:
             self._publish("save", saved.image.id, {**saved.image.labels, "name": saved.image.id})
 
-    def load(self, chunks: AsyncIterator[bytes], *, platform: str = "", quiet: bool = False) -> AsyncIterator[Record]:
-        """Records (``Loaded image: ...``) while the archive in ``chunks`` is read.  Raises InvalidRequest, Internal; nothing stays then."""
-        wanted = platforms.parse(platform) if platform else None
-        return stream(lambda emit: self._load(chunks, wanted, emit, quiet=quiet))
+    def load(self, chunks: AsyncIterator[bytes], *, platform: Platform | None = None, quiet: bool = False) -> AsyncIterator[Record]:
+        """Records (``Loaded image: ...``) while the archive in ``chunks`` is read.
+
+        Raises InvalidRequest, NotFound (nothing in it is for ``platform``), Internal; nothing stays then.
+        """
+        return stream(lambda emit: self._load(chunks, platform, emit, quiet=quiet))
 
     async def _load(self, chunks: AsyncIterator[bytes], wanted: Platform | None, emit: Emit, *, quiet: bool) -> None:
         loop = asyncio.get_running_loop()

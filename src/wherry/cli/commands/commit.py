@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wherry.cli.flags import Command, Flag, Invocation
+from wherry.cli.flags import Command, Failure, Flag, Invocation
 
 
 def run(invocation: Invocation) -> int:
@@ -18,6 +18,8 @@ def run(invocation: Invocation) -> int:
         from wherry.cli.registry_auth import read_reference
 
         reference = read_reference(image[0])
+        if reference.digest is not None:
+            raise Failure("refusing to create a tag with a digest reference")
         query["repo"] = reference.familiar_name
         query["tag"] = reference.tag or "latest"
     print(invocation.program.engine.post("/commit", query)["Id"])

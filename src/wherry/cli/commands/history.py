@@ -43,7 +43,7 @@ def _row(entry: dict[str, Any], *, trunc: bool, human: bool) -> dict[str, str]:
     by = (entry.get("CreatedBy") or "").replace("\t", " ")
     return {
         "ID": ident.removeprefix("sha256:")[:12] if trunc else ident,
-        "CreatedSince": ago(entry["Created"]) if human else rfc3339_local(entry["Created"]),
+        "CreatedSince": (ago(entry["Created"]) if entry["Created"] > 0 else "N/A") if human else rfc3339_local(entry["Created"]),
         "CreatedAt": rfc3339_local(entry["Created"]),
         "CreatedBy": shorten(by, 45) if trunc else by,
         "Size": size(entry["Size"], 3) if human else str(entry["Size"]),

@@ -42,5 +42,4 @@ COMMAND = Command(
         Flag("platform", "string", "Set platform if server is multi-platform capable"),
     ),
     minimum=1,
-    maximum=2,
 )

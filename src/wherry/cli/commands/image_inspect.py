@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from wherry.cli.flags import Command, Flag, Invocation
 from wherry.cli.inspection import run_inspect
+from wherry.cli.platforms import platform_query
 from wherry.client.http import quote
 
 
 def run(invocation: Invocation) -> int:
     engine = invocation.program.engine
-    return run_inspect(invocation.text("format"), invocation.arguments, lambda name: engine.get(f"/images/{quote(name, b'/:@')}/json"))
+    query = {"platform": platform_query(invocation.text("platform"), "")}
+    return run_inspect(
+        invocation.text("format"), invocation.arguments, lambda name: engine.get(f"/images/{quote(name, b'/:@')}/json", query)
+    )
 
 
 COMMAND = Command(
@@ -18,7 +22,7 @@ COMMAND = Command(
     run,
     flags=(
         Flag("format", "string", "json, or a Go template", short="f"),
-        Flag("platform", "string", "Inspect a platform of a multi-platform image", refused="an image holds one platform"),
+        Flag("platform", "string", "Inspect a specific platform of the image (os[/arch[/variant]])"),
     ),
     minimum=1,
 )

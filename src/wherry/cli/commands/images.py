@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 NONE = "<none>"
+NEVER = -62135596800  # the year 1: Go's zero time
 LISTING = Listing(
     "*formatter.imageContext",
     {
@@ -31,18 +32,27 @@ def run(invocation: Invocation) -> int:
     wanted = filters(invocation.texts("filter"))
     if invocation.arguments:
         wanted.setdefault("reference", {})[invocation.arguments[0]] = True
-    found = invocation.program.engine.get("/images/json", {"all": invocation.flag("all"), "filters": wanted}) or []
     digests = invocation.flag("digests")
     layout = invocation.text("format")
+    if invocation.flag("tree"):
+        _refuse_with_tree(invocation)
+    found = invocation.program.engine.get("/images/json", {"all": invocation.flag("all"), "filters": wanted}) or []
+    if invocation.flag("tree"):
+        from wherry.cli.image_tree import show
+
+        show(found, every=invocation.flag("all"))
+        return 0
     rows = [
         row for image in found for row in image_rows(image, trunc=not invocation.flag("no-trunc"), digests=digests or ".Digest" in layout)
     ]
     if invocation.flag("quiet") and layout in ("", "table"):
-        seen = dict.fromkeys(row["ID"] for row in rows)
-        sys.stdout.write("".join(ident + "\n" for ident in seen))
+        sys.stdout.write("".join(row["ID"] + "\n" for row in rows))
         return 0
     fields = ("Repository", "Tag", "Digest", "ID", "CreatedSince", "Size") if digests else ()
-    sys.stdout.write(LISTING.text(rows, layout or _configured(invocation), fields=fields))
+    layout = layout or _configured(invocation)
+    if layout in ("", "table"):
+        rows = [row | {"CreatedSince": row["CreatedSince"] or "N/A"} for row in rows]
+    sys.stdout.write(LISTING.text(rows, layout, fields=fields))
     return 0
 
 
@@ -82,7 +92,7 @@ def _row(image: dict[str, Any], ident: str, repository: str, tag: str, digest: s
         "Repository": repository,
         "Tag": tag,
         "Digest": digest,
-        "CreatedSince": ago(image["Created"]),
+        "CreatedSince": "" if image["Created"] == NEVER else ago(image["Created"]),
         "CreatedAt": local_time(image["Created"]),
         "Size": size(image["Size"], 3),
         "Containers": "N/A" if containers == -1 else str(containers),
@@ -92,10 +102,10 @@ def _row(image: dict[str, Any], ident: str, repository: str, tag: str, digest: s
     }
 
 
-def _no_tree(text: str) -> bool:
-    if text not in ("false", "0", "f", "F", "FALSE", "False"):
-        raise Failure("wherry: --tree is not supported: platforms of an image are not kept apart yet", 125)
-    return False
+def _refuse_with_tree(invocation: Invocation) -> None:
+    for name, shown in (("quiet", "quiet"), ("no-trunc", "no-trunc"), ("digests", "show-digest"), ("format", "format")):
+        if invocation.value(name):
+            raise Failure(f"--{shown} is not yet supported with --tree")
 
 
 COMMAND = Command(
@@ -109,7 +119,7 @@ COMMAND = Command(
         Flag("format", "string", "table, table TEMPLATE, json, raw, or a Go template"),
         Flag("no-trunc", "bool", "Don't truncate output"),
         Flag("quiet", "bool", "Only show image IDs", short="q"),
-        Flag("tree", "bool", "List multi-platform images as a tree", parse=_no_tree),
+        Flag("tree", "bool", "List multi-platform images as a tree (experimental)"),
     ),
     maximum=1,
 )

@@ -31,7 +31,7 @@ def _check_target(path: str) -> None:
     if folder and not os.path.isdir(folder):
         raise Failure(f"failed to save image: invalid output path: stat {folder}: no such file or directory")
     if os.path.isdir(path):
-        raise Failure(f'failed to save image: invalid output path: "{path}" must be a regular file')
+        raise Failure("failed to save image: cannot write to a directory")
 
 
 def _write_file(path: str, copy_to: Callable[[int], object]) -> None:

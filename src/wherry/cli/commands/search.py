@@ -18,7 +18,7 @@ LISTING = Listing(
 def run(invocation: Invocation) -> int:
     term = invocation.arguments[0]
     wanted = filters(invocation.texts("filter"))
-    query = {"term": term, "limit": invocation.number("limit") or None, "filters": wanted}
+    query = {"term": term, "limit": limit if (limit := invocation.number("limit")) > 0 else None, "filters": wanted}
     engine = invocation.program.engine
     domain = read_reference(term).domain if "/" in term else "docker.io"
     found = engine.call("GET", "/images/search", query, headers=auth_headers(invocation.program, domain)) or []
