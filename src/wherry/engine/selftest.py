@@ -69,7 +69,7 @@ def judge(found: list[str] | None, settings: Settings) -> list[str]:
 def _config(settings: Settings, capabilities: tuple[str, ...]) -> dict[str, Any]:
     host = complete_host_config(
         HostConfig(network_mode="none"),
-        log_options={},
+        default_log_options={},
         security_profile=settings.security_profile,
         no_new_privileges=settings.no_new_privileges,
     )
