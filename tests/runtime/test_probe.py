@@ -72,7 +72,7 @@ WEAKENED: dict[str, tuple[Callable[[Config], None], tuple[str, ...]]] = {
     "masks": (without_masks, ("/proc/kcore is not masked", "/sys/firmware is not masked")),
     "paths": (with_writable_paths, ("/proc/sys is not read-only",)),
     "ipc": (with_the_hosts_ipc, ("its ipc namespace is the host's",)),
-    "devices": (with_all_devices, ("it can open the host's disk",)),
+    "devices": (with_all_devices, ("it can open a loop device",)),
     "privileges": (with_no_new_privileges, ("NoNewPrivs is 1, not 0",)),
 }
 

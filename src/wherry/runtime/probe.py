@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import struct
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from wherry.kernel import credentials, libc
@@ -22,7 +24,6 @@ _STATFS_BYTES, _STATFS_FLAGS = 120, 80  # struct statfs and f_flags in it.  Sour
 _FIRST_FREE = 3  # with 0, 1 and 2 taken and nothing else, the next descriptor
 _DIRENT = struct.Struct("<QqHB")
 _EMPTY_DIRECTORY_BYTES = 2 * 24  # what getdents64 says of "." and ".."
-_S_IFBLK = 0o060000
 _AF_UNIX, _AF_ALG, _AF_VSOCK, _SOCK_STREAM, _CLONE_NEWUSER = 1, 38, 40, 1, 0x10000000
 _SCRATCH_BYTES = 256
 _UNKNOWN_CALL = 100_000
@@ -150,12 +151,13 @@ class Probe:
         self._findings.append(find)
 
     def _ask_devices(self) -> None:
-        """It may make a node of a disk of the host's, and must not open it."""
-        path = self._text("/dev/probe")
-        self._sheet.call("mknodat", _AT_FDCWD, path, _S_IFBLK | 0o600, _device_number())
-        opened = self._sheet.call("openat", _AT_FDCWD, path, os.O_RDONLY | os.O_NONBLOCK)
-        self._sheet.call("close", _FIRST_FREE)
-        self._findings.append(lambda answers: "it can open the host's disk" if answers.calls[opened] >= 0 else "")
+        """It may make the nodes of any device, and must not open them."""
+        for name, form, number in _devices():
+            path = self._text(f"/dev/probe-{number}")
+            self._sheet.call("mknodat", _AT_FDCWD, path, form | 0o600, number)
+            opened = self._sheet.call("openat", _AT_FDCWD, path, os.O_RDONLY | os.O_NONBLOCK)
+            self._sheet.call("close", _FIRST_FREE)
+            self._findings.append(partial(_opened, opened, name))
 
     def _ask_seccomp(self, profile: Mapping[str, Any]) -> None:
         self._refused("unshare(CLONE_NEWUSER)", errno.EPERM, "unshare", _CLONE_NEWUSER)
@@ -197,13 +199,18 @@ class Probe:
         return lambda answers: os.fsdecode(answers.bytes(room, max(answers.calls[length], 0)))
 
 
-def _device_number() -> int:
-    """Of the first disk with something on it, else of the first loop device, as mknod(2) takes it."""
+def _devices() -> list[tuple[str, int, int]]:
+    """Name, form and number of a loop device, the tunnel device, and the first disk with something on it."""
+    found = [("a loop device", stat.S_IFBLK, os.makedev(7, 0)), ("/dev/net/tun", stat.S_IFCHR, os.makedev(10, 200))]
     for name in sorted(os.listdir("/sys/dev/block")):
         with open(f"/sys/dev/block/{name}/size", encoding="ascii") as file:
             if int(file.read()):
-                return os.makedev(*(int(part) for part in name.split(":")))
-    return os.makedev(7, 0)
+                return [*found, (f"the host's disk {name}", stat.S_IFBLK, os.makedev(*(int(part) for part in name.split(":"))))]
+    return found
+
+
+def _opened(row: int, name: str, answers: Answers) -> str:
+    return f"it can open {name}" if answers.calls[row] >= 0 else ""
 
 
 def _refusal(what: str, number: int, answer: int) -> str:
