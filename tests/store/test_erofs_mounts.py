@@ -19,7 +19,7 @@ def test_what_a_former_daemon_left_is_unmounted_even_twice_mounted(tmp_path: Pat
     (tmp_path / "tar").write_bytes(bytes(512))
     (tmp_path / "index").write_bytes(encode(new_directory(0o711), [Device(512, "tar")]))
     for _ in range(2):
-        place = Mounts(str(tmp_path / "mounts"), set).path("one", str(tmp_path / "index"), [str(tmp_path / "tar")])
+        place = Mounts(str(tmp_path / "mounts"), set).path("one", lambda: (str(tmp_path / "index"), [str(tmp_path / "tar")]))
     assert os.stat(place).st_mode & 0o777 == 0o711
     Mounts(str(tmp_path / "mounts"), set).clear()
     assert os.listdir(tmp_path / "mounts") == []
@@ -30,7 +30,7 @@ def test_a_failed_mount_leaves_no_mount_and_is_tried_again(tmp_path: Path) -> No
     mounts = Mounts(str(tmp_path / "mounts"), set)
     for _ in range(2):
         with pytest.raises(OSError, match="erofs"):
-            mounts.path("one", str(tmp_path / "missing"), [])
+            mounts.path("one", lambda: (str(tmp_path / "missing"), []))
     mounts.release("one")
     mounts.clear()
     assert os.listdir(tmp_path / "mounts") == []

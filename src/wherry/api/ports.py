@@ -181,6 +181,9 @@ class System(Protocol):
         """``kinds``: of container, image, volume, build-cache; empty means all."""
         ...
 
+    async def check_store(self, *, quick: bool, repair: bool) -> AsyncIterator[bytes]:
+        """Each thing wrong with what is stored, as a line of JSON (``spec/docker/fsck.Found``)."""
+
     async def events(self, *, since_ns: int, until_ns: int, filters: Filters) -> AsyncIterator[Event]:
         """Past ones from ``since_ns``, then live ones until ``until_ns`` (0: without end)."""
         ...

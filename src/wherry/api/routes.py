@@ -30,6 +30,7 @@ ROUTES = (
     Route("GET", "/info", system.info),
     Route("GET", "/version", system.version),
     Route("GET", "/system/df", system.disk_usage),
+    Route("POST", "/wherry/v1/fsck", system.check_store, cancellable=True),
     Route("GET", "/events", system.events, cancellable=True),
     Route("POST", "/auth", images.check_auth),
     Route("GET", "/containers/json", containers.list_all),

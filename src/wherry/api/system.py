@@ -41,6 +41,11 @@ async def disk_usage(engine: Operations, request: Request) -> Response:
     return reply(await engine.disk_usage(kinds))
 
 
+async def check_store(engine: Operations, request: Request) -> None:
+    found = await engine.check_store(quick=request.flag("quick"), repair=request.flag("repair"))
+    await stream.send_live(request, JSON, found)
+
+
 async def events(engine: Operations, request: Request) -> None:
     since, until = (parameters.moment_ns(request.text(name)) for name in ("since", "until"))
     if until and since > until:

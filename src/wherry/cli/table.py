@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "system info": "info",
     "version": "version",
     "system df": "system_df",
+    "system fsck": "system_fsck",
     "system prune": "system_prune",
     "prune": "system_prune",
     "daemon": "daemon",

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from wherry.build import cache
 from wherry.containers import security
 from wherry.containers.service import Containers
-from wherry.engine import recover, selftest
+from wherry.engine import recover
 from wherry.engine.builds import BuildOperations
 from wherry.engine.container_files import ContainerFiles
 from wherry.engine.creating import Creating
@@ -24,6 +24,7 @@ from wherry.engine.furniture import Furniture
 from wherry.engine.networks import NetworkOperations
 from wherry.engine.rooms import Rooms
 from wherry.engine.running import Running
+from wherry.engine.soundness import SoundnessOperations
 from wherry.engine.system import SystemOperations
 from wherry.engine.volumes import VolumeOperations
 from wherry.engine.workers import Workers
@@ -39,13 +40,12 @@ from wherry.store.choice import choose
 from wherry.store.content import Content
 from wherry.store.garbage import Garbage, Roots
 from wherry.store.records import Records
-from wherry.store.vfs import Vfs
 from wherry.volumes.service import Volumes
 
 log = logging.getLogger(__name__)
 
 
-class Engine(DiskOperations, NetworkOperations, VolumeOperations, BuildOperations, SystemOperations):
+class Engine(DiskOperations, SoundnessOperations, NetworkOperations, VolumeOperations, BuildOperations, SystemOperations):
     """Made by ``running_engine``."""
 
     def __init__(self, rooms: Rooms) -> None:
@@ -57,7 +57,6 @@ class Engine(DiskOperations, NetworkOperations, VolumeOperations, BuildOperation
         self.builds: dict[str, asyncio.Task[object]] = {}
         self.build_services = self.make_build_services()
         self.daemon_id = _daemon_id(rooms.records)
-        self.sandbox_warnings: list[str] = []
 
     async def remove_everything(self) -> None:
         """Every container, running or not; for a daemon that leaves nothing behind."""
@@ -87,10 +86,6 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         content = Content(settings.data_root)
         snapshotter = choose(settings, records)
         stack.callback(snapshotter.close)
-        capabilities = _own_capabilities()
-        overlay = snapshotter.name != Vfs.name
-        trial = tasks.create_task(selftest.weaknesses(settings, supervisor, capabilities, overlay=overlay), name=selftest.CGROUP)
-        await asyncio.sleep(0)  # it begins: its container is made while the services here are built
         registry = Client(insecure=settings.insecure_registries, mirrors=settings.registry_mirrors)
         stack.push_async_callback(registry.close)
         loop = asyncio.get_running_loop()
@@ -124,10 +119,11 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
             networks=networks,
             volumes=Volumes(records, f"{settings.data_root}/volumes"),
             events=events,
+            garbage=garbage,
             workers=workers,
             tasks=tasks,
             cgroups=cgroup.find(),
-            capabilities=capabilities,
+            capabilities=_own_capabilities(),
             boot_id=_boot_id(),
         )
         rooms.containers.load()
@@ -143,7 +139,6 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         await workers.run(rooms.volumes.sweep)
         await workers.run(rooms.containers.sweep_folders)
         await recover.take_up(rooms, engine.running, alive)
-        engine.sandbox_warnings = selftest.judge(await trial, settings)
         yield engine
 
 

@@ -10,13 +10,19 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from functools import partial
 
 from wherry.runtime.supervisor import Supervisor
 from wherry.spec.mounts import Rootfs
+from wherry.store.layer import HashingSink, NullSink
 from wherry.store.snapshot import Snapshotter
+from wherry.store.soundness import Finding, quarantine
 from wherry.tree.durable import sync_small_tree
+from wherry.tree.pack import PackOptions, pack
 
 _STAGING = ".new-"
+_SUM = "sum"  # the digest of the layer packed
 NAME_LENGTH = 24  # of the chain id: enough to be unique, and short: it stands in mount options
 
 
@@ -49,11 +55,29 @@ class Furniture:
             os.chmod(upper, below.st_mode & 0o7777)
             await self._supervisor.task(Rootfs(lower=rootfs.lower, upper=upper, work=work), "furnish", {})
             shutil.rmtree(work)
+            with open(os.path.join(staging, _SUM), "x") as file:
+                file.write(_digest(upper))
             _make_durable(staging)
             with contextlib.suppress(FileExistsError, OSError):  # another made the same meanwhile
                 os.rename(staging, os.path.dirname(path))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    def check(self) -> Iterator[Finding]:
+        """Layers that are not what they were made as; one set aside is made again when it is needed."""
+        for name in sorted(os.listdir(self._root)):
+            path = os.path.join(self._root, name)
+            if name.startswith(_STAGING) or not os.path.isdir(path):
+                continue
+            try:
+                with open(os.path.join(path, _SUM)) as file:
+                    whole = file.read() == _digest(os.path.join(path, "d"))
+            except OSError:
+                whole = False
+            if not whole and os.path.isdir(path):
+                mend = partial(quarantine, os.path.dirname(self._root), path, f"init-{name}")
+                fact = "the layer of mount points is not what it was made as"
+                yield Finding(subject=f"init/{name}", fact=fact, remedy="set it aside: it is made again", mend=mend)
 
     def sweep(self, snapshotter: Snapshotter) -> None:
         """At start: what a crash left, then what `forget_gone` removes."""
@@ -69,6 +93,16 @@ class Furniture:
         for name in made - known:
             if not name.startswith(_STAGING):
                 shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
+
+
+def _digest(directory: str) -> str:
+    sink = HashingSink(NullSink())
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        pack(fd, sink, PackOptions(overlay=True))
+    finally:
+        os.close(fd)
+    return sink.digest()
 
 
 def _make_durable(directory: str) -> None:

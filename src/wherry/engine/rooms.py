@@ -15,6 +15,7 @@ from wherry.networks.service import Networks
 from wherry.runtime.supervisor import Supervisor
 from wherry.spec.settings import Settings
 from wherry.store.content import Content
+from wherry.store.garbage import Garbage
 from wherry.store.records import Records
 from wherry.store.snapshot import Snapshotter
 from wherry.volumes.service import Volumes
@@ -35,6 +36,7 @@ class Rooms:
     networks: Networks
     volumes: Volumes
     events: EventBus
+    garbage: Garbage
     workers: Workers
     tasks: asyncio.TaskGroup
     cgroups: Hierarchies

@@ -21,6 +21,7 @@ from wherry.images.flights import Flights
 from wherry.images.layers import Layers
 from wherry.images.partials import Partial, Partials
 from wherry.images.progress import Emit, Meter, about, status
+from wherry.images.soundness import is_whole
 from wherry.registry.client import Client, Fetched, Repository
 from wherry.registry.credentials import Credentials
 from wherry.registry.transport import Refused, RegistryError, Unreachable, Untrusted
@@ -121,7 +122,7 @@ class Puller:
     async def _image(self, repository: Repository, manifest: Manifest, reference: Reference, digest: Digest, emit: Emit) -> str:
         ident = str(manifest.config.digest)
         references = [reference.with_digest(digest)] + ([reference] if reference.digest is None else [])
-        if self.catalog.has(ident):
+        if self.catalog.has(ident) and is_whole(ident, self.catalog, self.content, self.layers):
             with self.catalog.transaction():
                 for item in references:
                     self.catalog.name(item, ident)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from wherry.errors import Internal, InvalidRequest, NotFound, Unauthorized
-from wherry.images import archive, embedded, listing, platforms, timestamp
+from wherry.images import archive, embedded, listing, platforms, soundness, timestamp
 from wherry.images.blocking import Pipe, Run, consume, produce
 from wherry.images.catalog import Catalog, Image
 from wherry.images.changes import apply_changes
@@ -34,6 +34,7 @@ from wherry.store.garbage import Roots
 from wherry.store.layer import DigestMismatch
 from wherry.store.records import Records
 from wherry.store.snapshot import SnapshotMissing, Snapshotter
+from wherry.store.soundness import Finding
 from wherry.tree.tar import InvalidArchive
 
 _EMBEDDED_WAIT_S = 2.0
@@ -68,6 +69,7 @@ class Images:
         self.catalog = Catalog(records, content)
         self.layers = Layers(records, content, snapshotter, hold)
         self.partials = partials
+        self._records = records
         self._content = content
         self._registry = registry
         self._run = run
@@ -129,6 +131,10 @@ class Images:
         """The blobs and snapshots that images refer to, for the garbage collector."""
         content = {*self.catalog.ids(), *self.layers.roots(self.catalog.diff_id_users())}
         return Roots(content=frozenset(content), snapshots=frozenset(map(str, self.catalog.layer_users())))
+
+    def check(self) -> Iterator[Finding]:
+        """What is wrong with the images."""
+        return soundness.check(self.catalog, self._content, self.layers, self._records)
 
     # Names
 

@@ -20,8 +20,7 @@ from typing import Any, NoReturn
 
 from wherry.kernel import cgroup, process
 from wherry.runtime import channel, filters, rehearsal, tasks
-from wherry.runtime.jsonlog import JsonLog
-from wherry.runtime.logfile import Limits
+from wherry.runtime.logfile import LogFile
 from wherry.runtime.monitor import Launched, Monitor, prepare
 from wherry.runtime.spare import Spare
 
@@ -67,7 +66,7 @@ class Zygote:
             for fd in channel.receive(theirs)[1]:
                 os.close(fd)
         process.set_name("wherry-zygote")
-        log = JsonLog("/dev/null", Limits())
+        log = LogFile("/dev/null")
         log.write("stdout", b"rehearsed\n", 0)
         log.finish(0)
         Monitor(Launched(message={"op": "run"}, body=b"", program_fd=-1), None, self._groups)

@@ -8,12 +8,19 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from wherry.spec.digest import Digest, is_digest
-from wherry.tree.remove import remove_content
+from wherry.store.soundness import Finding, Tick, no_tick, quarantine
+from wherry.tree.remove import remove, remove_content
+
+_BLOCK = 1 << 20
+_STAGED_S = 3600.0  # what nobody has open and nobody wrote to for so long was left behind
 
 
 class ContentMismatch(ValueError):
@@ -24,6 +31,7 @@ class Content:
     """The blobs under ``<data_root>/content/sha256``; what is on its way lies in ``<data_root>/staging``."""
 
     def __init__(self, data_root: str) -> None:
+        self._data_root = data_root
         self._blobs_dir = os.path.join(data_root, "content", "sha256")
         self._staging_dir = os.path.join(data_root, "staging")
         for directory in (self._blobs_dir, self._staging_dir):
@@ -64,6 +72,37 @@ class Content:
             for entry in entries:
                 if is_digest(f"sha256:{entry.name}"):
                     yield Digest(f"sha256:{entry.name}")
+
+    def set_aside(self, digest: Digest) -> None:
+        """A damaged blob goes where nobody takes it for the true one; an absent one is success."""
+        quarantine(self._data_root, self.path(digest), f"blob-{Digest(digest).hex}")
+
+    def check(self, *, quick: bool, tick: Tick = no_tick) -> Iterator[Finding]:
+        """Blobs that are not what they are called, and what was left on its way.  ``quick``: without reading them."""
+        yield from self._check_blobs(quick=quick, tick=tick)
+        open_files = _own_files()
+        with os.scandir(self._staging_dir) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    facts = entry.stat(follow_symlinks=False)
+                    if (facts.st_dev, facts.st_ino) not in open_files and time.time() - facts.st_mtime > _STAGED_S:
+                        mend = partial(_remove_staged, entry.path)
+                        yield Finding(subject=f"staging/{entry.name}", fact="was left behind", remedy="remove it", mend=mend)
+
+    def _check_blobs(self, *, quick: bool, tick: Tick) -> Iterator[Finding]:
+        with os.scandir(self._blobs_dir) as entries:
+            names = [entry.name for entry in entries]
+        for name in names:
+            tick()
+            if not is_digest(f"sha256:{name}"):
+                yield Finding(subject=f"content/sha256/{name}", fact="is not named as a blob is", remedy="look at it: it is left alone")
+                continue
+            digest = Digest(f"sha256:{name}")
+            with suppress(FileNotFoundError):
+                if not quick and file_digest(self.path(digest), tick) != digest:
+                    mend = partial(self.set_aside, digest)
+                    remedy = "set aside, until a pull or load brings it again"
+                    yield Finding(subject=f"blob {digest}", fact="has other bytes than its name says", remedy=remedy, mend=mend)
 
     def ingest(self, limit: int | None = None) -> Writer:
         """A new blob; ``limit`` is the largest size it may reach."""
@@ -142,6 +181,34 @@ class Writer:
             os.close(self._fd)
             self._fd = -1
             os.unlink(self._path)
+
+
+def file_digest(path: str, tick: Tick = no_tick) -> Digest:
+    """The digest of a file; ``tick`` is called now and then, and may raise.  Raises OSError."""
+    found = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            tick()
+            found.update(block)
+    return Digest(f"sha256:{found.hexdigest()}")
+
+
+def _own_files() -> set[tuple[int, int]]:
+    """What this process has open."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            facts = os.stat(f"/proc/self/fd/{name}")
+            found.add((facts.st_dev, facts.st_ino))
+    return found
+
+
+def _remove_staged(path: str) -> None:
+    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove(fd, os.path.basename(path))
+    finally:
+        os.close(fd)
 
 
 def sync_directory(path: str) -> None:

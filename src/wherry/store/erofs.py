@@ -8,26 +8,36 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import mmap
 import os
 import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, BinaryIO
+
+import msgspec
 
 from wherry.kernel import writeback
 from wherry.spec.digest import Digest
 from wherry.store import erofs_image as image
+from wherry.store.content import file_digest
 from wherry.store.erofs_mounts import Mounts, attach
 from wherry.store.erofs_tree import BLOCK, SPARSE, TAR, Node, lay_over, new_directory, read_tree, sizes, walk
 from wherry.store.layer import Background, HashingSource, check_digest, hash_only, write_all
 from wherry.store.overlay import Overlay
 from wherry.store.records import Records
+from wherry.store.shelf import damaged
 from wherry.store.snapshot import LayerFacts, Row, stacked
-from wherry.tree.tar import Limits, Reader, Sink, Source
+from wherry.store.soundness import Finding, Tick
+from wherry.tree.compare import same_bytes
+from wherry.tree.tar import InvalidArchive, Limits, Reader, Sink, Source
 
+log = logging.getLogger(__name__)
 _TAR = "tar"
 _SPARSE = "sparse"
 _INDEX = "index"
@@ -36,6 +46,7 @@ _MERGE_FROM = 9  # layers in a row that are shown by one merged index, not each 
 _CHUNK = 1 << 20
 _AT_ONCE = 8 << 20
 _HEAD = 1 << 16
+_TAG = 48  # letters of a diff_id that name it among devices
 
 
 class Erofs(Overlay):
@@ -114,7 +125,7 @@ class Erofs(Overlay):
         paths: list[str] = []
         tars: list[str] = []
         for directory in directories:
-            if os.path.exists(self._shelf.path(directory, _INDEX)):
+            if not os.path.isdir(self._tree(directory)):
                 tars.append(directory)
                 continue
             paths += self._shown(tars, lowest=False)
@@ -126,29 +137,132 @@ class Erofs(Overlay):
         """Where layers that follow each other, top first, are mounted."""
         if len(directories) >= _MERGE_FROM:
             with contextlib.suppress(image.TooLarge):
-                merged = self._merge(directories, lowest=lowest)
-                devices = [path for directory in reversed(directories) for path in self._devices(directory)]
-                return [self._mounts.path(_mount_names(directories[0])[1], merged, devices)]
-        return [self._mounts.path(one, self._shelf.path(one, _INDEX), self._devices(one)) for one in directories]
+                return [self._mounts.path(_mount_names(directories[0])[1], partial(self._merged_parts, directories, lowest=lowest))]
+        return [self._mounts.path(one, partial(self._parts, one)) for one in directories]
+
+    def _parts(self, directory: str) -> tuple[str, list[str]]:
+        """A layer's index and devices, looked at."""
+        self._ensure(directory)
+        return self._shelf.path(directory, _INDEX), self._devices(directory)
+
+    def _merged_parts(self, directories: list[str], *, lowest: bool) -> tuple[str, list[str]]:
+        for directory in directories:
+            self._ensure(directory)
+        merged = self._merge(directories, lowest=lowest)
+        return merged, [path for directory in reversed(directories) for path in self._devices(directory)]
+
+    def _ensure(self, directory: str) -> None:
+        """The layer is what its row says, as far as can be seen without reading its tar; an index that is not is built again.
+
+        Raises SnapshotDamaged.
+        """
+        name, row = self._shelf.named(directory)
+        if row.damaged:
+            raise damaged(name, "was set aside")
+        if not row.tar:
+            raise damaged(name, "has lost its files")
+        if fact := self._tar_fact(row):
+            raise damaged(name, fact)
+        if self._index_fact(row):
+            log.warning("layer %s: its index %s: it is built again", name, self._index_fact(row))
+            self._rebuild(name, row)
+
+    def _tar_fact(self, row: Row) -> str:
+        """What is wrong with the tar's size; empty for nothing."""
+        try:
+            size = os.stat(self._shelf.path(row.directory, _TAR)).st_size
+        except FileNotFoundError:
+            return "has lost its tar"
+        return f"has a tar of {size} bytes instead of {row.tar_bytes}" if row.tar_bytes not in (-1, size) else ""
+
+    def _index_fact(self, row: Row) -> str:
+        """What is wrong with the index and the sparse files' size; empty for nothing."""
+        found = _checksum(self._shelf.path(row.directory, _INDEX))
+        if found is None:
+            return "is missing"
+        if row.index_sum not in (-1, found):
+            return "is damaged"
+        sparse = _size(self._shelf.path(row.directory, _SPARSE))
+        return "names sparse files that are missing" if row.sparse_bytes not in (-1, sparse) else ""
+
+    def _rebuild(self, name: str, row: Row) -> None:
+        """Index and sparse files again, from the tar.  Raises SnapshotDamaged when they are not what they were."""
+        with self._shelf.making() as directory:
+            os.link(self._shelf.path(row.directory, _TAR), self._shelf.path(directory, _TAR))
+            try:
+                with open(self._shelf.path(directory, _TAR), "rb") as tar:
+                    root = self._read(directory, Reader(_Whole(tar), self._limits), row.below)
+            except InvalidArchive as error:
+                raise damaged(name, f"has a damaged tar: {error}") from error
+            facts = self._index(directory, root, row.tar)
+            if row.index_sum not in (-1, facts.index_sum):
+                raise damaged(name, "has a damaged tar")
+            for part in (_SPARSE, _INDEX):
+                if os.path.exists(made := self._shelf.path(directory, part)):
+                    os.rename(made, self._shelf.path(row.directory, part))
+            self._shelf.make_durable(row.directory)
+            self._shelf.discard(directory)
+
+    def _check(self, name: str, row: Row, *, quick: bool, tick: Tick) -> Iterator[Finding]:
+        if not row.tar:
+            yield from super()._check(name, row, quick=quick, tick=tick)
+            return
+        subject = f"layer {name}"
+        fact = self._tar_fact(row)
+        if not fact and not quick:
+            fact = "has a damaged tar" if file_digest(self._shelf.path(row.directory, _TAR), tick) != row.tar else ""
+        if fact and self._shelf.get(name) == row:
+            remedy = "set aside, until a pull or load brings it again"
+            yield Finding(subject=subject, fact=fact, remedy=remedy, mend=partial(self._set_aside, name, row))
+            return
+        index = self._index_fact(row) or (
+            "" if quick or row.sparse_bytes <= 0 or self._sparse_is_true(row) else "names damaged sparse files"
+        )
+        if index and self._shelf.get(name) == row:
+            fact = f"has an index that {index}"
+            yield Finding(subject=subject, fact=fact, remedy="build it again from the tar", mend=partial(self._rebuild, name, row))
+        merged = _checksum(path := self._shelf.path(row.directory, _MERGED))
+        if merged is not None and row.merged_sum not in (-1, merged) and self._shelf.get(name) == row:
+            fact = "has a damaged merged index"
+            yield Finding(subject=subject, fact=fact, remedy="remove it: it is made when it is needed", mend=partial(os.unlink, path))
+
+    def _sparse_is_true(self, row: Row) -> bool:
+        with self._shelf.making() as directory:
+            os.link(self._shelf.path(row.directory, _TAR), self._shelf.path(directory, _TAR))
+            with open(self._shelf.path(directory, _TAR), "rb") as tar:
+                self._move_end(directory, self._read(directory, Reader(_Whole(tar), self._limits), row.below))
+            same = same_bytes(self._shelf.path(directory, _SPARSE), self._shelf.path(row.directory, _SPARSE))
+            self._shelf.discard(directory)
+        return same
+
+    def _set_aside(self, name: str, row: Row) -> None:
+        self._shelf.set_aside(name)
+        for mounted in _mount_names(row.directory):
+            self._mounts.release(mounted)
 
     def _merge(self, directories: list[str], *, lowest: bool) -> str:
         """One index over several layers, top first, kept beside the topmost's own.  Raises TooLarge."""
         path = self._shelf.path(directories[0], _MERGED)
         with self._merging:
-            if os.path.exists(path):
+            name, row = self._shelf.named(directories[0])
+            found = _checksum(path)
+            if found is not None and row.merged_sum in (-1, found):
                 return path
+            tars = {row.directory: row.tar for row in self._shelf.rows()}
             root: Node | None = None
             devices: list[image.Device] = []
             for directory in reversed(directories):
                 with open(self._shelf.path(directory, _INDEX), "rb") as file:
                     layer = image.decode(file.read(), len(devices))
-                devices += self._described(directory)
+                devices += self._described(directory, tars[directory])
                 if root is None:
                     root = layer
                 else:
                     lay_over(root, layer, lowest=lowest)
             assert root is not None
-            self._shelf.write(directories[0], _MERGED, image.encode(root, devices))
+            data = image.encode(root, devices)
+            self._shelf.write(directories[0], _MERGED, data)
+            self._shelf.amend(name, merged_sum=zlib.crc32(data))
         return path
 
     def _read(self, directory: str, reader: Reader, below: tuple[str, ...]) -> Node:
@@ -168,8 +282,9 @@ class Erofs(Overlay):
         """A root directory that looks like the parent's."""
         if not below:
             return new_directory()
-        if os.path.exists(index := self._shelf.path(below[0], _INDEX)):
-            with open(index, "rb") as file:
+        if not os.path.isdir(self._tree(below[0])):
+            self._ensure(below[0])
+            with open(self._shelf.path(below[0], _INDEX), "rb") as file:
                 root = image.decode_root(file.read(_HEAD))
             return new_directory(stat.S_IMODE(root.mode), root.uid, root.gid, root.mtime_ns)
         status = os.lstat(self._tree(below[0]))
@@ -178,12 +293,23 @@ class Erofs(Overlay):
     def _finish_tar(self, name: str | None, parent: str | None, directory: str, root: Node, diff_id: Digest) -> LayerFacts:
         facts = LayerFacts(diff_id=diff_id, size_bytes=sizes(root))
         self._share_tar(directory, str(diff_id))
-        self._move_end(directory, root)
-        with open(self._shelf.path(directory, _INDEX), "xb") as file:
-            file.write(image.encode(root, self._described(directory)))
-        row = Row(directory=directory, parent=parent, below=self._below(parent), tar=str(diff_id))
+        row = self._index(directory, root, str(diff_id))
+        row = msgspec.structs.replace(row, parent=parent, below=self._below(parent), tar=str(diff_id))
         self._finish(name or stacked(parent, diff_id), row, facts)
         return facts
+
+    def _index(self, directory: str, root: Node, diff_id: str) -> Row:
+        """Write the index of what was read; a row with what tells whether it is whole."""
+        self._move_end(directory, root)
+        data = image.encode(root, self._described(directory, diff_id))
+        with open(self._shelf.path(directory, _INDEX), "xb") as file:
+            file.write(data)
+        return Row(
+            directory=directory,
+            tar_bytes=os.stat(self._shelf.path(directory, _TAR)).st_size,
+            sparse_bytes=_size(self._shelf.path(directory, _SPARSE)),
+            index_sum=zlib.crc32(data),
+        )
 
     def _move_end(self, directory: str, root: Node) -> None:
         """A tar may end in the middle of a block, which can't be read as one: the file that ends there is copied out."""
@@ -213,8 +339,10 @@ class Erofs(Overlay):
         paths = [self._shelf.path(directory, part) for part in (_TAR, _SPARSE)]
         return paths if os.path.exists(paths[1]) else paths[:1]
 
-    def _described(self, directory: str) -> list[image.Device]:
-        return [image.Device(os.stat(path).st_size, f"{directory}/{os.path.basename(path)}") for path in self._devices(directory)]
+    def _described(self, directory: str, diff_id: str) -> list[image.Device]:
+        """The same layer is described in the same words, wherever it lies."""
+        ident = diff_id.removeprefix("sha256:")[:_TAG]
+        return [image.Device(os.stat(path).st_size, f"{ident}/{os.path.basename(path)}") for path in self._devices(directory)]
 
     def _needed(self) -> set[str]:
         return {name for row in self._shelf.rows() if row.active for directory in row.below for name in _mount_names(directory)}
@@ -274,6 +402,26 @@ class _Whole:
     def read(self, _size: int, /) -> Any:
         data, self._rest = self._rest, b""
         return data
+
+
+def _checksum(path: str) -> int | None:
+    """None: there is no such file."""
+    try:
+        with open(path, "rb") as file:
+            found = 0
+            while block := file.read(_CHUNK):
+                found = zlib.crc32(block, found)
+            return found
+    except FileNotFoundError:
+        return None
+
+
+def _size(path: str) -> int:
+    """0: there is no such file."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def erofs_works(data_root: str) -> bool:

@@ -28,13 +28,17 @@ class Mounts:
         self._lock = threading.Lock()
         self._mounted: dict[str, None] = {}  # least recently asked for first
 
-    def path(self, name: str, image: str, devices: Sequence[str]) -> str:
-        """Where ``image`` with its ``devices`` is mounted from now on.  Raises OSError."""
+    def path(self, name: str, parts: Callable[[], tuple[str, Sequence[str]]]) -> str:
+        """Where the image of this name is mounted from now on.
+
+        ``parts``: the image and its devices, asked for when it is not mounted yet.  Raises OSError, and what ``parts`` raises.
+        """
         target = os.path.join(self._root_dir, name)
         with self._lock:
             if name in self._mounted:
                 self._mounted[name] = self._mounted.pop(name)
                 return target
+            image, devices = parts()
             os.makedirs(target, mode=0o755, exist_ok=True)
             tree = attach(image, devices)
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from wherry.store.content import Content
@@ -102,6 +102,27 @@ class Garbage:
                     swept.content.append(digest)
                     swept.reclaimed_bytes += size
         return swept
+
+    def unreferenced(self) -> list[tuple[str, str, int]]:
+        """What a sweep would remove now: (blob or layer, its name, bytes)."""
+        with self._lock:
+            held = set().union(*self._holds.values())
+        infos = self._snapshots.items()
+        blobs = list(self._content.digests())
+        roots = self._roots()
+        with self._lock:
+            held |= set().union(*self._holds.values())
+        parents = {info.name: info.parent for info in infos}
+        marked = _with_parents(roots.snapshots | held, parents)
+        found: list[tuple[str, str, int]] = []
+        for name in parents.keys() - marked:
+            with suppress(LookupError, OSError):
+                found.append(("layer", name, self._snapshots.usage(name)))
+        for digest in blobs:
+            if digest not in roots.content and digest not in held:
+                with suppress(OSError):
+                    found.append(("blob", digest, self._content.size(digest)))
+        return found
 
     def _sweep_snapshots(self, infos: list[SnapshotInfo], referenced: frozenset[str], swept: Swept) -> None:
         parents = {info.name: info.parent for info in infos}

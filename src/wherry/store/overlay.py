@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 
@@ -15,6 +16,7 @@ from wherry.store.layer import HashingSink, NullSink, copy_directory, hash_only,
 from wherry.store.records import Records
 from wherry.store.shelf import Shelf
 from wherry.store.snapshot import Change, ChangeKind, LayerFacts, Row, SnapshotExists, SnapshotInfo, stacked
+from wherry.store.soundness import Finding, Tick, no_tick
 from wherry.tree.apply import OVERLAY_OPAQUE, ApplyOptions, Whiteouts
 from wherry.tree.pack import PackOptions, pack
 from wherry.tree.remove import remove
@@ -61,7 +63,8 @@ class Overlay:
             size = self._shelf.noted_size(row.directory)
             if size < 0:
                 size = self._shelf.measure(row.directory, _TREE)
-            if self._shelf.rename(key, name, Row(directory=row.directory, parent=row.parent, below=row.below, size_bytes=size)):
+            made = Row(directory=row.directory, parent=row.parent, below=row.below, size_bytes=size, packs=True)
+            if self._shelf.rename(key, name, made):
                 return
         self._shelf.remove(key)
 
@@ -70,7 +73,8 @@ class Overlay:
         with self._shelf.making(_TREE) as directory:
             copy_directory(self._tree(row.directory), self._tree(directory))
             facts = self._pack(directory, NullSink())
-            self._finish(stacked(row.parent, facts.diff_id), Row(directory=directory, parent=row.parent, below=row.below), facts)
+            copied = Row(directory=directory, parent=row.parent, below=row.below, packs=True)
+            self._finish(stacked(row.parent, facts.diff_id), copied, facts)
         return facts
 
     def apply(self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None) -> LayerFacts:
@@ -111,13 +115,41 @@ class Overlay:
 
     def exists(self, name: str) -> bool:
         row = self._shelf.get(name)
-        return row is not None and not row.active
+        return row is not None and not row.active and not row.damaged
 
     def remove(self, key_or_name: str) -> None:
         self._shelf.remove(key_or_name)
 
     def items(self) -> list[SnapshotInfo]:
         return self._shelf.items()
+
+    def check(self, *, quick: bool, tick: Tick = no_tick) -> Iterator[Finding]:
+        yield from self._shelf.check()
+        for name, row in self._shelf.named_rows():
+            tick()
+            if not row.damaged and self._shelf.get(name) == row:
+                yield from self._check(name, row, quick=quick, tick=tick)
+
+    def _check(self, name: str, row: Row, *, quick: bool, tick: Tick) -> Iterator[Finding]:
+        """What is wrong with one snapshot that is a directory."""
+        subject = f"{'container layer' if row.active else 'layer'} {name}"
+        parts = [part for part in (_TREE, _WORK) if part == _TREE or (row.active and row.below)]
+        for part in parts:
+            if not os.path.isdir(path := self._shelf.path(row.directory, part)) and self._shelf.get(name) == row:
+                mend = partial(_make_directory, path) if row.active else partial(self._shelf.set_aside, name)
+                remedy = "make it again, empty" if row.active else "set aside, until a pull, load or build brings it again"
+                yield Finding(subject=subject, fact=f"has no directory {path}", remedy=remedy, mend=mend)
+                return
+        if quick or not row.packs:
+            return
+        found = stacked(row.parent, self._pack(row.directory, NullSink()).diff_id)
+        if found != name and self._shelf.get(name) == row:
+            yield Finding(
+                subject=subject,
+                fact="has files that are not those it was made with",
+                remedy="set aside, until a pull, load or build brings it again",
+                mend=partial(self._shelf.set_aside, name),
+            )
 
     def sweep(self) -> None:
         self._shelf.sweep(_TREE, _WORK)
@@ -149,6 +181,13 @@ class Overlay:
         try:
             self._shelf.insert(name, msgspec.structs.replace(row, size_bytes=facts.size_bytes))
         except SnapshotExists:
+            self._refill(name, msgspec.structs.replace(row, size_bytes=facts.size_bytes))
+
+    def _refill(self, name: str, row: Row) -> None:
+        """There is one of this name: if it is damaged this one takes its place."""
+        try:
+            self._shelf.refill(name, row)
+        except SnapshotExists:
             self._shelf.discard(row.directory)
 
     def _pack(self, directory: str, out: Sink) -> LayerFacts:
@@ -166,6 +205,11 @@ class Overlay:
             remove(fd, _WORK)
         finally:
             os.close(fd)
+
+
+def _make_directory(path: str) -> None:
+    os.makedirs(path, mode=0o755, exist_ok=True)
+    os.chmod(path, 0o755)
 
 
 def _changes(root_fd: int, below: list[str]) -> Iterator[Change]:

@@ -7,6 +7,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import msgspec
 
@@ -14,7 +15,8 @@ from wherry.kernel import nodes
 from wherry.kernel.spread import spread
 from wherry.store.content import sync_directory
 from wherry.store.records import Records
-from wherry.store.snapshot import Row, SnapshotExists, SnapshotInfo, SnapshotInUse, SnapshotMissing
+from wherry.store.snapshot import Row, SnapshotDamaged, SnapshotExists, SnapshotInfo, SnapshotInUse, SnapshotMissing
+from wherry.store.soundness import Finding, quarantine
 from wherry.tree.durable import sync_small_tree
 from wherry.tree.measure import tree_bytes
 from wherry.tree.remove import remove
@@ -30,6 +32,8 @@ class Shelf:
         self._records = records
         self._sizes: dict[str, int] = {}
         self._decoder = msgspec.json.Decoder(Row)
+        self._making: set[str] = set()
+        self._data_root = data_root
         self.root_dir = os.path.join(data_root, "snapshots")
         os.makedirs(self.root_dir, mode=0o700, exist_ok=True)
         spread(self.root_dir)
@@ -49,8 +53,10 @@ class Shelf:
         return row
 
     def committed(self, name: str) -> Row:
-        """Raises SnapshotMissing, also for an active one."""
+        """Raises SnapshotMissing, also for an active one; SnapshotDamaged."""
         row = self.row(name)
+        if row.damaged:
+            raise damaged(name, "was set aside")
         if row.active:
             raise SnapshotMissing(f"snapshot {name} is active, not committed")
         return row
@@ -65,6 +71,13 @@ class Shelf:
     def put(self, name: str, row: Row) -> None:
         self._records.put(KIND, name, msgspec.json.encode(row, enc_hook=str))
 
+    def amend(self, name: str, **fields: int) -> None:
+        """Change what a row tells of its files."""
+        with self._records.transaction(durable=False):
+            row = self.get(name)
+            if row is not None and not row.damaged:
+                self.put(name, msgspec.structs.replace(row, **fields))
+
     def insert(self, name: str, row: Row) -> None:
         """The row of a new snapshot.  Raises SnapshotExists.
 
@@ -76,11 +89,15 @@ class Shelf:
             self.put(name, row)
 
     def rename(self, key: str, name: str, row: Row) -> bool:
-        """Turn the row ``key`` into ``name``; False, and nothing done, when ``name`` is there."""
+        """Turn the row ``key`` into ``name``; False, and nothing done, when ``name`` is there and not damaged."""
         with self._records.transaction():
-            if self._records.get(KIND, name) is not None:
-                return False
-            self.put(name, row)
+            known = self.get(name)
+            if known is not None:
+                if not known.damaged:
+                    return False
+                self.refill(name, row)
+            else:
+                self.put(name, row)
             self._records.delete(KIND, key)
             return True
 
@@ -99,12 +116,72 @@ class Shelf:
         self.discard(row.directory)
 
     def items(self) -> list[SnapshotInfo]:
-        return [SnapshotInfo(name=name, parent=row.parent, active=row.active) for name, row in self._rows()]
+        return [SnapshotInfo(name=name, parent=row.parent, active=row.active) for name, row in self.named_rows()]
+
+    def named(self, directory: str) -> tuple[str, Row]:
+        """The snapshot whose directory this is.  Raises SnapshotMissing."""
+        for name, row in self.named_rows():
+            if row.directory == directory:
+                return name, row
+        raise SnapshotMissing(f"no snapshot has the directory {directory}")
+
+    def set_aside(self, name: str) -> None:
+        """Move a damaged committed snapshot out of the way; its row stays, so that what stands on it finds it when it comes again."""
+        with self._records.transaction():
+            row = self.row(name)
+            self.put(name, Row(directory=row.directory, parent=row.parent, below=row.below, size_bytes=row.size_bytes, damaged=True))
+        self._empty(row.directory)
+
+    def refill(self, name: str, row: Row) -> None:
+        """A damaged snapshot has come again as ``row``: its directory takes the place of the old one.  Raises SnapshotExists."""
+        with self._records.transaction():
+            known = self.row(name)
+            if not known.damaged:
+                raise SnapshotExists(f"snapshot {name} exists already")
+            if os.listdir(os.path.join(self.root_dir, known.directory)):
+                self._empty(known.directory)
+            os.rename(os.path.join(self.root_dir, row.directory), os.path.join(self.root_dir, known.directory))
+            sync_directory(self.root_dir)
+            self.put(name, msgspec.structs.replace(row, directory=known.directory))
+
+    def _empty(self, directory: str) -> None:
+        path = os.path.join(self.root_dir, directory)
+        quarantine(self._data_root, path, f"layer-{directory}")
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        sync_directory(self.root_dir)
+
+    def check(self) -> Iterator[Finding]:
+        """What is wrong with the rows, and directories without one."""
+        before = set(os.listdir(self.root_dir)) - self._making
+        rows = self.named_rows()
+        for name in before - {row.directory for _, row in rows}:
+            yield Finding(
+                subject=f"snapshots/{name}",
+                fact="belongs to no snapshot",
+                remedy="remove it",
+                mend=partial(self._discard_unnamed, name),
+            )
+        directories = {name: row.directory for name, row in rows}
+        for name, row in rows:
+            if row.damaged:
+                yield Finding(subject=f"layer {name}", fact="was damaged and set aside", remedy="pull, load or build its image again")
+            elif row.below and directories.get(row.parent or "") != row.below[0] and self.get(name) is not None:
+                yield Finding(
+                    subject=f"layer {name}",
+                    fact=f"stands on {row.parent}, which is not there",
+                    remedy="pull, load or build its image again",
+                    mend=None if row.active else partial(self.set_aside, name),
+                )
+
+    def _discard_unnamed(self, name: str) -> None:
+        if name not in {row.directory for row in self.rows()} | self._making:
+            self.discard(name)
 
     def new_directory(self, *parts: str) -> str:
         """A fresh directory with the subdirectories ``parts``, on no row yet."""
         while True:
             directory = secrets.token_hex(3)
+            self._making.add(directory)
             try:
                 os.mkdir(os.path.join(self.root_dir, directory), 0o700)
             except FileExistsError:
@@ -139,6 +216,8 @@ class Shelf:
         except BaseException:
             self.discard(directory)
             raise
+        finally:
+            self._making.discard(directory)
 
     def make_durable(self, directory: str) -> None:
         """All that was written below ``directory``, before the row that names it.
@@ -164,7 +243,7 @@ class Shelf:
 
     def sweep(self, *parts: str) -> None:
         """Remove directories without a row; make an active snapshot's directory ``parts`` again where a power cut took them."""
-        known = {row.directory: row for _, row in self._rows()}
+        known = {row.directory: row for _, row in self.named_rows()}
         for name in os.listdir(self.root_dir):
             if name not in known:
                 self.discard(name)
@@ -190,12 +269,18 @@ class Shelf:
             os.close(fd)
 
     def rows(self) -> list[Row]:
-        return [row for _, row in self._rows()]
+        return [row for _, row in self.named_rows()]
 
-    def _rows(self) -> list[tuple[str, Row]]:
+    def named_rows(self) -> list[tuple[str, Row]]:
         return [(name, self._decoder.decode(body)) for name, body in self._records.items(KIND)]
 
     def _refuse_when_parent(self, name: str) -> None:
-        for other, row in self._rows():
+        for other, row in self.named_rows():
             if row.parent == name:
                 raise SnapshotInUse(f"snapshot {name} is the parent of {other}")
+
+
+def damaged(name: str, fact: str) -> SnapshotDamaged:
+    return SnapshotDamaged(
+        f"layer {name} {fact}: `wherry system fsck --repair` sets aside what is damaged, and a pull, load or build brings it again"
+    )

@@ -11,6 +11,7 @@ import msgspec
 
 from wherry.spec.digest import Digest, sha256
 from wherry.spec.mounts import Rootfs
+from wherry.store.soundness import Finding, Tick, no_tick
 from wherry.tree.tar import Sink, Source
 
 
@@ -49,6 +50,10 @@ class SnapshotMissing(LookupError):
     """No snapshot of this name, or one that is active where a committed one is needed, or the reverse."""
 
 
+class SnapshotDamaged(SnapshotMissing):
+    """The disk does not hold what was stored; it can be pulled, loaded or built again."""
+
+
 class SnapshotExists(ValueError):
     """The name is taken."""
 
@@ -60,7 +65,10 @@ class SnapshotInUse(ValueError):
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What Records keep of a snapshot (kind ``layer``).
 
-    ``directory``: its own, a short name; ``below``: those of its ancestors, nearest first. ``tar``: the diff_id of the tar it is kept as.
+    ``directory``: its own, a short name; ``below``: those of its ancestors, nearest first. ``tar``: the diff_id of the tar it is kept as,
+    ``tar_bytes`` and ``sparse_bytes``: the sizes of that and of the file of its sparse files, ``index_sum`` and ``merged_sum``: CRC-32 of
+    the indexes; each -1: not known. ``packs``: packing it gives the diff_id that its name was made of. ``damaged``: its directory is empty,
+    and filled again when the layer comes again.
     """
 
     directory: str
@@ -69,6 +77,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     below: tuple[str, ...] = ()
     size_bytes: int = -1  # of its own changes; -1: not counted yet
     tar: str = ""
+    tar_bytes: int = -1
+    sparse_bytes: int = -1
+    index_sum: int = -1
+    merged_sum: int = -1
+    packs: bool = False
+    damaged: bool = False
 
 
 def stacked(parent: str | None, diff_id: Digest) -> Digest:
@@ -146,13 +160,20 @@ class Snapshotter(Protocol):
         """Bytes of the snapshot's own changes.  Raises SnapshotMissing."""
 
     def exists(self, name: str) -> bool:
-        """Whether ``name`` is a committed snapshot."""
+        """Whether ``name`` is a committed snapshot, and not known to be damaged."""
 
     def remove(self, key_or_name: str) -> None:
         """Remove a snapshot; an absent one is success.  Raises SnapshotInUse when another has it as parent."""
 
     def items(self) -> list[SnapshotInfo]:
         """All snapshots, in order of name."""
+
+    def check(self, *, quick: bool, tick: Tick = no_tick) -> Iterator[Finding]:
+        """What is wrong with the snapshots, at any time; ``quick``: without reading files whole. ``tick`` is called often, and may raise.
+
+        A layer that can't be mended is set aside: it counts as absent until `apply`, `adopt` or `commit` brings it again, and what stands
+        on it is whole again then.
+        """
 
     def sweep(self) -> None:
         """At start, before anything else: remove what a crash left, and make again the empty directories a power cut took."""

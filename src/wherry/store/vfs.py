@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 from wherry.spec.digest import Digest
 from wherry.spec.mounts import Rootfs
@@ -12,6 +13,7 @@ from wherry.store.layer import HashingSink, NullSink, copy_directory, hash_only,
 from wherry.store.records import Records
 from wherry.store.shelf import Shelf
 from wherry.store.snapshot import Change, ChangeKind, LayerFacts, Row, SnapshotExists, SnapshotInfo, stacked
+from wherry.store.soundness import Finding, Tick, no_tick
 from wherry.tree.apply import ApplyOptions, Whiteouts
 from wherry.tree.compare import Difference, Kind, compare
 from wherry.tree.pack import PackOptions, pack
@@ -96,13 +98,25 @@ class Vfs:
 
     def exists(self, name: str) -> bool:
         row = self._shelf.get(name)
-        return row is not None and not row.active
+        return row is not None and not row.active and not row.damaged
 
     def remove(self, key_or_name: str) -> None:
         self._shelf.remove(key_or_name)
 
     def items(self) -> list[SnapshotInfo]:
         return self._shelf.items()
+
+    def check(self, *, quick: bool, tick: Tick = no_tick) -> Iterator[Finding]:
+        yield from self._shelf.check()
+        for name, row in self._shelf.named_rows():
+            tick()
+            if not row.damaged and not os.path.isdir(self._tree(row.directory)) and self._shelf.get(name) == row:
+                yield Finding(
+                    subject=f"{'container layer' if row.active else 'layer'} {name}",
+                    fact=f"has no directory {self._tree(row.directory)}",
+                    remedy="remove the container" if row.active else "set aside, until a pull, load or build brings it again",
+                    mend=None if row.active else partial(self._shelf.set_aside, name),
+                )
 
     def sweep(self) -> None:
         self._shelf.sweep(_TREE)
@@ -121,6 +135,12 @@ class Vfs:
         self._shelf.make_durable(row.directory)
         try:
             self._shelf.insert(name, Row(directory=row.directory, parent=row.parent, size_bytes=facts.size_bytes))
+        except SnapshotExists:
+            self._refill(name, Row(directory=row.directory, parent=row.parent, size_bytes=facts.size_bytes))
+
+    def _refill(self, name: str, row: Row) -> None:
+        try:
+            self._shelf.refill(name, row)
         except SnapshotExists:
             self._shelf.discard(row.directory)
 

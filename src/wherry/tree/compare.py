@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from wherry.kernel import files
+
+_PIECE = 1 << 20
 
 
 class Kind(IntEnum):
@@ -75,3 +78,30 @@ def _differs(old: os.stat_result, new: os.stat_result) -> bool:
     if (old.st_mode, old.st_uid, old.st_gid, old.st_rdev) != (new.st_mode, new.st_uid, new.st_gid, new.st_rdev):
         return True
     return not stat.S_ISDIR(new.st_mode) and (old.st_size, old.st_mtime_ns) != (new.st_size, new.st_mtime_ns)
+
+
+def same_bytes(first: str, second: str) -> bool:
+    """Whether two files hold the same; holes are passed over."""
+    with open(first, "rb") as one, open(second, "rb") as other:
+        if os.fstat(one.fileno()).st_size != os.fstat(other.fileno()).st_size:
+            return False
+        return all(
+            os.pread(one.fileno(), length, offset) == os.pread(other.fileno(), length, offset)
+            for fd in (one.fileno(), other.fileno())
+            for offset, length in _extents(fd)
+        )
+
+
+def _extents(fd: int) -> Iterator[tuple[int, int]]:
+    """Where a file has data, in pieces."""
+    end = 0
+    size = os.fstat(fd).st_size
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        end = min(os.lseek(fd, start, os.SEEK_HOLE), start + _PIECE)
+        yield start, end - start

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -18,6 +19,7 @@ from wherry.errors import Conflict, Internal, InvalidRequest, NotFound, NotSuppo
 from wherry.ids import new_id
 from wherry.store.content import sync_directory
 from wherry.store.records import Records
+from wherry.store.soundness import Finding, quarantine
 from wherry.tree.measure import tree_bytes
 from wherry.tree.remove import remove
 
@@ -194,6 +196,28 @@ class Volumes:
                 self._remove_directory(name)
         for name in known:
             self._make_directory(name)
+
+    def check(self) -> Iterator[Finding]:
+        """Volumes whose directory is gone, and directories of no volume: those are kept, for they hold somebody's data."""
+        root = set(os.listdir(self._root))
+        known = {name for name, _ in self._records.items(_KIND)}
+        for name in sorted(known):
+            if not os.path.isdir(path := os.path.join(self._root, name, "_data")) and self._find(name) is not None:
+                mend = partial(self._make_directory, name)
+                yield Finding(subject=f"volume {name}", fact=f"has no directory {path}", remedy="make it again, empty", mend=mend)
+        for name in sorted(root - known):
+            if self._is_stray(name):
+                mend = partial(self._set_aside, name)
+                yield Finding(subject=f"volumes/{name}", fact="belongs to no volume", remedy="set it aside", mend=mend)
+
+    def _is_stray(self, name: str) -> bool:
+        with self._records.transaction():
+            return self._find(name) is None and os.path.exists(os.path.join(self._root, name))
+
+    def _set_aside(self, name: str) -> None:
+        with self._records.transaction():
+            if self._is_stray(name):
+                quarantine(os.path.dirname(self._root), os.path.join(self._root, name), f"volume-{name}")
 
     def _find(self, name: str) -> Volume | None:
         body = self._records.get(_KIND, name)

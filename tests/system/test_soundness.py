@@ -1,0 +1,123 @@
+"""Any one file of the data root harmed: the daemon starts, names what is damaged, serves the rest, and `fsck --repair` and a load mend it.
+
+``WHERRY_HARM_ROUNDS`` asks for more rounds than the suite has time for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+ROUNDS = int(os.environ.get("WHERRY_HARM_ROUNDS", "3"))
+NEVER = {"daemon.lock"}
+DOCKERFILE = "FROM bb\nRUN echo built > /built && dd if=/dev/zero of=/big bs=1k count=64\nENV A=1\n"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, Path]]:
+    """A daemon with something of every kind, and an archive of its images."""
+    place = tmp_path_factory.mktemp("saved")
+    (place / "Dockerfile").write_text(DOCKERFILE)
+    daemon = make_daemon()
+    daemon.start()
+    try:
+        daemon.run("import", "-", "bb", stdin=busybox_tar())
+        daemon.run("build", "-q", "-t", "built", str(place))
+        daemon.run("import", "-", "other", stdin=busybox_tar() + b"other")
+        daemon.run("save", "-o", str(place / "images.tar"), "bb", "built", "other")
+        daemon.run("volume", "create", "data")
+        daemon.run("network", "create", "net")
+        daemon.run("run", "-v", "data:/data", "--name", "kept", "bb", "sh", "-c", "echo written > /data/file; echo said")
+        yield daemon, place / "images.tar"
+    finally:
+        dispose(daemon)
+
+
+def targets(data: Path) -> list[Path]:
+    """Every regular file of the state, but those whose content only their owner knows."""
+    found = [path for path in sorted(data.rglob("*")) if stat.S_ISREG(path.lstat().st_mode)]
+    return [
+        path
+        for path in found
+        if path.name not in NEVER and path.relative_to(data).parts[0] not in ("volumes", "quarantine") and ".damaged-" not in path.name
+    ]
+
+
+def flip(path: Path, chance: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    if data:
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    with path.open("r+b") as file:
+        file.write(data)
+
+
+HARMS: dict[str, Callable[[Path, random.Random], object]] = {
+    "delete": lambda path, _: path.unlink(),
+    "zero": lambda path, _: path.write_bytes(bytes(path.stat().st_size)),
+    "truncate": lambda path, chance: os.truncate(path, chance.randrange(path.stat().st_size or 1)),
+    "flip": flip,
+}
+
+
+def works(daemon: Daemon, image: str) -> bool:
+    return daemon.run("run", "--rm", "--net", "none", image, "cat", "/etc/passwd", check=False).code == 0
+
+
+def harmed(daemon: Daemon, archive: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    data = daemon.root / "data"
+    daemon.kill()
+    path = chance.choice(targets(data))
+    how = chance.choice(sorted(HARMS))
+    case = f"round {seed}: {how} {path.relative_to(data)}"
+    HARMS[how](path, chance)
+    daemon.start()
+    for arguments in (("images",), ("ps", "-a"), ("volume", "ls"), ("network", "ls")):
+        assert daemon.run(*arguments, check=False).code == 0, case
+    works = [
+        daemon.run("run", "--rm", "--net", "none", image, "cat", "/etc/passwd", check=False).code == 0 for image in ("bb", "built", "other")
+    ]
+    assert works.count(True) >= 1, f"{case}: {daemon.log[-3000:]}"  # one layer is everybody's
+    mended = daemon.run("system", "fsck", "--repair", "--format", "json", check=False)
+    left = [finding for finding in map(json.loads, mended.out.splitlines()) if not finding["Mended"]]
+    assert not any(finding["Error"] for finding in left), f"{case}: {left}"
+    daemon.run("load", "-i", str(archive))
+    if (left and "built" in mended.out) or daemon.run("run", "--rm", "--net", "none", "built", "true", check=False).code:
+        daemon.run("build", "-q", "-t", "built", str(archive.parent))
+    clean = daemon.run("system", "fsck", check=False)
+    assert clean.code == 0, f"{case}: {clean.out}{clean.err}"
+    for image, file in (("bb", "/etc/passwd"), ("other", "/etc/passwd"), ("built", "/built")):
+        assert daemon.run("run", "--rm", "--net", "none", image, "cat", file).out, case
+    assert daemon.out("run", "--rm", "--net", "none", "-v", "data:/data", "bb", "cat", "/data/file") == "written", case
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_any_file_harmed(saved: tuple[Daemon, Path], seed: int) -> None:
+    daemon, archive = saved
+    harmed(daemon, archive, seed)
+
+
+def test_a_newer_data_root_is_refused(saved: tuple[Daemon, Path]) -> None:
+    daemon, _ = saved
+    daemon.stop()
+    database = daemon.root / "data" / "state.db"
+    with sqlite3.connect(database) as connection:
+        [(version,)] = connection.execute("PRAGMA user_version").fetchall()
+        connection.execute(f"PRAGMA user_version = {version + 1}")
+    connection.close()
+    with pytest.raises(RuntimeError, match=r"the daemon cannot start: .*state.db was written by a newer version of Wherry"):
+        daemon.start()
+    with sqlite3.connect(database) as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
+    connection.close()
+    daemon.start()
+    assert "bb" in daemon.out("images")
