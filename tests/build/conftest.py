@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import os
 import shutil
 import tarfile
@@ -13,6 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from wherry.build.packed import PackedContext
 from wherry.build.progress import Happening, Output, Why
 from wherry.build.services import BuildRequest, BuildResult, BuildServices, RunSandbox, RunSpec
 from wherry.build.solve import build
@@ -85,8 +88,25 @@ class Bench:
 
     def build_in(self, context: Path, **request: Any) -> Outcome:
         events: list[Happening] = []
-        asked = BuildRequest(context_dir=str(context), **request)
-        return Outcome(self.run(build(asked, self.services, events.append)), events)
+        with self.packed(context) as packed:
+            asked = BuildRequest(context=packed, **request)
+            return Outcome(self.run(build(asked, self.services, events.append)), events)
+
+    @contextlib.contextmanager
+    def packed(self, context: Path) -> Iterator[PackedContext]:
+        """A context as a client sends it."""
+        staging = self.root / "data/staging"
+        staging.mkdir(exist_ok=True)
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            tar.add(context, ".")
+        archive.seek(0)
+        packed = PackedContext(archive, str(staging))
+        try:
+            yield packed
+        finally:
+            packed.close()
+            shutil.rmtree(packed.left, ignore_errors=True)
 
     def config(self, outcome: Outcome) -> ImageConfig:
         return self.images.resolve(outcome.result.image_id).config

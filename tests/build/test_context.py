@@ -80,8 +80,8 @@ def test_the_ignore_file_beside_the_dockerfile_wins(tmp_path: Path) -> None:
     (tmp_path / ".dockerignore").write_text("a")
     (tmp_path / "x.dockerignore").write_text("b")
     with_own = Source.open(str(tmp_path))
-    assert read_ignore_file(with_own.fd, "x").matches("b")
-    assert read_ignore_file(with_own.fd, "Dockerfile").matches("a")
+    assert read_ignore_file(with_own, "x").matches("b")
+    assert read_ignore_file(with_own, "Dockerfile").matches("a")
     with_own.close()
 
 

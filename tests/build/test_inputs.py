@@ -14,7 +14,7 @@ pytestmark = pytest.mark.root
 
 
 def inputs(bench: Bench, context: Source) -> Inputs:
-    return Inputs(bench.services, Cache(bench.services.records, bench.services.snapshotter), context, str(bench.root), str(bench.root))
+    return Inputs(bench.services, Cache(bench.services.records, bench.services.snapshotter), context, str(bench.root))
 
 
 def test_a_stack_of_layers_is_read_as_one_tree_and_nothing_is_mounted(bench: Bench) -> None:

@@ -133,11 +133,12 @@ def test_cancelling_kills_the_step_and_leaves_nothing(bench: Bench) -> None:
             if isinstance(event, Output):
                 running.set()
 
-        task = asyncio.ensure_future(build(BuildRequest(context_dir=str(context)), bench.services, tell))
-        await asyncio.wait_for(running.wait(), 20)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        with bench.packed(context) as packed:
+            task = asyncio.ensure_future(build(BuildRequest(context=packed), bench.services, tell))
+            await asyncio.wait_for(running.wait(), 20)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
     started = time.monotonic()
     bench.run(scenario())
@@ -157,8 +158,8 @@ def test_faults_are_found_before_anything_is_told(bench: Bench) -> None:
         ("FROM base\nCOPY --from=0 a b\n", "circular dependency detected on stage: stage-0"),
     ):
         context = bench.context(text)
-        with pytest.raises(DockerfileError) as fault:
-            bench.run(build(BuildRequest(context_dir=str(context)), bench.services, events.append))
+        with bench.packed(context) as packed, pytest.raises(DockerfileError) as fault:
+            bench.run(build(BuildRequest(context=packed), bench.services, events.append))
         assert str(fault.value) == message
     assert events == []
 

@@ -10,12 +10,16 @@ import hashlib
 import os
 import posixpath
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from wherry.build import ignore
 from wherry.build.archive import is_tar_header
 from wherry.kernel import files
+from wherry.tree.place import Item
+
+T = TypeVar("T")
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
@@ -50,13 +54,16 @@ class Source:
     def __init__(self, fd: int, *, ignored: ignore.Matcher | None = None, owners: bool = False) -> None:
         """``fd`` is owned by the caller's ``close``.  ``ignored``: a .dockerignore; ``owners``: they belong to the digest."""
         self.fd = fd
+        self.path = ""
         self.ignored = ignored or ignore.Matcher(())
         self.owners = owners
         self._known: dict[str, bytes] = {}
 
     @classmethod
     def open(cls, path: str, *, ignored: ignore.Matcher | None = None, owners: bool = False) -> Source:
-        return cls(os.open(path, _DIRECTORY | os.O_CLOEXEC), ignored=ignored, owners=owners)
+        source = cls(os.open(path, _DIRECTORY | os.O_CLOEXEC), ignored=ignored, owners=owners)
+        source.path = path
+        return source
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -81,12 +88,26 @@ class Source:
 
     def archive_kind(self, chosen: Chosen) -> bool:
         """Whether a chosen file's first bytes are those of a compressed file or of a tar header."""
-        fd = files.open_in_root(self.fd, chosen.path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            head = os.read(fd, 512) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
-        finally:
-            os.close(fd)
+        head = self._head(chosen.path)
         return head.startswith(_ARCHIVE_MAGIC) or is_tar_header(head)
+
+    def open_file(self, path: str, directory: str) -> int:
+        """A descriptor of one file's content, the caller's.  ``directory``: for a copy, where it has no file of its own."""
+        return files.open_in_root(self.fd, path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def unpacked(self) -> str:
+        """The directory's path on the host."""
+        return self.path
+
+    def descriptors(self) -> tuple[int, ...]:
+        """What `item` counts on, borrowed."""
+        return (self.fd,)
+
+    def item(self, chosen: Chosen, descriptor: int, name: str) -> Item:
+        """What `place` copies.  ``descriptor``: the index of the first of `descriptors`; ``name``: what a single file is to be called."""
+        if chosen.is_directory:
+            return Item(kind="tree", descriptor=descriptor, path=chosen.path, name=name, entries=chosen.entries)
+        return Item(kind="file", descriptor=descriptor, path=chosen.path, name=name)
 
     def read(self, path: str, limit_bytes: int) -> bytes:
         """A small file's content, whether or not it is ignored."""
@@ -112,44 +133,76 @@ class Source:
 
     def _one(self, asked: str, path: str, excluded: ignore.Matcher) -> list[Chosen]:
         name = posixpath.basename(asked)
-        if path == "":
-            return [self._directory("", name, excluded)]
-        parent, _, last = path.rpartition("/")
-        fd = files.open_beneath(self.fd, parent or ".", _DIRECTORY)
-        try:
-            status = os.stat(last, dir_fd=fd, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                return [self._directory(path, name, excluded)]
-            if excluded and (excluded.matches(name) or excluded.matches(path)):
-                return []
-            digest = hashlib.sha256(b"file\0" + self._entry(fd, last, path, status)).digest()
-        finally:
-            os.close(fd)
-        return [Chosen(path=path, name=name, is_directory=False, entries=(), digest=digest, size_bytes=status.st_size)]
+        if path == "" or self._is_directory(path):
+            return [self._directory(path, name, excluded)]
+        if excluded and (excluded.matches(name) or excluded.matches(path)):
+            return []
+        told, size = self._file(path)
+        digest = hashlib.sha256(b"file\0" + told).digest()
+        return [Chosen(path=path, name=name, is_directory=False, entries=(), digest=digest, size_bytes=size)]
 
     def _directory(self, path: str, name: str, excluded: ignore.Matcher) -> Chosen:
         whole = hashlib.sha256(b"tree\0")
         entries: list[str] = []
         size = 0
+        for entry, told, length in self._content(path, excluded):
+            entries.append(entry)
+            whole.update(os.fsencode(entry) + b"\0" + told)
+            size += length
+        return Chosen(path=path, name=name, is_directory=True, entries=tuple(entries), digest=whole.digest(), size_bytes=size)
+
+    def _dropped(self, inside: str, path: str, excluded: ignore.Matcher) -> bool:
+        """Whether an entry is left out by itself.  ``inside``: its path in the root; ``path``: below what was asked for."""
+        return bool(self.ignored and self.ignored.matches(inside)) or bool(excluded and excluded.matches(path))
+
+    def _may_hold_kept(self, inside: str, path: str, excluded: ignore.Matcher) -> bool:
+        return (not self.ignored.matches(inside) or self.ignored.may_hold_kept(inside)) and (
+            not excluded.matches(path) or excluded.may_hold_kept(path)
+        )
+
+    def _is_directory(self, path: str) -> bool:
+        fd = files.open_beneath(self.fd, path, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            return stat.S_ISDIR(os.fstat(fd).st_mode)
+        finally:
+            os.close(fd)
+
+    def _file(self, path: str) -> tuple[bytes, int]:
+        """What the digest says of one file, and its size."""
+        parent, _, last = path.rpartition("/")
+        fd = files.open_beneath(self.fd, parent or ".", _DIRECTORY)
+        try:
+            status = os.stat(last, dir_fd=fd, follow_symlinks=False)
+            return self._entry(fd, last, path, status), status.st_size
+        finally:
+            os.close(fd)
+
+    def _head(self, path: str) -> bytes:
+        """A file's first block, empty for what is no regular file."""
+        fd = files.open_in_root(self.fd, path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            return os.read(fd, 512) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        finally:
+            os.close(fd)
+
+    def _content(self, path: str, excluded: ignore.Matcher) -> Iterator[tuple[str, bytes, int]]:
+        """What is below a directory, parents first and sorted: its path from there, what the digest says of it, its size."""
         fd = files.open_beneath(self.fd, path or ".", _DIRECTORY)
         try:
             for entry, folder_fd, last, status in self._walk(fd, path, "", excluded):
-                entries.append(entry)
-                whole.update(os.fsencode(entry) + b"\0" + self._entry(folder_fd, last, f"{path}/{entry}" if path else entry, status))
-                size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+                told = self._entry(folder_fd, last, f"{path}/{entry}" if path else entry, status)
+                yield entry, told, status.st_size if stat.S_ISREG(status.st_mode) else 0
         finally:
             os.close(fd)
-        return Chosen(path=path, name=name, is_directory=True, entries=tuple(entries), digest=whole.digest(), size_bytes=size)
 
     def _walk(self, fd: int, base: str, prefix: str, excluded: ignore.Matcher) -> Iterator[tuple[str, int, str, os.stat_result]]:
         """Entries below ``fd``, parents first and sorted: (path, descriptor of its directory, name, status)."""
-        filters = [matcher for matcher in (self.ignored,) if matcher]
         with os.scandir(fd) as found:
             listed = sorted(found, key=lambda entry: entry.name)
         for entry in listed:
             path = prefix + entry.name
             inside = f"{base}/{path}" if base else path
-            dropped = any(matcher.matches(inside) for matcher in filters) or bool(excluded and excluded.matches(path))
+            dropped = self._dropped(inside, path, excluded)
             if dropped and not (entry.is_dir(follow_symlinks=False) and self._may_hold_kept(inside, path, excluded)):
                 continue
             status = entry.stat(follow_symlinks=False)
@@ -162,15 +215,10 @@ class Source:
                 try:
                     held = self._walk(below, base, path + "/", excluded)
                     if dropped:
-                        held = _with_parent(held, path, fd, entry.name, status)
+                        held = with_parent(held, (path, fd, entry.name, status))
                     yield from held
                 finally:
                     os.close(below)
-
-    def _may_hold_kept(self, inside: str, path: str, excluded: ignore.Matcher) -> bool:
-        return (not self.ignored.matches(inside) or self.ignored.may_hold_kept(inside)) and (
-            not excluded.matches(path) or excluded.may_hold_kept(path)
-        )
 
     def _entry(self, folder_fd: int, name: str, path: str, status: os.stat_result) -> bytes:
         """What the digest says of one entry."""
@@ -178,15 +226,13 @@ class Source:
         if known is not None:
             return known
         mode = status.st_mode
-        owner = f"{status.st_uid}:{status.st_gid}" if self.owners else ""
         if stat.S_ISREG(mode):
-            content = _content(folder_fd, name)
+            content = _hashed(folder_fd, name)
         elif stat.S_ISLNK(mode):
             content = os.fsencode(os.readlink(name, dir_fd=folder_fd))
         else:
             content = b""
-        told = f"{mode:o} {owner} ".encode() + content
-        self._known[path] = told
+        told = self._known[path] = tell(mode, f"{status.st_uid}:{status.st_gid}" if self.owners else "", content)
         return told
 
     def _matching(self, pattern: str) -> list[str]:
@@ -213,11 +259,20 @@ class Source:
             os.close(fd)
 
 
-def read_ignore_file(fd: int, dockerfile: str) -> ignore.Matcher:
+def tell(mode: int, owner: str, content: bytes) -> bytes:
+    """One entry as its digest has it; two kinds of source agree on it."""
+    return f"{mode:o} {owner} ".encode() + content
+
+
+def tell_attributes(attributes: Mapping[str, bytes]) -> bytes:
+    return b"".join(b"\0" + name.encode() + b"=" + attributes[name] for name in sorted(attributes))
+
+
+def read_ignore_file(source: Source, dockerfile: str) -> ignore.Matcher:
     """The rules of a context: ``<Dockerfile>.dockerignore`` beside the Dockerfile, else ``.dockerignore``."""
     for name in (f"{dockerfile}.dockerignore", ".dockerignore"):
         try:
-            text = files.read_small_file(fd, name, 1 << 20)
+            text = source.read(name, 1 << 20)
         except (FileNotFoundError, NotADirectoryError):
             continue
         return ignore.Matcher(ignore.read_patterns(text.decode("utf-8", "replace")))
@@ -230,7 +285,7 @@ def _clean(pattern: str) -> str:
     return "" if cleaned == "." else cleaned
 
 
-def _content(folder_fd: int, name: str) -> bytes:
+def _hashed(folder_fd: int, name: str) -> bytes:
     fd = os.open(name, _OPEN, dir_fd=folder_fd)
     try:
         hashed = hashlib.sha256()
@@ -238,11 +293,8 @@ def _content(folder_fd: int, name: str) -> bytes:
             hashed.update(chunk)
             if len(chunk) < _SMALL:
                 break
-        attributes = [name for name in os.listxattr(fd) if name.startswith(_KEPT_XATTRS)]
-        told = hashed.digest()
-        for attribute in sorted(attributes):
-            told += b"\0" + attribute.encode() + b"=" + os.getxattr(fd, attribute)
-        return told
+        attributes = {name: os.getxattr(fd, name) for name in os.listxattr(fd) if name.startswith(_KEPT_XATTRS)}
+        return hashed.digest() + tell_attributes(attributes)
     finally:
         os.close(fd)
 
@@ -275,11 +327,9 @@ def _follow(root_fd: int, path: str, target: os.stat_result) -> str:
     return "/".join(done)
 
 
-def _with_parent(
-    held: Iterator[tuple[str, int, str, os.stat_result]], path: str, fd: int, name: str, status: os.stat_result
-) -> Iterator[tuple[str, int, str, os.stat_result]]:
+def with_parent(held: Iterator[T], parent: T) -> Iterator[T]:
     """The directory itself in front, but only when something in it is kept."""
     for number, one in enumerate(held):
         if number == 0:
-            yield path, fd, name, status
+            yield parent
         yield one

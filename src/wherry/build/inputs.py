@@ -35,11 +35,10 @@ CONTEXT = Origin(is_context=True)
 class Inputs:
     """Opens sources when they are first needed; ``close`` ends them."""
 
-    def __init__(self, services: BuildServices, cache: Cache, context: Source, context_dir: str, directory: str) -> None:
+    def __init__(self, services: BuildServices, cache: Cache, context: Source, directory: str) -> None:
         self.services = services
         self.cache = cache
         self.context = context
-        self.context_dir = context_dir
         self.directory = directory
         self._views: dict[str | None, Source] = {}
         self._chosen: dict[tuple[Origin, str, tuple[str, ...]], list[Chosen]] = {}

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from wherry.build.context import Source
 from wherry.runtime.supervisor import Supervisor
 from wherry.spec.docker.container import Ulimit
 from wherry.spec.image import ImageConfig
@@ -40,14 +41,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """One build.  ``context_dir``: the unpacked context, the daemon's own; ``dockerfile``: its path in there, or, with
-    ``dockerfile_bytes``, only its name.
+    """One build.  ``context`` is closed by whoever asks.
+
+    ``dockerfile``: its path in there, or, with ``dockerfile_bytes``, only its name.
 
     ``build_args``: a value of None leaves the ARG its default. ``secrets``: id -> content, for RUN --mount=type=secret.
     ``pull``: ask the registry for a newer base even when there is one.
     """
 
-    context_dir: str
+    context: Source
     dockerfile: str = "Dockerfile"
     dockerfile_bytes: bytes | None = None
     tags: tuple[str, ...] = ()

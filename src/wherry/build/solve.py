@@ -29,7 +29,6 @@ from wherry.build.stage import StageBuild, Work
 from wherry.build.state import PROXY_ARGS, State, label_change
 from wherry.build.steps import Steps
 from wherry.errors import EngineError, InvalidRequest, NotSupported
-from wherry.kernel import files
 from wherry.kernel.spread import spread
 from wherry.spec.reference import InvalidReference
 from wherry.spec.reference import parse as parse_reference
@@ -45,37 +44,34 @@ async def build(request: BuildRequest, services: BuildServices, progress: Progre
     fault, BuildFailed when a step fails. Cancelling it kills what runs; whatever the end, nothing but finished layers stays behind.
     """
     tags = _checked(request)
-    source = Source.open(request.context_dir)
-    try:
-        document = _document(request, source)
-        arguments = _platform_args(request.platform)
-        graph = make_graph(document, target=request.target, build_args=request.build_args, platform_args=arguments)
-        source.ignored = _ignored(source, request)
-        async with _directory(services) as directory:
-            cache = Cache(services.records, services.snapshotter)
-            steps = Steps(services, request, directory)
-            inputs = Inputs(services, cache, source, request.context_dir, directory)
-            work = Work(
-                request=request,
-                services=services,
-                graph=graph,
-                cache=cache,
-                steps=steps,
-                inputs=inputs,
-                arguments=arguments,
-                progress=progress,
-                name=tags[0] if tags else request.dockerfile,
-            )
-            try:
-                return await _solve(work, document, tags)
-            finally:
-                for pulling in work.images.values():
-                    pulling.cancel()
-                await asyncio.gather(*work.images.values(), return_exceptions=True)
-                await steps.finish()
-                inputs.close()
-    finally:
-        source.close()
+    source = request.context
+    document = _document(request, source)
+    arguments = _platform_args(request.platform)
+    graph = make_graph(document, target=request.target, build_args=request.build_args, platform_args=arguments)
+    source.ignored = _ignored(source, request)
+    async with _directory(services) as directory:
+        cache = Cache(services.records, services.snapshotter)
+        steps = Steps(services, request, directory)
+        inputs = Inputs(services, cache, source, directory)
+        work = Work(
+            request=request,
+            services=services,
+            graph=graph,
+            cache=cache,
+            steps=steps,
+            inputs=inputs,
+            arguments=arguments,
+            progress=progress,
+            name=tags[0] if tags else request.dockerfile,
+        )
+        try:
+            return await _solve(work, document, tags)
+        finally:
+            for pulling in work.images.values():
+                pulling.cancel()
+            await asyncio.gather(*work.images.values(), return_exceptions=True)
+            await steps.finish()
+            inputs.close()
 
 
 async def _solve(work: Work, document: Document, tags: tuple[str, ...]) -> BuildResult:
@@ -157,7 +153,7 @@ def _document(request: BuildRequest, source: Source) -> Document:
     if request.dockerfile_bytes is not None:
         return parse(request.dockerfile_bytes)
     try:
-        data = files.read_small_file(source.fd, request.dockerfile, _DOCKERFILE_LIMIT)
+        data = source.read(request.dockerfile, _DOCKERFILE_LIMIT)
     except (FileNotFoundError, NotADirectoryError):
         raise InvalidRequest(f"Cannot locate specified Dockerfile: {request.dockerfile}") from None
     except OSError as error:
@@ -167,7 +163,7 @@ def _document(request: BuildRequest, source: Source) -> Document:
 
 def _ignored(source: Source, request: BuildRequest) -> ignore.Matcher:
     try:
-        return read_ignore_file(source.fd, request.dockerfile)
+        return read_ignore_file(source, request.dockerfile)
     except ignore.BadPattern as error:
         raise InvalidRequest(f"error reading .dockerignore: {error}") from None
 

@@ -324,7 +324,7 @@ class StageBuild:
         scratch = self._scratch(stack) if mount.writable else None
         try:
             if origin.is_context:
-                path = mounts.context_path(source, self.work.inputs.context_dir, mount)
+                path = mounts.context_path(source, await self.work.services.blocking(source.unpacked), mount)
                 return (
                     mounts.bind(path, mount.target, writable=False)
                     if scratch is None
@@ -537,14 +537,14 @@ class _Copying:
             raise BuildFailed(f"cannot determine filename for source {url}")
         folder, last = os.path.split(got.path)
         if self.instruction.unpack:
-            archive = await self._archive(got.path)
+            archive = await self._archive(os.open(got.path, os.O_RDONLY | os.O_CLOEXEC))
             if archive is not None:
                 return [Item(kind="tar", descriptor=_keep(fds, stack, archive))]
         index = _keep(fds, stack, os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         return [Item(kind="file", descriptor=index, path=last, name=got.name or last)]
 
-    async def _archive(self, path: str) -> int | None:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    async def _archive(self, fd: int) -> int | None:
+        """The plain tar in a file, whose descriptor is closed; None when there is none in it."""
         try:
             return await self.stage.work.services.blocking(open_archive, fd, self.stage.work.steps.directory)
         except BROKEN as error:
@@ -555,22 +555,20 @@ class _Copying:
     async def _chosen_items(self, pattern: str, fds: list[int], stack: contextlib.ExitStack) -> list[Item]:
         inputs = self.stage.work.inputs
         source = await inputs.source(self.origin)
-        index = _keep(fds, stack, os.dup(source.fd))
+        index = len(fds)
+        for fd in source.descriptors():
+            _keep(fds, stack, os.dup(fd))
         items: list[Item] = []
         for chosen in await self._guard(pattern, inputs.choose(self.origin, pattern, self.excludes)):
             if self.instruction.add and self.instruction.unpack is not False and not chosen.is_directory and source.archive_kind(chosen):
-                archive = await self._archive(f"/proc/self/fd/{source.fd}/{chosen.path}")
+                archive = await self._archive(source.open_file(chosen.path, self.stage.work.steps.directory))
                 if archive is not None:
                     items.append(Item(kind="tar", descriptor=_keep(fds, stack, archive)))
                     continue
-            name = self._parented(pattern, chosen.name, chosen.path) if self.instruction.parents else chosen.name
-            if chosen.is_directory:
-                entries = chosen.entries
-                items.append(
-                    Item(kind="tree", descriptor=index, path=chosen.path, name=name if self.instruction.parents else "", entries=entries)
-                )
-            else:
-                items.append(Item(kind="file", descriptor=index, path=chosen.path, name=name))
+            name = "" if chosen.is_directory else chosen.name
+            if self.instruction.parents:
+                name = self._parented(pattern, chosen.name, chosen.path)
+            items.append(source.item(chosen, index, name))
         return items
 
     def _parented(self, pattern: str, name: str, path: str) -> str:

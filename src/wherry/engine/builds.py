@@ -10,10 +10,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack
 from typing import BinaryIO
 
 from wherry.build import cache
+from wherry.build.packed import PackedContext
 from wherry.build.progress import ClassicRecords, Happening, error_record
 from wherry.build.services import BuildRequest, BuildServices, Limits, RunSandbox, RunSpec
 from wherry.build.solve import build
@@ -35,9 +35,8 @@ from wherry.spec.docker.network import EndpointSettings
 from wherry.spec.docker.request import CachePrune, Filters
 from wherry.spec.docker.system import AuthConfig
 from wherry.spec.settings import Settings
-from wherry.tree.apply import apply
 from wherry.tree.remove import remove
-from wherry.tree.tar import InvalidArchive, Reader
+from wherry.tree.tar import InvalidArchive
 
 log = logging.getLogger(__name__)
 Progress = Mapping[str, object]
@@ -76,11 +75,13 @@ class BuildOperations:
             self.builds[parameters.build_id] = task
         self.building += 1
         try:
-            async with AsyncExitStack() as cleanup:
-                context = tempfile.mkdtemp(prefix="context-", dir=_staging(rooms))
-                cleanup.callback(self._remove_later, context)
-                await self._unpack(chunks, context)
+            context = await self._receive(chunks)
+            try:
                 result = await build(_request(parameters, context), self.build_services, tell)
+            finally:
+                context.close()
+                if context.left:
+                    self._remove_later(context.left)
             rooms.events.publish("image", "build", result.image_id, {})
         except EngineError as error:
             if not told:
@@ -90,10 +91,10 @@ class BuildOperations:
             self.building -= 1
             self.builds.pop(parameters.build_id, None)
 
-    async def _unpack(self, chunks: AsyncIterator[bytes], context: str) -> None:
+    async def _receive(self, chunks: AsyncIterator[bytes]) -> PackedContext:
         """Raises InvalidRequest where the archive's own entries stand in each other's way."""
         try:
-            await through_file(chunks, lambda file: self.rooms.workers.run(unpack_context, file, context))
+            return await through_file(chunks, lambda file: self.rooms.workers.run(receive_context, file, _staging(self.rooms)))
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV):
                 raise
@@ -220,7 +221,7 @@ def _step_record(spec: RunSpec, mode: str, settings: Settings) -> ContainerRecor
     )
 
 
-def _request(parameters: BuildParameters, context: str) -> BuildRequest:
+def _request(parameters: BuildParameters, context: PackedContext) -> BuildRequest:
     if parameters.cgroup_parent:
         raise NotSupported("--cgroup-parent is not supported")
     if parameters.cache_from:
@@ -230,7 +231,7 @@ def _request(parameters: BuildParameters, context: str) -> BuildRequest:
     if parameters.isolation not in ("", "default"):
         raise InvalidRequest(f'invalid isolation ({parameters.isolation}): linux only supports "default"')
     return BuildRequest(
-        context_dir=context,
+        context=context,
         dockerfile=parameters.dockerfile,
         tags=tuple(parameters.tags),
         target=parameters.target,
@@ -257,17 +258,12 @@ def _request(parameters: BuildParameters, context: str) -> BuildRequest:
     )
 
 
-def unpack_context(file: BinaryIO, directory: str) -> None:
-    """The tar a client sent, in any compression, as a tree of the daemon's own.  Raises InvalidRequest for what is no archive."""
-    root_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def receive_context(file: BinaryIO, directory: str) -> PackedContext:
+    """The tar a client sent, in any compression.  Raises InvalidRequest for what is no archive."""
     try:
-        reader = Reader(PlainReader(file))
-        apply(reader, root_fd)
-        reader.drain()
+        return PackedContext(PlainReader(file), directory)
     except (InvalidArchive, BadStream) as error:
         raise InvalidRequest(f"Error processing tar file: {error}") from error
-    finally:
-        os.close(root_fd)
 
 
 def _remove_directory(directory: str) -> None:

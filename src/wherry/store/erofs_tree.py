@@ -73,13 +73,14 @@ def new_directory(mode: int = 0o755, uid: int = 0, gid: int = 0, mtime_ns: int =
 class Tree:
     """Takes the entries of one layer in order.  ``lowest``: nothing lies below, so whiteouts only undo what this archive had before.
 
-    ``sparse_fd``: an empty file that takes the sparse files of the archive.
+    ``sparse_fd``: an empty file that takes the sparse files of the archive. ``literal``: a name like a whiteout's is a name.
     """
 
-    def __init__(self, root: Node, *, lowest: bool, sparse_fd: int) -> None:
+    def __init__(self, root: Node, *, lowest: bool, sparse_fd: int, literal: bool = False) -> None:
         self.root = root
         self.sparse_bytes = 0
         self._lowest = lowest
+        self._literal = literal
         self._sparse_fd = sparse_fd
         self._directories: dict[str, Node] = {}
 
@@ -91,7 +92,7 @@ class Tree:
                 _describe(self.root, entry)
             return
         parent, _, name = path.rpartition("/")
-        if name.startswith(WHITEOUT):
+        if name.startswith(WHITEOUT) and not self._literal:
             self._whiteout(path, parent, name, entry.mtime_ns)
             return
         if len(name) > _MAX_NAME // 4 and len(os.fsencode(name)) > _MAX_NAME:
@@ -243,9 +244,9 @@ class Tree:
         os.ftruncate(self._sparse_fd, self.sparse_bytes)
 
 
-def read_tree(reader: Reader, root: Node, *, lowest: bool, sparse_fd: int) -> Tree:
+def read_tree(reader: Reader, root: Node, *, lowest: bool, sparse_fd: int, literal: bool = False) -> Tree:
     """All entries of an archive.  Raises InvalidArchive, OSError."""
-    tree = Tree(root, lowest=lowest, sparse_fd=sparse_fd)
+    tree = Tree(root, lowest=lowest, sparse_fd=sparse_fd, literal=literal)
     for entry in reader:
         tree.add(entry, reader)
     return tree

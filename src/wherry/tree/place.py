@@ -12,9 +12,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from wherry.kernel import files
 from wherry.tree.apply import ApplyOptions, apply
@@ -26,6 +26,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ACCOUNTS_LIMIT = 16 << 20
 _KEPT_XATTRS = ("user.", "security.capability")
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,8 @@ class Item:
     """One source.  ``descriptor``: index of the source's root (or of the tar) among the descriptors.
 
     ``kind``: ``tree`` (the content of directory ``path``: ``entries``, relative to it, parents before children), ``file`` (``path``
-    itself, to be called ``name``) or ``tar`` (unpacked at the destination).
+    itself, to be called ``name``) or ``tar`` (unpacked at the destination). With ``packed`` there is no such directory: it tells of each
+    entry, or of the file, what a directory would, and its bytes are somewhere in the descriptor.
     """
 
     kind: str
@@ -41,6 +43,23 @@ class Item:
     path: str = ""
     name: str = ""
     entries: tuple[str, ...] = ()
+    packed: tuple[Packed, ...] = ()
+
+
+class Packed(NamedTuple):
+    """An inode whose bytes lie in an archive.  ``identity``: equal for the names of one inode, -1 for one with a single name.
+
+    ``descriptor`` counts from the item's; ``link``: a symlink's text; ``attributes``: pairs of a name and its value in hexadecimal.
+    """
+
+    mode: int
+    size: int = 0
+    mtime_ns: int = 0
+    descriptor: int = 0
+    offset: int = 0
+    identity: int = -1
+    link: str = ""
+    attributes: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +80,10 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         items = [
-            {"kind": item.kind, "descriptor": item.descriptor, "path": item.path, "name": item.name, "entries": list(item.entries)}
+            {
+                **{"kind": item.kind, "descriptor": item.descriptor, "path": item.path, "name": item.name},
+                **{"entries": list(item.entries), "packed": list(item.packed)},
+            }
             for item in self.items
         ]
         return {
@@ -76,7 +98,10 @@ class Plan:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Plan:
-        items = tuple(Item(**{**item, "entries": tuple(item["entries"])}) for item in data["items"])
+        items = tuple(
+            Item(**{**item, "entries": tuple(item["entries"]), "packed": tuple(Packed(*one) for one in item["packed"])})
+            for item in data["items"]
+        )
         return cls(**{**data, "items": items})
 
 
@@ -226,17 +251,66 @@ class _Folder:
         self.path, self.fd = "", self.root_fd
 
 
-def _copy_content(old: int, new: int, size: int) -> None:
-    if 0 < size <= 65536:
-        os.write(new, os.read(old, size))
-    elif size:
-        files.copy_file(old, new)
+class _Found:
+    """An entry of a source directory."""
+
+    __slots__ = ("_folder_fd", "_name", "gid", "identity", "mode", "mtime_ns", "size", "uid")
+
+    def __init__(self, folder_fd: int, name: str) -> None:
+        status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+        self._folder_fd, self._name = folder_fd, name
+        self.mode, self.uid, self.gid = status.st_mode, status.st_uid, status.st_gid
+        self.size, self.mtime_ns = status.st_size, status.st_mtime_ns
+        self.identity = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
+
+    @property
+    def link(self) -> str:
+        return os.readlink(self._name, dir_fd=self._folder_fd)
+
+    def copy_to(self, new: int) -> None:
+        """Content and attributes."""
+        old = os.open(self._name, _OLD_FILE, dir_fd=self._folder_fd)
+        try:
+            if 0 < self.size <= 65536:
+                os.write(new, os.read(old, self.size))
+            elif self.size:
+                files.copy_file(old, new)
+            for attribute in os.listxattr(old):
+                if attribute.startswith(_KEPT_XATTRS):
+                    os.setxattr(new, attribute, os.getxattr(old, attribute))
+        finally:
+            os.close(old)
 
 
-def _copy_attributes(old: int, new: int) -> None:
-    for attribute in os.listxattr(old):
-        if attribute.startswith(_KEPT_XATTRS):
-            os.setxattr(new, attribute, os.getxattr(old, attribute))
+class _Unpacked:
+    """An entry whose bytes lie in an archive.  Such a source has no owners worth keeping."""
+
+    __slots__ = ("_fd", "_packed", "gid", "identity", "link", "mode", "mtime_ns", "uid")
+
+    def __init__(self, packed: Packed, fds: Sequence[int]) -> None:
+        self._packed = packed
+        self._fd = fds[packed.descriptor]
+        self.uid = self.gid = 0
+        self.mode, self.mtime_ns, self.link = packed.mode, packed.mtime_ns, packed.link
+        self.identity = (0, packed.identity) if packed.identity >= 0 else None
+
+    def copy_to(self, new: int) -> None:
+        """Content and attributes."""
+        offset, left = self._packed.offset, self._packed.size
+        while left:
+            data = os.pread(self._fd, min(left, _PIECE), offset)
+            if not data:
+                raise OSError(errno.EIO, "the archive ends early")
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(new, rest) :]
+            offset += len(data)
+            left -= len(data)
+        for attribute, value in self._packed.attributes:
+            os.setxattr(new, attribute, bytes.fromhex(value))
+
+
+_Origin = _Found | _Unpacked
 
 
 def _gives_group(fd: int) -> bool:
@@ -253,7 +327,7 @@ class _Placing:
         self.root_fd, self.plan, self.fds, self.owner = root_fd, plan, fds, owner
         self.masked = masked
         self.linked: dict[tuple[int, int], str] = {}
-        self.times: list[tuple[str, int, int]] = []
+        self.times: list[tuple[str, int]] = []
 
     def run(self) -> None:
         for item in self.plan.items:
@@ -264,16 +338,22 @@ class _Placing:
 
     def _file_item(self, item: Item) -> None:
         target_fd, name = self._target(item.name)
-        source_parent, _, source_name = item.path.rpartition("/")
+        self.linked.clear()
         try:
+            if item.packed:
+                self._file(_Unpacked(item.packed[0], self.fds[item.descriptor :]), target_fd, name)
+                return
+            source_parent, _, source_name = item.path.rpartition("/")
             source_fd = files.open_beneath(self.fds[item.descriptor], source_parent or ".", _DIRECTORY)
             try:
-                self.linked.clear()
-                self._entry(source_fd, source_name, target_fd, name, name, gives_group=_gives_group(target_fd))
+                self._file(_Found(source_fd, source_name), target_fd, name)
             finally:
                 os.close(source_fd)
         finally:
             os.close(target_fd)
+
+    def _file(self, origin: _Origin, target_fd: int, name: str) -> None:
+        self._entry(origin, target_fd, name, name, gives_group=_gives_group(target_fd))
 
     def _into_directory(self, item: Item) -> None:
         target_fd = self._directory(self.plan.destination)
@@ -282,28 +362,32 @@ class _Placing:
                 with os.fdopen(os.dup(self.fds[item.descriptor]), "rb") as archive:
                     apply(Reader(archive), target_fd, ApplyOptions(owner=self.owner))
                 return
+            if item.packed or not item.entries:
+                fds = self.fds[item.descriptor :]
+                self._tree(target_fd, item.entries, (_Unpacked(packed, fds) for packed in item.packed))
+                return
             source_fd = files.open_beneath(self.fds[item.descriptor], item.path or ".", _DIRECTORY)
+            sources = _Folder(source_fd)
             try:
-                self._tree(source_fd, target_fd, item.entries)
+                self._tree(target_fd, item.entries, (_found(sources, entry) for entry in item.entries))
             finally:
+                sources.close()
                 os.close(source_fd)
         finally:
             os.close(target_fd)
 
-    def _tree(self, source_fd: int, target_fd: int, entries: Sequence[str]) -> None:
+    def _tree(self, target_fd: int, entries: Sequence[str], origins: Iterable[_Origin]) -> None:
         self.linked.clear()
         self.times.clear()
-        sources, targets = _Folder(source_fd), _Folder(target_fd)
+        targets = _Folder(target_fd)
         try:
-            for entry in entries:
+            for entry, origin in zip(entries, origins, strict=True):
                 parent, _, name = entry.rpartition("/")
-                folder_fd = targets.at(parent)
-                self._entry(sources.at(parent), name, folder_fd, name, entry, target_fd, gives_group=targets.gives_group)
-            for path, accessed, modified in reversed(self.times):
+                self._entry(origin, targets.at(parent), name, entry, target_fd, gives_group=targets.gives_group)
+            for path, modified in reversed(self.times):
                 parent, _, name = path.rpartition("/")
-                os.utime(name, ns=(accessed, modified), dir_fd=targets.at(parent), follow_symlinks=False)
+                os.utime(name, ns=(modified, modified), dir_fd=targets.at(parent), follow_symlinks=False)
         finally:
-            sources.close()
             targets.close()
 
     def _target(self, name: str) -> tuple[int, str]:
@@ -367,69 +451,52 @@ class _Placing:
             finally:
                 os.close(fd)
 
-    def _entry(self, source_fd: int, name: str, target_fd: int, new_name: str, path: str, top_fd: int = -1, *, gives_group: bool) -> None:
+    def _entry(self, origin: _Origin, target_fd: int, new_name: str, path: str, top_fd: int = -1, *, gives_group: bool) -> None:
         """Copy one file, link, FIFO or (empty) directory.  ``gives_group``: new files take the target directory's group."""
-        status = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
-        kind = stat.S_IFMT(status.st_mode)
+        kind = stat.S_IFMT(origin.mode)
         if kind == stat.S_IFREG:
-            self._regular(source_fd, name, target_fd, new_name, path, top_fd, status, gives_group=gives_group)
+            self._regular(origin, target_fd, new_name, path, top_fd, gives_group=gives_group)
         elif kind == stat.S_IFDIR:
-            self._make_directory(source_fd, name, target_fd, new_name, path, status)
+            self._make_directory(origin, target_fd, new_name, path)
         elif kind == stat.S_IFLNK:
             self._make_room(target_fd, new_name, path)
-            os.symlink(os.readlink(name, dir_fd=source_fd), new_name, dir_fd=target_fd)
-            os.chown(new_name, *self._ids(status), dir_fd=target_fd, follow_symlinks=False)
-            os.utime(new_name, ns=(status.st_mtime_ns, status.st_mtime_ns), dir_fd=target_fd, follow_symlinks=False)
+            os.symlink(origin.link, new_name, dir_fd=target_fd)
+            os.chown(new_name, *self._ids(origin), dir_fd=target_fd, follow_symlinks=False)
+            os.utime(new_name, ns=(origin.mtime_ns, origin.mtime_ns), dir_fd=target_fd, follow_symlinks=False)
         elif kind == stat.S_IFIFO:
             self._make_room(target_fd, new_name, path)
             os.mkfifo(new_name, 0o600, dir_fd=target_fd)
-            os.chown(new_name, *self._ids(status), dir_fd=target_fd, follow_symlinks=False)
-            os.chmod(new_name, self._mode(status), dir_fd=target_fd)
+            os.chown(new_name, *self._ids(origin), dir_fd=target_fd, follow_symlinks=False)
+            os.chmod(new_name, self._mode(origin), dir_fd=target_fd)
         elif kind != stat.S_IFSOCK:
             raise OSError(errno.EPERM, "refusing to copy a device file", path)
 
-    def _regular(
-        self,
-        source_fd: int,
-        name: str,
-        target_fd: int,
-        new_name: str,
-        path: str,
-        top_fd: int,
-        status: os.stat_result,
-        *,
-        gives_group: bool,
-    ) -> None:
-        if status.st_nlink > 1 and top_fd >= 0:
-            known = self.linked.get((status.st_dev, status.st_ino))
+    def _regular(self, origin: _Origin, target_fd: int, new_name: str, path: str, top_fd: int, *, gives_group: bool) -> None:
+        if origin.identity is not None and top_fd >= 0:
+            known = self.linked.get(origin.identity)
             if known is not None:
                 self._make_room(target_fd, new_name, path)
                 self._link(top_fd, known, target_fd, new_name)
                 return
-            self.linked[status.st_dev, status.st_ino] = path
-        ids, mode = self._ids(status), self._mode(status)
-        old = os.open(name, _OLD_FILE, dir_fd=source_fd)
+            self.linked[origin.identity] = path
+        ids, mode = self._ids(origin), self._mode(origin)
+        first = mode if not mode & ~0o777 and ids == (0, 0) else 0o600
         try:
-            first = mode if not mode & ~0o777 and ids == (0, 0) else 0o600
-            try:
-                new = os.open(new_name, _NEW_FILE, first, dir_fd=target_fd)
-            except FileExistsError:
-                self._make_room(target_fd, new_name, path)
-                new = os.open(new_name, _NEW_FILE, first, dir_fd=target_fd)
-            try:
-                _copy_content(old, new, status.st_size)
-                if ids != (0, 0) or gives_group:
-                    os.fchown(new, *ids)
-                _copy_attributes(old, new)
-                if self.masked or first != mode:
-                    os.fchmod(new, mode)
-                os.utime(new, ns=(status.st_mtime_ns, status.st_mtime_ns))
-            finally:
-                os.close(new)
+            new = os.open(new_name, _NEW_FILE, first, dir_fd=target_fd)
+        except FileExistsError:
+            self._make_room(target_fd, new_name, path)
+            new = os.open(new_name, _NEW_FILE, first, dir_fd=target_fd)
+        try:
+            if ids != (0, 0) or gives_group:
+                os.fchown(new, *ids)
+            origin.copy_to(new)
+            if self.masked or first != mode:
+                os.fchmod(new, mode)
+            os.utime(new, ns=(origin.mtime_ns, origin.mtime_ns))
         finally:
-            os.close(old)
+            os.close(new)
 
-    def _make_directory(self, source_fd: int, name: str, target_fd: int, new_name: str, path: str, status: os.stat_result) -> None:
+    def _make_directory(self, origin: _Origin, target_fd: int, new_name: str, path: str) -> None:
         try:
             os.mkdir(new_name, 0o700, dir_fd=target_fd)
         except FileExistsError:
@@ -440,11 +507,11 @@ class _Placing:
                 os.mkdir(new_name, 0o700, dir_fd=target_fd)
         fd = os.open(new_name, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target_fd)
         try:
-            os.fchown(fd, *self._ids(status))
-            os.fchmod(fd, self._mode(status))
+            os.fchown(fd, *self._ids(origin))
+            os.fchmod(fd, self._mode(origin))
         finally:
             os.close(fd)
-        self.times.append((path, status.st_mtime_ns, status.st_mtime_ns))
+        self.times.append((path, origin.mtime_ns))
 
     def _make_room(self, target_fd: int, name: str, path: str) -> None:
         try:
@@ -463,11 +530,16 @@ class _Placing:
         finally:
             os.close(fd)
 
-    def _ids(self, status: os.stat_result) -> tuple[int, int]:
+    def _ids(self, origin: _Origin) -> tuple[int, int]:
         if self.owner is not None:
             return self.owner
-        return (status.st_uid, status.st_gid) if self.plan.keep_owner else (0, 0)
+        return (origin.uid, origin.gid) if self.plan.keep_owner else (0, 0)
 
-    def _mode(self, status: os.stat_result) -> int:
-        bits = stat.S_IMODE(status.st_mode)
-        return apply_mode(self.plan.mode, bits, directory=stat.S_ISDIR(status.st_mode)) if self.plan.mode else bits
+    def _mode(self, origin: _Origin) -> int:
+        bits = stat.S_IMODE(origin.mode)
+        return apply_mode(self.plan.mode, bits, directory=stat.S_ISDIR(origin.mode)) if self.plan.mode else bits
+
+
+def _found(sources: _Folder, entry: str) -> _Found:
+    parent, _, name = entry.rpartition("/")
+    return _Found(sources.at(parent), name)

@@ -1,0 +1,251 @@
+"""A build context as it came: one tar in a file without a name, and the tree of its names in memory.
+
+Nothing is unpacked: files are hashed in the tar and copied out of it, so that a context costs one write however many files it has. The
+few steps that need a directory (a bind mount of the context) get one then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import mmap
+import os
+import stat
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from wherry.build import ignore
+from wherry.build.context import Chosen, Source, tell, tell_attributes, with_parent
+from wherry.store.erofs_tree import Node, new_directory, read_tree, walk
+from wherry.tree import tar
+from wherry.tree.apply import apply
+from wherry.tree.place import Item, Packed
+
+_BLOCK = 1 << 20
+_MAX_LINKS = 40
+
+
+class PackedContext(Source):
+    """Files of a tar, by the names they would have unpacked.  ``directory``: where the tar, and what is unpacked after all, may lie.
+
+    ``left``: the directory that `unpacked` made, for whoever closes the context to remove; empty when it did not.
+    """
+
+    def __init__(self, source: tar.Source, directory: str) -> None:
+        """Takes ``source`` to its end.  Raises InvalidArchive, OSError."""
+        self._staging = directory
+        self._unpacking = threading.Lock()
+        self._unpacked = False
+        self.left = ""
+        self._hashed: dict[int, bytes] = {}
+        with contextlib.ExitStack() as undo:
+            self._files = [undo.enter_context(_nameless(directory)) for _ in range(2)]
+            archive, sparse = self._files
+            reader = tar.Reader(_Kept(source, archive))
+            self._root = read_tree(reader, new_directory(), lowest=True, sparse_fd=sparse.fileno(), literal=True).root
+            reader.drain()
+            self._bytes = [memoryview(undo.enter_context(_mapped(file))) for file in self._files]
+            self._undo = undo.pop_all()
+        super().__init__(archive.fileno())
+        self._identities = _several_names(self._root)
+
+    def close(self) -> None:
+        for view in self._bytes:
+            view.release()
+        self._bytes = []
+        self._undo.close()
+        self.fd = -1
+
+    def read(self, path: str, limit_bytes: int) -> bytes:
+        node = self._node(path)
+        if node is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        if not stat.S_ISREG(node.mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        if node.size > limit_bytes:
+            raise OSError(errno.EFBIG, f"larger than {limit_bytes} bytes", path)
+        return bytes(self._content_of(node))
+
+    def resolved(self, path: str) -> str | None:
+        found = self._find(path)
+        return None if found is None else found[0]
+
+    def open_file(self, path: str, directory: str) -> int:
+        node = self._existing(path)
+        with tempfile.TemporaryFile(dir=directory) as copy:
+            copy.write(self._content_of(node))
+            copy.flush()
+            copy.seek(0)
+            return os.dup(copy.fileno())
+
+    def descriptors(self) -> tuple[int, ...]:
+        return tuple(file.fileno() for file in self._files)
+
+    def item(self, chosen: Chosen, descriptor: int, name: str) -> Item:
+        top = self._existing(chosen.path)
+        if not chosen.is_directory:
+            return Item(kind="file", descriptor=descriptor, path=chosen.path, name=name, packed=(self._packed(top),))
+        packed: list[Packed] = []
+        folders = {"": top}
+        for entry in chosen.entries:
+            parent, _, last = entry.rpartition("/")
+            node = (folders[parent].children or {})[last]
+            if node.children is not None:
+                folders[entry] = node
+            packed.append(self._packed(node))
+        return Item(kind="tree", descriptor=descriptor, path=chosen.path, name=name, entries=chosen.entries, packed=tuple(packed))
+
+    def unpacked(self) -> str:
+        """A directory with all of it, made when it is first asked for.  It is left when the context is closed: see ``left``."""
+        with self._unpacking:
+            if not self._unpacked:
+                self.left = tempfile.mkdtemp(prefix="context-", dir=self._staging)
+                root_fd = os.open(self.left, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    self._files[0].seek(0)
+                    apply(tar.Reader(self._files[0]), root_fd)
+                finally:
+                    os.close(root_fd)
+                self._unpacked = True
+        return self.left
+
+    # -- what choosing asks for
+
+    def _is_directory(self, path: str) -> bool:
+        return self._existing(path).children is not None
+
+    def _file(self, path: str) -> tuple[bytes, int]:
+        node = self._existing(path)
+        return self._told(node), node.size
+
+    def _head(self, path: str) -> bytes:
+        node = self._existing(path)
+        return bytes(self._content_of(node)[:512]) if stat.S_ISREG(node.mode) else b""
+
+    def _names(self, path: str) -> list[str]:
+        node = self._node(path)
+        return list(node.children or ()) if node is not None else []
+
+    def _content(self, path: str, excluded: ignore.Matcher) -> Iterator[tuple[str, bytes, int]]:
+        return self._below(self._existing(path), path, "", excluded)
+
+    def _below(self, folder: Node, base: str, prefix: str, excluded: ignore.Matcher) -> Iterator[tuple[str, bytes, int]]:
+        filtered = bool(self.ignored) or bool(excluded)
+        for name, node in sorted((folder.children or {}).items()):
+            path = prefix + name
+            inside = f"{base}/{path}" if base else path
+            dropped = filtered and self._dropped(inside, path, excluded)
+            if not dropped:
+                yield path, self._told(node), node.size
+            if node.children is None or (dropped and not self._may_hold_kept(inside, path, excluded)):
+                continue
+            held = self._below(node, base, path + "/", excluded)
+            yield from with_parent(held, (path, self._told(node), 0)) if dropped else held
+
+    def _told(self, node: Node) -> bytes:
+        """What the digest says of an inode: hashed once, however many instructions and names choose it."""
+        if not stat.S_ISREG(node.mode):
+            return tell(node.mode, "", os.fsencode(node.link))
+        content = self._hashed.get(id(node))
+        if content is None:
+            content = hashlib.sha256(self._content_of(node)).digest() + tell_attributes(node.xattrs or {})
+            self._hashed[id(node)] = content
+        return tell(node.mode, "", content)
+
+    # -- names and bytes
+
+    def _content_of(self, node: Node) -> memoryview:
+        return self._bytes[node.device][node.offset : node.offset + node.size]
+
+    def _packed(self, node: Node) -> Packed:
+        return Packed(
+            mode=node.mode,
+            size=node.size,
+            mtime_ns=node.mtime_ns,
+            descriptor=node.device,
+            offset=node.offset,
+            identity=self._identities.get(id(node), -1),
+            link=node.link,
+            attributes=[(name, value.hex()) for name, value in (node.xattrs or {}).items()],
+        )
+
+    def _existing(self, path: str) -> Node:
+        """Raises FileNotFoundError; what was resolved before is there."""
+        node = self._node(path)
+        if node is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return node
+
+    def _node(self, path: str) -> Node | None:
+        found = self._find(path)
+        return None if found is None else found[1]
+
+    def _find(self, path: str) -> tuple[str, Node] | None:
+        """Where ``path`` leads, through symlinks but never above the root, and what is there.  Raises OSError for links in a circle."""
+        stack: list[tuple[str, Node]] = [("", self._root)]
+        pending = path.split("/")[::-1]
+        hops = 0
+        while pending:
+            name = pending.pop()
+            children = stack[-1][1].children
+            if children is None:
+                return None
+            if name == "..":
+                del stack[max(1, len(stack) - 1) :]
+            elif name not in ("", "."):
+                node = children.get(name)
+                if node is None:
+                    return None
+                if not node.link:
+                    stack.append((name, node))
+                    continue
+                hops += 1
+                if hops > _MAX_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                if node.link.startswith("/"):
+                    del stack[1:]
+                pending += node.link.split("/")[::-1]
+        return "/".join(name for name, _ in stack[1:]), stack[-1][1]
+
+
+class _Kept:
+    """Reads from ``source`` and keeps the same bytes."""
+
+    def __init__(self, source: tar.Source, file: BinaryIO) -> None:
+        self._source = source
+        self._file = file
+
+    def read(self, size: int, /) -> bytes:
+        data = self._source.read(size)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        return data
+
+
+def _nameless(directory: str) -> BinaryIO:
+    return tempfile.TemporaryFile(dir=directory, buffering=0)
+
+
+@contextlib.contextmanager
+def _mapped(file: BinaryIO) -> Iterator[mmap.mmap | bytes]:
+    """A file's bytes without a copy of them; nobody else has it, so that it can't become shorter."""
+    if not os.fstat(file.fileno()).st_size:
+        yield b""
+        return
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        yield mapped
+
+
+def _several_names(root: Node) -> dict[int, int]:
+    """A number for each inode that has more than one name."""
+    seen: set[int] = set()
+    shared: dict[int, int] = {}
+    for node in walk(root):
+        if id(node) in seen:
+            shared.setdefault(id(node), len(shared))
+        seen.add(id(node))
+    return shared
