@@ -20,7 +20,7 @@ from contextlib import ExitStack, suppress
 from wherry.errors import EngineError
 from wherry.runtime.supervisor import Supervisor
 from wherry.spec import configuration
-from wherry.spec.settings import SECURITY_PROFILES, Settings
+from wherry.spec.settings import SECURITY_PROFILES, SELF_TESTS, Settings
 
 log = logging.getLogger("wherry")
 DRAIN_S = 0.2
@@ -52,6 +52,7 @@ def parse(arguments: Sequence[str]) -> Settings:
         default_log_options=options,
         security_profile=given.security_profile,
         no_new_privileges=given.no_new_privileges,
+        self_test=given.self_test,
         docker_user=not given.no_docker_user,
         default_ip=given.ip,
         ephemeral=given.ephemeral,
@@ -95,6 +96,12 @@ def _parser(standard: Settings) -> argparse.ArgumentParser:
         help="what containers get that ask for no profile",
     )
     parser.add_argument("--no-new-privileges", action="store_true", help="set no-new-privileges by default for new containers")
+    parser.add_argument(
+        "--self-test",
+        choices=SELF_TESTS,
+        default=standard.self_test,
+        help="when containers are weaker than configured (default %(default)s)",
+    )
     parser.add_argument("--debug", action="store_true", help="log more")
     return parser
 

@@ -71,7 +71,7 @@ def test_a_variable_without_a_name_is_refused(item: str) -> None:
 
 
 def test_defaults_are_those_that_inspect_shows() -> None:
-    host = create.complete_host_config(HostConfig(memory=64 << 20), log_options={"max-size": "20m"})
+    host = create.complete_host_config(HostConfig(memory=64 << 20), default_log_options={"max-size": "20m"})
     assert (host.network_mode, host.ipc_mode, host.restart_policy.name, host.shm_size) == ("bridge", "private", "no", 64 << 20)
     assert host.log_config.type == "json-file"
     assert host.log_config.config == {"max-size": "20m"}
@@ -112,7 +112,7 @@ def test_defaults_are_those_that_inspect_shows() -> None:
 )
 def test_bad_requests_are_refused_in_dockers_words(host: HostConfig, message: str) -> None:
     with pytest.raises(EngineError) as caught:
-        create.check(Config(), create.complete_host_config(host, log_options={}), cpus=2)
+        create.check(Config(), create.complete_host_config(host, default_log_options={}), cpus=2)
     assert message in str(caught.value)
 
 
@@ -121,7 +121,7 @@ def test_bad_requests_are_refused_in_dockers_words(host: HostConfig, message: st
 )
 def test_what_is_not_supported_is_said_by_name(host: HostConfig) -> None:
     with pytest.raises(NotSupported, match="--"):
-        create.check(Config(), create.complete_host_config(host, log_options={}), cpus=2)
+        create.check(Config(), create.complete_host_config(host, default_log_options={}), cpus=2)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_is_not_supported_is_said_by_name(host: HostConfig) -> None:
 )
 def test_bad_configs_are_refused(config: Config, message: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        create.check(config, create.complete_host_config(None, log_options={}), cpus=2)
+        create.check(config, create.complete_host_config(None, default_log_options={}), cpus=2)
     assert message in str(caught.value)
 
 
@@ -157,11 +157,6 @@ def test_a_signal_is_a_number_or_refused(text: str) -> None:
     except InvalidRequest:
         return
     assert 1 <= number <= 64
-
-
-@pytest.mark.parametrize(("text", "size"), [("20m", 20 << 20), ("1gb", 1 << 30), ("512", 512), ("1.5k", 1536)])
-def test_sizes_have_units(text: str, size: int) -> None:
-    assert create.size_bytes(text) == size
 
 
 def test_the_network_mode_comes_first_among_the_networks() -> None:

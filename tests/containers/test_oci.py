@@ -21,7 +21,7 @@ def config_of(config: Config | None = None, host: HostConfig | None = None, **ar
         created_ns=0,
         image_id="",
         config=config or Config(hostname="h"),
-        host_config=complete_host_config(host, log_options={}),
+        host_config=complete_host_config(host, default_log_options={}),
         path="true",
         args=["x"],
         state=State(),

@@ -1,78 +1,124 @@
-"""Docker's json-file format, byte for byte."""
+"""Rotation, packing, and what a crash or a full disk left torn."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import resource
+import struct
+from pathlib import Path
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import pytest
 
-from wherry.runtime.logfile import LINE_LIMIT, LogFile, escape, timestamp
+from wherry.runtime.jsonlog import LAYOUT, JsonLog
+from wherry.runtime.logfile import Limits, LogFile, Loop
 
 NOW = 1_795_233_652_965_203_940
 
 
-def logged(directory, chunks, **options):
-    path = str(directory / f"log{os.urandom(4).hex()}")
-    log = LogFile(path, **options)
-    for stream, data in chunks:
-        log.write(stream, data, NOW)
+class Ears:
+    """The monitor's loop: which ends are listened for."""
+
+    def __init__(self) -> None:
+        self.watched: dict[int, object] = {}
+        self.loop = Loop(watch=lambda fd, _events, handler: self.watched.update({fd: handler}), unwatch=lambda fd: self.watched.pop(fd))
+
+
+def fill(path: Path, count: int, limits: Limits, **options: object) -> None:
+    log = JsonLog(str(path), limits, **options)  # type: ignore[arg-type]
+    for number in range(count):
+        log.write("stdout", b"%03d\n" % number, NOW)
     log.finish(NOW)
-    with open(path, "rb") as file:
-        return path, file.read().splitlines()
 
 
-def test_a_line_looks_as_docker_writes_it(tmp_path):
-    _, lines = logged(tmp_path, [("stdout", b"out\n"), ("stderr", b'a"\\<b>&\t\x1b\r\xff\xc3\xa9\n')])
-    assert lines == [
-        b'{"log":"out\\n","stream":"stdout","time":"2026-11-21T04:00:52.96520394Z"}',
-        b'{"log":"a\\"\\\\\\u003cb\\u003e\\u0026\\u0009\\u001b\\r\\ufffd\xc3\xa9\\n","stream":"stderr","time":"2026-11-21T04:00:52.96520394Z"}',
-    ]
+def texts(data: bytes) -> list[str]:
+    return [json.loads(line)["log"].strip() for line in data.splitlines()]
 
 
-def test_a_literal_backslash_n_is_no_end_of_line(tmp_path):
-    _, lines = logged(tmp_path, [("stdout", b"a\\nb\nc\n")])
-    assert [json.loads(line)["log"] for line in lines] == ["a\\nb\n", "c\n"]
+def test_a_file_is_left_when_it_has_reached_the_limit_and_the_newest_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    fill(path, 100, Limits(max_size_bytes=500, max_files=3))
+    files = [path.with_name("log.2"), path.with_name("log.1"), path]
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    line = len('{"log":"000\\n","stream":"stdout","time":"2026-11-21T04:00:52.96520394Z"}\n')
+    assert [file.stat().st_size for file in files[:2]] == [-(-500 // line) * line] * 2
+    assert [text for file in files for text in texts(file.read_bytes())] == [f"{number:03d}" for number in range(100)][-16:]
 
 
-def test_times_lose_their_last_zeros():
-    assert timestamp(1_000_000_000_000_000_000) == b"2001-09-09T01:46:40Z"
-    assert timestamp(1_000_000_000_100_000_000) == b"2001-09-09T01:46:40.1Z"
+def test_one_big_write_fills_several_files(tmp_path: Path) -> None:
+    log = JsonLog(str(tmp_path / "log"), Limits(max_size_bytes=1000, max_files=9))
+    log.write("stdout", b"".join(b"%03d\n" % number for number in range(50)), NOW)
+    log.finish(NOW)
+    assert [len(texts((tmp_path / f"log{suffix}").read_bytes())) for suffix in (".3", ".2", ".1", "")] == [14, 14, 14, 8]
 
 
-def test_attributes_stand_between_stream_and_time(tmp_path):
-    _, lines = logged(tmp_path, [("stdout", b"x\n")], attributes={"k": "v"})
-    assert b'"stream":"stdout","attrs":{"k":"v"},"time":' in lines[0]
+def test_with_one_file_the_old_one_goes(tmp_path: Path) -> None:
+    fill(tmp_path / "log", 20, Limits(max_size_bytes=500, max_files=1))
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+    assert texts((tmp_path / "log").read_bytes()) == [f"{number:03d}" for number in range(14, 20)]
 
 
-def test_long_lines_become_pieces_of_16_kib(tmp_path):
-    _, lines = logged(tmp_path, [("stdout", b"x" * 20000 + b"\nshort\n"), ("stdout", b"y" * 40000), ("stdout", b"\n")])
-    texts = [json.loads(line)["log"] for line in lines]
-    assert [len(text) for text in texts] == [LINE_LIMIT, 20001 - LINE_LIMIT, 6, LINE_LIMIT, LINE_LIMIT, 40001 - 2 * LINE_LIMIT]
+def test_rotated_files_are_packed_by_a_child_and_note_their_last_time(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    ears = Ears()
+    log = JsonLog(str(path), Limits(max_size_bytes=500, max_files=3, compress=True), loop=ears.loop)
+    for number in range(21):
+        log.write("stdout", b"%03d\n" % number, NOW)
+        if number in (7, 14):
+            inode = path.with_name("log.1").stat().st_ino if path.with_name("log.1").exists() else -1
+            (handler,) = ears.watched.values()
+            handler(0)  # type: ignore[operator]
+            assert not ears.watched
+    log.finish(NOW)
+    assert sorted(os.listdir(tmp_path)) == ["log", "log.1.gz", "log.2.gz"]
+    packed = path.with_name("log.1.gz").read_bytes()
+    assert texts(gzip.decompress(packed)) == [f"{number:03d}" for number in range(7, 14)]
+    (size,) = struct.unpack("<H", packed[10:12])
+    noted = json.loads(packed[12 : 12 + size])
+    assert noted["lastTime"] == "2026-11-21T04:00:52.96520394Z"
+    assert inode in (-1, noted["inode"])
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.one_of(st.binary(max_size=60), st.sampled_from([b"\n", b"\\n", b"x" * 9000, b"\n" * 30, "é\u2028".encode() * 3000]))))
-def test_no_byte_is_lost_whatever_the_pieces(tmp_path_factory, chunks):
-    _, lines = logged(tmp_path_factory.mktemp("log"), [("stdout", chunk) for chunk in chunks])
-    texts = [json.loads(line)["log"] for line in lines]
-    whole = b"".join(chunks)
-    expected = json.loads(b'"' + escape(whole) + b'"')
-    assert "".join(texts) == expected
-    assert all("\n" not in text[:-1] for text in texts)
+def test_a_packing_that_is_not_finished_leaves_the_file_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    block = b"".join(os.urandom(500).hex().encode() + b"\n" for _ in range(60))
+    log = JsonLog(str(path), Limits(max_size_bytes=4_000_000, max_files=3, compress=True))
+    while not path.with_name("log.1").exists():
+        log.write("stdout", block, NOW)
+    log.finish(NOW)
+    assert sorted(os.listdir(tmp_path)) in (["log", "log.1"], ["log", "log.1.gz"])  # never both, never half of one
 
 
-def test_rotation_keeps_the_newest_files(tmp_path):
-    path, _ = logged(tmp_path, [("stdout", b"%03d\n" % number) for number in range(100)], max_size_bytes=500, max_files=3)
-    sizes = {name: os.path.getsize(path + name) for name in ("", ".1", ".2")}
-    assert all(0 < size <= 500 for size in sizes.values()), sizes
-    assert not os.path.exists(path + ".3")
-    with open(path, "rb") as newest:
-        assert json.loads(newest.read().splitlines()[-1])["log"] == "099\n"
+def test_the_next_rotation_takes_packed_and_plain_files_along(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    for name, text in (("log.1", "plain"), ("log.2.gz", "packed"), ("log.3.gz", "oldest")):
+        path.with_name(name).write_text(text)
+    fill(path, 8, Limits(max_size_bytes=500, max_files=4))
+    assert path.with_name("log.2").read_text() == "plain"
+    assert path.with_name("log.3.gz").read_text() == "packed"
+    assert sorted(os.listdir(tmp_path)) == ["log", "log.1", "log.2", "log.3.gz"]
 
 
-def test_rotation_splits_one_big_write(tmp_path):
-    path, _ = logged(tmp_path, [("stdout", b"".join(b"%03d\n" % number for number in range(100)))], max_size_bytes=1000, max_files=2)
-    assert os.path.getsize(path) <= 1000
-    assert os.path.getsize(path + ".1") <= 1000
+@pytest.mark.parametrize("torn", [b'{"log":"ha', b"x", b'{"log":"half a line that is longer than a block' + b"y" * 70000])
+def test_what_is_torn_at_the_end_is_cut_off_before_more_is_written(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "log"
+    fill(path, 2, Limits())
+    with path.open("ab") as file:
+        file.write(torn)
+    fill(path, 1, Limits())
+    assert texts(path.read_bytes()) == ["000", "001", "000"]
+
+
+def test_a_write_that_the_disk_cuts_short_leaves_no_half_entry(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = LogFile(str(path), LAYOUT, Limits())
+    log.append(b'{"log":"first"}\n', NOW)
+    pid = os.fork()  # the limit is a process's own
+    if pid == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))
+        log.append(b'{"log":"' + b"x" * 100 + b'"}\n', NOW)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    log.close()
+    assert path.read_bytes() == b'{"log":"first"}\n'

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from wherry.containers import restart, security
+from wherry.containers import log_options, restart, security
 from wherry.containers.health import SHORTEST_NS
 from wherry.errors import InvalidRequest, NotSupported
 from wherry.spec.docker.container import Config, ContainerCreate, Healthcheck, HostConfig, LogConfig
@@ -22,10 +22,6 @@ from wherry.spec.docker.network import EndpointSettings
 NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 DEFAULT_SHM_BYTES = 64 << 20
 SMALLEST_MEMORY = 6 << 20
-LOG_DRIVERS = ("json-file", "local", "none")
-LOG_OPTIONS = frozenset(
-    {"max-size", "max-file", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size", "compress"}
-)
 RUNTIME = "wherry"
 DIGITS = re.compile("[0-9]{1,9}")  # str.isdigit also takes digits of other scripts, which int() may refuse
 
@@ -95,7 +91,7 @@ def merged_healthcheck(asked: Healthcheck | None, image: Healthcheck | None) -> 
 
 
 def complete_host_config(
-    asked: HostConfig | None, *, log_options: dict[str, str], security_profile: str = "default", no_new_privileges: bool = False
+    asked: HostConfig | None, *, default_log_options: dict[str, str], security_profile: str = "default", no_new_privileges: bool = False
 ) -> HostConfig:
     """The HostConfig with Docker's and the daemon's defaults filled in, as `inspect` shows it.  Raises InvalidRequest."""
     host = asked or HostConfig()
@@ -109,7 +105,7 @@ def complete_host_config(
     if not host.log_config.type:
         host.log_config = LogConfig(type="json-file", config=host.log_config.config or {})
     if host.log_config.type == "json-file":
-        host.log_config.config = {**log_options, **(host.log_config.config or {})}
+        host.log_config.config = {**default_log_options, **(host.log_config.config or {})}
     if host.memory and not host.memory_swap:
         host.memory_swap = 2 * host.memory
     for name in ("dns", "dns_options", "dns_search"):
@@ -130,7 +126,7 @@ def check(config: Config, host: HostConfig, *, cpus: int) -> None:
         raise InvalidRequest("can't create 'AutoRemove' container with restart policy")
     _check_config(config)
     check_resources(host, cpus=cpus)
-    _check_logging(host.log_config)
+    log_options.check(host.log_config)
     _check_namespaces(host)
     _check_unsupported(host)
     for device in host.devices or ():
@@ -238,18 +234,6 @@ def parse_cpuset(text: str, what: str) -> set[int]:
     return found
 
 
-def _check_logging(log: LogConfig) -> None:
-    if log.type not in LOG_DRIVERS:
-        raise InvalidRequest(f'error looking up logging plugin {log.type}: plugin "{log.type}" not found')
-    for option in log.config or {}:
-        if option not in LOG_OPTIONS:
-            raise InvalidRequest(f"unknown log opt '{option}' for {log.type} log driver")
-    size_bytes((log.config or {}).get("max-size", "0"))
-    files = (log.config or {}).get("max-file", "1")
-    if not DIGITS.fullmatch(files) or int(files) == 0:
-        raise InvalidRequest("max-file cannot be less than 1")
-
-
 def check_joined_network(body: ContainerCreate) -> None:
     """Refuse what a container that joins another's network cannot have of its own.  Raises InvalidRequest."""
     host = body.host_config
@@ -341,17 +325,6 @@ def signal_number(text: str) -> int:
     elif "SIG" + word in signal.Signals.__members__:
         return int(signal.Signals["SIG" + word])
     raise InvalidRequest(f"invalid signal: {text}")
-
-
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
-
-
-def size_bytes(text: str) -> int:
-    """`20m`, `1gb`, `512` as bytes.  Raises InvalidRequest: `invalid size: 'x'`."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kmgtp]?)(?:i?b)?", text.strip().lower())
-    if match is None:
-        raise InvalidRequest(f"invalid size: '{text}'")
-    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def endpoints_asked(body: ContainerCreate, host: HostConfig) -> dict[str, EndpointSettings]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from wherry.containers import log_options
 from wherry.containers.container import Container, Exec
 from wherry.containers.create import checked_name
 from wherry.containers.record import ContainerRecord
@@ -65,7 +66,7 @@ class Containers:
 
     def log_path(self, record: ContainerRecord) -> str:
         """Where the log is; empty when the driver keeps none."""
-        return "" if record.host_config.log_config.type == "none" else os.path.join(self.folder(record.id), f"{record.id}-json.log")
+        return log_options.path(record, self.folder(record.id))
 
     def add(self, record: ContainerRecord) -> Container:
         """Save a new record and its name together.  Raises Conflict when the name is taken."""

@@ -212,7 +212,7 @@ def _step_record(spec: RunSpec, mode: str, settings: Settings) -> ContainerRecor
         image_id="",
         config=Config(hostname=spec.hostname, env=list(spec.env), working_dir=spec.cwd, user=spec.user),
         host_config=complete_host_config(
-            host, log_options={}, security_profile=settings.security_profile, no_new_privileges=settings.no_new_privileges
+            host, default_log_options={}, security_profile=settings.security_profile, no_new_privileges=settings.no_new_privileges
         ),
         path=spec.args[0],
         args=list(spec.args[1:]),

@@ -5,31 +5,35 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from typing import Any
 
 from wherry.containers.container import Container
-from wherry.containers.logs import LogQuery, LogReader
+from wherry.containers.logs import FORMATS, LogQuery, LogReader
 from wherry.engine.rooms import Rooms
 from wherry.kernel import inotify
 from wherry.spec.docker.container import ContainerWaited
 
 
+def reader(container: Container, path: str, query: LogQuery) -> LogReader:
+    return LogReader(path, query, FORMATS[container.record.host_config.log_config.type])
+
+
 async def stream(rooms: Rooms, container: Container, path: str, query: LogQuery) -> AsyncIterator[bytes]:
-    """Rendered chunks; with ``query.follow`` until the container ends or the caller closes the stream."""
-    with ExitStack() as resources:
-        wake = Wake(os.path.dirname(path), resources) if query.follow else None
-        reader = resources.enter_context(LogReader(path, query))
-        ended = container.watch("not-running") if query.follow else None
+    """Rendered chunks; with ``query.follow`` until the program ends, as with Docker also one that is started again."""
+    async with AsyncExitStack() as resources:
+        follow = query.follow and container.is_running
+        wake = Wake(os.path.dirname(path), resources) if follow else None
+        ended = container.watch("next-exit") if follow else None
         if ended is not None:
             resources.callback(ended.cancel)
+        log = reader(container, path, query)
+        resources.push_async_callback(rooms.workers.run, log.close)
         while True:
             over = ended is None or ended.done()  # looked at before reading: what is written until then is still read
-            while data := await rooms.workers.run(reader.read):
+            while data := await rooms.workers.run(log.read):
                 yield data
-                if reader.finished:
-                    return
-            if over or wake is None:
+            if over or wake is None or log.finished:
                 return
             await wake.wait(ended)
 
@@ -37,7 +41,7 @@ async def stream(rooms: Rooms, container: Container, path: str, query: LogQuery)
 class Wake:
     """Waits until something changes in a folder, or a future is done."""
 
-    def __init__(self, folder: str, resources: ExitStack) -> None:
+    def __init__(self, folder: str, resources: AsyncExitStack) -> None:
         self._fd = inotify.init()
         resources.callback(os.close, self._fd)
         inotify.add_watch(self._fd, folder, inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO)

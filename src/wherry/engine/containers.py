@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from wherry.containers import present, top
 from wherry.containers.container import Container
 from wherry.containers.lifecycle import Status
-from wherry.containers.logs import LogQuery, LogReader
+from wherry.containers.logs import LogQuery
 from wherry.engine import container_logs, container_stats
 from wherry.engine.container_files import ContainerFiles
 from wherry.engine.container_filters import PRUNE_KEYS, ContainerFilter, check_keys, has_labels, parse_until
@@ -129,7 +129,7 @@ class ContainerOperations:
         body = present.inspect(
             container,
             folder=rooms.containers.folder(container.id),
-            log_path=rooms.containers.log_path(container.record),
+            log_path=rooms.containers.log_path(container.record) if container.record.host_config.log_config.type == "json-file" else "",
             driver=rooms.snapshotter.name,
             graph=graph,
             endpoints=self._endpoints(container),
@@ -165,7 +165,7 @@ class ContainerOperations:
             tail=request.tail,
             timestamps=request.timestamps,
             details=request.details,
-            follow=request.follow and (container.is_running or container.status is Status.RESTARTING),
+            follow=request.follow,
             multiplexed=not tty,
         )
         return LogStream(tty=tty, chunks=container_logs.stream(self.rooms, container, path, query))
@@ -305,7 +305,7 @@ class ContainerOperations:
         path = self.rooms.containers.log_path(container.record)
         query = LogQuery(stdout=request.stdout, stderr=request.stderr, multiplexed=not container.record.config.tty)
         if path:
-            await self.rooms.workers.run(_copy_log, path, query, fd)
+            await self.rooms.workers.run(_copy_log, container, path, query, fd)
 
     async def remove_container(self, ref: str, *, volumes: bool, force: bool, link: bool) -> None:
         container = self.rooms.containers.get(ref)
@@ -392,9 +392,9 @@ def check_detach_keys(keys: str) -> None:
             raise InvalidRequest(f"invalid detach keys ({keys}): Unknown character: '{key}'")
 
 
-def _copy_log(path: str, query: LogQuery, fd: int) -> None:
+def _copy_log(container: Container, path: str, query: LogQuery, fd: int) -> None:
     os.set_blocking(fd, True)
-    with LogReader(path, query) as reader:
+    with container_logs.reader(container, path, query) as reader:
         for data in reader.read_all():
             view = memoryview(data)
             while view:

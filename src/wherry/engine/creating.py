@@ -34,7 +34,7 @@ class Creating:
         )
         host = create.complete_host_config(
             body.host_config,
-            log_options=rooms.settings.default_log_options,
+            default_log_options=rooms.settings.default_log_options,
             security_profile=rooms.settings.security_profile,
             no_new_privileges=rooms.settings.no_new_privileges,
         )

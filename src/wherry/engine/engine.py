@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from wherry.build import cache
 from wherry.containers import security
 from wherry.containers.service import Containers
-from wherry.engine import recover
+from wherry.engine import recover, selftest
 from wherry.engine.builds import BuildOperations
 from wherry.engine.container_files import ContainerFiles
 from wherry.engine.creating import Creating
@@ -40,6 +40,7 @@ from wherry.store.choice import choose
 from wherry.store.content import Content
 from wherry.store.garbage import Garbage, Roots
 from wherry.store.records import Records
+from wherry.store.vfs import Vfs
 from wherry.volumes.service import Volumes
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Engine(DiskOperations, SoundnessOperations, NetworkOperations, VolumeOpera
         self.builds: dict[str, asyncio.Task[object]] = {}
         self.build_services = self.make_build_services()
         self.daemon_id = _daemon_id(rooms.records)
+        self.sandbox_warnings: list[str] = []
 
     async def remove_everything(self) -> None:
         """Every container, running or not; for a daemon that leaves nothing behind."""
@@ -86,6 +88,10 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         content = Content(settings.data_root)
         snapshotter = choose(settings, records)
         stack.callback(snapshotter.close)
+        capabilities = _own_capabilities()
+        overlay = snapshotter.name != Vfs.name
+        trial = tasks.create_task(selftest.weaknesses(settings, supervisor, capabilities, overlay=overlay), name=selftest.CGROUP)
+        await asyncio.sleep(0)  # it begins: its container is made while the services here are built
         registry = Client(insecure=settings.insecure_registries, mirrors=settings.registry_mirrors)
         stack.push_async_callback(registry.close)
         loop = asyncio.get_running_loop()
@@ -123,7 +129,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
             workers=workers,
             tasks=tasks,
             cgroups=cgroup.find(),
-            capabilities=_own_capabilities(),
+            capabilities=capabilities,
             boot_id=_boot_id(),
         )
         rooms.containers.load()
@@ -139,6 +145,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         await workers.run(rooms.volumes.sweep)
         await workers.run(rooms.containers.sweep_folders)
         await recover.take_up(rooms, engine.running, alive)
+        engine.sandbox_warnings = selftest.judge(await trial, settings)
         yield engine
 
 

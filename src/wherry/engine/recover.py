@@ -17,6 +17,7 @@ import msgspec
 from wherry.containers import restart
 from wherry.containers.container import Container
 from wherry.containers.lifecycle import Status, has_process
+from wherry.engine import selftest
 from wherry.engine.rooms import Rooms
 from wherry.engine.running import Running, start_ticks
 from wherry.errors import EngineError, NotModified
@@ -38,7 +39,7 @@ def survivors(rooms: Rooms) -> set[str]:
                 found.add(container.id)
         elif state.boot_id == rooms.boot_id and state.pid and start_ticks(state.pid) == state.pid_start_ticks:
             found.add(container.id)
-    for name in cgroup.children(rooms.cgroups, f"/{rooms.settings.tag}") - found:
+    for name in cgroup.children(rooms.cgroups, f"/{rooms.settings.tag}") - found - {selftest.CGROUP}:
         log.info("ending processes that no container accounts for: %s", name)
         cgroup.end(rooms.cgroups, f"/{rooms.settings.tag}/{name}")
     told = {container.id for container in rooms.containers.all() if has_process(container.status)}  # or will tell how it ended

@@ -11,9 +11,9 @@ import os
 from contextlib import AsyncExitStack, suppress
 from copy import copy
 
-from wherry.containers import oci, present, restart
+from wherry.containers import log_options, oci, present, restart
 from wherry.containers.container import Container
-from wherry.containers.create import check_resources, signal_number, size_bytes
+from wherry.containers.create import check_resources, signal_number
 from wherry.containers.lifecycle import Event, Status, advance
 from wherry.containers.record import MountRecord
 from wherry.engine.health import HealthWatcher
@@ -24,7 +24,7 @@ from wherry.kernel import cgroup
 from wherry.runtime.failure import LaunchFailure
 from wherry.runtime.supervisor import Process
 from wherry.spec.docker.container import ContainerWaited, HostConfig
-from wherry.spec.launch import CopyUp, ExitRecord, Forward, Launch, LogTarget
+from wherry.spec.launch import CopyUp, ExitRecord, Forward, Launch
 from wherry.spec.mounts import Rootfs
 
 log = logging.getLogger(__name__)
@@ -151,21 +151,17 @@ class Running:
         self, container: Container, config: dict[str, object], rootfs: Rootfs, copy_ups: tuple[CopyUp, ...], forwards: tuple[Forward, ...]
     ) -> Launch:
         rooms, record = self._rooms, container.record
-        options = record.host_config.log_config.config or {}
-        driver = record.host_config.log_config.type
+        folder = rooms.containers.folder(record.id)
+        log_target = log_options.target(record, folder)
+        if log_target.path:
+            os.makedirs(os.path.dirname(log_target.path), mode=0o700, exist_ok=True)
         return Launch(
             id=record.id,
             config=config,
             rootfs=rootfs,
-            record_dir=rooms.containers.folder(record.id),
+            record_dir=folder,
             socket_path=rooms.settings.monitor_socket(record.id),
-            log=LogTarget(
-                driver=driver,
-                path=rooms.containers.log_path(record),
-                max_size_bytes=size_bytes(options.get("max-size", "0")) if driver != "none" else 0,
-                max_files=int(options.get("max-file", "1")),
-                attributes=_log_attributes(record.config.labels or {}, record.config.env or [], options),
-            ),
+            log=log_target,
             user=record.config.user,
             groups=tuple(record.host_config.group_add or ()),
             terminal=record.config.tty,
@@ -492,16 +488,6 @@ class Running:
 def _has_policy(container: Container) -> bool:
     """Whether it matters after a power cut that it ran, or was stopped by hand."""
     return container.record.host_config.restart_policy.name not in ("", "no")
-
-
-def _log_attributes(labels: dict[str, str], env: list[str], options: dict[str, str]) -> dict[str, str]:
-    """What `logs --details` shows: the labels and variables that the log options name."""
-    wanted_labels = [name for name in options.get("labels", "").split(",") if name]
-    wanted_env = [name for name in options.get("env", "").split(",") if name]
-    variables = dict(item.split("=", 1) for item in env if "=" in item)
-    return {name: labels[name] for name in wanted_labels if name in labels} | {
-        name: variables[name] for name in wanted_env if name in variables
-    }
 
 
 def start_ticks(pid: int) -> int:

@@ -36,6 +36,7 @@ def operating_system() -> str:
 class SystemOperations:
     rooms: Rooms
     daemon_id: str
+    sandbox_warnings: list[str]
 
     async def version(self) -> Version:
         kernel = os.uname().release
@@ -103,7 +104,7 @@ class SystemOperations:
             runtimes={"wherry": Runtime(path=sys.executable)},
             default_runtime="wherry",
             live_restore_enabled=True,
-            warnings=list(rooms.networks.warnings()) or None,
+            warnings=[*self.sandbox_warnings, *rooms.networks.warnings()] or None,
             security_options=security_options(rooms.settings),
         )
 

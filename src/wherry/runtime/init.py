@@ -265,6 +265,7 @@ def _drop_privileges(wanted: Mapping[str, Any], who: users.Identity, program: by
     os.setgroups(who.groups)
     os.setresgid(who.gid, who.gid, who.gid)
     os.setresuid(who.uid, who.uid, who.uid)
+    process.prctl(process.PR_SET_DUMPABLE, 0)  # a change of ids sets it to what the host's fs.suid_dumpable says
     available = credentials.capget()[1]
     permitted &= available
     inheritable = credentials.mask(sets.get("inheritable") or ()) & available

@@ -1,140 +1,205 @@
-"""A container's log in Docker's json-file format, with rotation: made for many short lines at once.
+"""The files a container's log stands in: the newest at ``PATH``, older ones at ``PATH.1``, ``PATH.2`` ..., packed as ``PATH.1.gz``.
 
-One line of output is one JSON line; a line over 16 KiB becomes several, of which only the last ends in a newline.
+Entries are made by ``jsonlog`` and ``locallog``; here they are appended, and files rotated and packed, as Docker's file drivers do.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
-import time
-from collections.abc import Mapping
+import signal
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
 
-LINE_LIMIT = 16 << 10
-_HALF = LINE_LIMIT // 2
-# Go's encoder writes these as escapes; newline is handled apart.
-_SPECIAL = re.compile(rb'[\x00-\x09\x0b-\x1f"\\<>&]')
-_INVALID = re.compile("[\udc80-\udcff]")
-_TABLE = {code: f"\\u{code:04x}" for code in [*range(32), *map(ord, "<>&"), 0x2028, 0x2029]}
-del _TABLE[ord("\n")]
-_TABLE |= {ord("\r"): "\\r", ord('"'): '\\"', ord("\\"): "\\\\"}
+from wherry.kernel import process
+from wherry.runtime.timestamps import rfc3339
+
+_EPOLLIN = 1
+_BLOCK = 1 << 20
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How entries follow each other in a file.
+
+    ``split``: bytes of whole entries -> each one. ``whole``: (descriptor, size) -> up to where the file consists of whole entries.
+    """
+
+    split: Callable[[bytes], list[bytes]]
+    whole: Callable[[int, int], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """``max_size_bytes`` 0: no rotation; else a file is left for a new one when it has reached that, and ``max_files`` are kept."""
+
+    max_size_bytes: int = 0
+    max_files: int = 1
+    compress: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """The monitor's loop, where the end of a process that packs a file is heard of."""
+
+    watch: Callable[[int, int, Callable[[int], None]], None]
+    unwatch: Callable[[int], None]
 
 
 class LogFile:
-    """Writes the output of one container.  ``max_size_bytes`` 0: no rotation; else ``max_files`` are kept, ``path`` the newest."""
+    """Appends to one container's log.  What a crash or a full disk left torn at the end is cut off: it never was an entry."""
 
-    def __init__(self, path: str, *, max_size_bytes: int = 0, max_files: int = 1, attributes: Mapping[str, str] | None = None) -> None:
-        self._path = path
-        self._limit = max_size_bytes
-        self._files = max_files
-        attrs = f'"attrs":{json.dumps(dict(attributes), separators=(",", ":"), ensure_ascii=False)},' if attributes else ""
-        self._tails = {stream: f'","stream":"{stream}",{attrs}"time":"'.encode() for stream in ("stdout", "stderr")}
-        self._partial = {"stdout": b"", "stderr": b""}
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    def __init__(self, path: str, layout: Layout, limits: Limits, loop: Loop | None = None) -> None:
+        self._path, self._layout, self._limits = path, layout, limits
+        self._packing: _Packing | None = None
+        self._loop = loop
+        self._last_ns = 0
+        self._fd = os.open(path, _CREATE, 0o640)
         self._size = os.fstat(self._fd).st_size
+        if self._size:
+            self._mend()
 
-    def write(self, stream: str, data: bytes, now_ns: int) -> None:
-        """Log what was read; an unfinished line waits for its end, at most 16 KiB of it."""
-        data = self._partial[stream] + data
-        end = data.rfind(b"\n") + 1
-        whole, rest = (data, b"") if end == len(data) else (data[:end], data[end:])
-        tail = self._tails[stream] + timestamp(now_ns) + b'"}\n'
-        if whole:
-            self._put(_lines(whole, tail), tail)
-        while len(rest) >= LINE_LIMIT:
-            cut = _boundary(rest, LINE_LIMIT)
-            self._put(b'{"log":"' + escape(rest[:cut]) + tail, tail)
-            rest = rest[cut:]
-        self._partial[stream] = rest
-
-    def finish(self, now_ns: int) -> None:
-        """Write the unfinished lines as they are, and close."""
-        for stream, rest in self._partial.items():
-            if rest:
-                tail = self._tails[stream] + timestamp(now_ns) + b'"}\n'
-                self._put(b'{"log":"' + escape(rest) + tail, tail)
-        os.close(self._fd)
-
-    def _put(self, text: bytes, tail: bytes) -> None:
-        if not self._limit or self._size + len(text) <= self._limit:
-            self._append(text)
+    def append(self, entries: bytes, now_ns: int) -> None:
+        """Write whole entries, all made at ``now_ns``."""
+        limit = self._limits.max_size_bytes
+        if not limit or self._size + len(entries) <= limit:
+            self._write(entries, now_ns)
             return
-        for line in text.splitlines(keepends=True):
-            if self._size and self._size + len(line) > self._limit:
+        ready: list[bytes] = []
+        size = self._size
+        for entry in self._layout.split(entries):
+            if size >= limit:
+                self._write(b"".join(ready), now_ns)
                 self._rotate()
-            self._append(line)
+                ready, size = [], 0
+            ready.append(entry)
+            size += len(entry)
+        self._write(b"".join(ready), now_ns)
 
-    def _append(self, text: bytes) -> None:
-        self._size += len(text)
-        view = memoryview(text)
-        while view:
-            try:
+    def close(self) -> None:
+        os.close(self._fd)
+        if self._packing is not None:
+            self._packing.abandon()  # the file stays as it is; nobody would be there to hear of its packing's end
+
+    def _mend(self) -> None:
+        with open(self._path, "rb") as file:
+            whole = self._layout.whole(file.fileno(), self._size)
+        if whole < self._size:
+            os.ftruncate(self._fd, whole)
+            self._size = whole
+
+    def _write(self, data: bytes, now_ns: int) -> None:
+        view = memoryview(data)
+        try:
+            while view:
                 view = view[os.write(self._fd, view) :]
-            except OSError:  # a full disk must not stop the container; Docker drops the line too
-                return
+        except OSError:  # a full disk must not stop the container; Docker drops the line too
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._size)
+            return
+        self._size += len(data)
+        self._last_ns = now_ns
 
     def _rotate(self) -> None:
         os.close(self._fd)
-        for number in range(self._files - 2, 0, -1):
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(f"{self._path}.{number}", f"{self._path}.{number + 1}")
-        if self._files > 1:
-            os.replace(self._path, f"{self._path}.1")
+        if self._packing is not None:
+            self._packing.finish()
+            self._packing = None
+        files = self._limits.max_files
+        if files > 1:
+            _shift(self._path, files)
         else:
             os.unlink(self._path)
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self._fd = os.open(self._path, _CREATE, 0o640)
         self._size = 0
+        if self._limits.compress and files > 1:
+            self._packing = _Packing(f"{self._path}.1", self._last_ns, self._loop)
 
 
-def escape(data: bytes) -> bytes:
-    """``data`` as the inside of a JSON string, byte for byte as Docker's encoder writes it."""
-    return _escape(data).replace(b"\n", b"\\n")
+def _shift(path: str, files: int) -> None:
+    """Make each file one older; the oldest goes."""
+    for suffix in ("", ".gz"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path}.{files - 1}{suffix}")
+        for number in range(files - 2, 0, -1):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(f"{path}.{number}{suffix}", f"{path}.{number + 1}{suffix}")
+    os.rename(path, f"{path}.1")
 
 
-def timestamp(now_ns: int) -> bytes:
-    """RFC3339 in UTC with up to nine digits, zeros at the end left out."""
-    seconds, fraction = divmod(now_ns, 1_000_000_000)
-    head = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    digits = f"{fraction:09}".rstrip("0")
-    return f"{head}.{digits}Z".encode() if digits else f"{head}Z".encode()
+class _Packing:
+    """A child that packs one file while the container goes on.  It dies with the monitor; the file is there until the packed one is."""
+
+    def __init__(self, path: str, last_ns: int, loop: Loop | None) -> None:
+        self._path = path
+        self._loop = loop
+        pid, self._pidfd = process.clone(0)
+        if pid == 0:
+            _pack_and_exit(path, last_ns)
+        if loop is not None:
+            loop.watch(self._pidfd, _EPOLLIN, self._on_end)
+
+    def finish(self) -> None:
+        """Wait for its end."""
+        if self._pidfd < 0:
+            return
+        os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        if self._loop is not None:
+            self._loop.unwatch(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+
+    def abandon(self) -> None:
+        """End it now."""
+        if self._pidfd >= 0:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self.finish()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(_temporary(self._path))
+
+    def _on_end(self, _events: int) -> None:
+        self.finish()
 
 
-def _lines(whole: bytes, tail: bytes) -> bytes:
-    """JSON lines for complete lines.  The usual case is one pass of `replace` over everything."""
-    head, end = b'{"log":"', b"\\n" + tail
-    if not _may_hold_long_line(whole):
-        return head + _escape(whole[:-1]).replace(b"\n", end + head) + end
-    pieces: list[bytes] = []
-    for line in whole[:-1].split(b"\n"):
-        rest = line + b"\n"
-        while len(rest) > LINE_LIMIT:
-            cut = _boundary(rest, LINE_LIMIT)
-            pieces.append(escape(rest[:cut]))
-            rest = rest[cut:]
-        pieces.append(escape(rest))
-    return b"".join([head + piece + tail for piece in pieces])
+def _pack_and_exit(path: str, last_ns: int) -> None:
+    code = 1
+    try:
+        process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
+        process.close_range(0)  # clients and pipes must not stay open with us
+        os.nice(5)
+        _pack(path, last_ns)
+        code = 0
+    except OSError:  # a full disk, or the container is gone: the file stays as it is
+        with contextlib.suppress(OSError):
+            os.unlink(_temporary(path))
+    finally:
+        os._exit(code)
 
 
-def _escape(data: bytes) -> bytes:
-    """`escape`, but newlines stay."""
-    if data.isascii() and not _SPECIAL.search(data):
-        return data
-    text = data.decode("utf-8", "surrogateescape").translate(_TABLE)
-    return _INVALID.sub("\\\\ufffd", text).encode()
+def _pack(path: str, last_ns: int) -> None:
+    """``path`` as gzip.  It notes when the last entry was written, as Docker's do, and which file it was: who follows finds the next."""
+    import zlib  # only this child needs it
+
+    temporary = _temporary(path)
+    with open(path, "rb") as source, open(temporary, "wb", opener=_private) as target:
+        extra = b'{"lastTime":"%s","inode":%d}' % (rfc3339(last_ns), os.fstat(source.fileno()).st_ino)
+        target.write(b"\x1f\x8b\x08\x04\0\0\0\0\0\xff" + struct.pack("<H", len(extra)) + extra)  # RFC 1952
+        packer = zlib.compressobj(1, zlib.DEFLATED, -15)
+        checksum = size = 0
+        while block := source.read(_BLOCK):
+            checksum = zlib.crc32(block, checksum)
+            size += len(block)
+            target.write(packer.compress(block))
+        target.write(packer.flush() + struct.pack("<II", checksum, size & 0xFFFFFFFF))
+    os.rename(temporary, f"{path}.gz")
+    os.unlink(path)
 
 
-def _may_hold_long_line(whole: bytes) -> bool:
-    """A line over the limit covers at least one aligned half of it: look for a newline in each."""
-    if len(whole) <= LINE_LIMIT:
-        return False
-    return any(whole.find(b"\n", start, start + _HALF) < 0 for start in range(0, len(whole) - _HALF + 1, _HALF))
+def _temporary(path: str) -> str:
+    return f"{path}.gz.new"
 
 
-def _boundary(data: bytes, limit: int) -> int:
-    """Where to cut at most ``limit`` bytes without cutting a UTF-8 sequence."""
-    for cut in range(limit, limit - 4, -1):
-        if cut < len(data) and data[cut] & 0xC0 != 0x80:
-            return cut
-    return limit
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o640)

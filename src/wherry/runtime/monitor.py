@@ -25,7 +25,8 @@ from wherry.kernel import cgroup, namespace, process, terminal
 from wherry.runtime import channel, init, plan, relay
 from wherry.runtime.client import Client, detach_sequence
 from wherry.runtime.failure import CREATE, EXEC, StartFailure, words
-from wherry.runtime.logfile import LogFile
+from wherry.runtime.logdriver import Log, open_log
+from wherry.runtime.logfile import Loop
 from wherry.runtime.spare import Spare
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Monitor:
         self._stdin_closing = False
         self._master = -1
         self._paused = False
-        self._log: LogFile | None = None
+        self._log: Log | None = None
         self._listener: socket.socket | None = None
         self._pid = 0
         self._pidfd = -1
@@ -123,11 +124,8 @@ class Monitor:
     # -- start
 
     def _open_log(self) -> None:
-        log = self._message.get("log")
-        if log and log["driver"] in ("json-file", "local"):
-            self._log = LogFile(
-                log["path"], max_size_bytes=log["max_size_bytes"], max_files=log["max_files"], attributes=log.get("attributes") or {}
-            )
+        if target := self._message.get("log"):
+            self._log = open_log(target, Loop(watch=self._watch, unwatch=self._unwatch))
 
     def _start(self, netns_fd: int, target_pidfd: int) -> None:
         ours, report = channel.pair()

@@ -20,7 +20,8 @@ from typing import Any, NoReturn
 
 from wherry.kernel import cgroup, process
 from wherry.runtime import channel, filters, rehearsal, tasks
-from wherry.runtime.logfile import LogFile
+from wherry.runtime.jsonlog import JsonLog
+from wherry.runtime.logfile import Limits
 from wherry.runtime.monitor import Launched, Monitor, prepare
 from wherry.runtime.spare import Spare
 
@@ -66,7 +67,7 @@ class Zygote:
             for fd in channel.receive(theirs)[1]:
                 os.close(fd)
         process.set_name("wherry-zygote")
-        log = LogFile("/dev/null")
+        log = JsonLog("/dev/null", Limits())
         log.write("stdout", b"rehearsed\n", 0)
         log.finish(0)
         Monitor(Launched(message={"op": "run"}, body=b"", program_fd=-1), None, self._groups)

@@ -80,5 +80,6 @@ KEYS = {
     "ip": Key("--ip", _text),
     "debug": Key("--debug", _switch),
     "no-new-privileges": Key("--no-new-privileges", _switch),
+    "self-test": Key("--self-test", _text),
     "security-profile": Key("--security-profile", _text),
 }

@@ -20,6 +20,7 @@ class LogTarget:
     path: str = ""
     max_size_bytes: int = 0
     max_files: int = 1
+    compress: bool = False  # rotated files
     attributes: dict[str, str] = field(default_factory=dict)  # shown by `logs --details`
 
 

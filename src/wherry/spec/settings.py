@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 SECURITY_PROFILES = ("default", "strict")
+SELF_TESTS = ("refuse", "warn")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Settings:
     default_ip: str = ""  # host address for published ports; empty: all
     security_profile: str = "default"  # or strict: what a container gets that says nothing itself
     no_new_privileges: bool = False  # likewise
+    self_test: str = "refuse"  # what to do when containers are weaker than configured: refuse to serve, or warn
     ephemeral: bool = False  # at its end the daemon takes its containers, bridges and tables out of the machine
     debug: bool = False
 
