@@ -40,6 +40,7 @@ COMMANDS: dict[str, str] = {
     **{verb: verb for verb in ("build", "history", "images", "load", "login", "pull", "push", "rmi", "save", "search", "tag")},
     **{f"image {verb}": verb for verb in ("build", "history", "load", "pull", "push", "save", "tag")},
     "bootstrap": "bootstrap",
+    **{f"registry {verb}": f"registry:{verb.upper()}" for verb in ("serve", "gc", "passwd")},
     "manifest inspect": "manifest:INSPECT",
     "logout": "login:LOGOUT",
     "import": "image_import",
@@ -88,6 +89,7 @@ GROUPS: dict[str, str] = {
     "network": "Manage networks",
     "context": "Manage contexts",
     "manifest": "Look at manifests in a registry",
+    "registry": "Serve a registry of your own",
 }
 
 COMMON = ("run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info")

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import urlencode
 
 from wherry.registry.credentials import HUB_HOST, Credentials, is_loopback, origin_of
@@ -245,6 +246,25 @@ class Repository:
             url = self._transport.resolve(url, str(following), authorizer.origin)
         raise Untrusted(f"{self.domain}/{self.path}: the list of tags does not end")
 
+    async def referrers(self, digest: str) -> list[dict[str, Any]]:
+        """Descriptors of the manifests that have ``digest`` as their subject; none where the registry does not know such lists."""
+        endpoint, authorizer = await self._connect()
+        url = f"{endpoint.base}{self.path}/referrers/{digest}"
+        found: list[dict[str, Any]] = []
+        for _ in range(_MAX_TAG_PAGES):
+            async with self._transport.request(
+                "GET", url, authorizer, scope=self._scope, expect=frozenset({200, 404}), verify=endpoint.verify
+            ) as response:
+                if response.status == 404:
+                    return found
+                raw = await read_capped(response, spec.MANIFEST_LIMIT, self._transport.patience.document_s)
+                following = response.links["next"].get("url") if "next" in response.links else None
+            found += _described(raw)
+            if following is None:
+                return found
+            url = self._transport.resolve(url, str(following), authorizer.origin)
+        raise Untrusted(f"{self.domain}/{self.path}: the list of referrers does not end")
+
     async def has_blob(self, digest: Digest) -> int | None:
         """The size of a blob that the repository already holds, or None."""
         endpoint, authorizer = await self._connect()
@@ -380,6 +400,14 @@ def _check_range(text: str, done: int, descriptor: spec.Descriptor) -> None:
     found = _CONTENT_RANGE.fullmatch(text)
     if found is None or int(found[1]) != done or (found[3] != "*" and int(found[3]) != descriptor.size):
         raise Untrusted(f"blob {descriptor.digest}: the registry resumed at another place: {text[:100]!r}")
+
+
+def _described(raw: bytes) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(raw)["manifests"] or []
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise Untrusted("the list of referrers is not an index") from error
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
 def _tag_names(raw: bytes) -> list[str]:

@@ -1,0 +1,122 @@
+"""On moto's server: S3 as a process of its own, spoken to over HTTP."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.registry.conftest import WHERRY, digest_of, wait_for
+from tests.registry.objects_suite import ObjectsSuite
+
+from wherry.registry.bucket import Bucket, open_bucket
+
+pytestmark = pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("boto3", "moto", "flask")), reason="needs the packages boto3 and moto[server]"
+)
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Its URL; it has the bucket ``images``."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    log = tmp_path_factory.mktemp("moto") / "log"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
+        try:
+            wait_for(log, r"(Running on)", process)
+            url = f"http://127.0.0.1:{port}"
+            urllib.request.urlopen(urllib.request.Request(f"{url}/images", method="PUT")).close()
+            yield url
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def objects(store: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Bucket:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    return open_bucket(f"s3://images/{abs(hash(request.node.name))}/deep", endpoint=store)
+
+
+class TestBucket(ObjectsSuite):
+    pass
+
+
+def test_more_keys_than_one_answer_holds_are_all_listed(objects: Bucket) -> None:
+    small = Bucket(objects._client, "images", "paged", page=3)
+    names = [f"k{number}" for number in range(8)]
+    for name in names:
+        small.write(f"many/{name}", b"")
+        small.write(f"many/{name}/deep", b"")
+    assert small.children("many") == names
+
+
+def test_a_registry_keeps_images_in_a_bucket_and_serves_them_from_another_directory(serve: Any, store: str, tmp_path: Path) -> None:
+    layer = os.urandom(20 << 20)
+    flags = ("--s3", "s3://images/registry", "--s3-endpoint", store)
+    with serve(*flags, environment=KEYS) as registry:
+        digest, raw = registry.push("in/bucket", "1", layer)
+        registry.blob("in/bucket", b"left over")
+        assert registry.call("POST", f"/v2/other/blobs/uploads/?mount={digest_of(layer)}&from=in/bucket").status == 201
+        collector = subprocess.run(
+            [WHERRY, "registry", "gc", "--data", str(tmp_path / "registry"), *flags, "--older-than", "0s"],
+            env={**os.environ, **KEYS},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert collector.stdout == "Removed 1 blobs, 9 bytes, and 2 links of repositories to blobs\n"
+        assert os.listdir(tmp_path / "registry" / "uploads") == []
+    with serve(*flags, data=tmp_path / "empty", environment=KEYS) as registry:
+        assert registry.call("GET", "/v2/_catalog").json == {"repositories": ["in/bucket"]}
+        assert registry.call("GET", "/v2/in/bucket/manifests/1").body == raw
+        path = f"/v2/in/bucket/blobs/{digest_of(layer)}"
+        assert registry.call("GET", path).body == layer
+        part = registry.call("GET", path, headers={"Range": "bytes=1000000-1000009"})
+        assert (part.status, part.body) == (206, layer[1_000_000:1_000_010])
+        assert registry.call("DELETE", f"/v2/in/bucket/manifests/{digest}").status == 202
+        assert registry.call("GET", "/v2/in/bucket/tags/list").code == "NAME_UNKNOWN"
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("s3://missing/x", "missing"), ("https://images", "s3://BUCKET"), ("s3://", "s3://BUCKET"), ("s3://a@b/", "s3://BUCKET")],
+)
+def test_a_bucket_that_is_not_there_is_named_at_the_start(store: str, tmp_path: Path, address: str, words: str) -> None:
+    command = [WHERRY, "registry", "serve", "--listen", "127.0.0.1:0", "--data", str(tmp_path), "--s3", address, "--s3-endpoint", store]
+    done = subprocess.run(command, env={**os.environ, **KEYS}, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+def test_a_store_that_fails_is_no_fault_of_the_clients(serve: Any, tmp_path: Path) -> None:
+    log = tmp_path / "moto.log"
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    with log.open("wb") as out:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        process = subprocess.Popen(command, stdout=out, stderr=out)
+    try:
+        wait_for(log, r"(Running on)", process)
+        url = f"http://127.0.0.1:{port}"
+        urllib.request.urlopen(urllib.request.Request(f"{url}/images", method="PUT")).close()
+        with serve("--s3", "s3://images", "--s3-endpoint", url, environment={**KEYS, "AWS_MAX_ATTEMPTS": "1"}) as registry:
+            path = registry.begin("a")
+            process.kill()
+            process.wait()
+            answer = registry.call("PUT", f"{path}?digest={digest_of(b'data')}", b"data")
+            assert (answer.status, answer.code) == (503, "UNAVAILABLE")
+            assert registry.call("GET", path).headers["range"] == "0-3"  # the upload is kept: it can be finished later
+    finally:
+        process.kill()
+        process.wait()
