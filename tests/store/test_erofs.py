@@ -15,12 +15,13 @@ import pytest
 
 from wherry.kernel import mount
 from wherry.spec.digest import Digest, chain_id, sha256
-from wherry.store import erofs, erofs_image, erofs_mounts
+from wherry.store import erofs, erofs_mounts
 from wherry.store.erofs import Erofs, erofs_works
 from wherry.store.layer import NullSink
 from wherry.store.overlay import Overlay
 from wherry.store.records import Records
 from wherry.store.snapshot import SnapshotDamaged, Snapshotter
+from wherry.tree import erofs_image
 from wherry.tree.tar import Entry, Kind
 
 sys.path.insert(0, str(Path(__file__).parent))

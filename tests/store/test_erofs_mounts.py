@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from wherry.store.erofs import erofs_works
-from wherry.store.erofs_image import Device, encode
 from wherry.store.erofs_mounts import Mounts
-from wherry.store.erofs_tree import new_directory
+from wherry.tree.erofs_image import Device, encode
+from wherry.tree.erofs_tree import new_directory
 
 pytestmark = pytest.mark.root
 

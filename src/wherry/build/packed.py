@@ -19,9 +19,9 @@ from typing import BinaryIO
 
 from wherry.build import ignore
 from wherry.build.context import Chosen, Source, tell, tell_attributes, with_parent
-from wherry.store.erofs_tree import Node, new_directory, read_tree, walk
 from wherry.tree import tar
 from wherry.tree.apply import apply
+from wherry.tree.erofs_tree import Node, new_directory, read_tree, walk
 from wherry.tree.place import Item, Packed
 
 _BLOCK = 1 << 20

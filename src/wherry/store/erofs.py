@@ -24,17 +24,17 @@ import msgspec
 
 from wherry.kernel import writeback
 from wherry.spec.digest import Digest
-from wherry.store import erofs_image as image
 from wherry.store.content import file_digest
 from wherry.store.erofs_mounts import Mounts, attach
-from wherry.store.erofs_tree import BLOCK, SPARSE, TAR, Node, lay_over, new_directory, read_tree, sizes, walk
 from wherry.store.layer import Background, HashingSource, check_digest, hash_only, write_all
 from wherry.store.overlay import Overlay
 from wherry.store.records import Records
 from wherry.store.shelf import damaged
 from wherry.store.snapshot import LayerFacts, Row, stacked
 from wherry.store.soundness import Finding, Tick
+from wherry.tree import erofs_image as image
 from wherry.tree.compare import same_bytes
+from wherry.tree.erofs_tree import BLOCK, SPARSE, TAR, Node, lay_over, new_directory, read_tree, sizes, walk
 from wherry.tree.tar import InvalidArchive, Limits, Reader, Sink, Source
 
 log = logging.getLogger(__name__)

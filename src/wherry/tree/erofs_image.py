@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from wherry.store.erofs_tree import BLOCK, Node
+from wherry.tree.erofs_tree import BLOCK, Node
 
 _MAGIC: Final = 0xE0F5E1E2
 _SUPER_OFFSET: Final = 1024

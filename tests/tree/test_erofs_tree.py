@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from wherry.store.erofs_tree import Node, lay_over, new_directory, read_tree, sizes, walk
+from wherry.tree.erofs_tree import Node, lay_over, new_directory, read_tree, sizes, walk
 from wherry.tree.tar import Entry, InvalidArchive, Kind, Reader
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
 
 from snapshotter_suite import directory, file, layer
 

@@ -4,8 +4,8 @@ import stat
 
 import pytest
 
-from wherry.store.erofs_image import Damaged, Device, TooLarge, decode, decode_root, encode
-from wherry.store.erofs_tree import Node, new_directory
+from wherry.tree.erofs_image import Damaged, Device, TooLarge, decode, decode_root, encode
+from wherry.tree.erofs_tree import Node, new_directory
 
 
 def tree() -> Node:
