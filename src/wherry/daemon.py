@@ -12,6 +12,8 @@ import asyncio
 import fcntl
 import logging
 import os
+import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,11 +22,12 @@ from contextlib import ExitStack, suppress
 from wherry.errors import EngineError
 from wherry.runtime.supervisor import Supervisor
 from wherry.spec import configuration
-from wherry.spec.settings import SECURITY_PROFILES, SELF_TESTS, Settings
+from wherry.spec.settings import RUNTIME, SECURITY_PROFILES, SELF_TESTS, Settings
 
 log = logging.getLogger("wherry")
 DRAIN_S = 0.2
 OOM_SCORE = -500
+KNOWN_RUNTIMES = ("runc", "crun")
 LONGEST_RUN_ROOT = 107 - len("/monitors/") - 24
 
 
@@ -36,6 +39,9 @@ def parse(arguments: Sequence[str]) -> Settings:
     try:
         pools = tuple(_pool(text) for text in given.default_address_pool)
         options = {**standard.default_log_options, **dict(_pair(text) for text in given.log_opt)}
+        runtimes = _runtimes(given.add_runtime)
+        if given.default_runtime not in (RUNTIME, *runtimes):
+            raise ValueError(f"specified default runtime '{given.default_runtime}' does not exist")
     except ValueError as error:
         parser.error(str(error))
     run_root = os.path.abspath(given.run_root)
@@ -50,6 +56,8 @@ def parse(arguments: Sequence[str]) -> Settings:
         insecure_registries=tuple(given.insecure_registry),
         registry_mirrors=tuple(given.registry_mirror),
         default_log_options=options,
+        runtimes=runtimes,
+        default_runtime=given.default_runtime,
         security_profile=given.security_profile,
         no_new_privileges=given.no_new_privileges,
         self_test=given.self_test,
@@ -88,6 +96,12 @@ def _parser(standard: Settings) -> argparse.ArgumentParser:
     parser.add_argument("--ip", default="", metavar="ADDRESS", help="host address of published ports (default: all)")
     parser.add_argument(
         "--ephemeral", action="store_true", help="at the end remove every container, bridge and firewall table (demos, tests)"
+    )
+    parser.add_argument(
+        "--add-runtime", action="append", default=[], metavar="NAME=PROGRAM", help="another OCI runtime (runc and crun where installed)"
+    )
+    parser.add_argument(
+        "--default-runtime", default=standard.default_runtime, metavar="NAME", help="of containers that ask for none (default %(default)s)"
     )
     parser.add_argument(
         "--security-profile",
@@ -131,6 +145,21 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals:
         raise ValueError(f"{text!r} is not NAME=VALUE")
     return name, value
+
+
+def _runtimes(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Those of the machine that everybody knows, then NAME=PROGRAM [ARGUMENT ...] as asked for.  Raises ValueError."""
+    found: dict[str, tuple[str, ...]] = {name: (path,) for name in KNOWN_RUNTIMES if (path := shutil.which(name))}
+    for text in texts:
+        name, _, command = text.partition("=")
+        words = shlex.split(command)
+        if not name or not words:
+            raise ValueError(f"invalid runtime argument: {text}")
+        name = name.lower()
+        if name == RUNTIME:
+            raise ValueError(f"runtime name '{name}' is reserved")
+        found[name] = tuple(words)
+    return found
 
 
 def _pool(text: str) -> tuple[str, int]:

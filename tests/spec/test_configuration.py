@@ -13,6 +13,7 @@ def test_every_kind_of_value_becomes_its_flag() -> None:
     document = {
         "hosts": ["unix:///a", "unix:///b"],
         "debug": True,
+        "runtimes": {"a": {"path": "/x y", "runtimeArgs": ["--z"]}},
         "no-new-privileges": False,
         "security-profile": "strict",
         "log-opts": {"max-size": "1m"},
@@ -22,6 +23,7 @@ def test_every_kind_of_value_becomes_its_flag() -> None:
         "--host=unix:///a",
         "--host=unix:///b",
         "--debug",
+        "--add-runtime=a='/x y' --z",
         "--security-profile=strict",
         "--log-opt=max-size=1m",
         "--default-address-pool=base=10.1.0.0/16,size=24",
@@ -39,6 +41,7 @@ def test_every_kind_of_value_becomes_its_flag() -> None:
         ('{"hosts": "unix:///a"}', "invalid value for hosts"),
         ('{"debug": "yes"}', "invalid value for debug"),
         ('{"default-address-pools": [{"base": "x"}]}', "invalid value for default-address-pools"),
+        ('{"runtimes": {"a": {}}}', "invalid value for runtimes"),
         ('{"log-opts": {"a": 1}}', "invalid value for log-opts"),
     ],
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -18,11 +18,11 @@ from wherry.containers.health import SHORTEST_NS
 from wherry.errors import InvalidRequest, NotSupported
 from wherry.spec.docker.container import Config, ContainerCreate, Healthcheck, HostConfig, LogConfig
 from wherry.spec.docker.network import EndpointSettings
+from wherry.spec.settings import RUNTIME
 
 NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 DEFAULT_SHM_BYTES = 64 << 20
 SMALLEST_MEMORY = 6 << 20
-RUNTIME = "wherry"
 DIGITS = re.compile("[0-9]{1,9}")  # str.isdigit also takes digits of other scripts, which int() may refuse
 
 
@@ -91,7 +91,12 @@ def merged_healthcheck(asked: Healthcheck | None, image: Healthcheck | None) -> 
 
 
 def complete_host_config(
-    asked: HostConfig | None, *, default_log_options: dict[str, str], security_profile: str = "default", no_new_privileges: bool = False
+    asked: HostConfig | None,
+    *,
+    default_log_options: dict[str, str],
+    security_profile: str = "default",
+    no_new_privileges: bool = False,
+    default_runtime: str = RUNTIME,
 ) -> HostConfig:
     """The HostConfig with Docker's and the daemon's defaults filled in, as `inspect` shows it.  Raises InvalidRequest."""
     host = asked or HostConfig()
@@ -101,7 +106,7 @@ def complete_host_config(
     host.cgroupns_mode = host.cgroupns_mode or "private"
     host.restart_policy.name = host.restart_policy.name or "no"
     host.shm_size = host.shm_size or DEFAULT_SHM_BYTES
-    host.runtime = host.runtime or RUNTIME
+    host.runtime = host.runtime or default_runtime
     if not host.log_config.type:
         host.log_config = LogConfig(type="json-file", config=host.log_config.config or {})
     if host.log_config.type == "json-file":
@@ -119,7 +124,7 @@ def complete_host_config(
     return host
 
 
-def check(config: Config, host: HostConfig, *, cpus: int) -> None:
+def check(config: Config, host: HostConfig, *, cpus: int, runtimes: Collection[str] = ()) -> None:
     """Everything about a request that can be refused before anything is made.  Raises InvalidRequest or NotSupported in Docker's words."""
     policy = restart.checked(host.restart_policy.name, host.restart_policy.maximum_retry_count)
     if host.auto_remove and policy.name != "no":
@@ -129,6 +134,7 @@ def check(config: Config, host: HostConfig, *, cpus: int) -> None:
     log_options.check(host.log_config)
     _check_namespaces(host)
     _check_unsupported(host)
+    check_runtime(host, runtimes)
     for device in host.devices or ():
         if set(device.cgroup_permissions) - set("rwm"):
             raise InvalidRequest(f"invalid device mode: {device.cgroup_permissions}")
@@ -278,8 +284,6 @@ def _check_unsupported(host: HostConfig) -> None:
     """What Wherry does not do is said by name, never ignored."""
     for request in host.device_requests or ():
         raise InvalidRequest(f'could not select device driver "{request.driver}" with capabilities: {_go_lists(request.capabilities)}')
-    if host.runtime != RUNTIME:
-        raise InvalidRequest(f"unknown or invalid runtime name: {host.runtime}")
     if host.storage_opt:
         raise NotSupported("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
     if host.isolation not in ("", "default"):
@@ -290,6 +294,14 @@ def _check_unsupported(host: HostConfig) -> None:
         raise NotSupported("--cpu-rt-period and --cpu-rt-runtime are not supported: this kernel's scheduler has no real-time groups")
     if host.cgroup_parent:
         raise NotSupported("--cgroup-parent is not supported")
+
+
+def check_runtime(host: HostConfig, runtimes: Collection[str]) -> None:
+    """``runtimes``: the names of others than ours.  Raises InvalidRequest, NotSupported."""
+    if host.runtime != RUNTIME and host.runtime not in runtimes:
+        raise InvalidRequest(f"unknown or invalid runtime name: {host.runtime}")
+    if host.runtime != RUNTIME and host.init:
+        raise NotSupported(f"--init is not supported with the runtime {host.runtime}")
 
 
 def _go_lists(value: list[list[str]] | None) -> str:

@@ -37,8 +37,9 @@ class Creating:
             default_log_options=rooms.settings.default_log_options,
             security_profile=rooms.settings.security_profile,
             no_new_privileges=rooms.settings.no_new_privileges,
+            default_runtime=rooms.settings.default_runtime,
         )
-        create.check(config, host, cpus=self._cpus)
+        create.check(config, host, cpus=self._cpus, runtimes=rooms.settings.runtimes)
         create.check_joined_network(body)
         if host.network_mode.startswith("container:") and body.hostname:
             raise InvalidRequest("conflicting options: hostname and the network mode")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import time
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -43,6 +45,7 @@ def survivors(rooms: Rooms) -> set[str]:
         log.info("ending processes that no container accounts for: %s", name)
         cgroup.end(rooms.cgroups, f"/{rooms.settings.tag}/{name}")
     told = {container.id for container in rooms.containers.all() if has_process(container.status)}  # or will tell how it ended
+    _sweep_bundles(f"{rooms.settings.run_root}/bundles", found | told)
     _sweep_sockets(f"{rooms.settings.run_root}/monitors", {rooms.settings.monitor_socket(ident) for ident in found | told})
     return found
 
@@ -52,6 +55,13 @@ def _sweep_sockets(folder: str, used: set[str]) -> None:
         path = os.path.join(folder, name)
         if path not in used:
             os.unlink(path)
+
+
+def _sweep_bundles(folder: str, used: set[str]) -> None:
+    """What other runtimes keep of containers that ended while no monitor lived."""
+    with suppress(FileNotFoundError):
+        for name in set(os.listdir(folder)) - used:
+            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 
 def _answers(path: str) -> bool:

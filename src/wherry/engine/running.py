@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 from contextlib import AsyncExitStack, suppress
 from copy import copy
 
 from wherry.containers import log_options, oci, present, restart
 from wherry.containers.container import Container
-from wherry.containers.create import check_resources, signal_number
+from wherry.containers.create import check_resources, check_runtime, signal_number
 from wherry.containers.lifecycle import Event, Status, advance
 from wherry.containers.record import MountRecord
 from wherry.engine.health import HealthWatcher
@@ -88,6 +89,7 @@ class Running:
 
     async def _launch(self, container: Container) -> None:
         rooms, record = self._rooms, container.record
+        check_runtime(record.host_config, rooms.settings.runtimes)  # the daemon may have been started anew with others
         async with AsyncExitStack() as undo:
             copy_ups = self._prepare_mounts(record.mounts)
             self._publish_mounts(container)
@@ -171,6 +173,8 @@ class Running:
             copy_ups=copy_ups,
             forwards=forwards,
             console_size=record.host_config.console_size,
+            runtime=rooms.settings.runtimes.get(record.host_config.runtime, ()),
+            bundle=rooms.settings.bundle(record.id),
             lasting=not record.host_config.auto_remove,
         )
 
@@ -207,6 +211,7 @@ class Running:
         cgroup.end(self._rooms.cgroups, self.cgroups_path(container.id))
         with suppress(FileNotFoundError):
             os.unlink(self._rooms.settings.monitor_socket(container.id))
+        shutil.rmtree(self._rooms.settings.bundle(container.id), ignore_errors=True)
 
     async def ended(self, container: Container, process: Process | None, exit_record: ExitRecord) -> None:
         """The program has ended: free what it held, say so, and do what the restart policy and `--rm` ask."""

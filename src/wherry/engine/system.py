@@ -13,7 +13,7 @@ from wherry.engine.rooms import Rooms
 from wherry.spec.docker.event import Event
 from wherry.spec.docker.request import Filters
 from wherry.spec.docker.system import Component, Info, PlatformName, RegistryConfig, RegistryIndex, Runtime, Version
-from wherry.spec.settings import Settings
+from wherry.spec.settings import RUNTIME, Settings
 
 VERSION = "0.1.0"
 API_VERSION, MIN_API_VERSION = "1.51", "1.24"
@@ -101,8 +101,8 @@ class SystemOperations:
             docker_root_dir=rooms.settings.data_root,
             name=os.uname().nodename,
             server_version=VERSION,
-            runtimes={"wherry": Runtime(path=sys.executable)},
-            default_runtime="wherry",
+            runtimes=runtimes(rooms.settings),
+            default_runtime=rooms.settings.default_runtime,
             live_restore_enabled=True,
             warnings=[*self.sandbox_warnings, *rooms.networks.warnings()] or None,
             security_options=security_options(rooms.settings),
@@ -110,6 +110,12 @@ class SystemOperations:
 
     async def events(self, *, since_ns: int, until_ns: int, filters: Filters) -> AsyncIterator[Event]:
         return self.rooms.events.stream(since_ns=since_ns or None, until_ns=until_ns or None, filters=filters)
+
+
+def runtimes(settings: Settings) -> dict[str, Runtime]:
+    """Ours, which the interpreter is, and the others."""
+    others = {name: Runtime(path=words[0], args=list(words[1:]) or None) for name, words in settings.runtimes.items()}
+    return {RUNTIME: Runtime(path=sys.executable), **others}
 
 
 def security_options(settings: Settings) -> list[str]:

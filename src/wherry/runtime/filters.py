@@ -36,7 +36,7 @@ _ACTIONS = {
     "SCMP_ACT_TRACE": seccomp.RET_TRACE,
 }
 # Arguments that the kernel takes as int or unsigned int: it never sees the high word, so neither may a comparison.
-_INT_ARGUMENTS = {
+INT_ARGUMENTS = {
     "socket": (0, 1, 2),
     "socketpair": (0, 1, 2),
     "personality": (0,),
@@ -123,6 +123,8 @@ def split_profile(message: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 
     It is most of a message, and only the zygote, which has compiled it before, looks at it.
     """
+    if message.get("runtime"):
+        return {**message, "has_program": False}, b""  # the other runtime compiles it
     if message["op"] == "execute":
         rest, profile = {**message, "seccomp": None}, message["seccomp"]
     else:
@@ -161,7 +163,7 @@ def _condition(argument: Mapping[str, Any]) -> Condition:
 
 
 def _narrow(name: str, rule: Rule) -> Rule:
-    ints = _INT_ARGUMENTS.get(name, ())
+    ints = INT_ARGUMENTS.get(name, ())
     conditions = (
         Condition(one.index, one.operator, one.value, one.mask, low_word=one.index in ints and one.value >> 32 == 0)
         for one in rule.conditions

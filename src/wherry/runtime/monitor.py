@@ -31,6 +31,8 @@ from wherry.runtime.spare import Spare
 
 if TYPE_CHECKING:
     import signal as _signal
+
+    from wherry.runtime import foreign
 else:
     import _signal  # the builtin half of signal: the enums of the other write to pages that forks share
 
@@ -91,6 +93,7 @@ class Monitor:
         self._finished_at_ns = 0
         self._private_pids = False
         self._relay: relay.Relay | None = None
+        self._foreign: foreign.Container | None = None
 
     def run(self, netns_fd: int, forward_fds: list[int], target_pidfd: int, attachments: list[tuple[int, Mapping[str, Any]]]) -> None:
         """The whole life, from pipes to record."""
@@ -146,8 +149,11 @@ class Monitor:
         birth = plan.birth(self._message, netns_fd=netns_fd)
         self._private_pids = bool(birth.clone_flags & namespace.CLONE_NEWPID)
         self._cgroups_path = birth.cgroups_path
+        self._cgroup_made = bool(self._cgroups_path)
+        if self._message.get("runtime"):
+            self._start_foreign(stdio, report, netns_fd)
+            return
         if self._cgroups_path:
-            self._cgroup_made = True
             cgroup.create(self._groups, self._cgroups_path)
             resources = (self._message["config"].get("linux") or {}).get("resources")
             if resources:
@@ -163,6 +169,16 @@ class Monitor:
             ours.close()
             init.run_container(planned, self._groups, self._describe_start(stdio), report)
         self._pid, self._pidfd = pid, pidfd
+
+    def _start_foreign(self, stdio: tuple[int, ...], report: socket.socket, netns_fd: int) -> None:
+        from wherry.runtime import foreign  # few containers have another runtime: the others share no pages with it
+
+        container = foreign.Container(self._message, self._groups)
+        self._pid, self._pidfd, master = container.start(stdio, netns_fd)
+        self._foreign = container
+        if master >= 0:
+            channel.send(report, {"terminal": True}, [master])
+            os.close(master)
 
     def _clone_exec(self, stdio: tuple[int, ...], report: socket.socket, ours: socket.socket, target_pidfd: int) -> None:
         target = target_pidfd if target_pidfd >= 0 else os.pidfd_open(self._message["pid"])
@@ -501,6 +517,8 @@ class Monitor:
             self._relay.close()
         for client in self._clients:
             client.finish()
+        if self._foreign is not None:
+            self._foreign.delete()  # before the end is told: the next start has the same name
         self._tell({"event": "exited", **self._exit})
         self._remove_cgroup()
 

@@ -162,15 +162,9 @@ class MountRoot:
         return f"mount root: {len(self.lower)} layers under {self.upper}" if self.lower else f"mount root: bind {self.upper}"
 
     def execute(self, sandbox: Sandbox) -> None:
-        if (opened := sandbox.sources.pop(ROOT, -1)) >= 0:
-            tree = opened
-        elif self.lower and self.upper is None and len(self.lower) == 1:
-            tree = mount.open_tree(mount.AT_FDCWD, self.lower[0])
-            mount.mount_setattr(tree, add=mount.MOUNT_ATTR_RDONLY)
-        elif self.lower:
-            tree = mount.overlay(list(self.lower), self.upper, self.work)
-        else:
-            tree = mount.open_tree(mount.AT_FDCWD, self.upper or "", recursive=self.recursive)
+        tree = sandbox.sources.pop(ROOT, -1)
+        if tree < 0:
+            tree = assemble_root(self.lower, self.upper, self.work, recursive=self.recursive)
         mount.mount_setattr(tree, propagation=mount.MS_PRIVATE, recursive=self.recursive)
         host = os.open("/", os.O_PATH | os.O_CLOEXEC)
         mount.move_mount(tree, host)
@@ -515,6 +509,17 @@ class EnterRoot:
         os.chdir("/")
         if self.propagation:
             mount.set_propagation("/", self.propagation)
+
+
+def assemble_root(lower: tuple[str, ...], upper: str | None, work: str | None, *, recursive: bool = False) -> int:
+    """A root file system, mounted nowhere yet."""
+    if lower and upper is None and len(lower) == 1:
+        tree = mount.open_tree(mount.AT_FDCWD, lower[0])
+        mount.mount_setattr(tree, add=mount.MOUNT_ATTR_RDONLY)
+        return tree
+    if lower:
+        return mount.overlay(list(lower), upper, work)
+    return mount.open_tree(mount.AT_FDCWD, upper or "", recursive=recursive)
 
 
 def open_target(root_fd: int, path: str, *, directory: bool, plain: bool = False) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,18 @@ def _pools(value: Any) -> list[str]:
     return [f"base={one['base']},size={one['size']}" for one in value]
 
 
+def _runtimes(value: Any) -> list[str]:
+    found = []
+    for name, one in value.items():
+        if set(one) - {"path", "runtimeArgs"}:
+            raise ValueError(one)
+        found.append("=".join([*_text(name), shlex.join([*_text(one["path"]), *_texts(one.get("runtimeArgs") or [])])]))
+    return found
+
+
 KEYS = {
+    "runtimes": Key("--add-runtime", _runtimes),
+    "default-runtime": Key("--default-runtime", _text),
     "data-root": Key("--data-root", _text),
     "exec-root": Key("--run-root", _text),
     "hosts": Key("--host", _texts),

@@ -70,6 +70,8 @@ class Launch:
     copy_ups: tuple[CopyUp, ...] = ()
     forwards: tuple[Forward, ...] = ()
     console_size: tuple[int, int] = (0, 0)  # height, width
+    runtime: tuple[str, ...] = ()  # another OCI runtime's program and its own arguments; empty: ours
+    bundle: str = ""  # where that one's bundle and state go
     lasting: bool = True  # exit.json outlives a power cut
 
     def to_json(self) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 SECURITY_PROFILES = ("default", "strict")
+RUNTIME = "wherry"  # the name of our own
 SELF_TESTS = ("refuse", "warn")
 
 
@@ -26,6 +28,8 @@ class Settings:
     default_log_options: dict[str, str] = field(default_factory=lambda: {"max-size": "20m", "max-file": "5"})
     docker_user: bool = True  # name our bridges in Docker's chain DOCKER-USER, where it exists
     default_ip: str = ""  # host address for published ports; empty: all
+    runtimes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # others than ours: name -> program and its arguments
+    default_runtime: str = RUNTIME
     security_profile: str = "default"  # or strict: what a container gets that says nothing itself
     no_new_privileges: bool = False  # likewise
     self_test: str = "refuse"  # what to do when containers are weaker than configured: refuse to serve, or warn
@@ -35,6 +39,10 @@ class Settings:
     def monitor_socket(self, ident: str) -> str:
         """Where the monitor of a container listens; a socket's path may have 107 bytes, so not the whole id."""
         return f"{self.run_root}/monitors/{ident[:24]}"
+
+    def bundle(self, ident: str) -> str:
+        """Where another runtime's bundle of a container lies while it runs."""
+        return f"{self.run_root}/bundles/{ident}"
 
     @property
     def tag(self) -> str:

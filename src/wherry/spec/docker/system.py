@@ -60,6 +60,7 @@ class RegistryConfig(Body):
 
 class Runtime(Body, rename="lower"):
     path: str = ""
+    args: list[str] | None = field(default=None, name="runtimeArgs")
     status: dict[str, str] | None = None
 
 
