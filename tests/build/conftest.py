@@ -155,6 +155,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             snapshotter=snapshotter,
             registry=registry,
             run=asyncio.to_thread,
+            attend=asyncio.to_thread,
             spawn=_no_tasks,
             partials=Partials(os.path.join(settings.data_root, "partial"), content),
         )

@@ -152,7 +152,7 @@ class Lab:
         self.snapshotter: Snapshotter = Overlay(str(root), self.records)
         if snapshotter == "erofs":
             self.snapshotter = Erofs(str(root), self.records, str(root / "mounts"))
-        self.workers = Workers(4)
+        self.workers, self.attendants = Workers(4), Workers(16)
         self.registry = Client(patience=patience)
         self.events: list[tuple[str, str, dict[str, str]]] = []
         self.kept: set[str] = set()
@@ -162,6 +162,7 @@ class Lab:
             snapshotter=self.snapshotter,
             registry=self.registry,
             run=self.workers.run,
+            attend=self.attendants.run,
             spawn=spawn,
             partials=Partials(str(root / "partial"), self.content),
             publish=lambda *event: self.events.append(event),
@@ -230,6 +231,7 @@ def experiment(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., 
                     await lab.registry.close()
                     await runner.cleanup()
                     lab.workers.close()
+                    lab.attendants.close()
                     lab.snapshotter.close()
                     lab.records.close()
 

@@ -44,6 +44,7 @@ from wherry.store.vfs import Vfs
 from wherry.volumes.service import Volumes
 
 log = logging.getLogger(__name__)
+_ATTENDANTS = 64  # threads at most that wait for clients and registries, beside those that work
 
 
 class Engine(DiskOperations, SoundnessOperations, NetworkOperations, VolumeOperations, BuildOperations, SystemOperations):
@@ -82,8 +83,9 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         stack.callback(records.close)
         if records.is_new:
             set_aside(settings.data_root)
-        workers = Workers()
+        workers, attendants = Workers(), Workers(_ATTENDANTS)
         stack.callback(workers.close)
+        stack.callback(attendants.close)
         events = EventBus()
         content = Content(settings.data_root)
         snapshotter = choose(settings, records)
@@ -106,6 +108,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
             snapshotter=snapshotter,
             registry=registry,
             run=workers.run,
+            attend=attendants.run,
             spawn=tasks.create_task,
             publish=publish_image,
             hold=garbage.hold,

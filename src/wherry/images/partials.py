@@ -1,21 +1,21 @@
 """Downloads that were broken off, kept by digest so that the next pull goes on where the last one ended, whoever ended it.
 
 A partial file promises nothing: its bytes are hashed again before the download goes on, and the whole is checked against the digest
-before it becomes a blob. Blocking.
+before it becomes a blob. It belongs to one registry: what that one withholds keeps nobody from getting it elsewhere. Blocking.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import hashlib
 import os
 import time
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
-from wherry.spec.digest import Digest
+from wherry.images.arrivals import Arrival
+from wherry.spec.digest import Digest, is_digest, sha256
 from wherry.store.content import Content, ContentMismatch, sync_directory
 
 KEPT_S = 24 * 3600  # what nobody came back for within a day goes
@@ -30,18 +30,13 @@ class Partials:
         self.content = content
         os.makedirs(directory, mode=0o700, exist_ok=True)
 
-    def open(self, digest: Digest, size: int) -> Partial:
-        """Go on with ``digest``, of ``size`` bytes: ``read_again`` first.  Raises BlockingIOError while somebody else does, OSError."""
-        return Partial(self.content, self._path(digest), Digest(digest), size)
+    def open(self, digest: Digest, size: int, *, source: str = "", arrival: Arrival | None = None) -> Partial:
+        """Go on with ``digest``, of ``size`` bytes, from the registry ``source``: ``read_again`` first.
 
-    def read(self, digest: Digest) -> BinaryIO:
-        """What has come of ``digest``, as a file.  Raises FileNotFoundError."""
-        return open(self._path(digest), "rb")
-
-    def remove(self, digest: Digest) -> None:
-        """Nobody needs it any more; who reads it goes on."""
-        with contextlib.suppress(FileNotFoundError):
-            _remove_idle(self._path(digest))
+        Raises BlockingIOError while somebody else does, OSError. ``arrival``: told what can be read.
+        """
+        name = f"{Digest(digest).hex}-{sha256(source.encode()).hex[:8]}"
+        return Partial(self.content, os.path.join(self._directory, name), Digest(digest), size, arrival or Arrival())
 
     def sweep(self, kept_s: float = KEPT_S) -> int:
         """Delete what nobody has written to for ``kept_s`` and what has become a blob meanwhile: the bytes freed."""
@@ -50,25 +45,25 @@ class Partials:
         with os.scandir(self._directory) as entries:
             for entry in entries:
                 facts = entry.stat(follow_symlinks=False)
-                if (facts.st_mtime < oldest or self.content.has(Digest(f"sha256:{entry.name}"))) and _remove_idle(entry.path):
+                digest = _digest_of(entry.name)
+                is_useless = facts.st_mtime < oldest or digest is None or self.content.has(digest)
+                if is_useless and _remove_idle(entry.path):
                     freed += facts.st_size
         return freed
 
     def sizes(self) -> dict[Digest, int]:
         """How much of each blob is here."""
         with os.scandir(self._directory) as entries:
-            return {Digest(f"sha256:{entry.name}"): entry.stat().st_size for entry in entries}
-
-    def _path(self, digest: Digest) -> str:
-        return os.path.join(self._directory, Digest(digest).hex)
+            return {digest: entry.stat().st_size for entry in entries if (digest := _digest_of(entry.name)) is not None}
 
 
 class Partial:
     """One blob on its way.  Leaving the context keeps what has come, unless the bytes proved wrong or the disk is full."""
 
-    def __init__(self, content: Content, path: str, digest: Digest, size: int) -> None:
+    def __init__(self, content: Content, path: str, digest: Digest, size: int, arrival: Arrival) -> None:
         self._content = content
         self._path = path
+        self._arrival = arrival
         self._digest = digest
         self._size = size
         self._hash = hashlib.sha256()
@@ -93,9 +88,14 @@ class Partial:
         if os.fstat(self._fd).st_size > self._size:
             os.ftruncate(self._fd, 0)
         while block := os.pread(self._fd, _BLOCK, self.size_bytes):
-            self._hash.update(block)
             self.size_bytes += len(block)
+            self._arrival.reach(self.size_bytes)
+            self._hash.update(block)
         os.lseek(self._fd, self.size_bytes, os.SEEK_SET)
+
+    def reader_fd(self) -> int:
+        """A descriptor of its own for somebody who reads what comes."""
+        return os.dup(self._fd)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append.  Raises OSError; with ENOSPC what had come is given up, so that a full disk can be left."""
@@ -108,11 +108,13 @@ class Partial:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 self.discard()
             raise
-        self._hash.update(data)
         self.size_bytes += len(data)
+        self._arrival.reach(self.size_bytes)
+        self._hash.update(data)
 
     def restart(self) -> None:
         """From the first byte again: what was here before is not what the registry has."""
+        self._arrival.fail()
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         self._hash = hashlib.sha256()
@@ -145,8 +147,16 @@ class Partial:
     def discard(self) -> None:
         """Keep nothing."""
         if self._fd >= 0:
+            self._arrival.fail()
             os.ftruncate(self._fd, 0)
             self.close()
+
+    def remove(self) -> None:
+        """It has served; who reads it still goes on."""
+        if self._fd >= 0:
+            os.unlink(self._path)
+            os.close(self._fd)
+            self._fd = -1
 
     def close(self) -> None:
         """Keep what has come.  Nothing after ``commit`` and ``discard``."""
@@ -155,6 +165,12 @@ class Partial:
                 os.unlink(self._path)
             os.close(self._fd)
             self._fd = -1
+
+
+def _digest_of(name: str) -> Digest | None:
+    """What the file ``name`` is part of; None for a stranger."""
+    text = f"sha256:{name.partition('-')[0]}"
+    return Digest(text) if is_digest(text) else None
 
 
 def _remove_idle(path: str) -> bool:

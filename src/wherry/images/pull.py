@@ -1,7 +1,7 @@
 """Pull: names and blobs of a registry become an image here.
 
-What is here already is not asked for; layers come down side by side and are unpacked in order; a blob that two pulls want is fetched
-once. The image exists only when everything has been checked.
+What is here already is not asked for; layers come down side by side, are unpacked in order and while they come; a blob that two pulls want
+is fetched once. The image exists only when everything has been checked.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from wherry.errors import EngineError, Internal, NotFound
 from wherry.images import platforms
-from wherry.images.blocking import Run, finish
+from wherry.images.arrivals import Broken
+from wherry.images.blocking import Run
 from wherry.images.catalog import Catalog, Image
 from wherry.images.compression import BadStream
+from wherry.images.downloads import Download, Downloads
 from wherry.images.flights import Flights
 from wherry.images.layers import Layers
-from wherry.images.partials import Partial, Partials
 from wherry.images.progress import Emit, Meter, about, status
 from wherry.images.soundness import is_whole
 from wherry.registry.client import Client, Fetched, Repository
@@ -35,20 +35,20 @@ from wherry.tree.tar import InvalidArchive
 
 _DOWNLOADS = 3  # at a time, as Docker's max-concurrent-downloads
 _MAX_NESTING = 3
-_LETTING_GO_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Puller:
-    """What pulls have in common."""
+    """What pulls have in common.  ``attend``: as ``run``, for work that waits for what others bring."""
 
     catalog: Catalog
     content: Content
-    partials: Partials
+    downloads: Downloads
     layers: Layers
     registry: Client
     flights: Flights
     run: Run
+    attend: Run
 
     async def pull(self, reference: Reference, wanted: Platform | None, credentials: Credentials, emit: Emit) -> Image:
         """Bring ``reference`` here and give it its name.  Raises EngineError in Docker's words."""
@@ -139,118 +139,87 @@ class Puller:
             return self.catalog.put(raw, sizes, references=references)
 
     async def _layers(self, repository: Repository, manifest: Manifest, diff_ids: list[Digest], chain: list[Digest], emit: Emit) -> None:
+        """Layers come down side by side; each is unpacked while it comes, as soon as the one below it is there."""
         present = 0
         while present < len(chain) and self.layers.exists(chain[present]):
             present += 1
         for position, layer in enumerate(manifest.layers):
             emit(status("Already exists" if position < present else "Pulling fs layer", layer.digest.hex[:12]))
         slots = asyncio.Semaphore(_DOWNLOADS)
-        async with asyncio.TaskGroup() as group:
-            missing = range(present, len(chain))
-            fetches = {position: group.create_task(self._fetch(repository, manifest.layers[position], slots, emit)) for position in missing}
-            for position in missing:
-                await fetches[position]
-                parent = chain[position - 1] if position else None
-                await self._unpack(repository, manifest.layers[position], chain[position], parent, diff_ids[position], emit)
+        async with self.downloads.wanting(repository, manifest.layers[present:]) as downloads, asyncio.TaskGroup() as group:
+            fetches = {digest: group.create_task(self._fetch(repository, one, slots, emit)) for digest, one in downloads.items()}
+            for position in range(present, len(chain)):
                 layer = manifest.layers[position]
+                parent = chain[position - 1] if position else None
+                step = _Step(downloads[layer.digest], fetches[layer.digest], chain[position], parent, diff_ids[position])
+                await self._unpack(step, emit)
                 place = f"{repository.domain}/{repository.path}"
                 self.layers.remember(diff_ids[position], digest=layer.digest, size=layer.size, media_type=layer.media_type, place=place)
 
-    async def _fetch(self, repository: Repository, layer: Descriptor, slots: asyncio.Semaphore, emit: Emit) -> None:
+    async def _fetch(self, repository: Repository, download: Download, slots: asyncio.Semaphore, emit: Emit) -> None:
+        layer = download.layer
         short = layer.digest.hex[:12]
-        if self.content.has(layer.digest):
-            emit(status("Download complete", short))
-            return
-        meter = Meter(emit, "Downloading", short, layer.size)
         if slots.locked():
             emit(status("Waiting", short))
         async with slots:
-            await self.flights.join(layer.digest, lambda tell: self._download(repository, layer, tell), meter)
+            await self.downloads.fetch(repository, download, Meter(emit, "Downloading", short, layer.size))
         emit(status("Verifying Checksum", short))
         emit(status("Download complete", short))
 
-    async def _download(self, repository: Repository, layer: Descriptor, tell: Callable[[int], None]) -> None:
-        if self.content.has(layer.digest):
-            return
-        partial = await self._open_partial(layer)
-        try:
-            await self._complete(repository, layer, partial, tell)
-            await finish(self.run(partial.check if self.layers.keeps_tars else partial.commit))
-        except (Untrusted, Refused):
-            await finish(self.run(partial.discard))
-            raise
-        finally:
-            partial.close()
-
-    async def _open_partial(self, layer: Descriptor) -> Partial:
-        while True:
-            try:
-                return self.partials.open(layer.digest, layer.size)
-            except BlockingIOError:  # a download that was cancelled has not let go of it yet
-                await asyncio.sleep(_LETTING_GO_S)
-
-    async def _complete(self, repository: Repository, layer: Descriptor, partial: Partial, tell: Callable[[int], None]) -> None:
-        """Fetch what is missing; all of it, should that which was here not fit (a power cut may leave a hole in a file)."""
-
-        async def write(chunk: bytes) -> None:
-            await finish(self.run(partial.write, chunk))
-
-        await finish(self.run(partial.read_again))
-        begun = partial.size_bytes
-        tell(begun)
-        if partial.is_whole:
-            return
-        await repository.download(layer, write, tell, start=begun)
-        if begun and not partial.is_whole:
-            partial.restart()
-            await repository.download(layer, write, tell)
-
-    def _open(self, digest: Digest) -> BinaryIO:
-        """The compressed layer: a blob, or only a download where the layer's tar is what will be kept.  Raises _Gone."""
-        try:
-            return self.content.open(digest) if self.content.has(digest) else self.partials.read(digest)
-        except FileNotFoundError as error:
-            raise _Gone from error
-
-    async def _unpack(
-        self, repository: Repository, layer: Descriptor, chain_id: Digest, parent: Digest | None, diff_id: Digest, emit: Emit
-    ) -> None:
-        loop = asyncio.get_running_loop()
+    async def _unpack(self, step: _Step, emit: Emit) -> None:
+        """Raises what is wrong with the blob rather than what became of reading it."""
+        layer = step.download.layer
         short = layer.digest.hex[:12]
         meter = Meter(emit, "Extracting", short, layer.size)
 
-        async def work(tell: Callable[[int], None]) -> None:
-            stop = threading.Event()
-            done = Ticker(lambda current: loop.call_soon_threadsafe(tell, current))
+        def tell(current: int) -> None:
+            if step.fetched.done():  # before that the layer's line tells of the download
+                meter(current)
 
-            def unpack() -> None:
-                with self._open(layer.digest) as source:
-                    self.layers.unpack(chain_id, parent, diff_id, source, done, stop)
-
-            while True:
-                unpacking = asyncio.ensure_future(self.run(unpack))
-                try:
-                    await asyncio.shield(unpacking)
-                except asyncio.CancelledError:
-                    stop.set()
-                    await asyncio.wait({unpacking})
-                    raise
-                except _Gone:
-                    await self._fetch(repository, layer, asyncio.Semaphore(), emit)
-                    continue
-                except Exception:
-                    await self.run(self.partials.remove, layer.digest)
-                    raise
-                await self.run(self.partials.remove, layer.digest)
-                return
-
-        await self.flights.join(f"unpack {chain_id}", work, meter)
+        while True:
+            try:
+                await self.flights.join(f"unpack {step.chain_id} {step.download.key}", lambda told: self._unpacked(step, told), tell)
+                break
+            except Broken:  # whoever fetched it gave up, and somebody else goes on
+                continue
+            except (BadStream, InvalidArchive, DigestMismatch):
+                await step.fetched
+                raise
+        await step.fetched
+        step.download.served = True
         meter(layer.size)
         emit(status("Pull complete", short))
 
+    async def _unpacked(self, step: _Step, tell: Callable[[int], None]) -> None:
+        loop = asyncio.get_running_loop()
+        stop = threading.Event()
+        done = Ticker(lambda current: loop.call_soon_threadsafe(tell, current))
 
-class _Gone(Exception):
-    """Another pull had use for this download too, and was done with it first."""
+        def unpack() -> None:
+            with self.downloads.open(step.download, stop) as source:
+                self.layers.unpack(step.chain_id, step.parent, step.diff_id, source, done, stop)
+
+        unpacking = asyncio.ensure_future(self.attend(unpack))
+        try:
+            await asyncio.shield(unpacking)
+        except asyncio.CancelledError:
+            stop.set()
+            step.download.arrival.wake()
+            await asyncio.wait({unpacking})
+            if not unpacking.cancelled():
+                unpacking.exception()
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One layer of one pull: its blob, the task that fetches it, and the snapshot it becomes."""
+
+    download: Download
+    fetched: asyncio.Task[None]
+    chain_id: Digest
+    parent: Digest | None
+    diff_id: Digest
 
 
 class Ticker:

@@ -34,13 +34,13 @@ _GZIPPED = frozenset({spec.DOCKER_LAYER_GZIP, spec.OCI_LAYER_GZIP})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pusher:
-    """What pushes have in common."""
+    """What pushes have in common.  ``attend``: runs work in a thread, which may wait for the registry."""
 
     catalog: Catalog
     content: Content
     layers: Layers
     registry: Client
-    run: Run
+    attend: Run
 
     async def push(self, reference: Reference, image: Image, credentials: Credentials, emit: Emit) -> Digest:
         """Send ``image`` under the tag of ``reference``; the manifest's digest.  Raises EngineError in Docker's words."""
@@ -113,7 +113,7 @@ class Pusher:
         async def body() -> AsyncIterator[bytes]:
             outgoing = _Outgoing()
             try:
-                async for chunk in produce(self.run, lambda out: self._compress(image, position, outgoing.into(out))):
+                async for chunk in produce(self.attend, lambda out: self._compress(image, position, outgoing.into(out))):
                     meter(outgoing.plain_bytes)
                     yield chunk
             except (OSError, ValueError) as error:
@@ -137,7 +137,7 @@ class Pusher:
     async def _stored(self, digest: Digest, meter: Meter) -> AsyncIterator[bytes]:
         with self.content.open(digest) as blob:
             done = 0
-            while chunk := await self.run(blob.read, BLOCK):
+            while chunk := await self.attend(blob.read, BLOCK):
                 done += len(chunk)
                 meter(done)
                 yield chunk

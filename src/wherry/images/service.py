@@ -13,6 +13,7 @@ from wherry.images.blocking import Pipe, Run, consume, produce
 from wherry.images.catalog import Catalog, Image
 from wherry.images.changes import apply_changes
 from wherry.images.compression import BadStream
+from wherry.images.downloads import Downloads
 from wherry.images.flights import Flights, Spawn
 from wherry.images.layers import Hold, Layers, all_present, no_garbage
 from wherry.images.listing import Filters, HistoryEntry, Usage
@@ -47,9 +48,10 @@ def _nobody(action: str, ident: str, attributes: dict[str, str]) -> None:
 class Images:
     """Built once by the engine.
 
-    ``spawn``: starts a task that outlives a request (the engine's TaskGroup). ``publish``: told of every image event,
-    from any thread. ``hold``: the garbage collector's ``hold``. ``partials``: downloads to go on with. ``keeps``: chain ids that others
-    (the build cache) want kept when no image is made of them any more.
+    ``run``, ``attend``: do blocking work, and such that waits for a client or a registry. ``spawn``: starts a task that outlives a
+    request (the engine's TaskGroup). ``publish``: told of every image event, from any thread. ``hold``: the garbage collector's ``hold``.
+    ``partials``: downloads to go on with. ``keeps``: chain ids that others (the build cache) want kept when no image is made of them
+    any more.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Images:
         snapshotter: Snapshotter,
         registry: Client,
         run: Run,
+        attend: Run,
         spawn: Spawn,
         partials: Partials,
         publish: Publish = _nobody,
@@ -73,19 +76,22 @@ class Images:
         self._content = content
         self._registry = registry
         self._run = run
+        self._attend = attend
         self._publish = publish
         self._remover = Remover(catalog=self.catalog, content=content, layers=self.layers, publish=publish, keeps=keeps)
+        flights = Flights(spawn)
         self._puller = Puller(
             catalog=self.catalog,
             content=content,
-            partials=partials,
+            downloads=Downloads(content=content, partials=partials, flights=flights, run=run, keeps_blobs=not self.layers.keeps_tars),
             layers=self.layers,
             registry=registry,
-            flights=Flights(spawn),
+            flights=flights,
             run=run,
+            attend=attend,
         )
         self._loader = archive.Loader(catalog=self.catalog, content=content, layers=self.layers)
-        self._pusher = Pusher(catalog=self.catalog, content=content, layers=self.layers, registry=registry, run=run)
+        self._pusher = Pusher(catalog=self.catalog, content=content, layers=self.layers, registry=registry, attend=attend)
 
     # What is here
 
@@ -281,7 +287,7 @@ class Images:
 
     async def _saved(self, chosen: Sequence[archive.Saved]) -> AsyncIterator[bytes]:
         with self.layers.hold([chain_id for saved in chosen for chain_id in saved.image.chain_ids]):
-            async for chunk in produce(self._run, lambda out: archive.save(self.layers, chosen, out)):
+            async for chunk in produce(self._attend, lambda out: archive.save(self.layers, chosen, out)):
                 yield chunk
         for saved in chosen:
             self._publish("save", saved.image.id, {**saved.image.labels, "name": saved.image.id})
@@ -303,7 +309,7 @@ class Images:
             return self._loader.load(source, tell, wanted=wanted, quiet=quiet)
 
         with _reading("load"):
-            for image in await consume(self._run, chunks, work):
+            for image in await consume(self._attend, chunks, work):
                 self._publish("load", image.id, {**image.labels, "name": image.id})
 
     async def import_(
@@ -321,7 +327,7 @@ class Images:
         config = apply_changes(Config(), changes)
         here = platforms.parse(platform) if platform else platforms.host()
         with _reading("import"):
-            diff_id = await consume(self._run, chunks, self.layers.unpack_tree)
+            diff_id = await consume(self._attend, chunks, self.layers.unpack_tree)
         created = timestamp.now()
         comment = message or f"Imported from {source}"
         made = spec.ImageConfig(

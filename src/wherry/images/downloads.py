@@ -1,0 +1,146 @@
+"""The blobs that are on their way: one of each for all who want it at the same time, readable while it comes.
+
+What is compressed stays in a partial file until nobody has a use for it any more, so a download that ended early, however it ended, is
+continued by the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import BinaryIO, cast
+
+from wherry.images.arrivals import Arrival, ArrivingFile
+from wherry.images.blocking import Run, finish
+from wherry.images.flights import Flights, Progress
+from wherry.images.partials import Partial, Partials
+from wherry.registry.client import Repository
+from wherry.registry.transport import Refused, Untrusted
+from wherry.spec.digest import Digest
+from wherry.spec.image import Descriptor
+from wherry.store.content import Content
+
+_LETTING_GO_S = 0.02
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(slots=True, kw_only=True)
+class Download:
+    """One blob from one registry.  ``served``: somebody has made of it what he wanted."""
+
+    key: str
+    layer: Descriptor
+    arrival: Arrival = field(default_factory=Arrival)
+    partial: Partial | None = None
+    users: int = 0
+    served: bool = False
+
+
+class Downloads:
+    """``keeps_blobs``: a blob that is whole goes into content; else its partial file is all there ever is of it."""
+
+    def __init__(self, *, content: Content, partials: Partials, flights: Flights, run: Run, keeps_blobs: bool) -> None:
+        self._content = content
+        self._partials = partials
+        self._flights = flights
+        self._run = run
+        self._keeps_blobs = keeps_blobs
+        self._downloads: dict[str, Download] = {}
+
+    @asynccontextmanager
+    async def wanting(self, repository: Repository, layers: Iterable[Descriptor]) -> AsyncIterator[dict[Digest, Download]]:
+        """The downloads of ``layers``, none begun yet; while the block runs, what comes of them stays.
+
+        Afterwards what has served goes, as soon as nobody else wants it; so does everything when the disk was full.
+        """
+        once = {layer.digest: layer for layer in layers}
+        mine = {digest: self._joined(repository, layer) for digest, layer in once.items()}
+        try:
+            yield mine
+        except BaseException as error:
+            await self._leave(mine.values(), is_full=_is_full(error))
+            raise
+        else:
+            await self._leave(mine.values(), is_full=False)
+
+    async def fetch(self, repository: Repository, download: Download, listener: Progress) -> None:
+        """Wait until the blob is whole, and proved right.  Raises what kept it from coming."""
+        await self._flights.join(download.key, lambda tell: self._fetch(repository, download, tell), listener)
+
+    def open(self, download: Download, stop: threading.Event) -> BinaryIO:
+        """The blob as a file, which waits for what has not come yet.  Blocking.  Raises Abandoned once ``stop`` is set."""
+        _, turn = download.arrival.wait(0, None, stop)
+        try:
+            return self._content.open(download.layer.digest)
+        except FileNotFoundError:
+            partial = download.partial
+            assert partial is not None
+            return cast(BinaryIO, ArrivingFile(partial.reader_fd(), download.arrival, turn, stop))
+
+    def _joined(self, repository: Repository, layer: Descriptor) -> Download:
+        key = f"{repository.domain} {layer.digest} {layer.size}"
+        download = self._downloads.setdefault(key, Download(key=key, layer=layer))
+        download.users += 1
+        return download
+
+    async def _leave(self, downloads: Iterable[Download], *, is_full: bool) -> None:
+        for download in downloads:
+            download.users -= 1
+            partial = download.partial
+            if download.users == 0:
+                del self._downloads[download.key]
+                if partial is not None:
+                    await finish(self._run(partial.remove if download.served or is_full else partial.close))
+
+    async def _fetch(self, repository: Repository, download: Download, tell: Progress) -> None:
+        layer, arrival = download.layer, download.arrival
+        if arrival.is_whole:
+            return
+        if self._content.has(layer.digest):
+            arrival.finish()
+            return
+        partial = download.partial = await self._open_partial(repository, download)
+        try:
+            await self._complete(repository, layer, partial, tell)
+            await finish(self._run(partial.commit if self._keeps_blobs else partial.check))
+        except BaseException as error:
+            arrival.fail()
+            wrong = isinstance(error, Untrusted | Refused)
+            await finish(self._run(partial.discard if wrong else partial.close))
+            raise
+        arrival.finish()
+
+    async def _open_partial(self, repository: Repository, download: Download) -> Partial:
+        layer = download.layer
+        while True:
+            try:
+                return self._partials.open(layer.digest, layer.size, source=repository.domain, arrival=download.arrival)
+            except BlockingIOError:  # a download that was cancelled has not let go of it yet
+                await asyncio.sleep(_LETTING_GO_S)
+
+    async def _complete(self, repository: Repository, layer: Descriptor, partial: Partial, tell: Callable[[int], None]) -> None:
+        """Fetch what is missing; all of it, should that which was here not fit (a power cut may leave a hole in a file)."""
+
+        async def write(chunk: bytes) -> None:
+            await finish(self._run(partial.write, chunk))
+
+        await finish(self._run(partial.read_again))
+        begun = partial.size_bytes
+        tell(begun)
+        if partial.is_whole:
+            return
+        await repository.download(layer, write, tell, start=begun)
+        if begun and not partial.is_whole:
+            partial.restart()
+            await repository.download(layer, write, tell)
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether the disk had no room: the partial files go too then, so that there is some again."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(_is_full(one) for one in error.exceptions)
+    return isinstance(error, OSError) and error.errno in _FULL
