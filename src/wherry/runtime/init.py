@@ -215,12 +215,33 @@ def _connect(stdio: tuple[int, ...], slave_fd: int, uid: int) -> None:
         terminal.make_controlling(slave_fd)
         stdio = (slave_fd, slave_fd, slave_fd)
     for number, fd in enumerate(stdio):
+        if _is_null(fd):
+            own = _own_null()  # the host's node would be the program's to change: its mode, its owner
+            os.dup2(own, number, inheritable=True)
+            os.close(own)
+            continue
         os.dup2(fd, number, inheritable=True)
-    null = os.makedev(1, 3)
-    for number in range(3):
-        if uid and os.fstat(number).st_rdev != null:
+        if uid:
             with contextlib.suppress(OSError):
                 os.fchown(number, uid, -1)
+
+
+def _is_null(fd: int) -> bool:
+    status = os.fstat(fd)
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3)
+
+
+def _own_null() -> int:
+    """The container's /dev/null; where it has something else in that place, the end of a pipe that nobody writes to."""
+    with contextlib.suppress(OSError):
+        fd = os.open("/dev/null", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        if _is_null(fd):
+            os.set_blocking(fd, True)
+            return fd
+        os.close(fd)
+    readable, writable = os.pipe2(os.O_CLOEXEC)
+    os.close(writable)
+    return readable
 
 
 def _change_directory(cwd: str) -> None:

@@ -26,6 +26,7 @@ _DIRENT = struct.Struct("<QqHB")
 _EMPTY_DIRECTORY_BYTES = 2 * 24  # what getdents64 says of "." and ".."
 _AF_UNIX, _AF_ALG, _AF_VSOCK, _SOCK_STREAM, _CLONE_NEWUSER = 1, 38, 40, 1, 0x10000000
 _SCRATCH_BYTES = 256
+_STAT_BYTES = 144  # struct stat of x86-64, the longest
 _UNKNOWN_CALL = 100_000
 _HIGH = 1 << 32  # a bit the kernel drops from an int argument
 # i386 numbers.  Source: arch/x86/entry/syscalls/syscall_32.tbl
@@ -54,6 +55,7 @@ class Probe:
         linux: Mapping[str, Any] = config["linux"]
         self._ask_status(config)
         self._ask_descriptors()
+        self._ask_input()
         self._ask_program()
         own = {_NAMESPACE_FILES[one["type"]] for one in linux["namespaces"] if not one.get("path")}
         for kind in sorted(own & set(host_namespaces)):
@@ -107,6 +109,19 @@ class Probe:
         def find(answers: Answers) -> str:
             names = _names(answers.bytes(room, max(answers.calls[length], 0)))
             return "" if names == {".", "..", "0", "1", "2", str(_FIRST_FREE)} else f"it has the descriptors {' '.join(sorted(names))}"
+
+        self._findings.append(find)
+
+    def _ask_input(self) -> None:
+        """The null device it reads from is its own, or it could change the host's mode and owner."""
+        sheet = self._sheet
+        of_input, of_own = sheet.room(_STAT_BYTES), sheet.room(_STAT_BYTES)
+        sheet.call("fstat", 0, of_input)
+        sheet.call("newfstatat", _AT_FDCWD, self._text("/dev/null"), of_own, 0)
+
+        def find(answers: Answers) -> str:
+            same = answers.bytes(of_input, 8) == answers.bytes(of_own, 8) != bytes(8)  # st_dev comes first
+            return "" if same else "its standard input is a device node of the host's"
 
         self._findings.append(find)
 
