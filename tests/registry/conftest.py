@@ -179,11 +179,16 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @pytest.fixture(scope="session")
 def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with debian_at(tmp_path_factory.mktemp("debian")) as registry:
+        yield registry
+
+
+@contextlib.contextmanager
+def debian_at(root: Path) -> Iterator[Registry]:
     """The distribution project's registry."""
     program = shutil.which("docker-registry")
     if program is None:
         pytest.skip("needs docker-registry (Debian package docker-registry)")
-    root = tmp_path_factory.mktemp("debian")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     config = {
