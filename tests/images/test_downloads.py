@@ -13,6 +13,7 @@ from aiohttp import web
 from wherry.images.downloads import Downloads
 from wherry.images.flights import Flights
 from wherry.registry.credentials import Credentials
+from wherry.registry.transport import Patience
 from wherry.spec.digest import sha256
 from wherry.spec.image import Descriptor
 from wherry.spec.reference import parse
@@ -94,5 +95,6 @@ def test_a_registry_that_withholds_a_blob_keeps_nobody_from_getting_it_elsewhere
                 await stuck.wait()
                 await downloads.fetch(repository, mine[LAYER.digest], _ignore)
                 waiting.cancel()
+                await asyncio.wait({waiting})
 
-    experiment(body)
+    experiment(body, Patience(idle_s=60, backoff_s=0.01))
