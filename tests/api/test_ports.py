@@ -13,6 +13,7 @@ from wherry.spec.docker.build import BuildPruned
 from wherry.spec.docker.container import Config, ContainersPruned, ContainerTop, ContainerUpdate, ContainerUpdated, FilesystemChange
 from wherry.spec.docker.exec import ExecCreate
 from wherry.spec.docker.image import Distribution, HistoryEntry, ImageDeleted, ImageInspect, ImagesPruned, ImageSummary, SearchResult
+from wherry.spec.docker.inside import LayersReport
 from wherry.spec.docker.network import Network, NetworkConnect, NetworkCreate, NetworkCreated, NetworkDisconnect, NetworksPruned
 from wherry.spec.docker.request import CachePrune, CommitRequest, ImportRequest
 from wherry.spec.docker.stats import ContainerStats
@@ -212,6 +213,11 @@ TABLE: list[tuple[str, Any, Any, Any, int, Any]] = [
         {"Id": "sha256:1"},
     ),
     ("POST /commit?container=c", "null", "sha256:1", call("commit_container", CommitRequest(container="c"), None), 201, {"Id": "sha256:1"}),
+    ("GET /wherry/images/a/b:1/files?layer=2", None, chunks, call("image_files", "a/b:1", layer=2), 200, "tar"),
+    ("GET /wherry/images/a/layers", None, lambda: LayersReport(id="i"), call("image_layers", "a"), 200, ...),
+    ("GET /wherry/images/a/waste", None, chunks, call("image_waste", "a"), 200, "tar"),
+    ("GET /wherry/images/diff?from=a&to=b", None, chunks, call("image_differences", "a", "b"), 200, "tar"),
+    ("GET /wherry/images/diff?from=a", None, None, None, 400, {"message": "two images are needed: `from` and `to`"}),
     ("GET /distribution/a/b/json", None, Distribution(), call("inspect_distribution", "a/b", auth=CREDENTIALS), 200, ...),
     (
         "POST /auth",

@@ -37,6 +37,7 @@ from wherry.spec.docker.image import (
     ImageSummary,
     SearchResult,
 )
+from wherry.spec.docker.inside import LayersReport
 from wherry.spec.docker.network import Network, NetworkConnect, NetworkCreate, NetworkCreated, NetworkDisconnect, NetworksPruned
 from wherry.spec.docker.request import (
     ArchiveRequest,
@@ -154,6 +155,18 @@ class Images(Protocol):
     async def inspect_distribution(self, reference: str, *, auth: AuthConfig | None) -> Distribution: ...
 
 
+class Inside(Protocol):
+    """What is in images; streams are lines of JSON (``spec/docker/inside.py``)."""
+
+    async def image_files(self, ref: str, *, layer: int) -> Chunks:
+        """``layer`` 0: what a container sees, else what that one did."""
+        ...
+
+    async def image_layers(self, ref: str) -> LayersReport: ...
+    async def image_waste(self, ref: str) -> Chunks: ...
+    async def image_differences(self, old: str, new: str) -> Chunks: ...
+
+
 class Networks(Protocol):
     """Networks and volumes."""
 
@@ -191,5 +204,5 @@ class System(Protocol):
     async def check_auth(self, auth: AuthConfig) -> Authenticated: ...
 
 
-class Operations(Containers, Images, Networks, Volumes, System, Protocol):
+class Operations(Containers, Images, Inside, Networks, Volumes, System, Protocol):
     """Everything a client can ask for."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from wherry.api import builds, containers, execs, images, networks, system, volumes
+from wherry.api import builds, containers, execs, images, inside, networks, system, volumes
 from wherry.api.exchange import Request, Response
 from wherry.api.ports import Operations
 
@@ -77,6 +77,10 @@ ROUTES = (
     Route("POST", "/images/{name}/push", images.push, cancellable=True),
     Route("POST", "/images/{name}/tag", images.tag),
     Route("DELETE", "/images/{name}", images.remove),
+    Route("GET", "/wherry/images/diff", inside.differences, cancellable=True),
+    Route("GET", "/wherry/images/{name}/files", inside.files, cancellable=True),
+    Route("GET", "/wherry/images/{name}/layers", inside.layers),
+    Route("GET", "/wherry/images/{name}/waste", inside.waste, cancellable=True),
     Route("GET", "/distribution/{name}/json", images.distribution, cancellable=True),
     Route("POST", "/commit", images.commit),
     Route("POST", "/build", builds.build, cancellable=True),

@@ -17,10 +17,10 @@ from wherry.engine import recover, selftest
 from wherry.engine.builds import BuildOperations
 from wherry.engine.container_files import ContainerFiles
 from wherry.engine.creating import Creating
-from wherry.engine.disk import DiskOperations
 from wherry.engine.events import EventBus
 from wherry.engine.execs import Execs
 from wherry.engine.furniture import Furniture
+from wherry.engine.inside import InsideOperations
 from wherry.engine.networks import NetworkOperations
 from wherry.engine.rooms import Rooms
 from wherry.engine.running import Running
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 _ATTENDANTS = 64  # threads at most that wait for clients and registries, beside those that work
 
 
-class Engine(DiskOperations, SoundnessOperations, NetworkOperations, VolumeOperations, BuildOperations, SystemOperations):
+class Engine(InsideOperations, SoundnessOperations, NetworkOperations, VolumeOperations, BuildOperations, SystemOperations):
     """Made by ``running_engine``."""
 
     def __init__(self, rooms: Rooms) -> None:

@@ -36,7 +36,7 @@ from wherry.store.layer import DigestMismatch
 from wherry.store.records import Records
 from wherry.store.snapshot import SnapshotMissing, Snapshotter
 from wherry.store.soundness import Finding
-from wherry.tree.tar import InvalidArchive
+from wherry.tree.tar import InvalidArchive, Sink
 
 _EMBEDDED_WAIT_S = 2.0
 
@@ -291,6 +291,12 @@ class Images:
                 yield chunk
         for saved in chosen:
             self._publish("save", saved.image.id, {**saved.image.labels, "name": saved.image.id})
+
+    async def written(self, images: Sequence[Image], work: Callable[[Sink], object]) -> AsyncIterator[bytes]:
+        """What ``work`` writes about ``images``, in a thread, as it comes; their layers stay meanwhile."""
+        with self.layers.hold([chain_id for image in images for chain_id in image.chain_ids]):
+            async for piece in produce(self._attend, work):
+                yield piece
 
     def load(self, chunks: AsyncIterator[bytes], *, platform: Platform | None = None, quiet: bool = False) -> AsyncIterator[Record]:
         """Records (``Loaded image: ...``) while the archive in ``chunks`` is read.

@@ -25,6 +25,8 @@ import msgspec
 from wherry.kernel import writeback
 from wherry.spec.digest import Digest
 from wherry.store.content import file_digest
+from wherry.store.contents import Contents
+from wherry.store.erofs_contents import IndexContents
 from wherry.store.erofs_mounts import Mounts, attach
 from wherry.store.layer import Background, HashingSource, check_digest, hash_only, write_all
 from wherry.store.overlay import Overlay
@@ -106,6 +108,12 @@ class Erofs(Overlay):
             while block := tar.read(_CHUNK):
                 write_all(out, block)
         return LayerFacts(diff_id=Digest(row.tar), size_bytes=row.size_bytes)
+
+    def contents(self, name: str) -> Contents:
+        row = self._shelf.committed(name)
+        if not row.tar:
+            return super().contents(name)
+        return IndexContents(self._shelf.path(row.directory, _INDEX), self._devices(row.directory))
 
     def remove(self, key_or_name: str) -> None:
         row = self._shelf.get(key_or_name)

@@ -12,6 +12,7 @@ import msgspec
 from wherry.kernel import files
 from wherry.spec.digest import Digest
 from wherry.spec.mounts import Rootfs
+from wherry.store.contents import Contents, DirectoryContents
 from wherry.store.layer import HashingSink, NullSink, copy_directory, hash_only, unpack
 from wherry.store.records import Records
 from wherry.store.shelf import Shelf
@@ -106,6 +107,9 @@ class Overlay:
             yield from _changes(fd, list(self._lower(row.below)))
         finally:
             os.close(fd)
+
+    def contents(self, name: str) -> Contents:
+        return DirectoryContents(self._tree(self._shelf.committed(name).directory))
 
     def usage(self, key_or_name: str) -> int:
         row = self._shelf.row(key_or_name)

@@ -11,6 +11,7 @@ import msgspec
 
 from wherry.spec.digest import Digest, sha256
 from wherry.spec.mounts import Rootfs
+from wherry.store.contents import Contents
 from wherry.store.soundness import Finding, Tick, no_tick
 from wherry.tree.tar import Sink, Source
 
@@ -155,6 +156,9 @@ class Snapshotter(Protocol):
 
     def changes(self, key: str) -> Iterator[Change]:
         """What differs from the parent, sorted by path; a directory with changes below it is itself changed, as in ``docker diff``."""
+
+    def contents(self, name: str) -> Contents:
+        """The own changes of a committed snapshot, to look at; whoever asks holds the snapshot meanwhile.  Raises SnapshotMissing."""
 
     def usage(self, key_or_name: str) -> int:
         """Bytes of the snapshot's own changes.  Raises SnapshotMissing."""

@@ -9,6 +9,7 @@ from functools import partial
 
 from wherry.spec.digest import Digest
 from wherry.spec.mounts import Rootfs
+from wherry.store.contents import Contents, DirectoryContents, Selection
 from wherry.store.layer import HashingSink, NullSink, copy_directory, hash_only, unpack
 from wherry.store.records import Records
 from wherry.store.shelf import Shelf
@@ -91,6 +92,18 @@ class Vfs:
             differences = self._compare(self._shelf.row(key), stack)
         for difference in differences:
             yield Change(path="/" + difference.path, kind=ChangeKind(difference.kind))
+
+    def contents(self, name: str) -> Contents:
+        row = self._shelf.committed(name)
+        with ExitStack() as stack:
+            differences = self._compare(row, stack)
+        gone: dict[bytes, list[bytes]] = {}
+        for difference in differences:
+            if difference.kind is Kind.DELETED:
+                directory, _, deleted = os.fsencode(difference.path).rpartition(b"/")
+                gone.setdefault(directory, []).append(deleted)
+        present = frozenset(os.fsencode(item.path) for item in differences if item.kind is not Kind.DELETED)
+        return DirectoryContents(self._tree(row.directory), Selection(present=present, gone=gone))
 
     def usage(self, key_or_name: str) -> int:
         row = self._shelf.row(key_or_name)

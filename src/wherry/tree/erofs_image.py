@@ -7,6 +7,7 @@ space of block numbers.  Source: Linux, fs/erofs/erofs_fs.h; Documentation/files
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 import struct
@@ -43,6 +44,7 @@ _KINDS: Final = {
     stat.S_IFLNK: 7,
 }
 _SECOND: Final = 1_000_000_000
+_BAD: Final = (struct.error, IndexError, KeyError, ValueError)
 
 
 class TooLarge(ValueError):
@@ -74,7 +76,7 @@ def decode(image: bytes | memoryview, first_device: int = 0) -> Node:
     """The tree of an image made by `encode`; its devices are numbered from ``first_device``.  Raises Damaged."""
     try:
         return _Reader(image, first_device).tree()
-    except (struct.error, IndexError, KeyError, ValueError, UnicodeDecodeError) as error:
+    except _BAD as error:
         raise Damaged(f"not a layer's index: {error}") from error
 
 
@@ -85,6 +87,37 @@ def decode_root(head: bytes) -> Node:
         return reader.inode(reader.root)[0]
     except (struct.error, ValueError) as error:
         raise Damaged(f"not a layer's index: {error}") from error
+
+
+class Index:
+    """An image made by `encode`, read inode by inode: what it costs does not grow with it.  Raises Damaged, here and later.
+
+    ``close`` gives ``image`` back, which may be a mapped file.
+    """
+
+    def __init__(self, image: bytes | memoryview | mmap.mmap) -> None:
+        try:
+            self._reader = _Reader(image, 0)
+        except _BAD as error:
+            raise Damaged(f"not a layer's index: {error}") from error
+        self.root = self._reader.root
+
+    def node(self, number: int) -> Node:
+        """The inode ``number``, without children."""
+        try:
+            return self._reader.inode(number)[0]
+        except _BAD as error:
+            raise Damaged(f"not a layer's index: {error}") from error
+
+    def names(self, number: int) -> Iterator[tuple[bytes, int]]:
+        """The names in the directory ``number`` and their inodes' numbers, in order of the names' bytes."""
+        try:
+            yield from self._reader.names(self._reader.inode(number)[1])
+        except _BAD as error:
+            raise Damaged(f"not a layer's index: {error}") from error
+
+    def close(self) -> None:
+        self._reader.close()
 
 
 class _Directory:
@@ -277,7 +310,7 @@ class _Writer:
 
 
 class _Reader:
-    def __init__(self, image: bytes | memoryview, first_device: int) -> None:
+    def __init__(self, image: bytes | memoryview | mmap.mmap, first_device: int) -> None:
         self._image = memoryview(image)
         self._first_device = first_device
         fields = _SUPER.unpack_from(image, _SUPER_OFFSET)
@@ -289,6 +322,9 @@ class _Reader:
         self._starts = [start for _, _, start in devices]
         self._nodes: dict[int, Node] = {}
 
+    def close(self) -> None:
+        self._image.release()
+
     def tree(self) -> Node:
         root, inline = self.inode(self.root)
         pending = [(root, inline)]
@@ -296,7 +332,8 @@ class _Reader:
             directory, data = pending.pop()
             children: dict[str, Node] = {}
             directory.children = children
-            for name, number in self._names(data):
+            for raw_name, number in self.names(data):
+                name = os.fsdecode(raw_name)
                 node = self._nodes.get(number)
                 if node is None:
                     node, content = self.inode(number)
@@ -334,7 +371,7 @@ class _Reader:
             node.rdev = where
         return node, data
 
-    def _names(self, data: memoryview) -> Iterator[tuple[str, int]]:
+    def names(self, data: memoryview) -> Iterator[tuple[bytes, int]]:
         for start in range(0, len(data), BLOCK):
             block = bytes(data[start : start + BLOCK])
             count = _DIRENT.unpack_from(block)[1] // _DIRENT.size
@@ -343,7 +380,7 @@ class _Reader:
             for (number, offset, _), end in zip(entries, ends, strict=True):
                 name = block[offset:end].rstrip(b"\0")
                 if name not in (b".", b".."):
-                    yield os.fsdecode(name), number
+                    yield name, number
 
 
 def _encode_attributes(attributes: dict[str, bytes]) -> bytes:
