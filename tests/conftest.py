@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -108,6 +109,11 @@ class Daemon:
         if check and result.code:
             raise AssertionError(f"wherry {' '.join(arguments)}: exit {result.code}\n{result.out}{result.err}")
         return result
+
+    def pipe(self, *arguments: str, stdout: IO[bytes]) -> None:
+        """`run` whose output goes to a file as it comes."""
+        environment = {**os.environ, "WHERRY_HOST": self.host, "DOCKER_CONFIG": f"{self.root}/config", **self.environment}
+        subprocess.run([WHERRY, *arguments], stdin=subprocess.DEVNULL, stdout=stdout, env=environment, timeout=60, check=True)
 
     def out(self, *arguments: str, stdin: bytes | None = None) -> str:
         return self.run(*arguments, stdin=stdin).out.strip()
