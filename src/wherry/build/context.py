@@ -12,7 +12,7 @@ import posixpath
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from wherry.build import ignore
 from wherry.build.archive import is_tar_header
@@ -64,6 +64,12 @@ class Source:
         source = cls(os.open(path, _DIRECTORY | os.O_CLOEXEC), ignored=ignored, owners=owners)
         source.path = path
         return source
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -259,6 +265,11 @@ class Source:
             os.close(fd)
 
 
+def content_hash() -> hashlib.blake2b:
+    """Of files in a context: half the time of SHA-256 where the processor has no instructions for that."""
+    return hashlib.blake2b(digest_size=32)
+
+
 def tell(mode: int, owner: str, content: bytes) -> bytes:
     """One entry as its digest has it; two kinds of source agree on it."""
     return f"{mode:o} {owner} ".encode() + content
@@ -288,7 +299,7 @@ def _clean(pattern: str) -> str:
 def _hashed(folder_fd: int, name: str) -> bytes:
     fd = os.open(name, _OPEN, dir_fd=folder_fd)
     try:
-        hashed = hashlib.sha256()
+        hashed = content_hash()
         while chunk := os.read(fd, _SMALL):
             hashed.update(chunk)
             if len(chunk) < _SMALL:

@@ -93,15 +93,20 @@ class Inputs:
         return () if origin.chain is None else _directories(self.services.snapshotter.view(origin.chain))
 
     def _open(self, chain: str | None) -> int:
-        layers = () if chain is None else _directories(self.services.snapshotter.view(chain))
-        if len(layers) > 1:
-            return mount.overlay(list(layers), None, None, attributes=mount.MOUNT_ATTR_RDONLY)
-        if layers:
-            path = layers[0]
-        else:
-            path = os.path.join(self.directory, "scratch")
-            os.makedirs(path, exist_ok=True)
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return open_view(self.services, chain, self.directory)
+
+
+def open_view(services: BuildServices, chain: str | None, directory: str) -> int:
+    """What the layers named by ``chain`` show together, to be read.  ``directory``: the build's own, for an empty one."""
+    layers = () if chain is None else _directories(services.snapshotter.view(chain))
+    if len(layers) > 1:
+        return mount.overlay(list(layers), None, None, attributes=mount.MOUNT_ATTR_RDONLY)
+    if layers:
+        path = layers[0]
+    else:
+        path = os.path.join(directory, "scratch")
+        os.makedirs(path, exist_ok=True)
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _directories(view: Rootfs) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import mmap
 import os
 import stat
@@ -18,7 +17,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from wherry.build import ignore
-from wherry.build.context import Chosen, Source, tell, tell_attributes, with_parent
+from wherry.build.context import Chosen, Source, content_hash, tell, tell_attributes, with_parent
 from wherry.tree import tar
 from wherry.tree.apply import apply
 from wherry.tree.erofs_tree import Node, new_directory, read_tree, walk
@@ -151,8 +150,9 @@ class PackedContext(Source):
             return tell(node.mode, "", os.fsencode(node.link))
         content = self._hashed.get(id(node))
         if content is None:
-            content = hashlib.sha256(self._content_of(node)).digest() + tell_attributes(node.xattrs or {})
-            self._hashed[id(node)] = content
+            hashed = content_hash()
+            hashed.update(self._content_of(node))
+            content = self._hashed[id(node)] = hashed.digest() + tell_attributes(node.xattrs or {})
         return tell(node.mode, "", content)
 
     # -- names and bytes

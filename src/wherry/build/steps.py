@@ -13,11 +13,13 @@ import posixpath
 import signal
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from wherry.build.failures import BuildFailed
+from wherry.build.inputs import open_view
+from wherry.build.placement import Placement, Unfit
 from wherry.build.services import BuildRequest, BuildServices, RunSandbox, RunSpec
 from wherry.build.state import State
 from wherry.ids import new_id
@@ -34,6 +36,7 @@ T = TypeVar("T")
 HOSTNAME = "buildkitsandbox"
 _FRAME = struct.Struct(">BxxxI")
 _KEPT_OUTPUT = 1 << 16
+_MANY = 50  # files: fewer are copied as quickly, into a plain directory, which need not be mounted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +74,16 @@ class Watch:
         self.output(data, stderr)
 
 
+class _Pieces:
+    """Pieces as a stream: each read gives the next, whatever its size."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    def read(self, _size: int, /) -> bytes:
+        return next(self._pieces, b"")
+
+
 class Steps:
     """Carries out steps of one build.  ``directory``: the build's own, removed by whoever made it."""
 
@@ -98,12 +111,29 @@ class Steps:
 
     async def place(self, state: State, plan: Plan, fds: Sequence[int]) -> Layer:
         """Copy files.  Raises BuildFailed."""
+        if self.services.snapshotter.keeps_tars and sum(len(item.packed) for item in plan.items) >= _MANY:
+            layer = await _whatever_happens(self.services.blocking(self._place_at_once, state, plan, fds))
+            if layer is not None:
+                return layer
 
         async def work(rootfs: Rootfs) -> bool:
             await self._task(rootfs, "place", plan.to_json(), fds)
             return True
 
         return await self._layer(state, work)
+
+    def _place_at_once(self, state: State, plan: Plan, fds: Sequence[int]) -> Layer | None:
+        """Many files as one tar; None where they must be copied one by one, which also says what is wrong."""
+        root_fd = open_view(self.services, state.chain, self.directory)
+        try:
+            placement = Placement(root_fd, plan, fds)
+        except (Unfit, LookupError, ValueError):
+            return None
+        finally:
+            os.close(root_fd)
+        facts = self.services.snapshotter.apply(None, state.chain, _Pieces(placement.pieces()), known=lambda: placement.root)
+        chain = chain_id([*state.diff_ids, facts.diff_id])
+        return Layer(chain=str(chain), diff_id=facts.diff_id, size_bytes=facts.size_bytes)
 
     async def workdir(self, state: State, path: str, user: str) -> Layer:
         """Make a directory; no layer when it is there already.  Raises BuildFailed."""

@@ -32,7 +32,7 @@ from wherry.store.layer import Background, HashingSource, check_digest, hash_onl
 from wherry.store.overlay import Overlay
 from wherry.store.records import Records
 from wherry.store.shelf import damaged
-from wherry.store.snapshot import LayerFacts, Row, stacked
+from wherry.store.snapshot import Known, LayerFacts, Row, stacked
 from wherry.store.soundness import Finding, Tick
 from wherry.tree import erofs_image as image
 from wherry.tree.compare import same_bytes
@@ -62,7 +62,9 @@ class Erofs(Overlay):
         self._mounts = Mounts(mounts_dir, self._needed)
         self._merging = threading.Lock()
 
-    def apply(self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None) -> LayerFacts:
+    def apply(
+        self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None, known: Known | None = None
+    ) -> LayerFacts:
         below = self._below(parent)
         if name is not None and self.exists(name):
             return LayerFacts(diff_id=hash_only(stream, expected), size_bytes=self.usage(name))
@@ -72,7 +74,12 @@ class Erofs(Overlay):
                 Background(_Keeper(tar).take) as keeper,
                 HashingSource(_Tee(stream, keeper)) as source,
             ):
-                tree = self._read(directory, Reader(source, self._limits), below)
+                if known is None:
+                    tree = self._read(directory, Reader(source, self._limits), below)
+                else:
+                    while source.read(_CHUNK):
+                        pass
+                    tree = known()
                 diff_id = source.digest()
                 keeper.finish()
             check_digest(diff_id, expected)

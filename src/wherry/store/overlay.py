@@ -16,7 +16,7 @@ from wherry.store.contents import Contents, DirectoryContents
 from wherry.store.layer import HashingSink, NullSink, copy_directory, hash_only, unpack
 from wherry.store.records import Records
 from wherry.store.shelf import Shelf
-from wherry.store.snapshot import Change, ChangeKind, LayerFacts, Row, SnapshotExists, SnapshotInfo, stacked
+from wherry.store.snapshot import Change, ChangeKind, Known, LayerFacts, Row, SnapshotExists, SnapshotInfo, stacked
 from wherry.store.soundness import Finding, Tick, no_tick
 from wherry.tree.apply import OVERLAY_OPAQUE, ApplyOptions, Whiteouts
 from wherry.tree.pack import PackOptions, pack
@@ -78,7 +78,9 @@ class Overlay:
             self._finish(stacked(row.parent, facts.diff_id), copied, facts)
         return facts
 
-    def apply(self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None) -> LayerFacts:
+    def apply(
+        self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None, known: Known | None = None
+    ) -> LayerFacts:
         below = self._below(parent)
         if name is not None and self.exists(name):
             return LayerFacts(diff_id=hash_only(stream, expected), size_bytes=self.usage(name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -13,7 +13,10 @@ from wherry.spec.digest import Digest, sha256
 from wherry.spec.mounts import Rootfs
 from wherry.store.contents import Contents
 from wherry.store.soundness import Finding, Tick, no_tick
+from wherry.tree.erofs_tree import Node
 from wherry.tree.tar import Sink, Source
+
+Known = Callable[[], Node]  # the tree of a layer, with the places of its files in the tar
 
 
 class ChangeKind(IntEnum):
@@ -137,10 +140,13 @@ class Snapshotter(Protocol):
         Its name is the chain_id of the parent's name and the diff_id.  Raises SnapshotMissing.
         """
 
-    def apply(self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None) -> LayerFacts:
+    def apply(
+        self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None, known: Known | None = None
+    ) -> LayerFacts:
         """Make a committed snapshot from an uncompressed tar layer, read to its end.
 
-        ``name`` None: the chain_id of ``parent`` and the diff_id, for a layer whose digest is not known before.
+        ``name`` None: the chain_id of ``parent`` and the diff_id, for a layer whose digest is not known before. ``known``: who wrote the
+        tar tells, once it is read, what is in it; a snapshotter that keeps tars then need not find that out.
         Raises SnapshotMissing (the parent), InvalidArchive, DigestMismatch when ``expected`` is not its diff_id, OSError.
         When ``name`` is there already the stream is only hashed and checked.
         """

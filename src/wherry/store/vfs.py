@@ -13,7 +13,7 @@ from wherry.store.contents import Contents, DirectoryContents, Selection
 from wherry.store.layer import HashingSink, NullSink, copy_directory, hash_only, unpack
 from wherry.store.records import Records
 from wherry.store.shelf import Shelf
-from wherry.store.snapshot import Change, ChangeKind, LayerFacts, Row, SnapshotExists, SnapshotInfo, stacked
+from wherry.store.snapshot import Change, ChangeKind, Known, LayerFacts, Row, SnapshotExists, SnapshotInfo, stacked
 from wherry.store.soundness import Finding, Tick, no_tick
 from wherry.tree.apply import ApplyOptions, Whiteouts
 from wherry.tree.compare import Difference, Kind, compare
@@ -65,7 +65,9 @@ class Vfs:
             self._finish(stacked(row.parent, facts.diff_id), copied, facts)
         return facts
 
-    def apply(self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None) -> LayerFacts:
+    def apply(
+        self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None, known: Known | None = None
+    ) -> LayerFacts:
         if parent is not None:
             self._shelf.committed(parent)
         if name is not None and self.exists(name):

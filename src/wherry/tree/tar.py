@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import Final, Protocol
 
 BLOCK: Final = 512
@@ -192,9 +193,9 @@ class Reader:
         entry = Entry(
             name=_name(header),
             kind=kind,
-            mode=_number(header[100:108]) & 0o7777,
-            uid=_number(header[108:116]),
-            gid=_number(header[116:124]),
+            mode=_same_number(header[100:108]) & 0o7777,
+            uid=_same_number(header[108:116]),
+            gid=_same_number(header[116:124]),
             size=_number(header[124:136]),
             mtime_ns=_number(header[136:148]) * 1_000_000_000,
             link=_text(header[157:257].split(b"\0", 1)[0]),
@@ -352,8 +353,14 @@ class Writer:
     def __init__(self, out: Sink) -> None:
         self._out = out
         self._buffer = bytearray()
+        self._flushed = 0
         self._due = 0  # bytes of the current entry's data still to come
         self._padding = 0
+
+    @property
+    def offset(self) -> int:
+        """Where in the archive the next byte will be that is written: after an `add`, the place of that entry's data."""
+        return self._flushed + len(self._buffer)
 
     def add(self, entry: Entry, data: bytes | memoryview = b"") -> None:
         """Write the header, and ``data`` as the first of ``entry.size`` bytes.  Raises ValueError when the last entry is incomplete."""
@@ -380,6 +387,7 @@ class Writer:
         else:
             self._flush()
             self._out.write(data)
+            self._flushed += len(data)
 
     def finish(self) -> None:
         """End the archive; ``out`` stays open."""
@@ -391,6 +399,7 @@ class Writer:
     def _flush(self) -> None:
         if self._buffer:
             self._out.write(bytes(self._buffer))
+            self._flushed += len(self._buffer)
             self._buffer.clear()
 
 
@@ -546,6 +555,9 @@ def _number(data: bytes) -> int:
         return int(text, 8)
     except ValueError:
         raise InvalidArchive("invalid tar header: not a number") from None
+
+
+_same_number = lru_cache(_number)  # few modes and owners, again and again
 
 
 def _decimal(text: bytes) -> int:
