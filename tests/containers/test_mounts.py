@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from wherry.containers import mounts
 from wherry.containers.record import MountRecord
 from wherry.errors import EngineError, InvalidRequest
-from wherry.spec.docker.container import BindOptions, HostConfig, Mount, TmpfsOptions, VolumeOptions
+from wherry.spec.docker.container import BindOptions, HostConfig, ImageOptions, Mount, TmpfsOptions, VolumeOptions
 
 
 def test_a_bind_has_a_path_and_a_volume_a_name() -> None:
@@ -69,7 +69,9 @@ def test_a_mount_of_each_type() -> None:
         (Mount(type="bind", target="/t"), "field Source must not be empty"),
         (Mount(type="bind", source="/s"), "field Target must not be empty"),
         (Mount(type="tmpfs", source="/s", target="/t"), "field Source must not be specified"),
-        (Mount(type="image", source="x", target="/t"), "not supported"),
+        (Mount(type="npipe", source="x", target="/t"), "not supported"),
+        (Mount(type="image", target="/t"), "field Source must not be empty"),
+        (Mount(type="image", source="x", target="/t", image_options=ImageOptions(subpath="a/../../b")), "must be a relative path"),
     ],
 )
 def test_bad_mounts_are_refused(mount: Mount, message: str) -> None:

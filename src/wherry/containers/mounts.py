@@ -114,8 +114,8 @@ def checked_volume_name(name: str) -> str:
 def parse_mount(mount: Mount) -> MountRecord:
     """One of HostConfig.Mounts."""
 
-    if mount.type not in ("bind", "volume", "tmpfs"):
-        if mount.type in ("image", "cluster", "npipe"):
+    if mount.type not in ("bind", "volume", "tmpfs", "image"):
+        if mount.type in ("cluster", "npipe"):
             raise NotSupported(f'mounts of type "{mount.type}" are not supported')
         raise InvalidRequest(f'invalid mount config for type "{mount.type}": mount type unknown')
     if not mount.target:
@@ -125,6 +125,8 @@ def parse_mount(mount: Mount) -> MountRecord:
         return _bind(mount, destination)
     if mount.type == "tmpfs":
         return _tmpfs(mount, destination)
+    if mount.type == "image":
+        return _image(mount, destination)
     options = mount.volume_options
     driver = options.driver_config if options else None
     if driver and (driver.options or driver.name not in ("", "local")):
@@ -160,6 +162,25 @@ def _bind(mount: Mount, destination: str) -> MountRecord:
         propagation=propagation or "rprivate",
         non_recursive=bool(options and options.non_recursive),
         spec="mounts" if not (options and options.create_mountpoint) else "binds",
+    )
+
+
+def _image(mount: Mount, destination: str) -> MountRecord:
+    if not mount.source:
+        raise InvalidRequest('invalid mount config for type "image": field Source must not be empty')
+    if mount.volume_options or mount.bind_options or mount.tmpfs_options:
+        raise InvalidRequest('invalid mount config for type "image": only field ImageOptions may be given')
+    subpath = mount.image_options.subpath if mount.image_options else ""
+    if subpath and (subpath.startswith("/") or posixpath.normpath(subpath).split("/")[0] == ".." or "\0" in subpath):
+        raise InvalidRequest('invalid mount config for type "image": subpath must be a relative path within the volume')
+    return MountRecord(
+        type="image",
+        name=mount.source,
+        destination=destination,
+        read_only=True,
+        propagation="rprivate",
+        subpath=subpath,
+        spec="mounts",
     )
 
 

@@ -190,7 +190,7 @@ def _own_mount(mount: MountRecord) -> dict[str, Any]:
             if word in mount.options:
                 options = [option for option in options if option != "no" + word]
         return {"destination": mount.destination, "type": "tmpfs", "source": "tmpfs", "options": options}
-    source = os.path.join(mount.source, mount.subpath) if mount.subpath else mount.source
+    source = os.path.join(mount.source, mount.subpath) if mount.subpath and mount.type != "image" else mount.source
     bind = "bind" if mount.non_recursive else "rbind"
     return {"destination": mount.destination, "type": "bind", "source": source, "options": [bind, access, mount.propagation or "rprivate"]}
 

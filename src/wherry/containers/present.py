@@ -81,7 +81,7 @@ def mount_point(mount: MountRecord) -> MountPoint:
         driver=mount.driver,
         mode=mount.mode,
         rw=not mount.read_only,
-        propagation=mount.propagation if mount.type == "bind" else "",
+        propagation=mount.propagation if mount.type in ("bind", "image") else "",
     )
 
 

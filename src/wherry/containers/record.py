@@ -30,9 +30,9 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class MountRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One mount of a container, as resolved when it was created.  ``source``: a host path; ``name``: the volume's."""
+    """One mount of a container, as resolved when it was created.  ``source``: a host path; ``name``: the volume's or image's."""
 
-    type: str  # bind, volume, tmpfs
+    type: str  # bind, volume, tmpfs, image
     destination: str
     source: str = ""
     name: str = ""
@@ -45,6 +45,7 @@ class MountRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     anonymous: bool = False
     non_recursive: bool = False
     subpath: str = ""
+    image_id: str = ""  # of the image that is mounted
     spec: str = "binds"  # binds, mounts or image: where the request named it
 
 

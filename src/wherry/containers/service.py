@@ -138,11 +138,15 @@ class Containers:
         return [container.id for container in self._by_id.values() if any(mount.name == name for mount in container.record.mounts)]
 
     def image_users(self) -> Counter[str]:
-        """How many containers stand on each image."""
-        return Counter(container.record.image_id for container in self._by_id.values())
+        """How many containers stand on each image, or mount it."""
+        return Counter(ident for container in self._by_id.values() for ident in _images(container.record))
 
     def using_image(self, image_id: str) -> list[Container]:
-        return [container for container in self._by_id.values() if container.record.image_id == image_id]
+        return [container for container in self._by_id.values() if image_id in _images(container.record)]
+
+
+def _images(record: ContainerRecord) -> set[str]:
+    return {record.image_id, *(mount.image_id for mount in record.mounts if mount.image_id)}
 
 
 def _lasts(record: ContainerRecord) -> bool:

@@ -206,9 +206,12 @@ class ContainerOperations:
 
     def _warnings(self, container: Container) -> list[str]:
         host = container.record.host_config
+        found = []
         if host.network_mode == "host" and (host.port_bindings or host.publish_all_ports):
-            return ["Published ports are discarded when using host network mode"]
-        return []
+            found.append("Published ports are discarded when using host network mode")
+        if any(mount.type == "image" for mount in container.record.mounts):
+            found.append("Image mount is an experimental feature")
+        return found
 
     async def rename_container(self, ref: str, *, name: str) -> None:
         container = self.rooms.containers.get(ref)

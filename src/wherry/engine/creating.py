@@ -123,7 +123,12 @@ class Creating:
         return found
 
     def _ensure_volume(self, mount: MountRecord, host: HostConfig, undo: ExitStack) -> None:
-        """Create the volume a mount names, or an anonymous one, and note where it is."""
+        """Create the volume a mount names, or an anonymous one, and note where it is; find the image a mount names."""
+        if mount.type == "image":
+            try:
+                mount.image_id = self._rooms.images.resolve(mount.name).id
+            except NotFound as error:  # not 404: a client would take it for the container's image and pull that
+                raise InvalidRequest(f'invalid mount config for type "image": {error}') from error
         if mount.type != "volume":
             return
         volumes, events = self._rooms.volumes, self._rooms.events

@@ -145,6 +145,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         await workers.run(garbage.start)
         await workers.run(images.sweep_partials)
         await workers.run(rooms.furniture.sweep, snapshotter)
+        await workers.run(engine.running.image_mounts.sweep)
         await workers.run(rooms.volumes.sweep)
         await workers.run(rooms.containers.sweep_folders)
         await recover.take_up(rooms, engine.running, alive)

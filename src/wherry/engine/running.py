@@ -18,6 +18,7 @@ from wherry.containers.create import check_resources, check_runtime, signal_numb
 from wherry.containers.lifecycle import Event, Status, advance
 from wherry.containers.record import MountRecord
 from wherry.engine.health import HealthWatcher
+from wherry.engine.image_mounts import ImageMounts
 from wherry.engine.rooms import Rooms
 from wherry.engine.wiring import Wiring
 from wherry.errors import Conflict, EngineError, InvalidRequest, NotModified
@@ -45,6 +46,7 @@ class Running:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
         self.wiring = Wiring(rooms)
+        self.image_mounts = ImageMounts(rooms)
         self.health = HealthWatcher(rooms)
 
     # --- start
@@ -90,7 +92,7 @@ class Running:
     async def _launch(self, container: Container) -> None:
         rooms, record = self._rooms, container.record
         check_runtime(record.host_config, rooms.settings.runtimes)  # the daemon may have been started anew with others
-        async with AsyncExitStack() as undo:
+        async with self.image_mounts.shown(container), AsyncExitStack() as undo:
             copy_ups = self._prepare_mounts(record.mounts)
             self._publish_mounts(container)
             wired = await self.wiring.connect(container)

@@ -143,7 +143,7 @@ def overlay(lower: list[str], upper: str | None, work: str | None, *, attributes
     """
     options = (*_OVERLAY_OPTIONS, *options)
     writable = [("upperdir", upper), ("workdir", work)] if upper is not None and work is not None else []
-    if _takes_single_layers():
+    if takes_single_layers():
         settings: list[tuple[str, str | None]] = [*(("lowerdir+", one) for one in lower), *options, *writable]
         return new_mount("overlay", settings, source="overlay", attributes=attributes)
     places = [*lower, *(path for _, path in writable)]
@@ -157,7 +157,8 @@ def overlay(lower: list[str], upper: str | None, work: str | None, *, attributes
     return _detached_overlay(base, upper or lower[0], data, attributes)
 
 
-def _takes_single_layers() -> bool:
+def takes_single_layers() -> bool:
+    """Whether overlay takes its layers one by one (``lowerdir+``), without any change of the working directory."""
     major, minor = os.uname().release.split(".")[:2]
     return (int(major), int("".join(digit for digit in minor if digit.isdigit()) or 0)) >= (6, 5)
 

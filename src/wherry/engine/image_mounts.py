@@ -1,0 +1,93 @@
+"""``--mount type=image``: another image's files inside a container, read-only.
+
+For the moment of a start the image is mounted on a directory of the daemon's, where the container's first process takes its own mount from;
+then it is unmounted. Nothing stays on the host, and a start sweeps what a crash left. Runtimes of others see an ordinary bind mount.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+
+from wherry.containers.container import Container
+from wherry.containers.record import MountRecord
+from wherry.engine.rooms import Rooms
+from wherry.errors import InvalidRequest, NotSupported
+from wherry.kernel import files, mount
+from wherry.runtime.steps import assemble_root
+from wherry.spec.mounts import Rootfs
+
+
+class ImageMounts:
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._root = os.path.join(rooms.settings.run_root, "image-mounts")
+
+    @asynccontextmanager
+    async def shown(self, container: Container) -> AsyncIterator[None]:
+        """Within the context every image mount's ``source`` is there.  Raises NotFound, InvalidRequest (the subpath), OSError."""
+        wanted = [one for one in container.record.mounts if one.type == "image"]
+        if not wanted:
+            yield
+            return
+        images = [self._rooms.images.get(one.image_id) for one in wanted]
+        with self._rooms.images.layers.hold([chain_id for image in images for chain_id in image.chain_ids]), ExitStack() as undo:
+            for number, (one, image) in enumerate(zip(wanted, images, strict=True)):
+                place = os.path.join(self._root, f"{container.id[:24]}-{number}")
+                view = self._rooms.snapshotter.view(image.top) if image.top else Rootfs()
+                await self._rooms.workers.run(_attach, view.lower, place)
+                undo.callback(_detach, place)
+                one.source = _inside(place, one)
+            yield
+
+    def sweep(self) -> None:
+        """At start: what a daemon that was killed left mounted."""
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self._root):
+                _detach(os.path.join(self._root, name))
+
+
+def _attach(lower: Sequence[str], place: str) -> None:
+    os.makedirs(place, mode=0o700, exist_ok=True)
+    if not lower:  # an image without layers
+        return
+    if len(lower) > 1 and not mount.takes_single_layers():
+        raise NotSupported("mounting an image of several layers needs Linux 6.5")
+    tree = assemble_root(tuple(lower), None, None)
+    try:
+        fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            mount.move_mount(tree, fd)
+        finally:
+            os.close(fd)
+    finally:
+        os.close(tree)
+
+
+def _detach(place: str) -> None:
+    with contextlib.suppress(OSError):
+        mount.umount2(place, mount.MNT_DETACH)
+    with contextlib.suppress(OSError):
+        os.rmdir(place)
+
+
+def _inside(place: str, one: MountRecord) -> str:
+    """The path of the subpath, symlinks in the image followed inside the image only."""
+    if not one.subpath:
+        return place
+    root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fd = files.open_in_root(root, one.subpath, os.O_PATH)
+        except OSError as error:
+            path = posixpath.join(place, one.subpath)
+            raise InvalidRequest(f"cannot access path {path}: lstat {path}: {os.strerror(error.errno or 0).lower()}") from error
+        try:
+            return os.readlink(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+    finally:
+        os.close(root)
