@@ -25,8 +25,9 @@ LAYER = Descriptor(media_type="x", digest=sha256(BLOB), size=len(BLOB))
 
 
 def _downloads(lab: Any, group: asyncio.TaskGroup) -> Downloads:
-    flights = Flights(group.create_task)
-    return Downloads(content=lab.content, partials=lab.images.partials, flights=flights, run=lab.workers.run, keeps_blobs=False)
+    spawn = group.create_task
+    partials = lab.images.partials
+    return Downloads(content=lab.content, partials=partials, flights=Flights(spawn), spawn=spawn, run=lab.workers.run, keeps_blobs=False)
 
 
 def _repository(lab: Any, host: str) -> Any:

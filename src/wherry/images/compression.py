@@ -15,7 +15,7 @@ from isal import igzip_lib, isal_zlib
 from wherry.tree.tar import Source
 
 BLOCK = 1 << 20
-_INPUT = 256 << 10
+_INPUT = 512 << 10
 _MAGIC = (
     (b"\x1f\x8b\x08", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
@@ -78,6 +78,15 @@ class PlainReader(io.RawIOBase):
         target[:size] = self._held[:size]
         self._held = self._held[size:]
         return size
+
+    def read1(self, size: int = BLOCK) -> bytes:
+        """What is at hand, at most ``size`` bytes and mostly without a copy; nothing at the end."""
+        piece: bytes | memoryview = self._held if self._held else next(self._pieces, b"")
+        if len(piece) <= size:
+            self._held = memoryview(b"")
+            return bytes(piece)
+        self._held = memoryview(piece)[size:]
+        return bytes(piece[:size])
 
     def read(self, size: int = -1) -> bytes:
         """Up to ``size`` bytes; fewer only at the end."""

@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 
 from wherry.images.arrivals import Arrival, ArrivingFile
 from wherry.images.blocking import Run, finish
-from wherry.images.flights import Flights, Progress
+from wherry.images.flights import Flights, Progress, Spawn
 from wherry.images.partials import Partial, Partials
 from wherry.registry.client import Repository
 from wherry.registry.transport import Refused, Untrusted
@@ -43,10 +43,11 @@ class Download:
 class Downloads:
     """``keeps_blobs``: a blob that is whole goes into content; else its partial file is all there ever is of it."""
 
-    def __init__(self, *, content: Content, partials: Partials, flights: Flights, run: Run, keeps_blobs: bool) -> None:
+    def __init__(self, *, content: Content, partials: Partials, flights: Flights, spawn: Spawn, run: Run, keeps_blobs: bool) -> None:
         self._content = content
         self._partials = partials
         self._flights = flights
+        self._spawn = spawn
         self._run = run
         self._keeps_blobs = keeps_blobs
         self._downloads: dict[str, Download] = {}
@@ -93,8 +94,16 @@ class Downloads:
             partial = download.partial
             if download.users == 0:
                 del self._downloads[download.key]
-                if partial is not None:
-                    await finish(self._run(partial.remove if download.served or is_full else partial.close))
+                if partial is None:
+                    continue
+                if download.served or is_full:
+                    await finish(self._run(partial.remove))
+                    self._spawn(self._close(partial))
+                else:
+                    await finish(self._run(partial.close))
+
+    async def _close(self, partial: Partial) -> None:
+        await self._run(partial.close)
 
     async def _fetch(self, repository: Repository, download: Download, tell: Progress) -> None:
         layer, arrival = download.layer, download.arrival

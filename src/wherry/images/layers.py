@@ -288,7 +288,7 @@ class _Watched(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         if self._stop is not None and self._stop.is_set():
             raise Stopped
-        data = self._source.read(size)
+        data = self._source.read1(size)
         self.size_bytes += len(data)
         if self.size_bytes > _MAX_TAR:
             raise LayerDamaged(f"a layer of more than {_MAX_TAR} bytes")

@@ -68,6 +68,7 @@ class Partial:
         self._size = size
         self._hash = hashlib.sha256()
         self.size_bytes = 0
+        self._is_named = True
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,16 +153,15 @@ class Partial:
             self.close()
 
     def remove(self) -> None:
-        """It has served; who reads it still goes on."""
+        """It has served: its name goes.  ``close`` gives its room back, which takes a while when there is much of it."""
         if self._fd >= 0:
             os.unlink(self._path)
-            os.close(self._fd)
-            self._fd = -1
+            self._is_named = False
 
     def close(self) -> None:
         """Keep what has come.  Nothing after ``commit`` and ``discard``."""
         if self._fd >= 0:
-            if os.fstat(self._fd).st_size == 0:
+            if self._is_named and os.fstat(self._fd).st_size == 0:
                 os.unlink(self._path)
             os.close(self._fd)
             self._fd = -1

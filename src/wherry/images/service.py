@@ -83,7 +83,9 @@ class Images:
         self._puller = Puller(
             catalog=self.catalog,
             content=content,
-            downloads=Downloads(content=content, partials=partials, flights=flights, run=run, keeps_blobs=not self.layers.keeps_tars),
+            downloads=Downloads(
+                content=content, partials=partials, flights=flights, spawn=spawn, run=run, keeps_blobs=not self.layers.keeps_tars
+            ),
             layers=self.layers,
             registry=registry,
             flights=flights,
