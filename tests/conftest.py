@@ -18,6 +18,10 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("shared machine", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("shared machine")
 
 WHERRY = str(Path(sys.executable).parent / "wherry")
 BUSYBOX = Path("/bin/busybox")

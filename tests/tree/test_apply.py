@@ -381,10 +381,10 @@ def test_everything_can_be_given_to_one_owner(root: Path) -> None:
 @pytest.mark.parametrize("mode", [OVERLAY, DELETE], ids=lambda options: options.whiteouts.value)
 def test_many_opaque_marks_and_deep_nesting_take_linear_time(mode: ApplyOptions, root: Path) -> None:
     nested = ["/".join(["d"] * depth) for depth in range(1, 1500)]
-    started = time.monotonic()
+    started = time.process_time()
     unpack(root, *(directory(path) for path in nested), *(file(f"{path}/.wh..wh..opq") for path in reversed(nested)), options=mode)
     unpack(root, *([file("a/.wh..wh..opq")] * 20_000), options=mode)
-    assert time.monotonic() - started < 6
+    assert time.process_time() - started < 6
 
 
 def test_memory_and_descriptors_stay_flat(root: Path) -> None:
