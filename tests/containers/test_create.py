@@ -104,6 +104,11 @@ def test_defaults_are_those_that_inspect_shows() -> None:
         (HostConfig(ulimits=[Ulimit(name="foo", soft=1, hard=1)]), "invalid ulimit type: foo"),
         (HostConfig(sysctls={"kernel.core_pattern": "|/x"}), "is not in a separate kernel namespace"),
         (HostConfig(network_mode="host", sysctls={"net.ipv4.ip_forward": "1"}), "is not allowed in the host network namespace"),
+        (HostConfig(cpuset_cpus="1-0"), "Invalid value 1-0 for cpuset cpus: invalid format: 1-0"),
+        (HostConfig(nano_cpus=1, cpu_quota=1000), "Conflicting options: Nano CPUs and CPU Quota cannot both be set"),
+        (HostConfig(nano_cpus=1, cpu_period=1000), "Conflicting options: Nano CPUs and CPU Period cannot both be set"),
+        (HostConfig(cgroup_parent="/a/../../b"), "invalid cgroup parent: /a/../../b"),
+        (HostConfig(annotations={"": "x"}), "invalid Annotations: the empty string is not permitted as an annotation key"),
         (
             HostConfig(network_mode="container:x", port_bindings={"80/tcp": [PortBinding()]}),
             "conflicting options: port publishing and the container type network mode",
@@ -117,7 +122,7 @@ def test_bad_requests_are_refused_in_dockers_words(host: HostConfig, message: st
 
 
 @pytest.mark.parametrize(
-    "host", [HostConfig(storage_opt={"size": "1G"}), HostConfig(cgroup_parent="/x"), HostConfig(cpu_realtime_period=1)]
+    "host", [HostConfig(storage_opt={"size": "1G"}), HostConfig(cpu_realtime_period=1), HostConfig(cpu_realtime_runtime=1)]
 )
 def test_what_is_not_supported_is_said_by_name(host: HostConfig) -> None:
     with pytest.raises(NotSupported, match="--"):

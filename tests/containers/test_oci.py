@@ -32,7 +32,7 @@ def config_of(config: Config | None = None, host: HostConfig | None = None, **ar
 
 
 def test_the_environment_is_in_dockers_order_and_the_containers_own_wins() -> None:
-    env = oci.environment(Config(hostname="h", tty=True, env=["PATH=/p", "A=1", "HOSTNAME=mine", "TERM"]), ["LINK=1"])
+    env = oci.environment(Config(hostname="h", tty=True, env=["PATH=/p", "A=1", "HOSTNAME=mine", "TERM"]), ["LINK=1"], terminal=True)
     assert env == ["PATH=/p", "HOSTNAME=mine", "LINK=1", "A=1"]
 
 

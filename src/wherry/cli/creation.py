@@ -14,16 +14,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def create(invocation: Invocation, body: dict[str, Any]) -> str:
-    """Create the container, pulling its image when that is wanted; its id.  Raises ApiError, Failure."""
+def check_pull(invocation: Invocation) -> None:
+    """Raises Failure for a ``--pull`` that means nothing."""
     wanted = invocation.text("pull")
     if wanted not in ("always", "missing", "never", ""):
         raise Failure(f'invalid pull option: \'{wanted}\': must be one of "always", "missing" or "never"', 125)
+
+
+def create(invocation: Invocation, body: dict[str, Any]) -> str:
+    """Create the container, pulling its image when that is wanted; its id.  Raises ApiError, Failure."""
     program = invocation.program
     image, platform = body["Image"], invocation.text("platform")
     quiet = invocation.flag("quiet")
     cidfile = _CidFile(invocation.text("cidfile"))
-    if wanted == "always":
+    if invocation.text("pull") == "always":
         pulling.pull(program, image, platform=platform, quiet=quiet)
     made = _ask(invocation, body)
     if made is None:
@@ -32,7 +36,7 @@ def create(invocation: Invocation, body: dict[str, Any]) -> str:
         pulling.pull(program, image, platform=platform, quiet=quiet)
         made = _ask(invocation, body, again=True)
         if made is None:
-            raise Failure(f"the image {image} is gone again", 125)
+            raise Failure(f"the image {image} is gone again")
     for warning in made.get("Warnings") or ():
         print(f"WARNING: {warning}", file=sys.stderr)
     ident: str = made["Id"]
@@ -60,7 +64,7 @@ class _CidFile:
     def __init__(self, path: str) -> None:
         self._path = path
         if path and os.path.exists(path):
-            raise Failure(f"container ID file found, make sure the other container isn't running or delete {path}", 125)
+            raise Failure(f"container ID file found, make sure the other container isn't running or delete {path}")
 
     def write(self, ident: str) -> None:
         if not self._path:
@@ -69,7 +73,7 @@ class _CidFile:
             with open(self._path, "x", encoding="ascii") as file:
                 file.write(ident)
         except OSError as error:
-            raise Failure(f"failed to write the container ID to the file: {error}", 125) from None
+            raise Failure(f"failed to write the container ID to the file: {error}") from None
 
 
 def body_of(invocation: Invocation) -> dict[str, Any]:

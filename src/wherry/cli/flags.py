@@ -346,12 +346,13 @@ def parse_duration(text: str) -> int:
 
 def parse_cpus(text: str) -> int:
     """A decimal number of CPUs as billionths."""
-    whole, _, fraction = text.partition(".")
+    whole, _, fraction = text.removeprefix("-").partition(".")
     if not (whole + fraction).isdecimal() or not text.isascii():
         raise ValueError(f"failed to parse {text} as a rational number")
     if len(fraction.rstrip("0")) > 9:
         raise ValueError("value is too precise")
-    return int(whole or "0") * 10**9 + int((fraction + "0" * 9)[:9])
+    billionths = int(whole or "0") * 10**9 + int((fraction + "0" * 9)[:9])
+    return -billionths if text.startswith("-") else billionths  # the daemon refuses it
 
 
 def parse_filter(text: str) -> str:

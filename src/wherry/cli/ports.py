@@ -53,7 +53,8 @@ def expose(word: str) -> list[str]:
     numbers, protocol = split_protocol(word)
     if protocol not in PROTOCOLS:
         raise ValueError(f"invalid proto: {protocol}")
-    first, last = _range(numbers, f"invalid range format for --expose: {word}")
+    problem = f'invalid range format for --expose: {word}, error: strconv.ParseUint: parsing "{numbers}": invalid syntax'
+    first, last = _range(numbers, problem)
     return [f"{number}/{protocol}" for number in range(first, last + 1)]
 
 

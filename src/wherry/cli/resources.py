@@ -8,6 +8,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+SYSCTLS = frozenset(
+    "kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem kernel.shmall kernel.shmmax kernel.shmmni kernel.shm_rmid_forced".split()
+)
 ULIMITS = frozenset("core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split())
 
 
@@ -75,6 +78,20 @@ def device_rule(word: str) -> str:
     if not good or not 1 <= len(words[2]) <= 3 or not set(words[2]) <= set("rwm"):
         raise ValueError(f"invalid device cgroup format '{word}'")
     return word
+
+
+def sysctl(word: str) -> str:
+    """``KEY=VALUE`` of a setting that a namespace has.  Raises ValueError."""
+    name = word.partition("=")[0]
+    if "=" not in word or not (name in SYSCTLS or name.startswith(("net.", "fs.mqueue."))):
+        raise ValueError(f"sysctl '{word}' is not allowed")
+    return word
+
+
+def storage_options(words: list[str]) -> dict[str, str]:
+    if not all("=" in word for word in words):
+        raise ValueError("invalid storage option")
+    return dict(word.partition("=")[::2] for word in words)
 
 
 def weight_device(word: str) -> dict[str, Any]:

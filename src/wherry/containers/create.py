@@ -140,6 +140,8 @@ def check(config: Config, host: HostConfig, *, cpus: int, runtimes: Collection[s
             raise InvalidRequest(f"invalid device mode: {device.cgroup_permissions}")
     for limit in host.ulimits or ():
         check_ulimit(limit.name, limit.soft, limit.hard)
+    if "" in (host.annotations or {}):
+        raise InvalidRequest("invalid Annotations: the empty string is not permitted as an annotation key")
     security.normalised(host.cap_add, "CapAdd")
     security.normalised(host.cap_drop, "CapDrop")
     security.check_sysctls(host.sysctls, host_network=host.network_mode == "host", host_ipc=host.ipc_mode == "host")
@@ -182,13 +184,15 @@ def _check_config(config: Config) -> None:
             raise InvalidRequest("Retries in Healthcheck cannot be negative")
 
 
-def check_resources(host: HostConfig, *, cpus: int) -> None:
-    """The limits of `run` and `update`."""
+def check_resources(host: HostConfig, *, cpus: int, updating: bool = False) -> None:
+    """The limits of `run` and, where one may go without another that is set already, of `update`."""
+    if host.cpu_realtime_period or host.cpu_realtime_runtime:
+        raise NotSupported("--cpu-rt-period and --cpu-rt-runtime are not supported: this kernel's scheduler has no real-time groups")
     if host.memory and host.memory < SMALLEST_MEMORY:
         raise InvalidRequest("Minimum memory limit allowed is 6MB")
     if host.memory > 0 and 0 < host.memory_swap < host.memory:
         raise InvalidRequest("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if host.memory == 0 and host.memory_swap > 0:
+    if host.memory == 0 and host.memory_swap > 0 and not updating:
         raise InvalidRequest("You should always set the Memory limit when using Memoryswap limit, see usage")
     if host.memory_reservation and host.memory_reservation < SMALLEST_MEMORY:
         raise InvalidRequest("Minimum memory reservation allowed is 6MB")
@@ -196,8 +200,9 @@ def check_resources(host: HostConfig, *, cpus: int) -> None:
         raise InvalidRequest("Minimum memory limit can not be less than memory reservation limit, see usage")
     if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
         raise InvalidRequest(f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100")
-    if host.nano_cpus and (host.cpu_period or host.cpu_quota):
-        raise InvalidRequest("Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set")
+    for value, words in ((host.cpu_period, "CPU Period"), (host.cpu_quota, "CPU Quota")):
+        if host.nano_cpus and value:
+            raise InvalidRequest(f"Conflicting options: Nano CPUs and {words} cannot both be set")
     if host.nano_cpus < 0 or host.nano_cpus > cpus * 1_000_000_000:
         raise InvalidRequest(f"range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
     if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
@@ -235,6 +240,8 @@ def parse_cpuset(text: str, what: str) -> set[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not DIGITS.fullmatch(first) or (dash and not DIGITS.fullmatch(last)) or len(part) > 12:
+            raise InvalidRequest(f"Invalid value {text} for {what}: invalid format: {part.strip()}")
+        if dash and int(last) < int(first):
             raise InvalidRequest(f"Invalid value {text} for {what}: invalid format: {part.strip()}")
         found |= set(range(int(first), min(int(last if dash else first), 8192) + 1))
     return found
@@ -288,12 +295,8 @@ def _check_unsupported(host: HostConfig) -> None:
         raise NotSupported("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
     if host.isolation not in ("", "default"):
         raise InvalidRequest(f"invalid isolation ({host.isolation}): linux only supports 'default'")
-    if host.volume_driver not in ("", "local"):
-        raise InvalidRequest(f'error looking up volume plugin {host.volume_driver}: plugin "{host.volume_driver}" not found')
-    if host.cpu_realtime_period or host.cpu_realtime_runtime:
-        raise NotSupported("--cpu-rt-period and --cpu-rt-runtime are not supported: this kernel's scheduler has no real-time groups")
-    if host.cgroup_parent:
-        raise NotSupported("--cgroup-parent is not supported")
+    if host.cgroup_parent and ".." in host.cgroup_parent.split("/"):
+        raise InvalidRequest(f"invalid cgroup parent: {host.cgroup_parent}")
 
 
 def check_runtime(host: HostConfig, runtimes: Collection[str]) -> None:

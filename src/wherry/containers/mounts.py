@@ -189,7 +189,7 @@ def _tmpfs_options(text: str) -> list[str]:
     words = [word for word in text.split(",") if word]
     for word in words:
         if word not in _TMPFS_FLAGS and word.partition("=")[0] not in _TMPFS_VALUES:
-            raise InvalidRequest(f'invalid tmpfs option "{word}"')
+            raise InvalidRequest(f'invalid tmpfs option "{word.partition("=")[0]}"')
     return words
 
 

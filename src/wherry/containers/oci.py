@@ -33,10 +33,10 @@ class Surroundings:
     available_capabilities: Sequence[str] = security.CAPABILITIES
 
 
-def environment(config: Config, extra: Sequence[str]) -> list[str]:
+def environment(config: Config, extra: Sequence[str], *, terminal: bool) -> list[str]:
     """PATH, HOSTNAME, TERM, link variables, then the container's own, which win. HOME is added where the user is known."""
     merged: dict[str, str] = {}
-    head = [defaults.PATH, f"HOSTNAME={config.hostname}", *(["TERM=xterm"] if config.tty else []), *extra]
+    head = [defaults.PATH, f"HOSTNAME={config.hostname}", *(["TERM=xterm"] if terminal else []), *extra]
     for item in [*head, *(config.env or [])]:
         name, equals, _ = item.partition("=")
         if equals:
@@ -61,7 +61,7 @@ def process(record: ContainerRecord, around: Surroundings) -> dict[str, Any]:
         "terminal": config.tty,
         "user": {"uid": 0, "gid": 0},
         "args": [record.path, *record.args],
-        "env": environment(config, around.environment),
+        "env": environment(config, around.environment, terminal=config.tty),
         "cwd": config.working_dir or "/",
         "capabilities": capability_sets(capabilities_of(host, around.available_capabilities)),
         "noNewPrivileges": options.no_new_privileges,
@@ -103,6 +103,11 @@ def seccomp_of(host: HostConfig, capabilities: Sequence[str], architecture: str 
 @cache
 def _default_seccomp(capabilities: tuple[str, ...], socketcall: bool) -> dict[str, Any]:
     return defaults.decide_socketcall(defaults.default_seccomp(capabilities), allowed=socketcall)
+
+
+def cgroups_path(record: ContainerRecord, tag: str) -> str:
+    """Where its control groups are: below `--cgroup-parent`, or below ours, named by ``tag``."""
+    return "/".join(("", *filter(None, (record.host_config.cgroup_parent or tag).split("/")), record.id))
 
 
 def oci_config(record: ContainerRecord, around: Surroundings) -> dict[str, Any]:

@@ -131,6 +131,7 @@ def inspect(
     if host.masked_paths is None and not host.privileged:
         shown = copy(shown)
         shown.masked_paths, shown.readonly_paths = defaults.masked_paths(), list(defaults.READONLY_PATHS)
+    prepared = bool(record.state.started_at_ns or record.state.error)  # the files are made by the first start
     return ContainerInspect(
         id=record.id,
         created=rfc3339(record.created_ns),
@@ -138,10 +139,10 @@ def inspect(
         args=record.args,
         state=state(container),
         image=record.image_id,
-        resolv_conf_path=f"{folder}/resolv.conf",
-        hostname_path=f"{folder}/hostname",
-        hosts_path=f"{folder}/hosts",
-        log_path=log_path,
+        resolv_conf_path=f"{folder}/resolv.conf" if prepared else "",
+        hostname_path=f"{folder}/hostname" if prepared else "",
+        hosts_path=f"{folder}/hosts" if prepared else "",
+        log_path=log_path if prepared else "",
         name=f"/{record.name}",
         restart_count=record.state.restart_count,
         driver=driver,

@@ -51,7 +51,7 @@ def parse_until(values: Sequence[str]) -> float:
             return time.mktime(time.strptime(text.replace("Z", "+0000"), form))
         except ValueError:
             continue
-    raise InvalidRequest(f'invalid value for "until": failed to parse value as time or duration: "{text}"')
+    raise InvalidRequest(f'failed to parse value as time or duration: "{text}"')
 
 
 class ContainerFilter:
@@ -83,6 +83,9 @@ class ContainerFilter:
         for value in filters.get("is-task", ()):
             if value not in BOOLEANS:
                 raise InvalidRequest(f"invalid filter 'is-task=[{value}]'")
+        for key in ("publish", "expose"):
+            for value in filters.get(key, ()):
+                _check_port(key, value)
         self._filters = filters
         self._published = published
         self._networks = networks
@@ -136,12 +139,17 @@ def _matches(pattern: str, name: str) -> bool:
         return pattern in name
 
 
+def _check_port(key: str, value: str) -> None:
+    numbers, _, protocol = value.partition("/")
+    first, _, last = numbers.partition("-")
+    if not DIGITS.fullmatch(first) or (last and not DIGITS.fullmatch(last)) or protocol not in ("", "tcp", "udp", "sctp"):
+        raise InvalidRequest(f'error while looking up for {key} {value}: strconv.ParseUint: parsing "{first}": invalid syntax')
+
+
 def _port_in(value: str, ports: set[str]) -> bool:
     """`80`, `80/udp`, `8000-8010/tcp`."""
     numbers, _, protocol = value.partition("/")
     first, _, last = numbers.partition("-")
-    if not DIGITS.fullmatch(first) or (last and not DIGITS.fullmatch(last)) or protocol not in ("", "tcp", "udp", "sctp"):
-        raise InvalidRequest(f'error while looking up for publish {value}: strconv.ParseUint: parsing "{first}": invalid syntax')
     return any(f"{number}/{protocol or 'tcp'}" in ports for number in range(int(first), min(int(last or first), 65535) + 1))
 
 

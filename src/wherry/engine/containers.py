@@ -144,7 +144,7 @@ class ContainerOperations:
         container = self.rooms.containers.get(ref)
         if not container.is_running:
             raise Conflict(f"container {container.id} is not running")
-        pids = await self.rooms.workers.run(cgroup.processes, self.rooms.cgroups, self.running.cgroups_path(container.id))
+        pids = await self.rooms.workers.run(cgroup.processes, self.rooms.cgroups, self.running.cgroups_path(container))
         titles, rows = await self.rooms.workers.run(top.table, pids, arguments or "-ef")
         self._publish(container, "top")
         return ContainerTop(titles=titles, processes=rows)
@@ -184,7 +184,7 @@ class ContainerOperations:
         before: ContainerStats | None = None
         while True:
             try:
-                now = await self.rooms.workers.run(container_stats.sample, self.rooms, container, self.running.cgroups_path(container.id))
+                now = await self.rooms.workers.run(container_stats.sample, self.rooms, container, self.running.cgroups_path(container))
             except FileNotFoundError:  # it ended between the look and the reading
                 now = ContainerStats(name=f"/{container.name}", id=container.id)
             if before is not None:
@@ -211,6 +211,11 @@ class ContainerOperations:
             found.append("Published ports are discarded when using host network mode")
         if any(mount.type == "image" for mount in container.record.mounts):
             found.append("Image mount is an experimental feature")
+        if host.oom_kill_disable and not host.memory:
+            found.append(
+                "OOM killer is disabled for the container, but no memory limit is set, "
+                "this can result in the system running out of resources."
+            )
         return found
 
     async def rename_container(self, ref: str, *, name: str) -> None:

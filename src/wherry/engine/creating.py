@@ -43,10 +43,18 @@ class Creating:
         create.check_joined_network(body)
         if host.network_mode.startswith("container:") and body.hostname:
             raise InvalidRequest("conflicting options: hostname and the network mode")
+        if host.uts_mode == "host" and body.hostname:
+            raise InvalidRequest("conflicting options: hostname and the UTS mode")
+        if host.uts_mode == "host" and body.domainname:
+            raise InvalidRequest('sysctl "kernel.domainname" is not in a separate kernel namespace')
+        self._check_donors(host)
         endpoints = create.endpoints_asked(body, host)
         rooms.networks.check(host.network_mode, endpoints)
         links = [self._link(text) for text in host.links or ()]
         wired = mounts.collect(host, sorted(config.volumes or ()), self._inherited(host))
+        for mount in wired:
+            if mount.spec == "mounts" and mount.type == "bind" and not os.path.lexists(mount.source):
+                raise InvalidRequest(f'invalid mount config for type "bind": bind source path does not exist: {mount.source}')
         path, arguments = create.command_of(config)
         with ExitStack() as undo:
             for mount in wired:
@@ -94,6 +102,15 @@ class Creating:
             return os.uname().nodename
         return short(ident)
 
+    def _check_donors(self, host: HostConfig) -> None:
+        """Those whose namespaces it joins must be there."""
+        for mode in (host.pid_mode, host.ipc_mode):
+            if mode.startswith("container:"):
+                try:
+                    self._rooms.containers.get(mode.partition(":")[2])
+                except NotFound as error:  # not 404: a client would take it for the image and pull
+                    raise InvalidRequest(str(error)) from error
+
     def _link(self, text: str) -> tuple[str, str]:
         """`name:alias` or `name` as (id, alias)."""
         name, _, alias = text.partition(":")
@@ -131,6 +148,8 @@ class Creating:
                 raise InvalidRequest(f'invalid mount config for type "image": {error}') from error
         if mount.type != "volume":
             return
+        if host.volume_driver not in ("", "local"):
+            raise InvalidRequest(f'error looking up volume plugin {host.volume_driver}: plugin "{host.volume_driver}" not found')
         volumes, events = self._rooms.volumes, self._rooms.events
         existed = bool(mount.name) and volumes.exists(mount.name)
         labels = next(

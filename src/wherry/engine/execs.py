@@ -124,6 +124,7 @@ class Execs:
         around = oci.Surroundings(cgroups_path="", available_capabilities=rooms.capabilities)
         process = oci.process(record, around)
         capabilities = list(rooms.capabilities) if asked.privileged else oci.capabilities_of(host, rooms.capabilities)
+        inherited = oci.environment(record.config, (), terminal=record.config.tty and asked.tty)
         changed = {name.partition("=")[0] for name in asked.env or ()}
         process |= {
             "terminal": asked.tty,
@@ -131,7 +132,7 @@ class Execs:
             "cwd": asked.working_dir or record.config.working_dir or "/",
             "env": [
                 *(["TERM=xterm"] if asked.tty and not record.config.tty and "TERM" not in changed else []),
-                *(one for one in process["env"] if one.partition("=")[0] not in changed),
+                *(one for one in inherited if one.partition("=")[0] not in changed),
                 *(one for one in asked.env or () if "=" in one),
             ],
             "capabilities": oci.capability_sets(capabilities),
@@ -146,9 +147,9 @@ class Execs:
             record_dir="",
             socket_path="",
             seccomp=None if asked.privileged else oci.seccomp_of(host, capabilities, record.architecture),
-            cgroups_path=f"/{rooms.settings.tag}/{record.id}",
+            cgroups_path=oci.cgroups_path(record, rooms.settings.tag),
             user=asked.user or record.config.user,
-            groups=tuple(host.group_add or ()) if not asked.user else (),
+            groups=tuple(host.group_add or ()),
             terminal=asked.tty,
             open_stdin=asked.attach_stdin,
             console_size=(size[0], size[1]),

@@ -98,7 +98,7 @@ class Running:
             wired = await self.wiring.connect(container)
             undo.push_async_callback(self.wiring.disconnect, container)
             around = oci.Surroundings(
-                cgroups_path=self.cgroups_path(container.id),
+                cgroups_path=self.cgroups_path(container),
                 files=wired.files,
                 joined=wired.joined,
                 environment=wired.environment,
@@ -125,8 +125,8 @@ class Running:
         await process.wait()
         await process.acknowledge()
 
-    def cgroups_path(self, ident: str) -> str:
-        return f"/{self._rooms.settings.tag}/{ident}"
+    def cgroups_path(self, container: Container) -> str:
+        return oci.cgroups_path(container.record, self._rooms.settings.tag)
 
     def _prepare_mounts(self, mounts: list[MountRecord]) -> tuple[CopyUp, ...]:
         """Make sure every source is there; return what empty volumes take from the image."""
@@ -210,7 +210,7 @@ class Running:
 
     def clear_after_monitor(self, container: Container) -> None:
         """A container without its monitor cannot be kept: nobody holds its output or will learn its exit code."""
-        cgroup.end(self._rooms.cgroups, self.cgroups_path(container.id))
+        cgroup.end(self._rooms.cgroups, self.cgroups_path(container))
         with suppress(FileNotFoundError):
             os.unlink(self._rooms.settings.monitor_socket(container.id))
         shutil.rmtree(self._rooms.settings.bundle(container.id), ignore_errors=True)
@@ -344,7 +344,7 @@ class Running:
         if process is None:
             return
         if container.status is Status.PAUSED and number == signal_number("SIGKILL"):
-            await self._rooms.workers.run(cgroup.freeze, self._rooms.cgroups, self.cgroups_path(container.id), frozen=False)
+            await self._rooms.workers.run(cgroup.freeze, self._rooms.cgroups, self.cgroups_path(container), frozen=False)
         try:
             process.signal(number)
         except ProcessLookupError:
@@ -384,7 +384,7 @@ class Running:
                 raise Conflict(f"Container {container.id} is already paused")
             if container.status is not Status.RUNNING:
                 raise Conflict(f"container {container.id} is not running")
-            await self._rooms.workers.run(cgroup.freeze, self._rooms.cgroups, self.cgroups_path(container.id), frozen=True)
+            await self._rooms.workers.run(cgroup.freeze, self._rooms.cgroups, self.cgroups_path(container), frozen=True)
             container.record.state.status = advance(container.status, Event.PAUSE)
             self._rooms.containers.save(container)
             self._publish(container, "pause")
@@ -395,7 +395,7 @@ class Running:
         async def thaw() -> None:
             if container.status is not Status.PAUSED:
                 raise Conflict(f"Container {container.id} is not paused")
-            await self._rooms.workers.run(cgroup.freeze, self._rooms.cgroups, self.cgroups_path(container.id), frozen=False)
+            await self._rooms.workers.run(cgroup.freeze, self._rooms.cgroups, self.cgroups_path(container), frozen=False)
             container.record.state.status = advance(container.status, Event.UNPAUSE)
             self._rooms.containers.save(container)
             self._publish(container, "unpause")
@@ -417,21 +417,42 @@ class Running:
             if host.auto_remove and asked.restart_policy.name != "no":
                 raise InvalidRequest("Restart policy cannot be updated because AutoRemove is enabled for the container")
             host.restart_policy = asked.restart_policy
+        check_resources(asked, cpus=len(os.sched_getaffinity(0)), updating=True)
         if asked.memory and not asked.memory_swap and 0 < host.memory_swap < host.memory:
             raise Conflict(
                 f"Cannot update container {container.id}: Memory limit should be smaller than already set memoryswap limit, "
                 "update the memoryswap at the same time"
             )
-        for name, words in (("cpu_period", "CPU Period"), ("cpu_quota", "CPU Quota")):
-            if getattr(asked, name) and container.record.host_config.nano_cpus:
-                conflict = f"Conflicting options: {words} cannot be updated as NanoCPUs has already been set"
-                raise InvalidRequest(f"Cannot update container {container.id}: {conflict}")
-        check_resources(host, cpus=len(os.sched_getaffinity(0)))
+        self._check_cpu_conflicts(container, asked)
         if container.is_running:
-            resources = {key: value for key, value in oci.resources(host).items() if key != "devices"}
-            await self._rooms.workers.run(cgroup.limit, self._rooms.cgroups, self.cgroups_path(container.id), resources)
+            await self._limit(container, host)
         container.record.host_config = host
         self._rooms.containers.save(container)
+
+    def _check_cpu_conflicts(self, container: Container, asked: HostConfig) -> None:
+        """What is set one way cannot be updated the other way.  Raises InvalidRequest."""
+        before = container.record.host_config
+        for name, words in (("cpu_period", "CPU Period"), ("cpu_quota", "CPU Quota")):
+            if getattr(asked, name) and before.nano_cpus:
+                conflict = f"{words} cannot be updated as NanoCPUs has already been set"
+            elif asked.nano_cpus and getattr(before, name):
+                conflict = f"Nano CPUs cannot be updated as {words} has already been set"
+            else:
+                continue
+            raise InvalidRequest(f"Cannot update container {container.id}: Conflicting options: {conflict}")
+
+    async def _limit(self, container: Container, host: HostConfig) -> None:
+        """Change the limits of a running container; what the kernel refuses changes none of them.  Raises Conflict."""
+        try:
+            await self._rooms.workers.run(self._write_limits, container, host)
+        except OSError as error:
+            with suppress(OSError):
+                await self._rooms.workers.run(self._write_limits, container, container.record.host_config)
+            raise Conflict(f"Cannot update container {container.id}: {error}") from error
+
+    def _write_limits(self, container: Container, host: HostConfig) -> None:
+        resources = {key: value for key, value in oci.resources(host).items() if key != "devices"}
+        cgroup.limit(self._rooms.cgroups, self.cgroups_path(container), resources)
 
     # --- removal
 

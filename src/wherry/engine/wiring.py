@@ -171,7 +171,7 @@ class Wiring:
         except NotFound as error:
             raise InvalidRequest(f"failed to join {kind.upper()} namespace: {error}") from error
         if not other.is_running:
-            raise Conflict(f"cannot join {kind.upper()} namespace of a non running container: container {other.id} is not running")
+            raise Conflict(f"failed to join {kind.upper()} namespace: container {other.id} is not running")
         if kind == "ipc" and other.record.host_config.ipc_mode not in ("shareable", "host"):
             raise InvalidRequest(
                 f"failed to join IPC namespace: container {other.id}: non-shareable IPC "

@@ -87,12 +87,18 @@ def limit(found: Hierarchies, path: str, resources: Mapping[str, Any]) -> None:
         directory = found.directory(controller, path)
         if directory is None:
             raise NotImplementedError(f"this machine has no {controller} cgroup for {name}")
-        _write(f"{directory}/{name}", value)
+        _write(f"{directory}/{_present(directory, name)}", value)
     _limit_memory(found, path, resources.get("memory") or {})
     if not found.v2:
         _limit_devices(found, path, resources.get("devices") or ())
     elif rules := resources.get("devices"):
         devicefilter.attach(f"{found.v2}/{path.lstrip('/')}", devicefilter.assemble(rules))
+
+
+def _present(directory: str, name: str) -> str:
+    """Weights of block IO are of one scheduler or another: CFQ's files are gone from newer kernels, BFQ's have another name."""
+    other = name.replace("blkio.weight", "blkio.bfq.weight")
+    return other if other != name and not os.path.exists(f"{directory}/{name}") and os.path.exists(f"{directory}/{other}") else name
 
 
 def settings(resources: Mapping[str, Any], *, v2: bool) -> list[tuple[str, str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -84,6 +85,9 @@ class JoinNamespace:
             os.close(fd)
 
 
+_OTHER_ROOT = re.compile("/proc/([0-9]+)/root(/.+)")
+
+
 @dataclass(frozen=True, slots=True)
 class OpenSource:
     """Take a detached copy of a host tree while the host's paths still mean what they say."""
@@ -100,12 +104,28 @@ class OpenSource:
     def execute(self, sandbox: Sandbox) -> None:
         if self.index in sandbox.sources:  # opened by the parent, which may do more
             return
-        tree = mount.open_tree(mount.AT_FDCWD, self.source, recursive=self.options.recursive)
+        tree = self._open()
         if self.uids:
             user = userns.open_mapped(self.uids, self.gids)
             mount.idmap(tree, user, recursive=self.options.idmap_recursive)
             os.close(user)
         sandbox.sources[self.index] = tree
+
+    def _open(self) -> int:
+        match = _OTHER_ROOT.fullmatch(self.source)
+        if match is None:
+            return mount.open_tree(mount.AT_FDCWD, self.source, recursive=self.options.recursive)
+        # only who is in a mount namespace may copy from it
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        with open("/proc/self/ns/mnt") as own, open(f"/proc/{match[1]}/ns/mnt") as other:
+            namespace.setns(other.fileno(), namespace.CLONE_NEWNS)
+            try:
+                return mount.open_tree(mount.AT_FDCWD, match[2], recursive=self.options.recursive)
+            finally:
+                namespace.setns(own.fileno(), namespace.CLONE_NEWNS)
+                os.fchdir(root)
+                os.chroot(".")
+                os.close(root)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ def run(invocation: Invocation) -> int:
     if kind in ELSEWHERE:
         raise Failure(f"wherry: inspect --type {kind} is not supported: there is no swarm and there are no plugins")
     if "type" in invocation.given and kind not in ways:
-        raise Failure("type is empty: must be a valid object type" if not kind else f'unknown type: "{kind}"')
+        known = ", ".join(f'"{name}"' for name in sorted((*TYPES, *ELSEWHERE)))
+        raise Failure(f'unknown type: "{kind}": must be one of {known}' if kind else "type is empty: must be a valid object type")
     if kind:
         return run_inspect(invocation.text("format"), invocation.arguments, ways[kind])
     try:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def run(invocation: Invocation) -> int:
+    if invocation.flag("detach") and invocation.texts("attach"):
+        raise Failure("conflicting options: cannot specify both --attach and --detach")
     try:
+        creation.check_pull(invocation)
         body = creation.body_of(invocation)
         if invocation.flag("detach"):
             return _detached(invocation, body)
@@ -26,8 +29,6 @@ def run(invocation: Invocation) -> int:
 
 
 def _detached(invocation: Invocation, body: dict[str, Any]) -> int:
-    if invocation.texts("attach"):
-        raise Failure("conflicting options: cannot specify both --attach and --detach", 125)
     body.update(AttachStdin=False, AttachStdout=False, AttachStderr=False, StdinOnce=False)
     ident = creation.create(invocation, body)
     invocation.program.engine.post(container_path(ident, "start"))
