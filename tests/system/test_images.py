@@ -98,6 +98,20 @@ def test_shared_layers_are_stored_and_counted_once(own_engine: Daemon, tmp_path:
     assert int("".join(filter(str.isdigit, shared["left"][1]))) < 10
 
 
+def test_a_commit_without_changes_is_an_image_without_another_layer(engine: Daemon) -> None:
+    engine.run("create", "--name", "unchanged", "bb", "true")
+    engine.run("commit", "-m", "said", "-a", "me", "-c", "CMD x y", "unchanged", "committed:1")
+    told = engine.out("history", "committed:1", "--format", "{{.CreatedBy}}|{{.Size}}|{{.Comment}}").splitlines()
+    assert told[0] == "true|0B|said"
+    assert (
+        engine.out("image", "inspect", "committed:1", "-f", "{{len .RootFS.Layers}} {{.Author}} {{.Config.Cmd}}") == "1 me [/bin/sh -c x y]"
+    )
+    refused = engine.run("commit", "unchanged", f"committed@sha256:{'0' * 64}", check=False)
+    assert (refused.code, refused.err) == (1, "refusing to create a tag with a digest reference\n")
+    engine.run("rm", "unchanged")
+    engine.run("rmi", "committed:1")
+
+
 def test_history_tells_the_instructions_newest_first(engine: Daemon, tmp_path: Path) -> None:
     build(engine, tmp_path / "c", 'FROM bb\nENV A=1\nRUN echo hello > /x\nCMD ["cat", "/x"]\n', "-t", "told")
     lines = engine.out("history", "--no-trunc", "--format", "{{.CreatedBy}}", "told").splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TypeVar
 
 import msgspec
@@ -11,13 +12,14 @@ from wherry.containers.container import Container
 from wherry.containers.present import rfc3339
 from wherry.engine.containers import ContainerOperations
 from wherry.engine.rooms import Rooms
-from wherry.errors import EngineError, InvalidRequest, NotSupported
-from wherry.images import timestamp
+from wherry.errors import EngineError, InvalidRequest
+from wherry.images import fetch, search, timestamp
 from wherry.images.catalog import Image
 from wherry.images.changes import apply_changes
 from wherry.images.removal import ContainerUse
 from wherry.registry.credentials import Credentials
 from wherry.spec import image as spec
+from wherry.spec.digest import Digest
 from wherry.spec.docker.container import Config, GraphDriver
 from wherry.spec.docker.image import (
     Descriptor,
@@ -35,10 +37,12 @@ from wherry.spec.docker.image import (
 )
 from wherry.spec.docker.request import CommitRequest, Filters, ImportRequest
 from wherry.spec.docker.system import AuthConfig, Authenticated
-from wherry.spec.reference import InvalidReference, parse_tag
+from wherry.spec.reference import InvalidReference, parse, parse_tag
+from wherry.store.snapshot import stacked
 
 Progress = Mapping[str, object]
 _Value = TypeVar("_Value")
+EMPTY_LAYER = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"  # a tar without entries
 
 
 class ImageOperations(ContainerOperations):
@@ -116,8 +120,9 @@ class ImageOperations(ContainerOperations):
         ]
 
     async def search_images(self, term: str, *, limit: int, filters: Filters, auth: AuthConfig | None) -> Sequence[SearchResult]:
+        is_wanted = search.condition(filters)
         found = await self.rooms.images.search(term, limit=limit)
-        return [msgspec.convert(one, SearchResult) for one in found]
+        return [msgspec.convert(one, SearchResult) for one in found if is_wanted(one)]
 
     async def inspect_distribution(self, reference: str, *, auth: AuthConfig | None) -> Distribution:
         descriptor, platforms = await self.rooms.images.distribution(reference, credentials(auth))
@@ -133,7 +138,9 @@ class ImageOperations(ContainerOperations):
     # --- names and removal
 
     async def tag_image(self, ref: str, *, repo: str, tag: str) -> None:
-        self.rooms.images.tag(ref, f"{repo}:{tag}" if tag else repo)
+        if not repo:
+            raise InvalidRequest("invalid reference format")
+        self.rooms.images.tag(ref, _new_name(repo, tag))
 
     async def remove_image(self, ref: str, *, force: bool, prune: bool, platform: spec.Platform | None) -> Sequence[ImageDeleted]:
         removed = await self.rooms.workers.run(
@@ -170,22 +177,25 @@ class ImageOperations(ContainerOperations):
         return self.rooms.images.load(chunks, quiet=quiet, platform=platform)
 
     async def import_image(self, request: ImportRequest, chunks: AsyncIterator[bytes]) -> AsyncIterator[Progress]:
-        if request.source != "-":
-            raise NotSupported("import from a URL is not supported: download it and give it on the standard input")
-        return self._import(request, chunks)
+        url = "" if request.source == "-" else fetch.address(request.source)
+        return self._import(request, chunks, url, _new_name(request.repo, request.tag))
 
-    async def _import(self, request: ImportRequest, chunks: AsyncIterator[bytes]) -> AsyncIterator[Progress]:
-        name = f"{request.repo}:{request.tag}" if request.tag else request.repo
-        image = await self.rooms.images.import_(
-            chunks, name=name, message=request.message, changes=request.changes, platform=request.platform
-        )
+    async def _import(self, request: ImportRequest, chunks: AsyncIterator[bytes], url: str, name: str) -> AsyncIterator[Progress]:
+        async with fetch.opened(url) if url else nullcontext(chunks) as source:
+            if url:
+                yield {"status": f"Downloading from {url}"}
+            image = await self.rooms.images.import_(
+                source, name=name, message=request.message, changes=request.changes, platform=request.platform, source=request.source
+            )
         yield {"status": image.id}
 
     # --- commit
 
     async def commit_container(self, request: CommitRequest, config: Config | None) -> str:
+        tag = _new_name(request.repo, request.tag)
+        if not request.container:
+            raise InvalidRequest('invalid name or ID supplied: ""')
         container = self.rooms.containers.get(request.container)
-        tag = _new_reference(request)
         pausing = request.pause and container.status == "running"
         if pausing:
             await self.running.pause(container)
@@ -205,15 +215,19 @@ class ImageOperations(ContainerOperations):
         except EngineError as error:
             raise InvalidRequest(f"the image of container {record.name} is gone: {error}") from error
         facts = await rooms.workers.run(rooms.snapshotter.capture, record.snapshot)
+        diff_id: Digest | None = facts.diff_id
+        if base is not None and facts.diff_id == EMPTY_LAYER:
+            await rooms.workers.run(rooms.snapshotter.remove, stacked(base.top, facts.diff_id))
+            diff_id = None
         return rooms.images.commit(
             base=base,
             config=settings,
-            diff_id=facts.diff_id,
+            diff_id=diff_id,
             container_id=record.id,
             container_config=_image_config(record.config),
             author=request.author,
             comment=request.comment,
-            created_by=" ".join([record.path, *record.args]),
+            created_by=" ".join(record.config.cmd or ()),
             tags=[tag] if tag else [],
         )
 
@@ -232,12 +246,15 @@ def _shown_config(settings: spec.Config) -> ImageConfig:
     return shown
 
 
-def _new_reference(request: CommitRequest) -> str:
-    """The whole name the new image gets, as people write it; empty for none.  Raises InvalidRequest."""
-    if not request.repo:
+def _new_name(repo: str, tag: str) -> str:
+    """The whole name that an image gets, as people write it; empty for none.  Raises InvalidRequest in Docker's words."""
+    if not repo:
         return ""
     try:
-        return parse_tag(f"{request.repo}:{request.tag}" if request.tag else request.repo).familiar
+        reference = parse(repo)
+        if reference.digest is not None:
+            raise InvalidRequest("cannot import digest reference")
+        return parse_tag(str(reference.with_tag(tag) if tag else reference)).familiar
     except InvalidReference as error:
         raise InvalidRequest(str(error)) from error
 

@@ -138,7 +138,7 @@ def _item(saved: Saved, sources: Sequence[dict[str, Any]], present: set[str]) ->
     if saved.image.parent in present:
         item["Parent"] = saved.image.parent
     if sources:
-        item["LayerSources"] = {source["digest"]: source for source in sources}
+        item["LayerSources"] = {source["digest"]: source for source in sorted(sources, key=lambda source: str(source["digest"]))}
     return item
 
 

@@ -200,7 +200,7 @@ class Images:
         *,
         base: Image | None,
         config: Config,
-        diff_id: Digest,
+        diff_id: Digest | None,
         container_id: str = "",
         container_config: Config | None = None,
         author: str = "",
@@ -208,11 +208,11 @@ class Images:
         created_by: str = "",
         tags: Sequence[str] = (),
     ) -> Image:
-        """Make an image of ``base`` and one more layer, a committed snapshot already.  Source: Engine API ImageCommit."""
+        """Make an image of ``base`` and one more layer, a committed snapshot already, or none (None).  Source: Engine API ImageCommit."""
         created = timestamp.now()
         before = list(base.config.history or ()) if base else []
         here = base.config.platform if base else platforms.host()
-        entry = spec.History(created=created, created_by=created_by, author=author, comment=comment)
+        entry = spec.History(created=created, created_by=created_by, author=author, comment=comment, empty_layer=diff_id is None)
         made = spec.ImageConfig(
             architecture=here.architecture,
             os=here.os,
@@ -225,7 +225,7 @@ class Images:
             created=created,
             docker_version="",
             history=[*before, entry],
-            rootfs=spec.RootFS(diff_ids=[*(base.diff_ids if base else ()), diff_id]),
+            rootfs=spec.RootFS(diff_ids=[*(base.diff_ids if base else ()), *([diff_id] if diff_id else [])]),
         )
         return self.register(spec.encode(made), parent=base.id if base else None, tags=tags, action="create")
 

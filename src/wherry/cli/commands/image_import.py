@@ -5,6 +5,7 @@ from __future__ import annotations
 from wherry.cli.commands.load import open_source, pieces
 from wherry.cli.flags import Command, Flag, Invocation
 from wherry.cli.progress import show_stream
+from wherry.cli.registry_auth import read_reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 def run(invocation: Invocation) -> int:
     source = invocation.arguments[0]
     name = invocation.arguments[1] if len(invocation.arguments) > 1 else None
+    if name:
+        read_reference(name)
     body: Iterator[bytes] | None = None
     if source == "-":
         body = pieces(0)

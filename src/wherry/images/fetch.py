@@ -1,0 +1,53 @@
+"""An archive from a URL, for ``docker import``: fetched by the daemon, never kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from wherry.errors import Internal, InvalidRequest
+from wherry.registry.transport import USER_AGENT, reason
+
+_CHUNK = 1 << 18
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+
+
+def address(text: str) -> str:
+    """The URL that ``text`` means; http is the usual scheme.  Raises InvalidRequest."""
+    url = text if "://" in text else f"http://{text}"
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        raise InvalidRequest(f'Get "{url}": unsupported protocol scheme "{parts.scheme}"')
+    if not parts.hostname:
+        raise InvalidRequest(f'Get "{url}": http: no Host in request URL')
+    return url
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The bytes at ``url``, once the server has agreed to send them.  Raises Internal in Docker's words, also while they come."""
+    with _failing(url):
+        async with (
+            aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True, headers={"User-Agent": USER_AGENT}) as session,
+            session.get(url, headers={"Accept-Encoding": "identity"}) as response,
+        ):
+            if response.status >= 400:
+                raise Internal(f"failed to GET {url} with status {response.status} {response.reason}")
+            yield _pieces(url, response)
+
+
+async def _pieces(url: str, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    with _failing(url):
+        async for chunk in response.content.iter_chunked(_CHUNK):
+            yield chunk
+
+
+@contextmanager
+def _failing(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise Internal(f'Get "{url}": {reason(error)}') from error
