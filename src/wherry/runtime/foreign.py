@@ -15,7 +15,7 @@ import select
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from wherry.kernel import cgroup, mount, namespace, process, terminal
@@ -209,14 +209,25 @@ class Container:
         message = ""
         with contextlib.suppress(OSError), open(f"{self._bundle}/{_LOG}", "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_TAIL_BYTES))
-            for line in file.read().splitlines():
-                with contextlib.suppress(ValueError, AttributeError):
-                    entry = json.loads(line)
-                    message = entry["msg"] if entry.get("level") in ("error", "fatal") else message
+            for entry in log_entries(file.read().decode(errors="replace")):
+                message = str(entry.get("msg", "")) if entry.get("level") in ("error", "fatal") else message
         if not message:
             code = os.waitstatus_to_exitcode(status)
             message = f"{self._command[0]} did not terminate successfully: " + (f"exit status {code}" if code >= 0 else f"signal {-code}")
         return StartFailure(_code(message), TASK + message, complete=True)
+
+
+def log_entries(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a runtime's log: one a line, or spread over lines as newer crun writes them; what is torn is left out."""
+    decoder, position = json.JSONDecoder(), text.find("{")
+    while position >= 0:
+        try:
+            entry, position = decoder.raw_decode(text, position)
+        except ValueError:
+            position += 1
+        else:
+            yield entry
+        position = text.find("{", position)
 
 
 def _code(message: str) -> int:
