@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import random
 import resource
 from collections.abc import Callable
 
@@ -60,3 +61,19 @@ def test_gzip_out_is_the_same_for_the_same_input() -> None:
 
     assert packed() == packed()
     assert gzip.decompress(packed()) == DATA
+
+
+def test_what_does_not_shrink_is_stored_and_the_same_bytes_come_out_however_they_went_in() -> None:
+    noise = random.Random(1).randbytes(3 << 20)
+    text = b"the same line again and again\n" * 90_000
+    for data in (b"", b"x", text, noise, noise + text, text + noise + text + noise[:70_000], text[: 1 << 20] + noise[: 1 << 20]):
+        packed = set()
+        for step in (len(data) or 1, 1 << 20, 300_001):
+            writer = GzipWriter()
+            pieces = [writer.compress(data[start : start + step]) for start in range(0, len(data), step)]
+            packed.add(b"".join([*pieces, writer.finish()]))
+        [one] = packed
+        assert gzip.decompress(one) == data
+        assert PlainReader(io.BytesIO(one)).read() == data
+        assert len(one) < len(data) * 1.0002 + 60
+    assert len(one) < (1 << 20) * 1.1

@@ -18,7 +18,7 @@ def test_a_source_is_hashed_while_it_is_read_and_its_thread_ends() -> None:
         assert source.digest() == sha256(DATA)
     with pytest.raises(RuntimeError):
         fail_while_reading()
-    assert not [thread for thread in threading.enumerate() if thread.name == "layer-hash"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "layer"]
 
 
 def fail_while_reading() -> None:
@@ -37,13 +37,15 @@ def test_a_sink_hashes_what_it_passes_on_also_to_a_raw_file_that_takes_less() ->
             return min(len(data), 1000)
 
     slow = Slow()
-    sink = HashingSink(slow)
-    sink.write(DATA[:50_000])
-    assert slow.taken == DATA[:50_000]
-    assert sink.digest() == sha256(DATA[:50_000])
-    sink = HashingSink(NullSink())
-    sink.write(b"")
-    assert sink.digest() == sha256(b"")
+    with HashingSink(slow) as sink:
+        for start in range(0, len(DATA), 50_001):
+            sink.write(DATA[start : start + 50_001])
+        assert slow.taken == DATA
+        assert sink.digest() == sha256(DATA)
+    with HashingSink(NullSink()) as sink:
+        sink.write(b"")
+        assert sink.digest() == sha256(b"")
+    assert not [thread for thread in threading.enumerate() if thread.name == "layer"]
 
 
 def test_a_layer_that_is_there_already_is_still_checked() -> None:

@@ -96,13 +96,13 @@ class Furniture:
 
 
 def _digest(directory: str) -> str:
-    sink = HashingSink(NullSink())
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        pack(fd, sink, PackOptions(overlay=True))
+        with HashingSink(NullSink()) as sink:
+            pack(fd, sink, PackOptions(overlay=True))
+            return sink.digest()
     finally:
         os.close(fd)
-    return sink.digest()
 
 
 def _make_durable(directory: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import CancelledError as Abandoned
 from typing import Any, Protocol, TypeVar
 
 from wherry.tree.tar import Sink
@@ -37,9 +38,7 @@ async def produce(run: Run, work: Callable[[Sink], object], *, ahead: int = 4) -
 
     When the reader leaves, the next write in the thread raises BrokenPipeError.
     """
-    loop = asyncio.get_running_loop()
-    pieces: asyncio.Queue[bytes | None] = asyncio.Queue(ahead)
-    sink = _Handover(loop, pieces)
+    sink = _Handover(asyncio.get_running_loop(), ahead)
 
     def begin() -> None:
         try:
@@ -49,42 +48,49 @@ async def produce(run: Run, work: Callable[[Sink], object], *, ahead: int = 4) -
 
     working = asyncio.ensure_future(run(begin))
     try:
-        while (piece := await pieces.get()) is not None:
+        while (piece := await sink.taken()) is not None:
             yield piece
         await working
     finally:
-        sink.left = True
         while not working.done():
-            while not pieces.empty():
-                pieces.get_nowait()
+            sink.leave()
             await asyncio.wait({working}, timeout=0.05)
         if not working.cancelled():
             working.exception()
 
 
 class _Handover:
-    def __init__(self, loop: asyncio.AbstractEventLoop, pieces: asyncio.Queue[bytes | None]) -> None:
+    """The thread writes, at most ``ahead`` pieces early; the loop takes."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ahead: int) -> None:
         self._loop = loop
-        self._pieces = pieces
-        self.left = False
+        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._room = threading.Semaphore(ahead)
+        self._left = False
+
+    async def taken(self) -> bytes | None:
+        piece = await self._pieces.get()
+        self._room.release()
+        return piece
+
+    def leave(self) -> None:
+        """Nobody takes any more: let a thread that waits for room see it."""
+        self._left = True
+        self._room.release()
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:
-        self._put(bytes(data))
+        self._room.acquire()
+        if self._left:
+            raise BrokenPipeError("nobody reads any more")
+        try:
+            self._loop.call_soon_threadsafe(self._pieces.put_nowait, bytes(data))
+        except RuntimeError as error:  # the loop is closed
+            raise BrokenPipeError("nobody reads any more") from error
         return len(data)
 
     def end(self) -> None:
-        try:
-            self._put(None)
-        except BrokenPipeError:
-            pass
-
-    def _put(self, piece: bytes | None) -> None:
-        if self.left:
-            raise BrokenPipeError("nobody reads any more")
-        try:
-            asyncio.run_coroutine_threadsafe(self._pieces.put(piece), self._loop).result()
-        except (Abandoned, RuntimeError) as error:
-            raise BrokenPipeError("nobody reads any more") from error
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._pieces.put_nowait, None)
 
 
 class Pipe(io.RawIOBase):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import io
 import lzma
+import struct
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, cast
@@ -24,6 +25,10 @@ _MAGIC = (
 )
 _MEMORY_LIMIT = 128 << 20
 _GZIP_LEVEL = 2
+_GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
+_LAST_BLOCK = b"\x01\x00\x00\xff\xff"
+_STORED = 0xFFFF  # bytes at most in one stored block
+_SAMPLE = 8 << 10
 _ISAL_ERROR = cast(type[Exception], igzip_lib.IsalError)  # its stub calls it an instance
 _FAILURES = (zlib.error, _ISAL_ERROR, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError)
 
@@ -177,15 +182,59 @@ def _decompressor(kind: str) -> _Decompressor:
 
 
 class GzipWriter:
-    """gzip, the same bytes for the same input: no name, no time."""
+    """gzip, the same bytes for the same input: no name, no time.
+
+    Each block is looked at first: what does not become smaller (archives, pictures, keys) is stored as it is, at the speed of a copy, and
+    read again at that speed.  Source: RFC 1951, RFC 1952.
+    """
 
     def __init__(self) -> None:
-        self._compressor = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, 31)
+        self._pending: list[bytes | bytearray | memoryview] = []
+        self._pending_size = 0
+        self._deflate: Any = None
+        self._crc = 0
+        self._size = 0
+        self._begun = False
 
     def compress(self, data: bytes | bytearray | memoryview) -> bytes:
-        compressed: bytes = self._compressor.compress(data)
-        return compressed
+        """What comes out for ``data``, or for what came before it; often nothing yet."""
+        self._pending.append(data)
+        self._pending_size += len(data)
+        if self._pending_size < BLOCK:
+            return b""
+        joined = memoryview(data if len(self._pending) == 1 else b"".join(self._pending))
+        whole = len(joined) - len(joined) % BLOCK
+        self._pending, self._pending_size = [bytes(joined[whole:])], len(joined) - whole
+        return b"".join(piece for start in range(0, whole, BLOCK) for piece in self._block(joined[start : start + BLOCK]))
 
     def finish(self) -> bytes:
-        rest: bytes = self._compressor.flush()
-        return rest
+        pieces = self._block(memoryview(b"".join(self._pending))) if self._pending_size or not self._begun else []
+        last = [_LAST_BLOCK] if self._deflate is None else [self._deflate.flush()]
+        return b"".join([*pieces, *last, struct.pack("<II", self._crc, self._size & 0xFFFFFFFF)])
+
+    def _block(self, block: memoryview) -> list[bytes | memoryview]:
+        pieces: list[bytes | memoryview] = [] if self._begun else [_GZIP_HEADER]
+        self._begun = True
+        self._crc = isal_zlib.crc32(block, self._crc)
+        self._size += len(block)
+        if _shrinks(block):
+            if self._deflate is None:
+                self._deflate = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, -15)
+            pieces.append(self._deflate.compress(block))
+            return pieces
+        if self._deflate is not None:
+            pieces.append(self._deflate.flush(isal_zlib.Z_SYNC_FLUSH))
+            self._deflate = None  # what follows must not refer to what lies before
+        for start in range(0, len(block), _STORED):
+            part = block[start : start + _STORED]
+            pieces += [struct.pack("<BHH", 0, len(part), len(part) ^ 0xFFFF), part]
+        return pieces
+
+
+def _shrinks(block: memoryview) -> bool:
+    """Whether compressing is worth it, by a few samples of the block."""
+    if len(block) < 4 * _SAMPLE:
+        return True
+    step = len(block) // 4
+    samples = b"".join(block[start : start + _SAMPLE] for start in range(0, step * 4, step))
+    return len(isal_zlib.compress(samples, 1)) < len(samples) * 0.97

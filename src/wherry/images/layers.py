@@ -20,7 +20,7 @@ import msgspec
 from wherry.images.compression import BLOCK, PlainReader
 from wherry.spec.digest import Digest, chain_ids
 from wherry.store.content import Content
-from wherry.store.layer import BackgroundHash, NullSink
+from wherry.store.layer import HashingSink, NullSink
 from wherry.store.records import Records
 from wherry.store.snapshot import LayerFacts, SnapshotInUse, SnapshotMissing, Snapshotter
 from wherry.tree.apply import ApplyOptions, Whiteouts, apply
@@ -185,22 +185,20 @@ class Layers:
 
     def write_tar(self, chain_id: Digest, diff_id: Digest, out: Sink) -> int:
         """The layer's tar, byte for byte; its length.  Raises LayerDamaged after the last byte when it is not."""
-        with BackgroundHash() as digest:
-            checked = _Checked(out, digest)
-            blob = self.blob(diff_id)
-            if self._content.has(diff_id):
-                with self._content.open(diff_id) as tar:
-                    _copy(tar, checked)
-            elif blob.digest and self._content.has(Digest(blob.digest)):
-                with self._content.open(Digest(blob.digest)) as compressed:
-                    _copy(PlainReader(compressed), checked)
-            else:
-                self.snapshotter.pack(chain_id, checked)
-            found = digest.digest()
+        counted = _Counted(out)
+        blob = self.blob(diff_id)
+        if self._content.has(diff_id):
+            with self._content.open(diff_id) as tar:
+                found = _copy(tar, counted)
+        elif blob.digest and self._content.has(Digest(blob.digest)):
+            with self._content.open(Digest(blob.digest)) as compressed:
+                found = _copy(PlainReader(compressed), counted)
+        else:
+            found = self.snapshotter.pack(chain_id, counted).diff_id
         if found != diff_id:
             raise LayerDamaged(f"layer {diff_id} can't be read back: its bytes have digest {found}")
-        self._remember_size(diff_id, checked.size_bytes)
-        return checked.size_bytes
+        self._remember_size(diff_id, counted.size_bytes)
+        return counted.size_bytes
 
     def discard(self, chain: Iterable[Digest], diff_ids_in_use: set[Digest], gone: Iterable[Digest]) -> list[Digest]:
         """Remove the snapshots ``chain`` (top first) that nobody holds or stands on, and the blobs of the layers ``gone``
@@ -297,21 +295,21 @@ class _Watched(io.RawIOBase):
         return data
 
 
-class _Checked:
-    """Passes a tar on, hashes and counts it."""
+class _Counted:
+    """Passes a tar on and counts it."""
 
-    def __init__(self, out: Sink, digest: BackgroundHash) -> None:
+    def __init__(self, out: Sink) -> None:
         self._out = out
-        self._digest = digest
         self.size_bytes = 0
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:
-        self._digest.update(bytes(data) if isinstance(data, bytearray) else data)
         self.size_bytes += len(data)
         self._out.write(data)
         return len(data)
 
 
-def _copy(source: Source | PlainReader, out: Sink) -> None:
-    while block := source.read(BLOCK):
-        out.write(block)
+def _copy(source: Source | PlainReader, out: Sink) -> Digest:
+    with HashingSink(out) as sink:
+        while block := source.read(BLOCK):
+            sink.write(block)
+        return sink.digest()

@@ -47,9 +47,10 @@ class Pusher:
         repository = self.registry.repository(reference, credentials, push=True)
         tag = reference.tag or "latest"
         try:
-            descriptors = await self._layers(repository, image, emit)
-            config = await self._config(repository, image)
-            raw = manifest(config, descriptors)
+            async with asyncio.TaskGroup() as group:
+                layers = group.create_task(self._layers(repository, image, emit))
+                config = group.create_task(self._config(repository, image))
+            raw = manifest(config.result(), layers.result())
             digest = await repository.put_manifest(tag, raw, spec.DOCKER_MANIFEST)
         except RegistryError as error:
             raise Internal(str(error)) from error

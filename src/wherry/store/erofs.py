@@ -28,7 +28,7 @@ from wherry.store.content import file_digest
 from wherry.store.contents import Contents
 from wherry.store.erofs_contents import IndexContents
 from wherry.store.erofs_mounts import Mounts, attach
-from wherry.store.layer import Background, HashingSource, check_digest, hash_only, write_all
+from wherry.store.layer import Background, HashingSink, HashingSource, check_digest, hash_only, write_all
 from wherry.store.overlay import Overlay
 from wherry.store.records import Records
 from wherry.store.shelf import damaged
@@ -111,10 +111,10 @@ class Erofs(Overlay):
         row = self._shelf.row(key_or_name)
         if not row.tar:
             return super().pack(key_or_name, out)
-        with open(self._shelf.path(row.directory, _TAR), "rb", buffering=0) as tar:
+        with open(self._shelf.path(row.directory, _TAR), "rb", buffering=0) as tar, HashingSink(out) as sink:
             while block := tar.read(_CHUNK):
-                write_all(out, block)
-        return LayerFacts(diff_id=Digest(row.tar), size_bytes=row.size_bytes)
+                sink.write(block)
+            return LayerFacts(diff_id=sink.digest(), size_bytes=row.size_bytes)
 
     def contents(self, name: str) -> Contents:
         row = self._shelf.committed(name)

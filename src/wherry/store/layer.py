@@ -16,6 +16,7 @@ from wherry.tree.copy import CopyOptions, copy_tree
 from wherry.tree.tar import Limits, Reader, Sink, Source
 
 _AHEAD = 8  # chunks that may wait for the hash
+_TOGETHER = 128 << 10  # small pieces are handed over so many bytes at a time
 
 
 class DigestMismatch(ValueError):
@@ -124,20 +125,38 @@ class HashingSource:
 
 
 class HashingSink:
-    """Passes what is written on to ``out`` and hashes it."""
+    """Passes what is written on to ``out`` and hashes it in the background; `digest` ends that, so does leaving the context."""
 
     def __init__(self, out: Sink) -> None:
         self._out = out
-        self._hash = hashlib.sha256()
+        self._hash = BackgroundHash()
+        self._small: list[bytes | memoryview] = []
+        self._small_size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hash.__exit__()
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:
-        self._hash.update(data)
+        """``data`` does not change afterwards, unless it is a bytearray."""
+        self._small.append(bytes(data) if isinstance(data, bytearray) else data)
+        self._small_size += len(data)
+        if self._small_size >= _TOGETHER:
+            self._hand_over()
         write_all(self._out, data)
         return len(data)
 
     def digest(self) -> Digest:
         """The digest of everything written."""
-        return Digest("sha256:" + self._hash.hexdigest())
+        self._hand_over()
+        return self._hash.digest()
+
+    def _hand_over(self) -> None:
+        if self._small:
+            self._hash.update(self._small[0] if len(self._small) == 1 else b"".join(self._small))
+            self._small, self._small_size = [], 0
 
 
 def write_all(out: Sink, data: bytes | bytearray | memoryview) -> None:

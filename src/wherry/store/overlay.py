@@ -197,13 +197,13 @@ class Overlay:
             self._shelf.discard(row.directory)
 
     def _pack(self, directory: str, out: Sink) -> LayerFacts:
-        sink = HashingSink(out)
         fd = os.open(self._tree(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            packed = pack(fd, sink, PackOptions(overlay=True))
+            with HashingSink(out) as sink:
+                packed = pack(fd, sink, PackOptions(overlay=True))
+                return LayerFacts(diff_id=sink.digest(), size_bytes=packed.size_bytes)
         finally:
             os.close(fd)
-        return LayerFacts(diff_id=sink.digest(), size_bytes=packed.size_bytes)
 
     def _drop_work(self, directory: str) -> None:
         fd = os.open(os.path.join(self._shelf.root_dir, directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -158,7 +158,10 @@ class Snapshotter(Protocol):
         """
 
     def pack(self, key_or_name: str, out: Sink) -> LayerFacts:
-        """Write the snapshot's own changes as an OCI layer tar: the same directory gives the same bytes.  Raises SnapshotMissing."""
+        """Write the snapshot's own changes as an OCI layer tar: the same directory gives the same bytes.
+
+        The digest is that of what was written, also where it comes from a tar that was kept. Raises SnapshotMissing.
+        """
 
     def changes(self, key: str) -> Iterator[Change]:
         """What differs from the parent, sorted by path; a directory with changes below it is itself changed, as in ``docker diff``."""

@@ -164,8 +164,8 @@ class Vfs:
         return compare(old_fd, self._open(row.directory, stack))
 
     def _pack(self, row: Row, out: Sink) -> LayerFacts:
-        sink = HashingSink(out)
         with ExitStack() as stack:
+            sink = stack.enter_context(HashingSink(out))
             differences = self._compare(row, stack)
             present = {difference.path for difference in differences if difference.kind is not Kind.DELETED}
             deleted: dict[str, list[str]] = {}
@@ -175,7 +175,7 @@ class Vfs:
                     deleted.setdefault(directory, []).append(name)
             options = PackOptions(skip=lambda path: path not in present, deleted=deleted)
             packed = pack(self._open(row.directory, stack), sink, options)
-        return LayerFacts(diff_id=sink.digest(), size_bytes=packed.size_bytes)
+            return LayerFacts(diff_id=sink.digest(), size_bytes=packed.size_bytes)
 
     def _open(self, directory: str, stack: ExitStack) -> int:
         fd = os.open(self._tree(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
