@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,21 @@ def test_a_real_group_limits_counts_and_goes():
     assert cgroup.remove(found, path)
     with pytest.raises(FileNotFoundError):
         cgroup.usage(found, path)
+
+
+def test_groups_in_hierarchies_of_others_are_removed_too(tmp_path: Path) -> None:
+    roots = {name: tmp_path / name for name in ("memory", "systemd", "unified")}
+    for root in roots.values():
+        (root / "wh/a").mkdir(parents=True)
+    lines = [
+        f"1 0 0:1 / {roots['memory']} rw - cgroup cgroup rw,memory",
+        f"2 0 0:2 / {roots['systemd']} rw - cgroup cgroup rw,name=systemd",
+        f"3 0 0:3 / {roots['unified']} rw - cgroup2 cgroup2 rw",
+    ]
+    (tmp_path / "mountinfo").write_text("\n".join(lines) + "\n")
+    cgroup.remove_elsewhere("/wh/a", str(tmp_path / "mountinfo"))
+    assert [(root / "wh/a").exists() for root in roots.values()] == [True, False, False]
+    (tmp_path / "mountinfo").write_text(lines[2] + "\n")
+    (roots["unified"] / "wh/a").mkdir()
+    cgroup.remove_elsewhere("/wh/a", str(tmp_path / "mountinfo"))
+    assert (roots["unified"] / "wh/a").exists()  # it is ours where no v1 is

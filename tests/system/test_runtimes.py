@@ -130,6 +130,8 @@ def test_death_of_daemon_and_monitor(daemon: Daemon) -> None:
     os.kill(parent, signal.SIGKILL)
     until(lambda: daemon.out("inspect", "-f", "{{.State.Status}}", "victim") == "exited")
     until(lambda: not os.listdir(f"{daemon.root}/run/bundles"))
+    ident = daemon.out("inspect", "-f", "{{.Id}}", "victim")
+    assert not [path for path in Path("/sys/fs/cgroup").glob("*/*/*") if path.name == ident]
     daemon.run("start", "victim")
     assert daemon.out("exec", "victim", "echo", "again") == "again"
     daemon.run("rm", "-f", "victim", "survivor")

@@ -139,6 +139,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         alive = recover.survivors(rooms)
         networks.start(alive)
         if settings.ephemeral:
+            stack.callback(_remove_groups, settings, rooms.cgroups)
             stack.callback(networks.destroy)
         stack.callback(networks.close)
         engine = Engine(rooms)
@@ -169,6 +170,12 @@ def garbage_roots(rooms: Rooms) -> Roots:
     images = rooms.images.roots()
     keys = {container.record.snapshot for container in rooms.containers.all()}
     return Roots(content=images.content, snapshots=frozenset(images.snapshots | keys | cache.layers(rooms.records)))
+
+
+def _remove_groups(settings: Settings, groups: cgroup.Hierarchies) -> None:
+    """The one above all containers' groups, for a daemon that leaves nothing behind."""
+    cgroup.remove(groups, f"/{settings.tag}")
+    cgroup.remove_elsewhere(f"/{settings.tag}")
 
 
 def _own_capabilities() -> tuple[str, ...]:

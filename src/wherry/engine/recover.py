@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
 import time
 from contextlib import suppress
@@ -24,8 +23,10 @@ from wherry.engine.rooms import Rooms
 from wherry.engine.running import Running, start_ticks
 from wherry.errors import EngineError, NotModified
 from wherry.kernel import cgroup
+from wherry.runtime import foreign
 from wherry.runtime.supervisor import Process
 from wherry.spec.launch import ExitRecord
+from wherry.spec.settings import Settings
 
 log = logging.getLogger(__name__)
 LOST = 255  # what Docker shows for a container whose end nobody saw (a reboot, a power cut)
@@ -45,7 +46,7 @@ def survivors(rooms: Rooms) -> set[str]:
         log.info("ending processes that no container accounts for: %s", name)
         cgroup.end(rooms.cgroups, f"/{rooms.settings.tag}/{name}")
     told = {container.id for container in rooms.containers.all() if has_process(container.status)}  # or will tell how it ended
-    _sweep_bundles(f"{rooms.settings.run_root}/bundles", found | told)
+    _sweep_bundles(rooms.settings, found | told)
     _sweep_sockets(f"{rooms.settings.run_root}/monitors", {rooms.settings.monitor_socket(ident) for ident in found | told})
     return found
 
@@ -57,11 +58,11 @@ def _sweep_sockets(folder: str, used: set[str]) -> None:
             os.unlink(path)
 
 
-def _sweep_bundles(folder: str, used: set[str]) -> None:
+def _sweep_bundles(settings: Settings, used: set[str]) -> None:
     """What other runtimes keep of containers that ended while no monitor lived."""
     with suppress(FileNotFoundError):
-        for name in set(os.listdir(folder)) - used:
-            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+        for name in set(os.listdir(f"{settings.run_root}/bundles")) - used:
+            foreign.forget(settings.bundle(name), f"/{settings.tag}/{name}")
 
 
 def _answers(path: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 from contextlib import AsyncExitStack, suppress
 from copy import copy
 
@@ -23,6 +22,7 @@ from wherry.engine.rooms import Rooms
 from wherry.engine.wiring import Wiring
 from wherry.errors import Conflict, EngineError, InvalidRequest, NotModified
 from wherry.kernel import cgroup
+from wherry.runtime import foreign
 from wherry.runtime.failure import LaunchFailure
 from wherry.runtime.supervisor import Process
 from wherry.spec.docker.container import ContainerWaited, HostConfig
@@ -213,7 +213,7 @@ class Running:
         cgroup.end(self._rooms.cgroups, self.cgroups_path(container))
         with suppress(FileNotFoundError):
             os.unlink(self._rooms.settings.monitor_socket(container.id))
-        shutil.rmtree(self._rooms.settings.bundle(container.id), ignore_errors=True)
+        foreign.forget(self._rooms.settings.bundle(container.id), self.cgroups_path(container))
 
     async def ended(self, container: Container, process: Process | None, exit_record: ExitRecord) -> None:
         """The program has ended: free what it held, say so, and do what the restart policy and `--rm` ask."""

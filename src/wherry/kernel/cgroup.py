@@ -225,6 +225,17 @@ def remove(found: Hierarchies, path: str) -> bool:
     return removed
 
 
+def remove_elsewhere(path: str, mountinfo: str = "/proc/self/mountinfo") -> None:
+    """Remove the group from the hierarchies that `find` leaves out, where others make groups too: named ones, and a v2 beside v1."""
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+        lines = [line.partition(" - ") for line in file]
+    mounts = [(left.split(" ")[4], *right.split(" ", 2)[::2]) for left, _, right in lines]
+    controlled = any(kind == "cgroup" for _, kind, _ in mounts)
+    for target, kind, options in mounts:
+        if (kind == "cgroup" and "name=" in options) or (kind == "cgroup2" and controlled):
+            _remove(f"{target}/{path.lstrip('/')}")
+
+
 def _remove(directory: str) -> bool:
     for _ in range(50):
         try:

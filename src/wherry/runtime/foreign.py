@@ -217,6 +217,13 @@ class Container:
         return StartFailure(_code(message), TASK + message, complete=True)
 
 
+def forget(place: str, cgroups_path: str) -> None:
+    """What a runtime keeps of a container whose monitor is gone and whose processes have ended: its bundle and groups only it knows."""
+    if os.path.lexists(place):
+        shutil.rmtree(place, ignore_errors=True)
+        cgroup.remove_elsewhere(cgroups_path)
+
+
 def log_entries(text: str) -> Iterator[dict[str, Any]]:
     """The JSON objects of a runtime's log: one a line, or spread over lines as newer crun writes them; what is torn is left out."""
     decoder, position = json.JSONDecoder(), text.find("{")
