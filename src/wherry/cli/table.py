@@ -41,7 +41,7 @@ COMMANDS: dict[str, str] = {
     **{f"image {verb}": verb for verb in ("build", "history", "load", "pull", "push", "save", "tag")},
     "bootstrap": "bootstrap",
     **{f"registry {verb}": f"registry:{verb.upper()}" for verb in ("serve", "gc", "passwd")},
-    "manifest inspect": "manifest:INSPECT",
+    **{f"manifest {verb}": f"manifest:{verb.upper()}" for verb in ("annotate", "create", "inspect", "push", "rm")},
     "logout": "login:LOGOUT",
     "import": "image_import",
     "image import": "image_import",
@@ -91,7 +91,7 @@ GROUPS: dict[str, str] = {
     "volume": "Manage volumes",
     "network": "Manage networks",
     "context": "Manage contexts",
-    "manifest": "Look at manifests in a registry",
+    "manifest": "Manage image manifests and manifest lists",
     "registry": "Serve a registry of your own",
 }
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from wherry.cli.commands.manifest import _challenge_fields
 from wherry.cli.main import main
+from wherry.cli.registry import challenge_fields
 
 MANIFEST = {"schemaVersion": 2, "layers": []}
 
@@ -58,6 +58,6 @@ def test_absent_manifest_is_named(registry: str, tmp_path: Path, capsys: pytest.
 
 
 def test_commas_within_quotes_do_not_end_a_field() -> None:
-    assert _challenge_fields('realm="https://r",scope="a:pull,push", service=x') == [
+    assert challenge_fields('realm="https://r",scope="a:pull,push", service=x') == [
         ("realm", "https://r"), ("scope", "a:pull,push"), ("service", "x"),
     ]  # fmt: skip

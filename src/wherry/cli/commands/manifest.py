@@ -1,149 +1,244 @@
-"""``wherry manifest inspect``: what a registry answers for a name, asked by the client itself."""
+"""``wherry manifest``: what registries have under a name, and lists of manifests for several platforms; all done by the client itself."""
 
 from __future__ import annotations
 
 import sys
 
-from wherry.cli.config import Credentials, load, server_of
+from wherry.cli.config import load, server_of
 from wherry.cli.flags import Command, Failure, Flag, Invocation
+from wherry.cli.manifest_lists import Entry, ManifestLists, list_document
+from wherry.cli.registry import LISTS, Registry
 from wherry.cli.registry_auth import read_reference
 from wherry.client import jsontext
-from wherry.client.http import ConnectError, Connection, ProtocolError, Tls, connect, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from wherry.client.http import Response
+    from typing import Any
 
-LISTS = ("application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.oci.image.index.v1+json")
-ACCEPT = ", ".join((*LISTS, "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json"))
+    from wherry.spec.reference import Reference
+
 HUB_HOST = "registry-1.docker.io"
-MAX_MANIFEST = 8 << 20
+PLATFORMS = {
+    "darwin": "386 amd64 arm arm64",
+    "dragonfly": "amd64",
+    "freebsd": "386 amd64 arm",
+    "linux": "386 amd64 arm arm64 loong64 mips64 mips64le ppc64le riscv64 s390x",
+    "netbsd": "386 amd64 arm",
+    "openbsd": "386 amd64 arm",
+    "plan9": "386 amd64",
+    "solaris": "amd64",
+    "wasip1": "wasm",
+    "windows": "386 amd64 arm arm64",
+}
 
 
-class Registry:
-    """One registry, as far as reading a manifest goes.  ``Authorization`` is learnt from its first refusal."""
-
-    def __init__(self, host: str, credentials: Credentials | None, *, insecure: bool) -> None:
-        self.host = host
-        self._credentials = credentials
-        local = host.rpartition(":")[0] or host
-        plain = insecure or local in ("localhost", "[::1]") or local.startswith("127.")
-        self._schemes = ("https", "http") if plain else ("https",)
-        self._verify = not insecure
-        self._authorization = ""
-
-    def get(self, path: str) -> tuple[int, str, bytes]:
-        """Status, media type and body.  Raises Failure when it cannot be reached."""
-        status, headers, body = self._once(path)
-        if status == 401 and not self._authorization:
-            self._authorization = self._answer(headers.get("www-authenticate", ""))
-            status, headers, body = self._once(path)
-        return status, headers.get("content-type", "").partition(";")[0], body
-
-    def _once(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        headers = {"Accept": ACCEPT}
-        if self._authorization:
-            headers["Authorization"] = self._authorization
-        problem: Exception | None = None
-        for scheme in self._schemes:
-            try:
-                return _get(scheme, self.host, path, headers, verify=self._verify)
-            except (ConnectError, ProtocolError, OSError) as error:
-                problem = error
-        reason = problem.__cause__ if problem is not None and problem.__cause__ is not None else problem
-        raise Failure(f'failed to configure transport: error pinging v2 registry: Get "https://{self.host}/v2/": {reason}')
-
-    def _answer(self, challenge: str) -> str:
-        """The Authorization header that a challenge asks for."""
-        kind, _, rest = challenge.partition(" ")
-        basic = ""
-        if self._credentials is not None and self._credentials.username:
-            import binascii
-
-            pair = f"{self._credentials.username}:{self._credentials.password}".encode()
-            basic = "Basic " + binascii.b2a_base64(pair, newline=False).decode()
-        if kind.lower() != "bearer":
-            return basic
-        fields = dict(_challenge_fields(rest))
-        realm = fields.get("realm", "")
-        scheme, _, address = realm.partition("://")
-        host, _, path = address.partition("/")
-        if scheme != "https" and (scheme != "http" or "http" not in self._schemes):
-            raise Failure(f"the registry {self.host} names a token service that is not secure: {realm}")
-        query = "&".join(f"{key}={quote(fields[key])}" for key in ("service", "scope") if key in fields)
-        status, _, body = _get(scheme, host, f"/{path}?{query}", {"Authorization": basic} if basic else {}, verify=self._verify)
-        if status != 200:
-            raise Failure(f"unauthorized: the token service {host} answered {status}")
-        answer = jsontext.parse(body)
-        return f"Bearer {answer.get('token') or answer.get('access_token') or ''}"
-
-
-def _get(scheme: str, host: str, path: str, headers: dict[str, str], *, verify: bool) -> tuple[int, dict[str, str], bytes]:
-    address = host if ":" in host.rpartition("]")[2] else f"{host}:{443 if scheme == 'https' else 80}"
-    connection = Connection(connect(f"{scheme}://{address}", Tls(verify=verify) if scheme == "https" else None), host)
+def run_create(invocation: Invocation) -> int:
+    name, *manifests = invocation.arguments
     try:
-        response = connection.request("GET", path, headers)
-        return response.status, response.headers, _limited(response)
-    finally:
-        connection.close()
-
-
-def _limited(response: Response) -> bytes:
-    body = b""
-    for piece in response:
-        body += piece
-        if len(body) > MAX_MANIFEST:
-            raise Failure("the registry's answer is larger than a manifest may be")
-    return body
-
-
-def _challenge_fields(text: str) -> list[tuple[str, str]]:
-    """``key="value",key="value"``; a comma may stand within quotes."""
+        target = read_reference(name).with_default_tag()
+    except Failure as failure:
+        raise Failure(f"error parsing name for manifest list {name}: {failure}") from None
+    references = [_named(text) for text in manifests]
+    lists = ManifestLists(invocation.program.config_dir)
+    if not invocation.flag("amend") and lists.entries(target):
+        raise Failure("refusing to amend an existing manifest list with no --amend flag")
     found = []
-    while text:
-        key, _, text = text.lstrip(", ").partition("=")
-        if text.startswith('"'):
-            value, _, text = text[1:].partition('"')
-        else:
-            value, _, text = text.partition(",")
-        if key:
-            found.append((key.strip().lower(), value))
-    return found
-
-
-def run_inspect(invocation: Invocation) -> int:
-    name = invocation.arguments[0]
-    reference = read_reference(name).with_default_tag()
-    host = HUB_HOST if reference.domain == "docker.io" else reference.domain
-    credentials = load(invocation.program.config_dir).credentials(server_of(reference.domain))
-    registry = Registry(host, credentials, insecure=invocation.flag("insecure"))
-    status, media_type, body = registry.get(f"/v2/{reference.path}/manifests/{reference.digest or reference.tag}")
-    if status == 404:
-        raise Failure(f"no such manifest: {reference}")
-    if status != 200:
-        raise Failure(f"{reference}: the registry answered {status}: {_reason(body)}")
-    try:
-        found = jsontext.parse(body)
-    except ValueError:
-        raise Failure(f"{reference}: the registry's answer is not a manifest") from None
-    sys.stdout.write(jsontext.pretty(found, "   " if media_type in LISTS else "\t") + "\n")
+    for reference in references:
+        entry = lists.entry(target, reference)
+        found.append((reference, entry or _fetch(invocation, reference)))
+    for reference, entry in found:
+        lists.put(target, reference, entry)
+    print(f"Created manifest list {target}")
     return 0
 
 
-def _reason(body: bytes) -> str:
-    from wherry.cli.output import escape
+def run_annotate(invocation: Invocation) -> int:
+    target, manifest = (_named(text) for text in invocation.arguments)
+    lists = ManifestLists(invocation.program.config_dir)
+    entry = lists.entry(target, manifest)
+    if entry is None:
+        raise Failure(f"manifest for image {invocation.arguments[1]} does not exist in {invocation.arguments[0]}")
+    for flag, key in (("os", "os"), ("arch", "architecture"), ("variant", "variant"), ("os-version", "os.version")):
+        if invocation.text(flag):
+            entry.platform[key] = invocation.text(flag)
+    features = [part for text in invocation.texts("os-features") for part in text.split(",") if part]
+    if features:
+        entry.platform["os.features"] = features
+    if entry.platform.get("architecture") not in PLATFORMS.get(str(entry.platform.get("os")), "").split():
+        asked = f"{invocation.text('os')}/{invocation.text('arch')}"
+        raise Failure(f"manifest entry for image has unsupported os/arch combination: {asked}")
+    lists.put(target, manifest, entry)
+    return 0
 
-    return escape(body[:300].decode("utf-8", "replace").strip())
+
+def run_push(invocation: Invocation) -> int:
+    target = _named(invocation.arguments[0])
+    lists = ManifestLists(invocation.program.config_dir)
+    entries = lists.entries(target)
+    if not entries:
+        raise Failure(f"No such manifest: {target}")
+    registry = _registry(invocation, target)
+    for entry in entries:
+        if not entry.platform.get("os") or not entry.platform.get("architecture"):
+            raise Failure(f"manifest {entry.ref} must have an OS and Architecture to be pushed to a registry")
+        if _named(entry.ref).domain != target.domain:
+            raise Failure(
+                f"cannot use source images from a different registry than the target image: {_named(entry.ref).domain} != {target.domain}"
+            )
+    for entry in entries:
+        _push_entry(registry, target, entry)
+        print(f"Pushed ref {target.name}@{entry.digest} with digest: {entry.digest}")
+    media_type, body = list_document(entries)
+    registry.put_manifest(target.path, target.tag or "", media_type, body)
+    from wherry.cli.registry import digest_of
+
+    print(digest_of(body))
+    if invocation.flag("purge"):
+        lists.remove(target)
+    return 0
 
 
+def _push_entry(registry: Registry, target: Reference, entry: Entry) -> None:
+    """The manifest, and what it is of, from the repository it comes from."""
+    origin = _named(entry.ref).path
+    document = jsontext.parse(entry.raw)
+    if origin != target.path:
+        for blob in [document.get("config"), *(document.get("layers") or ())]:
+            registry.mount(target.path, str(blob["digest"]), origin)
+    registry.put_manifest(target.path, entry.digest, entry.media_type, entry.raw)
+
+
+def run_rm(invocation: Invocation) -> int:
+    lists = ManifestLists(invocation.program.config_dir)
+    problems = []
+    for name in invocation.arguments:
+        try:
+            target = _named(name)
+        except Failure as failure:
+            problems.append(str(failure))
+            continue
+        if not lists.remove(target):
+            problems.append(f"No such manifest: {target}")
+    if problems:
+        raise Failure("\n".join(problems))
+    return 0
+
+
+def run_inspect(invocation: Invocation) -> int:
+    verbose = invocation.flag("verbose")
+    lists = ManifestLists(invocation.program.config_dir)
+    if len(invocation.arguments) == 2:
+        target, reference = (_named(text) for text in invocation.arguments)
+        entry = lists.entry(target, reference)
+        if entry is None:
+            raise Failure(f"No such manifest: {reference}")
+        return _show(entry.document() if verbose else jsontext.parse(entry.raw))
+    reference = _named(invocation.arguments[0])
+    if entries := lists.entries(reference):
+        return _show([entry.document() for entry in entries]) if verbose else _show(jsontext.parse(list_document(entries)[1]), "   ")
+    media_type, raw = _manifest(invocation, reference)
+    if not verbose:
+        return _show(_parsed(reference, raw), "   " if media_type in LISTS else "\t")
+    if media_type not in LISTS:
+        return _show(_fetch(invocation, reference).document())
+    return _show([entry.document() for entry in _members(invocation, reference, raw)])
+
+
+def _members(invocation: Invocation, reference: Reference, raw: bytes) -> list[Entry]:
+    """The manifests of a list in a registry, with the platforms that the list gives them."""
+    found = []
+    for descriptor in _parsed(reference, raw).get("manifests") or ():
+        media_type, body = _manifest(invocation, reference.with_digest(str(descriptor["digest"])))
+        found.append(Entry(f"{reference}@{descriptor['digest']}", media_type, body, dict(descriptor.get("platform") or {})))
+    return found
+
+
+def _fetch(invocation: Invocation, reference: Reference) -> Entry:
+    """One image's manifest, with the platform that its configuration names.  Raises Failure."""
+    media_type, raw = _manifest(invocation, reference)
+    if media_type in LISTS:
+        raise Failure(f"{reference} is a manifest list")
+    document = _parsed(reference, raw)
+    try:
+        digest = str(document["config"]["digest"])
+    except (KeyError, TypeError):
+        raise Failure(f"{reference}: the registry's answer is not a manifest") from None
+    config = _parsed(reference, _registry(invocation, reference).blob(reference.path, digest))
+    platform = {key: config[key] for key in ("architecture", "os", "os.version", "os.features", "variant") if config.get(key)}
+    return Entry(str(reference), media_type, raw, platform)
+
+
+def _manifest(invocation: Invocation, reference: Reference) -> tuple[str, bytes]:
+    answer = _registry(invocation, reference).manifest(reference.path, reference.digest or reference.tag or "")
+    if answer.status == 404:
+        raise Failure(f"no such manifest: {reference}")
+    if answer.status != 200:
+        raise Failure(f"{reference}: the registry answered {answer.status}: {answer.reason()}")
+    return answer.media_type, answer.body
+
+
+def _parsed(reference: Reference, raw: bytes) -> dict[str, Any]:
+    try:
+        found = jsontext.parse(raw)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Failure(f"{reference}: the registry's answer is not a manifest")
+    return found
+
+
+def _registry(invocation: Invocation, reference: Reference) -> Registry:
+    host = HUB_HOST if reference.domain == "docker.io" else reference.domain
+    credentials = load(invocation.program.config_dir).credentials(server_of(reference.domain))
+    insecure = "insecure" in invocation.values and invocation.flag("insecure")
+    return Registry(host, credentials, insecure=insecure)
+
+
+def _named(text: str) -> Reference:
+    return read_reference(text).with_default_tag()
+
+
+def _show(value: object, indent: str = "\t") -> int:
+    sys.stdout.write(jsontext.pretty(value, indent) + "\n")
+    return 0
+
+
+INSECURE = Flag("insecure", "bool", "Allow communication with an insecure registry")
 INSPECT = Command(
-    "[OPTIONS] MANIFEST",
+    "[OPTIONS] [MANIFEST_LIST] MANIFEST",
     "Display an image manifest, or manifest list",
     run_inspect,
+    flags=(INSECURE, Flag("verbose", "bool", "Output additional info including layers and platform", short="v")),
+    minimum=1,
+    maximum=2,
+)
+CREATE = Command(
+    "MANIFEST_LIST MANIFEST [MANIFEST...]",
+    "Create a local manifest list for annotating and pushing to a registry",
+    run_create,
+    flags=(INSECURE, Flag("amend", "bool", "Amend an existing manifest list", short="a")),
+    minimum=2,
+)
+ANNOTATE = Command(
+    "[OPTIONS] MANIFEST_LIST MANIFEST",
+    "Add additional information to a local image manifest",
+    run_annotate,
     flags=(
-        Flag("insecure", "bool", "Allow communication with an insecure registry"),
-        Flag("verbose", "bool", "Output additional info including layers and platform", short="v", refused="inspect each digest by itself"),
+        Flag("arch", "string", "Set architecture"),
+        Flag("os", "string", "Set operating system"),
+        Flag("os-features", "list", "Set operating system features"),
+        Flag("os-version", "string", "Set operating system version"),
+        Flag("variant", "string", "Set architecture variant"),
     ),
+    minimum=2,
+    maximum=2,
+)
+PUSH = Command(
+    "[OPTIONS] MANIFEST_LIST",
+    "Push a manifest list to a repository",
+    run_push,
+    flags=(INSECURE, Flag("purge", "bool", "Remove the local manifest list after push", short="p")),
     minimum=1,
     maximum=1,
 )
+RM = Command("MANIFEST_LIST [MANIFEST_LIST...]", "Delete one or more manifest lists from local storage", run_rm, minimum=1)
