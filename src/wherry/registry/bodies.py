@@ -49,8 +49,8 @@ async def in_flight(future: asyncio.Future[T]) -> T:
         raise
 
 
-async def receive(request: web.BaseRequest, limits: Limits, write: Callable[[bytes], object], *, room: int) -> None:
-    """Hand the body to ``write`` (in threads, one at a time), as far as it comes.  Raises Failure: more than ``room`` bytes, stalled."""
+async def receive(request: web.BaseRequest, limits: Limits, append: Callable[[list[bytes]], object], *, room: int) -> None:
+    """Hand the body to ``append`` (in threads, one at a time), as far as it comes.  Raises Failure: more than ``room`` bytes, stalled."""
     if request.content_length is not None and request.content_length > room:
         raise _too_large(limits)
     await _welcome(request)
@@ -65,20 +65,19 @@ async def receive(request: web.BaseRequest, limits: Limits, write: Callable[[byt
             await in_flight(last)
 
     try:
-        while await _fill(request, limits, parts):
-            block = b"".join(parts)
-            parts.clear()
-            room -= len(block)
+        while count := await _fill(request, limits, parts):
+            block, parts = parts, []
+            room -= count
             await settle()
             if room < 0:
                 raise _too_large(limits)
-            writing = loop.run_in_executor(None, write, block)  # while the next block comes
+            writing = loop.run_in_executor(None, append, block)  # while the next block comes
     except TimeoutError:
         raise Failure("BLOB_UPLOAD_INVALID", "the body comes too slowly", status=408) from None
     finally:
         await settle()
         if parts and sum(map(len, parts)) <= room:
-            await in_thread(write, b"".join(parts))
+            await in_thread(append, parts)
 
 
 async def _welcome(request: web.BaseRequest) -> None:
@@ -88,17 +87,18 @@ async def _welcome(request: web.BaseRequest) -> None:
         request.writer.output_size = 0  # no part of the answer
 
 
-async def _fill(request: web.BaseRequest, limits: Limits, parts: list[bytes]) -> bool:
-    """Add about a block to ``parts``; whether there is anything.  Raises TimeoutError."""
+async def _fill(request: web.BaseRequest, limits: Limits, parts: list[bytes]) -> int:
+    """Add about a block to ``parts``; how much.  Raises TimeoutError."""
     held = 0
     async with asyncio.timeout(limits.stall_s):
         while held < _BLOCK:
-            piece = await request.content.readany()
-            if not piece:
+            piece, _ = await request.content.readchunk()
+            if piece:
+                parts.append(piece)
+                held += len(piece)
+            elif request.content.at_eof():
                 break
-            parts.append(piece)
-            held += len(piece)
-    return held > 0
+    return held
 
 
 async def document(request: web.BaseRequest, limits: Limits, limit: int) -> bytes:

@@ -111,7 +111,7 @@ class Pushes:
             return web.Response(status=202, headers=_progress(call.name, ident, 0))
         with self._uploads.open(call.name, ident) as upload:
             try:
-                await bodies.receive(call.request, self._limits, upload.write, room=self._limits.blob_bytes)
+                await bodies.receive(call.request, self._limits, upload.append, room=self._limits.blob_bytes)
                 return await self._finish(call.name, upload, wanted)
             except BaseException:
                 upload.discard()  # nobody was told its name
@@ -122,7 +122,7 @@ class Pushes:
         wanted = checked_digest(request.query.get("digest", "")) if request.method == "PUT" else None
         begun = upload.size_bytes
         length = _claimed_length(call, upload)
-        await bodies.receive(request, self._limits, upload.write, room=self._limits.blob_bytes - begun)
+        await bodies.receive(request, self._limits, upload.append, room=self._limits.blob_bytes - begun)
         if length is not None and upload.size_bytes - begun != length:
             await in_thread(upload.cut, begun)
             raise Failure("SIZE_INVALID", "the body is not as long as Content-Range says", status=400)

@@ -21,6 +21,7 @@ MOST = 10_000
 
 _IDENT = re.compile(r"[A-Za-z0-9_-]{43}")
 _BLOCK = 1 << 20
+_MOST_PIECES = 64  # of one writev(2), and of one block that is hashed
 
 
 class UploadBusy(Exception):
@@ -134,15 +135,24 @@ class Upload:
         self._uploads.closed(self.path, None if self._is_gone else (self._hashed, self._hash))
 
     def write(self, data: bytes) -> None:
-        """Append.  Raises OSError (ENOSPC); what did fit stays."""
+        self.append([data])
+
+    def append(self, pieces: list[bytes]) -> None:
+        """Add ``pieces`` at the end.  Raises OSError (ENOSPC); what did fit stays."""
+        if len(pieces) > _MOST_PIECES:
+            pieces = [b"".join(pieces)]
         begun = self.size_bytes
-        rest = memoryview(data)
+        rest: list[memoryview | bytes] = list(pieces)
         while rest:
-            count = os.write(self._fd, rest)
+            count = os.writev(self._fd, rest)
             self.size_bytes += count
-            rest = rest[count:]
+            while rest and count >= len(rest[0]):
+                count -= len(rest.pop(0))
+            if count:
+                rest[0] = memoryview(rest[0])[count:]
         if self._hashed == begun:
-            self._hash.update(data)
+            for piece in pieces:
+                self._hash.update(piece)
             self._hashed = self.size_bytes
 
     def cut(self, size_bytes: int) -> None:
