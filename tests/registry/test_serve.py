@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import threading
@@ -146,6 +147,21 @@ def test_a_command_line_that_makes_no_sense_is_refused(flags: tuple[str, ...], w
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     assert done.returncode != 0
     assert words in done.stderr
+
+
+def test_an_address_in_use_and_a_password_file_that_is_none_are_named(tmp_path: Path) -> None:
+    (tmp_path / "htpasswd").write_text("ann:secret\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for flags, words in (
+            ((), f"--listen {address}: address already in use"),
+            (("--htpasswd", str(tmp_path / "htpasswd")), f"{tmp_path / 'htpasswd'}: line 1: not a scrypt or bcrypt hash"),
+        ):
+            command = [WHERRY, "registry", "serve", "--listen", address, "--data", str(tmp_path / "data"), *flags]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+            assert done.returncode == 1
+            assert done.stderr.startswith(f"wherry registry serve: {words}")
+            assert "Traceback" not in done.stderr
 
 
 def test_the_hub_has_many_names() -> None:

@@ -13,10 +13,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.registry.conftest import WHERRY, Registry, digest_of, manifest_of
 
+from wherry.registry import failures
 from wherry.registry.bodies import Limits
 from wherry.registry.gate import Gate
 from wherry.registry.holdings import Holdings
@@ -340,3 +344,51 @@ def test_five_thousand_layers_and_deep_json_are_refused_in_little_memory(serve: 
 def _peak(status: Path) -> int:
     """The most memory that a process has had, in KiB."""
     return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+
+
+# --- anything at all
+
+_DIGESTS = st.one_of(
+    st.sampled_from([digest_of(b"x"), digest_of(b"x", "sha512"), NOTHING]),
+    st.from_regex(r"(sha256|sha512|md5):[0-9a-fA-F]{0,130}", fullmatch=True),
+)
+_NAMES = st.one_of(st.sampled_from(["a", "fuzz/x"]), st.text(alphabet="ab0._-/:%\\ \x00é~@", max_size=12))
+_ADDRESSES = st.one_of(
+    st.builds("/v2/{}/manifests/{}".format, _NAMES, st.one_of(_DIGESTS, st.text(max_size=9))),
+    st.builds("/v2/{}/blobs/{}".format, _NAMES, _DIGESTS),
+    st.builds("/v2/{}/blobs/uploads/{}".format, _NAMES, st.one_of(st.just(""), st.text(max_size=45))),
+    st.builds("/v2/{}/referrers/{}".format, _NAMES, _DIGESTS),
+    st.builds("/v2/{}/tags/list".format, _NAMES),
+    st.text(max_size=20),
+)
+_QUERIES = st.dictionaries(
+    st.sampled_from(["n", "last", "digest", "mount", "from", "artifactType"]),
+    st.one_of(_DIGESTS, _NAMES, st.integers().map(str)),
+    max_size=3,
+)
+_HEADERS = st.dictionaries(
+    st.sampled_from(["Range", "Content-Range", "Content-Type", "Accept", "If-None-Match", "If-Range", "Expect", "Content-Encoding"]),
+    st.one_of(st.sampled_from(["bytes=0-", "0-0", "5-2", "gzip", "100-continue", "*/*"]), st.text(alphabet='ab09=,;/*" -', max_size=12)),
+    max_size=3,
+)
+_ENTRY = st.fixed_dictionaries({"mediaType": st.just("a/b"), "digest": _DIGESTS, "size": st.integers(-1, 2**64)})
+_DOCUMENTS = st.one_of(
+    st.binary(max_size=30),
+    st.fixed_dictionaries(
+        {"schemaVersion": st.sampled_from([2, 1, None])},
+        optional={"config": _ENTRY, "layers": st.lists(_ENTRY, max_size=2), "manifests": st.lists(_ENTRY, max_size=2), "subject": _ENTRY},
+    ).map(lambda fields: json.dumps(fields).encode()),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"]), _ADDRESSES, _QUERIES, _HEADERS, _DOCUMENTS)
+def test_anything_gets_an_answer_and_every_refusal_a_code(
+    ours: Registry, method: str, address: str, query: dict[str, str], headers: dict[str, str], body: bytes
+) -> None:
+    path = quote(address, safe="/:%") + ("?" + urlencode(query) if query else "")
+    if not path.startswith("/"):
+        path = "/" + path
+    answer = ours.call(method, path, body, headers)
+    assert answer.status < 500
+    assert answer.status < 400 or method == "HEAD" or answer.code in failures.STATUS or answer.headers["server"].startswith("Python")

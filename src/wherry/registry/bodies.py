@@ -46,6 +46,8 @@ async def in_flight(future: asyncio.Future[T]) -> T:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()  # looked at: nobody is left to be told
         raise
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 from aiohttp import web
 
-_STATUS = {
+STATUS = {
     "BLOB_UNKNOWN": 404,
     "BLOB_UPLOAD_INVALID": 400,
     "BLOB_UPLOAD_UNKNOWN": 404,
@@ -54,7 +54,7 @@ class Failure(Exception):
         super().__init__(message or _WORDS.get(code, code))
         self.code = code
         self.detail = detail
-        self.status = status or _STATUS[code]
+        self.status = status or STATUS[code]
         self.headers = dict(headers or {})
 
     def response(self) -> web.Response:

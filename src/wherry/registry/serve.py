@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from wherry.registry.accounts import Accounts, hash_password
+from wherry.registry.accounts import Accounts, BadPasswordFile, hash_password
 from wherry.registry.bodies import Limits
 from wherry.registry.bucket import open_bucket
 from wherry.registry.client import Client
@@ -77,9 +77,7 @@ async def serve(order: Serve) -> None:
     access.setLevel(logging.WARNING if order.quiet else logging.INFO)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_alone(order.storage))
-        accounts = Accounts(order.htpasswd) if order.htpasswd else None
-        if accounts is not None:
-            stack.callback(accounts.close)
+        accounts = _accounts(order.htpasswd, stack)
         tls = _tls(order)
         _warn(order, has_accounts=accounts is not None, has_tls=tls is not None)
         objects = await asyncio.to_thread(_objects, order.storage)
@@ -95,9 +93,12 @@ async def serve(order: Serve) -> None:
         limits = Limits(blob_bytes=order.max_blob_bytes)
         server = RegistryServer(holdings, uploads, accounts=accounts, read_only=order.read_only, upstream=upstream, limits=limits)
         stack.push_async_callback(server.close)
-        port = await server.start(order.host, order.port, tls)
-        tasks.spawn(server.keep_house())
         host = f"[{order.host}]" if ":" in order.host else order.host
+        try:
+            port = await server.start(order.host, order.port, tls)
+        except OSError as error:
+            raise Refusal(f"--listen {host}:{order.port}: {os.strerror(error.errno or 0).lower()}") from error
+        tasks.spawn(server.keep_house())
         log.info("listening on %s://%s:%d", "https" if tls else "http", host, port)
         await stopping.wait()
         log.info("stopping")
@@ -138,10 +139,10 @@ class _Tasks:
         await self._group.__aenter__()
         return self
 
-    async def __aexit__(self, *failure: Any) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for task in tuple(self._tasks):
             task.cancel()
-        await self._group.__aexit__(*failure)
+        await self._group.__aexit__(None, None, None)  # what ends the server is no failure of a task
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._group.create_task(_logged(work))
@@ -167,6 +168,17 @@ def _alone(storage: Storage) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def _accounts(path: str, stack: contextlib.AsyncExitStack) -> Accounts | None:
+    if not path:
+        return None
+    try:
+        accounts = Accounts(path)
+    except BadPasswordFile as error:
+        raise Refusal(f"{path}: {error}") from error
+    stack.callback(accounts.close)
+    return accounts
 
 
 def _directory(storage: Storage) -> None:
