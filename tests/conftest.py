@@ -22,6 +22,7 @@ from hypothesis import settings
 
 settings.register_profile("shared machine", deadline=None)  # how long an example takes says how busy the machine is
 settings.load_profile("shared machine")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # daemons are started by the hundred: each would compile everything anew
 
 WHERRY = str(Path(sys.executable).parent / "wherry")
 BUSYBOX = Path("/bin/busybox")

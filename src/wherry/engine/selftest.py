@@ -49,8 +49,6 @@ async def weaknesses(settings: Settings, supervisor: Supervisor, capabilities: t
         return [f"its container did not end within {_PATIENCE_S:.0f} s"]
     except (OSError, ValueError) as error:
         return [f"it cannot be carried out: {error}"]
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def judge(found: list[str] | None, settings: Settings) -> list[str]:
@@ -96,16 +94,28 @@ def _own_namespaces() -> Mapping[str, str]:
 
 
 def _make_root(place: str, config: Mapping[str, Any], program: bytes, *, overlay: bool) -> Rootfs:
-    """A read-only tree with the program and a directory for each mount; without overlay it is bound, and what bind keeps holds for it."""
-    shutil.rmtree(place, ignore_errors=True)
+    """A read-only tree with the program and a directory for each mount; without overlay it is bound, and what bind keeps holds for it.
+
+    It stays for the next start, which may find the disk full.
+    """
     tree, empty = f"{place}/root", f"{place}/empty"
-    os.makedirs(empty, mode=0o700)
-    for mount in sorted(config["mounts"], key=lambda mount: str(mount["destination"])):
-        if mount["destination"].count("/") == 1:
-            os.makedirs(tree + mount["destination"], exist_ok=True)
-    with open(tree + PROGRAM, "wb", opener=lambda path, flags: os.open(path, flags, 0o755)) as file:
-        file.write(program)
+    mounts = sorted(str(mount["destination"]) for mount in config["mounts"])
+    directories = [empty, *(tree + path for path in mounts if path.count("/") == 1)]
+    if not (all(os.path.isdir(path) for path in directories) and _holds(tree + PROGRAM, program)):
+        shutil.rmtree(place, ignore_errors=True)
+        for path in directories:
+            os.makedirs(path, mode=0o700 if path == empty else 0o755)
+        with open(tree + PROGRAM, "wb", opener=lambda path, flags: os.open(path, flags, 0o755)) as file:
+            file.write(program)
     return Rootfs(lower=(tree, empty) if overlay else (tree,))
+
+
+def _holds(path: str, data: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(data) + 1) == data
+    except OSError:
+        return False
 
 
 async def _run(supervisor: Supervisor, config: dict[str, Any], rootfs: Rootfs) -> bytes:
