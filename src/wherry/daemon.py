@@ -16,12 +16,14 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from typing import Any
 
 from wherry.errors import EngineError
 from wherry.runtime.supervisor import Supervisor
 from wherry.spec import configuration
+from wherry.spec.mirrors import parse_mirror
 from wherry.spec.settings import RUNTIME, SECURITY_PROFILES, SELF_TESTS, Settings
 
 log = logging.getLogger("wherry")
@@ -38,6 +40,8 @@ def parse(arguments: Sequence[str]) -> Settings:
     given = parser.parse_args([*_configured(arguments), *arguments])
     try:
         pools = tuple(_pool(text) for text in given.default_address_pool)
+        for text in given.registry_mirror:
+            parse_mirror(text)
         options = {**standard.default_log_options, **dict(_pair(text) for text in given.log_opt)}
         runtimes = _runtimes(given.add_runtime)
         if given.default_runtime not in (RUNTIME, *runtimes):
@@ -55,6 +59,12 @@ def parse(arguments: Sequence[str]) -> Settings:
         address_pools=pools or standard.address_pools,
         insecure_registries=tuple(given.insecure_registry),
         registry_mirrors=tuple(given.registry_mirror),
+        certificate_dirs=tuple(given.registry_cert_dir) or standard.certificate_dirs,
+        registry_connect_s=given.registry_connect_timeout,
+        registry_idle_s=given.registry_idle_timeout,
+        download_attempts=given.max_download_attempts,
+        concurrent_downloads=given.max_concurrent_downloads,
+        concurrent_uploads=given.max_concurrent_uploads,
         default_log_options=options,
         runtimes=runtimes,
         default_runtime=given.default_runtime,
@@ -84,8 +94,7 @@ def _parser(standard: Settings) -> argparse.ArgumentParser:
     parser.add_argument("--data-root", default=standard.data_root, metavar="DIR", help="images, containers, volumes (default %(default)s)")
     parser.add_argument("--run-root", default=standard.run_root, metavar="DIR", help="sockets; empty after a reboot (default %(default)s)")
     parser.add_argument("--snapshotter", default="", metavar="NAME", help="erofs, overlay or vfs (default: the first that works)")
-    parser.add_argument("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]", help="a registry without TLS")
-    parser.add_argument("--registry-mirror", action="append", default=[], metavar="URL", help="a mirror of Docker Hub")
+    _add_registry_options(parser, standard)
     parser.add_argument(
         "--log-opt", action="append", default=[], metavar="NAME=VALUE", help="default log options (default max-size=20m, max-file=5)"
     )
@@ -138,6 +147,38 @@ def _configured(arguments: Sequence[str]) -> list[str]:
         reason = str(error)
     sys.stderr.write(f"unable to configure the Wherry daemon with file {path}: {reason}\n")
     raise SystemExit(1)
+
+
+def _add_registry_options(parser: argparse.ArgumentParser, standard: Settings) -> None:
+    several: dict[str, Any] = {"action": "append", "default": []}
+    where = " and ".join(standard.certificate_dirs)
+    texts = (
+        ("--insecure-registry", "HOST[:PORT]|CIDR", "a registry that may be reached without TLS, or without knowing it"),
+        ("--registry-mirror", "[REGISTRY=]URL", "a mirror of Docker Hub, or of REGISTRY"),
+        ("--registry-cert-dir", "DIR", f"where HOST[:PORT]/*.{{crt,cert,key}} lie (default {where})"),
+    )
+    for name, metavar, text in texts:
+        parser.add_argument(name, metavar=metavar, help=text, **several)
+    numbers: tuple[tuple[str, str, str, float], ...] = (
+        ("--registry-connect-timeout", "SECONDS", "until a registry must have taken a connection", standard.registry_connect_s),
+        ("--registry-idle-timeout", "SECONDS", "until a registry must have said something", standard.registry_idle_s),
+        ("--max-download-attempts", "N", "how often a download that brings nothing is begun", standard.download_attempts),
+        ("--max-concurrent-downloads", "N", "layers of a pull that come at once", standard.concurrent_downloads),
+        ("--max-concurrent-uploads", "N", "layers of a push that go at once", standard.concurrent_uploads),
+    )
+    for name, metavar, text, value in numbers:
+        parser.add_argument(name, metavar=metavar, help=f"{text} (default %(default)s)", type=_positive(type(value)), default=value)
+
+
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < 1e6:
+            raise ValueError(text)
+        return value
+
+    number.__name__ = "positive number"  # argparse names it in its message
+    return number
 
 
 def _pair(text: str) -> tuple[str, str]:

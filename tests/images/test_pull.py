@@ -15,6 +15,7 @@ from aiohttp import web
 from wherry.errors import EngineError, Internal, NotFound
 from wherry.registry.transport import Patience
 from wherry.spec.digest import Digest
+from wherry.spec.mirrors import parse_mirror
 
 pytestmark = pytest.mark.root
 Experiment = Callable[..., None]
@@ -424,5 +425,27 @@ def test_pulls_of_one_layer_on_two_parents_share_its_download_or_repeat_it(exper
         assert len(lab.images.resolve(f"{fake.host}/x/y:one").diff_ids) == 3
         assert len(lab.snapshotter.items()) == 5
         assert not list((lab.root / "partial").iterdir())
+
+    experiment(body)
+
+
+def test_what_a_mirror_cannot_give_comes_from_the_registry(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": b"1" * 5000})
+        fake.add(made)
+        layer = made.document["layers"][0]["digest"]
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if request.host.startswith("localhost"):
+                assert "Authorization" not in request.headers
+                raise web.HTTPNotFound
+            return web.Response(body=made.blobs[0])
+
+        fake.answers[layer] = answer
+        mirror = parse_mirror(f"{fake.host}={fake.host.replace('127.0.0.1', 'http://localhost')}")
+        lab.registry.mirrors = (mirror,)
+        await lab.pull(f"{fake.host}/x/y:1")
+        assert fake.count(layer) == 2
+        assert lab.images.resolve(f"{fake.host}/x/y:1").id == made.id
 
     experiment(body)

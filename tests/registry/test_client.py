@@ -1,31 +1,44 @@
-"""The client and the hosts it may speak to without TLS; uploads are tested with a real registry in tests/images/test_push.py."""
+"""Where registries are looked for; downloads and uploads are tested in tests/images, with a lying registry and a real one."""
 
 from __future__ import annotations
 
-import asyncio
+from pathlib import Path
 
 import pytest
 
 from wherry.registry.client import Client
+from wherry.registry.credentials import Credentials
+from wherry.registry.trust import Trust
+from wherry.spec.mirrors import parse_mirror
+from wherry.spec.reference import parse
 
 
 @pytest.mark.parametrize(
-    ("domain", "insecure"),
+    ("host", "schemes"),
     [
-        ("localhost:5000", True),
-        ("127.3.4.5:5000", True),
-        ("[::1]:5000", True),
-        ("docker.io", False),
-        ("10.1.2.3:5000", True),
-        ("10.2.2.3:5000", False),
-        ("plain.example", True),
-        ("plain.example:81", True),
-        ("port.example:5000", True),
-        ("port.example:5001", False),
-        ("localhost.example", False),
+        ("reg.example", "https"),
+        ("10.9.0.1:5000", "https"),
+        ("10.1.0.1:5000", "https http"),  # allowed, but not before TLS was tried: names and passwords may go there
+        ("plain.example", "https http"),
+        ("localhost:5000", "http https"),  # nothing leaves the machine
+        ("127.0.0.1:5001", "https"),  # somebody said who vouches for it
+        ("mirror.example", "http"),  # as its address says
     ],
 )
-def test_only_loopback_and_what_the_settings_name_is_reached_without_tls(domain: str, insecure: bool) -> None:
-    client = Client(insecure=["10.1.0.0/16", "plain.example", "port.example:5000"])
-    assert client.is_insecure(domain) is insecure
-    asyncio.run(client.close())
+def test_schemes_are_tried_in_the_order_that_keeps_secrets(host: str, schemes: str, tmp_path: Path) -> None:
+    directory = tmp_path / "127.0.0.1:5001"
+    directory.mkdir()
+    (directory / "ca.crt").touch()
+    trust = Trust(insecure=["10.1.0.0/16", "plain.example"], certificates=[str(tmp_path)])
+    client = Client(trust=trust, mirrors=[parse_mirror("http://mirror.example")])
+    assert [endpoint.base for endpoint in client.addresses(host)] == [f"{scheme}://{host}/v2/" for scheme in schemes.split()]
+
+
+def test_a_registry_is_asked_after_its_own_mirrors_only() -> None:
+    client = Client(mirrors=[parse_mirror(text) for text in ("https://hub.example", "ghcr.io=https://cat.example", "https://too.example")])
+    for name, hosts in (
+        ("x", ["hub.example", "too.example", "docker.io"]),
+        ("ghcr.io/a/b", ["cat.example", "ghcr.io"]),
+        ("quay.io/a/b", ["quay.io"]),
+    ):
+        assert [source.domain for source in client.sources(parse(name), Credentials())] == hosts

@@ -14,6 +14,7 @@ from aiohttp import web
 from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
 from wherry.registry.transport import Patience, Refused, RegistryError, Unreachable, Untrusted
+from wherry.spec.mirrors import parse_mirror
 from wherry.spec.reference import parse
 
 ALICE = Credentials(username="alice", password="secret")
@@ -230,7 +231,7 @@ def test_a_mirror_is_asked_first_without_credentials_and_passed_over_when_it_fai
             return web.Response(body=MANIFEST)
 
         mirror = await Server(handler).start(stack)
-        client = Client(patience=IMPATIENT, mirrors=[f"http://{mirror.host}"])
+        client = Client(patience=IMPATIENT, mirrors=[parse_mirror(f"http://{mirror.host}")])
         stack.push_async_callback(client.close)
         first, *_ = client.sources(parse("library/x:1"), ALICE)
         assert (await first.manifest("1")).raw == MANIFEST
@@ -251,5 +252,82 @@ def test_tags_are_read_page_by_page() -> None:
         client = Client(patience=IMPATIENT)
         stack.push_async_callback(client.close)
         assert await client.repository(parse(f"{server.host}/x/y"), Credentials()).tags() == ["a", "b", "c"]
+
+    run(body)
+
+
+def _token_server(registry: Callable[[], str], issue: Handler) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.path == "/token":
+            return await issue(request)
+        if request.headers.get("Authorization") == "Bearer good":
+            return web.Response(body=MANIFEST)
+        return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="http://{registry()}/token",service="s"'})
+
+    return handler
+
+
+def test_a_login_brings_the_identity_token_that_is_used_from_then_on() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def issue(request: web.Request) -> web.StreamResponse:
+            if request.method == "GET":
+                assert request.headers["Authorization"] == BASIC
+                assert request.query["offline_token"] == "true"
+                return web.json_response({"token": "good", "refresh_token": "keep me"})
+            form = await request.post()
+            assert "Authorization" not in request.headers
+            assert (form["grant_type"], form["refresh_token"], form["service"]) == ("refresh_token", "keep me", "s")
+            return web.json_response({"access_token": "good", "expires_in": 300})
+
+        server = await Server(_token_server(lambda: server.host, issue)).start(stack)
+        client = Client(patience=IMPATIENT)
+        stack.push_async_callback(client.close)
+        login = Credentials(username="alice", password="secret", server_address=server.host)
+        assert await client.login(login) == "keep me"
+        again = Credentials(username="alice", identity_token="keep me", server_address=server.host)
+        assert await client.login(again) == ""
+        assert await fetch(server, again) == MANIFEST
+
+    run(body)
+
+
+def test_many_requests_at_once_ask_for_one_token() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def issue(request: web.Request) -> web.StreamResponse:
+            return web.json_response({"token": "good"})
+
+        server = await Server(_token_server(lambda: server.host, issue)).start(stack)
+        client = Client(patience=IMPATIENT)
+        stack.push_async_callback(client.close)
+        repository = client.repository(parse(f"{server.host}/x/y:1"), ALICE)
+        await asyncio.gather(*(repository.manifest("1") for _ in range(8)))
+        assert sum(path.startswith("/token") for _, path, _ in server.log) == 1
+
+    run(body)
+
+
+def test_a_token_server_that_stumbles_is_asked_again() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        answers = iter([503, 429, 200])
+
+        async def issue(request: web.Request) -> web.StreamResponse:
+            return web.json_response({"token": "good"}, status=next(answers))
+
+        server = await Server(_token_server(lambda: server.host, issue)).start(stack)
+        assert await fetch(server) == MANIFEST
+
+    run(body)
+
+
+@pytest.mark.parametrize(("retry_after", "asked"), [("3600", 1), ("Fri, 31 Dec 9998 23:59:59 GMT", 1), ("0", 3), ("soon", 3)])
+def test_a_registry_that_wants_to_be_left_alone_is(retry_after: str, asked: int) -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def busy(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=200 if request.path == "/v2/" else 429, headers={"Retry-After": retry_after})
+
+        server = await Server(busy).start(stack)
+        with pytest.raises(Refused, match="toomanyrequests"):
+            await fetch(server)
+        assert len([1 for _, path, _ in server.log if "manifests" in path]) == asked
 
     run(body)

@@ -34,7 +34,10 @@ from wherry.images.service import Images
 from wherry.kernel import cgroup
 from wherry.networks.service import Networks
 from wherry.registry.client import Client
+from wherry.registry.transport import Patience
+from wherry.registry.trust import Trust
 from wherry.runtime.supervisor import Supervisor
+from wherry.spec.mirrors import parse_mirror
 from wherry.spec.settings import Settings
 from wherry.store.choice import choose
 from wherry.store.content import Content
@@ -94,7 +97,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         overlay = snapshotter.name != Vfs.name
         trial = tasks.create_task(selftest.weaknesses(settings, supervisor, capabilities, overlay=overlay), name=selftest.CGROUP)
         await asyncio.sleep(0)  # it begins: its container is made while the services here are built
-        registry = Client(insecure=settings.insecure_registries, mirrors=settings.registry_mirrors)
+        registry = _registry_client(settings)
         stack.push_async_callback(registry.close)
         loop = asyncio.get_running_loop()
 
@@ -109,6 +112,8 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
             registry=registry,
             run=workers.run,
             attend=attendants.run,
+            downloads=settings.concurrent_downloads,
+            uploads=settings.concurrent_uploads,
             spawn=tasks.create_task,
             publish=publish_image,
             hold=garbage.hold,
@@ -152,6 +157,14 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         await recover.take_up(rooms, engine.running, alive)
         engine.sandbox_warnings = selftest.judge(await trial, settings)
         yield engine
+
+
+def _registry_client(settings: Settings) -> Client:
+    return Client(
+        trust=Trust(insecure=settings.insecure_registries, certificates=settings.certificate_dirs),
+        mirrors=[parse_mirror(text) for text in settings.registry_mirrors],
+        patience=Patience(connect_s=settings.registry_connect_s, idle_s=settings.registry_idle_s, retries=settings.download_attempts - 1),
+    )
 
 
 def set_aside(data_root: str) -> None:

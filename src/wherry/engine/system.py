@@ -33,6 +33,18 @@ def operating_system() -> str:
         return "Linux"
 
 
+def registry_config(settings: Settings) -> RegistryConfig:
+    """Whom the daemon trusts without TLS, and whom it asks instead."""
+    networks = [entry for entry in settings.insecure_registries if "/" in entry]
+    hosts = {entry: RegistryIndex(name=entry, secure=False) for entry in settings.insecure_registries if "/" not in entry}
+    mirrors = [text for text in settings.registry_mirrors if "=" not in text]
+    return RegistryConfig(
+        index_configs={"docker.io": RegistryIndex(name="docker.io", official=True, mirrors=mirrors), **hosts},
+        insecure_registry_cidrs=["::1/128", "127.0.0.0/8", *networks],
+        mirrors=mirrors or None,
+    )
+
+
 class SystemOperations:
     rooms: Rooms
     daemon_id: str
@@ -91,11 +103,7 @@ class SystemOperations:
             kernel_version=os.uname().release,
             operating_system=operating_system(),
             architecture=platform.machine(),
-            registry_config=RegistryConfig(
-                index_configs={"docker.io": RegistryIndex(name="docker.io", official=True, mirrors=list(rooms.settings.registry_mirrors))},
-                insecure_registry_cidrs=["127.0.0.0/8", "::1/128"],
-                mirrors=list(rooms.settings.registry_mirrors) or None,
-            ),
+            registry_config=registry_config(rooms.settings),
             cpus=len(os.sched_getaffinity(0)),
             mem_total=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             docker_root_dir=rooms.settings.data_root,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from wherry.errors import EngineError, Internal, NotFound
@@ -33,7 +34,6 @@ from wherry.store.content import Content, ContentMismatch
 from wherry.store.layer import DigestMismatch
 from wherry.tree.tar import InvalidArchive
 
-_DOWNLOADS = 3  # at a time, as Docker's max-concurrent-downloads
 _MAX_NESTING = 3
 
 
@@ -49,12 +49,23 @@ class Puller:
     flights: Flights
     run: Run
     attend: Run
+    at_once: int
 
     async def pull(self, reference: Reference, wanted: Platform | None, credentials: Credentials, emit: Emit) -> Image:
-        """Bring ``reference`` here and give it its name.  Raises EngineError in Docker's words."""
+        """Bring ``reference`` here and give it its name; what a mirror can't give comes from the registry.
+
+        Raises EngineError in Docker's words.
+        """
         reference = reference.with_default_tag()
+        *mirrors, registry = self.registry.sources(reference, credentials)
+        for mirror in mirrors:
+            with suppress(EngineError):
+                return await self._pull(mirror, reference, wanted, emit)
+        return await self._pull(registry, reference, wanted, emit)
+
+    async def _pull(self, repository: Repository, reference: Reference, wanted: Platform | None, emit: Emit) -> Image:
         try:
-            repository, fetched = await self._manifest(reference, credentials)
+            fetched = await repository.manifest(reference.digest or reference.tag or "")
             emit(about(f"Pulling from {reference.path}", reference.digest or reference.tag or ""))
             before = self.catalog.named(reference)
             manifest = await self._choose(repository, fetched, wanted or platforms.host())
@@ -145,7 +156,7 @@ class Puller:
             present += 1
         for position, layer in enumerate(manifest.layers):
             emit(status("Already exists" if position < present else "Pulling fs layer", layer.digest.hex[:12]))
-        slots = asyncio.Semaphore(_DOWNLOADS)
+        slots = asyncio.Semaphore(self.at_once)
         async with self.downloads.wanting(repository, manifest.layers[present:]) as downloads, asyncio.TaskGroup() as group:
             fetches = {digest: group.create_task(self._fetch(repository, one, slots, emit)) for digest, one in downloads.items()}
             for position in range(present, len(chain)):

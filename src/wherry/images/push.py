@@ -28,7 +28,6 @@ from wherry.store.content import Content
 from wherry.store.layer import BackgroundHash
 from wherry.tree.tar import Sink
 
-_UPLOADS = 5  # at a time, as Docker's max-concurrent-uploads
 _GZIPPED = frozenset({spec.DOCKER_LAYER_GZIP, spec.OCI_LAYER_GZIP})
 
 
@@ -41,6 +40,7 @@ class Pusher:
     layers: Layers
     registry: Client
     attend: Run
+    at_once: int
 
     async def push(self, reference: Reference, image: Image, credentials: Credentials, emit: Emit) -> Digest:
         """Send ``image`` under the tag of ``reference``; the manifest's digest.  Raises EngineError in Docker's words."""
@@ -67,7 +67,7 @@ class Pusher:
         order = list(reversed(range(len(image.diff_ids))))
         for position in order:
             emit(status("Preparing", image.diff_ids[position].hex[:12]))
-        slots = asyncio.Semaphore(_UPLOADS)
+        slots = asyncio.Semaphore(self.at_once)
         async with asyncio.TaskGroup() as group:
             tasks: dict[Digest, asyncio.Task[spec.Descriptor]] = {}
             for position in order:

@@ -68,6 +68,8 @@ class Images:
         publish: Publish = _nobody,
         hold: Hold = no_garbage,
         keeps: Callable[[], set[str]] = set,
+        downloads: int = 3,
+        uploads: int = 5,
     ) -> None:
         self.catalog = Catalog(records, content)
         self.layers = Layers(records, content, snapshotter, hold)
@@ -91,9 +93,10 @@ class Images:
             flights=flights,
             run=run,
             attend=attend,
+            at_once=downloads,
         )
         self._loader = archive.Loader(catalog=self.catalog, content=content, layers=self.layers)
-        self._pusher = Pusher(catalog=self.catalog, content=content, layers=self.layers, registry=registry, attend=attend)
+        self._pusher = Pusher(catalog=self.catalog, content=content, layers=self.layers, registry=registry, attend=attend, at_once=uploads)
 
     # What is here
 
@@ -368,7 +371,7 @@ class Images:
     async def login(self, credentials: Credentials) -> str:
         """Check credentials with their registry; the identity token (none: empty).  Raises Unauthorized, Internal.  Source: POST /auth."""
         try:
-            await self._registry.login(credentials)
+            return await self._registry.login(credentials)
         except Refused as error:
             if error.status == 401:
                 address = credentials.server_address or "https://index.docker.io/v1/"
@@ -376,7 +379,6 @@ class Images:
             raise Internal(str(error)) from error
         except RegistryError as error:
             raise Internal(str(error)) from error
-        return ""
 
     async def _pull(self, reference: Reference, wanted: Platform | None, credentials: Credentials, emit: Emit) -> Image:
         if reference.with_default_tag() != embedded.NAME:

@@ -6,7 +6,7 @@ before anybody else sees it.  Source: OCI distribution-spec 1.1.
 
 from __future__ import annotations
 
-import ipaddress
+import asyncio
 import json
 import re
 import time
@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
+
+import aiohttp
 
 from wherry.registry.credentials import HUB_HOST, Credentials, is_loopback, origin_of
 from wherry.registry.transport import (
@@ -28,12 +30,16 @@ from wherry.registry.transport import (
     read_capped,
     reason,
 )
+from wherry.registry.trust import Trust, host_of
 from wherry.spec import image as spec
 from wherry.spec.digest import Digest, sha256
+from wherry.spec.mirrors import Mirror
 from wherry.spec.reference import DEFAULT_DOMAIN, Reference
 
 MANIFEST_TYPES = (spec.DOCKER_MANIFEST, spec.DOCKER_INDEX, spec.OCI_MANIFEST, spec.OCI_INDEX)
 _CHUNK = 1 << 20
+_LEAST_RATE = 512  # bytes in a second; what brings less is as good as silent
+_HELD_S = 0.5
 _PING_MEMORY_S = 300.0
 _MAX_TAG_PAGES = 1000
 _HUB_AUTH = "index.docker.io"
@@ -57,17 +63,17 @@ class Endpoint:
     """Where a registry answers, and how."""
 
     base: str  # https://host/v2/
-    verify: bool = True
     challenge: str = ""
 
 
 class Client:
-    """All registries of a daemon.  ``insecure``: hosts, ``host:port`` or networks (CIDR) that may be reached without TLS."""
+    """All registries of a daemon.  ``mirrors``: asked before the registry that they mirror."""
 
-    def __init__(self, *, insecure: Sequence[str] = (), mirrors: Sequence[str] = (), patience: Patience | None = None) -> None:
-        self.transport = Transport(patience)
-        self._insecure = tuple(insecure)
-        self._mirrors = tuple(mirrors)
+    def __init__(self, *, trust: Trust | None = None, mirrors: Sequence[Mirror] = (), patience: Patience | None = None) -> None:
+        self.trust = trust or Trust()
+        self._plain = frozenset(mirror.host for mirror in mirrors if mirror.is_plain)
+        self.transport = Transport(patience, self.trust)
+        self.mirrors = tuple(mirrors)
         self._endpoints: dict[str, tuple[Endpoint, float]] = {}
 
     async def close(self) -> None:
@@ -78,21 +84,22 @@ class Client:
         return Repository(self, reference.domain, reference.path, credentials, actions="pull,push" if push else "pull")
 
     def sources(self, reference: Reference, credentials: Credentials) -> list[Repository]:
-        """Where to pull ``reference`` from, best first: mirrors of Docker Hub, never with its credentials, then the registry itself."""
-        mirrors = self._mirrors if reference.domain == DEFAULT_DOMAIN else ()
-        hosts = [mirror.removeprefix("https://").removeprefix("http://").rstrip("/") for mirror in mirrors]
-        return [Repository(self, host, reference.path, Credentials(), actions="pull") for host in hosts] + [
-            self.repository(reference, credentials)
-        ]
+        """Where to pull ``reference`` from, best first: mirrors, never with its registry's credentials, then the registry itself."""
+        hosts = [mirror.host for mirror in self.mirrors if mirror.of == reference.domain]
+        mirrors = [Repository(self, host, reference.path, Credentials(), actions="pull") for host in hosts]
+        return [*mirrors, self.repository(reference, credentials)]
 
-    async def login(self, credentials: Credentials) -> None:
-        """Ask the registry whether it takes ``credentials``.  Raises Refused (401) when not, Unreachable.  Source: POST /auth."""
+    async def login(self, credentials: Credentials) -> str:
+        """Ask the registry whether it takes ``credentials``; the identity token that it gives to be used instead, if it does.
+
+        Raises Refused (401) when not, Unreachable. Source: POST /auth.
+        """
         address = credentials.server_address.removeprefix("https://").removeprefix("http://").split("/")[0]
         domain = DEFAULT_DOMAIN if address in ("", _HUB_AUTH, DEFAULT_DOMAIN, HUB_HOST) else address
         endpoint = await self.endpoint(domain)
-        authorizer = Authorizer(origin_of(endpoint.base), credentials, endpoint.challenge)
-        async with self.transport.request("GET", endpoint.base, authorizer, verify=endpoint.verify):
-            pass
+        authorizer = Authorizer(origin_of(endpoint.base), credentials, endpoint.challenge, wants_identity=not credentials.identity_token)
+        async with self.transport.request("GET", endpoint.base, authorizer):
+            return authorizer.identity_token
 
     async def search(self, term: str, limit: int) -> list[dict[str, object]]:
         """Repositories of Docker Hub that match ``term``, as the Hub describes them.  Raises Unreachable.  Source: ImageSearch."""
@@ -106,40 +113,45 @@ class Client:
             raise Untrusted("the search result is not JSON") from error
         return [item for item in results if isinstance(item, dict)] if isinstance(results, list) else []
 
-    def is_insecure(self, domain: str) -> bool:
-        """Whether ``domain`` (with its port) may be spoken to without TLS: loopback always, and what the settings name."""
-        host = _host(domain)
-        return is_loopback(host) or any(entry in (domain, host) or _in_network(host, entry) for entry in self._insecure)
-
     async def endpoint(self, domain: str) -> Endpoint:
         """How ``domain`` answers, asked once in a while.  Raises Unreachable in Docker's words."""
         known, until = self._endpoints.get(domain, (None, 0.0))
         if known is not None and time.monotonic() < until:
             return known
         host = HUB_HOST if domain == DEFAULT_DOMAIN else domain
-        if self.is_insecure(domain):
-            found = await self._ping_insecure(host)
-        else:
-            found = await self._ping(Endpoint(base=f"https://{host}/v2/"))
+        found = await self._first(self.addresses(host))
         self._endpoints[domain] = found, time.monotonic() + _PING_MEMORY_S
         return found
 
-    async def _ping_insecure(self, host: str) -> Endpoint:
-        plain = Endpoint(base=f"http://{host}/v2/")
-        try:
-            return await self._ping(plain)
-        except Unreachable:
-            raise
-        except RegistryError as first:
+    def addresses(self, host: str) -> list[Endpoint]:
+        """Where ``host`` may answer, in the order of asking.
+
+        Without TLS only when that is allowed, and after TLS then, unless nothing leaves this machine.
+        """
+        secure, plain = Endpoint(base=f"https://{host}/v2/"), Endpoint(base=f"http://{host}/v2/")
+        if host in self._plain:
+            return [plain]
+        if not self.trust.is_insecure(host) or self.trust.has_authority(host):
+            return [secure]
+        return [plain, secure] if is_loopback(host_of(host)) else [secure, plain]
+
+    async def _first(self, addresses: list[Endpoint]) -> Endpoint:
+        """The first that answers.  Raises what went wrong with the one that is reached without TLS, as Docker does."""
+        failures: dict[bool, RegistryError] = {}
+        for endpoint in addresses:
+            is_plain = endpoint.base.startswith("http:")
             try:
-                return await self._ping(Endpoint(base=f"https://{host}/v2/", verify=False))
-            except RegistryError:
-                raise first from None
+                return await self._ping(endpoint)
+            except RegistryError as error:
+                failures[is_plain] = error
+                if is_plain and isinstance(error, Unreachable):
+                    break
+        raise failures[True in failures]
 
     async def _ping(self, endpoint: Endpoint) -> Endpoint:
         nobody = Authorizer(origin_of(endpoint.base), Credentials())
         async with self.transport.request(
-            "GET", endpoint.base, nobody, expect=frozenset({200, 401}), verify=endpoint.verify, retry=False, authorise=False
+            "GET", endpoint.base, nobody, expect=frozenset({200, 401}), retry=False, authorise=False
         ) as response:
             return replace(endpoint, challenge=response.headers.get("WWW-Authenticate", ""))
 
@@ -154,6 +166,7 @@ class Repository:
         self._transport = client.transport
         self._credentials = credentials
         self._scope = f"repository:{path}:{actions}"
+        self._connecting = asyncio.Lock()  # one token for all who begin at once
         self._endpoint: Endpoint | None = None
         self._authorizer: Authorizer | None = None
 
@@ -162,7 +175,7 @@ class Repository:
         endpoint, authorizer = await self._connect()
         url = f"{endpoint.base}{self.path}/manifests/{what}"
         headers = {"Accept": ", ".join(accept)}
-        async with self._transport.request("GET", url, authorizer, scope=self._scope, headers=headers, verify=endpoint.verify) as response:
+        async with self._transport.request("GET", url, authorizer, scope=self._scope, headers=headers) as response:
             raw = await read_capped(response, spec.MANIFEST_LIMIT, self._transport.patience.document_s)
             media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
         digest = sha256(raw)
@@ -196,22 +209,16 @@ class Repository:
         endpoint, authorizer = await self._connect()
         url = f"{endpoint.base}{self.path}/blobs/{descriptor.digest}"
         done = start
-        broken = ""
         patience = self._transport.patience
-        for attempt in range(patience.retries + 1):
+        attempt = 0
+        while True:
+            begun, broken = done, ""
             headers = {"Range": f"bytes={done}-"} if done else {}
             async with self._transport.request(
-                "GET", url, authorizer, scope=self._scope, headers=headers, expect=frozenset({200, 206}), verify=endpoint.verify
+                "GET", url, authorizer, scope=self._scope, headers=headers, expect=frozenset({200, 206})
             ) as response:
-                skip = 0
-                if response.status == 206:
-                    _check_range(response.headers.get("Content-Range", ""), done, descriptor)
-                else:
-                    skip = done
-                    length = response.headers.get("Content-Length")
-                    if length is not None and int(length) != descriptor.size:
-                        raise Untrusted(f"blob {descriptor.digest}: {length} bytes offered, {descriptor.size} expected")
-                async for chunk in _chunks(response.content.iter_any(), _CHUNK):
+                skip = _to_skip(response, done, descriptor)
+                async for chunk in _chunks(response.content.iter_any(), _CHUNK, patience.idle_s):
                     if isinstance(chunk, Exception):
                         broken = reason(chunk)
                         break
@@ -227,9 +234,10 @@ class Repository:
                         progress(done)
             if done == descriptor.size:
                 return
-            if attempt < patience.retries:
-                await patience.rest(attempt)
-        raise RegistryError(f"blob {descriptor.digest}: unexpected EOF: {done} of {descriptor.size} bytes {broken}".rstrip())
+            attempt = attempt + 1 if done - begun < _CHUNK else 0  # who brings something may be asked again and again
+            if not patience.may_retry(attempt - 1):
+                raise RegistryError(f"blob {descriptor.digest}: unexpected EOF: {done} of {descriptor.size} bytes {broken}".rstrip())
+            await patience.rest(max(0, attempt - 1))
 
     async def tags(self) -> list[str]:
         """All tags of the repository.  Raises Refused, Untrusted."""
@@ -237,7 +245,7 @@ class Repository:
         url = f"{endpoint.base}{self.path}/tags/list"
         names: list[str] = []
         for _ in range(_MAX_TAG_PAGES):
-            async with self._transport.request("GET", url, authorizer, scope=self._scope, verify=endpoint.verify) as response:
+            async with self._transport.request("GET", url, authorizer, scope=self._scope) as response:
                 raw = await read_capped(response, spec.MANIFEST_LIMIT, self._transport.patience.document_s)
                 following = response.links["next"].get("url") if "next" in response.links else None
             names += _tag_names(raw)
@@ -252,9 +260,7 @@ class Repository:
         url = f"{endpoint.base}{self.path}/referrers/{digest}"
         found: list[dict[str, Any]] = []
         for _ in range(_MAX_TAG_PAGES):
-            async with self._transport.request(
-                "GET", url, authorizer, scope=self._scope, expect=frozenset({200, 404}), verify=endpoint.verify
-            ) as response:
+            async with self._transport.request("GET", url, authorizer, scope=self._scope, expect=frozenset({200, 404})) as response:
                 if response.status == 404:
                     return found
                 raw = await read_capped(response, spec.MANIFEST_LIMIT, self._transport.patience.document_s)
@@ -269,9 +275,7 @@ class Repository:
         """The size of a blob that the repository already holds, or None."""
         endpoint, authorizer = await self._connect()
         url = f"{endpoint.base}{self.path}/blobs/{digest}"
-        async with self._transport.request(
-            "HEAD", url, authorizer, scope=self._scope, expect=frozenset({200, 404}), verify=endpoint.verify
-        ) as response:
+        async with self._transport.request("HEAD", url, authorizer, scope=self._scope, expect=frozenset({200, 404})) as response:
             return int(response.headers.get("Content-Length", "-1")) if response.status == 200 else None
 
     async def mount(self, digest: Digest, source: str) -> bool:
@@ -285,7 +289,6 @@ class Repository:
             scope=self._scope,
             headers={"Content-Length": "0"},
             expect=frozenset({201, 202}),
-            verify=endpoint.verify,
         ) as response:
             mounted, location = response.status == 201, response.headers.get("Location", "")
         if not mounted and location:
@@ -313,7 +316,7 @@ class Repository:
         endpoint, authorizer = await self._connect()
         start = f"{endpoint.base}{self.path}/blobs/uploads/"
         async with self._transport.request(
-            "POST", start, authorizer, scope=self._scope, headers={"Content-Length": "0"}, expect=frozenset({202}), verify=endpoint.verify
+            "POST", start, authorizer, scope=self._scope, headers={"Content-Length": "0"}, expect=frozenset({202})
         ) as response:
             url = self._transport.resolve(start, response.headers.get("Location", ""), authorizer.origin)
         async with self._transport.request(
@@ -324,7 +327,6 @@ class Repository:
             headers={"Content-Type": "application/octet-stream"},
             body=body,
             expect=frozenset({202}),
-            verify=endpoint.verify,
             retry=False,
         ) as response:
             url = self._transport.resolve(url, response.headers.get("Location", ""), authorizer.origin)
@@ -336,7 +338,6 @@ class Repository:
             scope=self._scope,
             headers={"Content-Length": "0"},
             expect=frozenset({201, 204}),
-            verify=endpoint.verify,
             retry=False,
         ):
             pass
@@ -352,48 +353,69 @@ class Repository:
             headers={"Content-Type": media_type},
             body=lambda: raw,
             expect=frozenset({200, 201, 202}),
-            verify=endpoint.verify,
         ):
             return sha256(raw)
 
     async def _cancel(self, url: str) -> None:
-        endpoint, authorizer = await self._connect()
+        _, authorizer = await self._connect()
         try:
             async with self._transport.request(
-                "DELETE", url, authorizer, scope=self._scope, expect=frozenset({202, 204, 404}), verify=endpoint.verify, retry=False
+                "DELETE", url, authorizer, scope=self._scope, expect=frozenset({202, 204, 404}), retry=False
             ):
                 pass
         except RegistryError:  # the registry forgets an unfinished upload by itself
             pass
 
     async def _connect(self) -> tuple[Endpoint, Authorizer]:
-        if self._endpoint is None or self._authorizer is None:
-            self._endpoint = await self._client.endpoint(self.domain)
-            origin = origin_of(self._endpoint.base)
-            self._authorizer = Authorizer(origin, self._credentials, self._endpoint.challenge)
-            if self._endpoint.challenge:
-                await self._transport.authorise(self._endpoint.base, self._authorizer, self._scope, verify=self._endpoint.verify)
-        return self._endpoint, self._authorizer
+        async with self._connecting:
+            if self._endpoint is None or self._authorizer is None:
+                endpoint = await self._client.endpoint(self.domain)
+                authorizer = Authorizer(origin_of(endpoint.base), self._credentials, endpoint.challenge)
+                if endpoint.challenge:
+                    await self._transport.authorise(endpoint.base, authorizer, self._scope)
+                self._endpoint, self._authorizer = endpoint, authorizer
+            return self._endpoint, self._authorizer
 
 
-async def _chunks(source: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes | Exception]:
-    """``source`` in pieces of at least ``size`` but the last; a failure comes as the last piece, after all bytes that did arrive."""
+async def _chunks(source: AsyncIterator[bytes], size: int, idle_s: float) -> AsyncIterator[bytes | Exception]:
+    """``source`` in pieces of at least ``size``, or what has come for a while; a failure is the last piece, after all that did arrive.
+
+    A source that only drips is a failure too, after ``idle_s``.
+    """
     parts: list[bytes] = []
-    held = 0
+    held = received = 0
     failure: Exception | None = None
+    looked = handed = time.monotonic()
     try:
         async for chunk in source:
             parts.append(chunk)
             held += len(chunk)
-            if held >= size:
+            received += len(chunk)
+            now = time.monotonic()
+            if now - looked >= idle_s:
+                if received < _LEAST_RATE * (now - looked):
+                    raise TimeoutError
+                looked, received = now, 0
+            if held >= size or now - handed >= _HELD_S:
                 yield b"".join(parts)
-                parts, held = [], 0
+                parts, held, handed = [], 0, now
     except FLAKES as error:
         failure = error
     if parts:
         yield b"".join(parts)
     if failure is not None:
         yield failure
+
+
+def _to_skip(response: aiohttp.ClientResponse, done: int, descriptor: spec.Descriptor) -> int:
+    """How many bytes of the answer are here already: none when it begins where we asked.  Raises Untrusted."""
+    if response.status == 206:
+        _check_range(response.headers.get("Content-Range", ""), done, descriptor)
+        return 0
+    length = response.headers.get("Content-Length")
+    if length is not None and int(length) != descriptor.size:
+        raise Untrusted(f"blob {descriptor.digest}: {length} bytes offered, {descriptor.size} expected")
+    return done
 
 
 def _check_range(text: str, done: int, descriptor: spec.Descriptor) -> None:
@@ -418,16 +440,3 @@ def _tag_names(raw: bytes) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise Untrusted("the list of tags is not a list of names")
     return names
-
-
-def _host(domain: str) -> str:
-    if domain.startswith("["):
-        return domain[1:].partition("]")[0]
-    return domain.partition(":")[0]
-
-
-def _in_network(host: str, entry: str) -> bool:
-    try:
-        return "/" in entry and ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
-    except ValueError:
-        return False

@@ -32,6 +32,7 @@ from wherry.registry.objects import Directory, Objects
 from wherry.registry.server import RegistryServer
 from wherry.registry.server import access_log as access
 from wherry.registry.through import Upstream
+from wherry.registry.trust import Trust
 from wherry.registry.uploads import Uploads
 from wherry.spec.reference import DEFAULT_DOMAIN
 from wherry.spec.registry import Collect, Password, Serve, Storage
@@ -225,7 +226,7 @@ async def _upstream(order: Serve, holdings: Holdings, uploads: Uploads, tasks: _
     if order.proxy_user:
         with open(order.proxy_password_file, encoding="utf-8") as file:
             credentials = Credentials(username=order.proxy_user, password=file.readline().rstrip("\r\n"))
-    client = Client(insecure=insecure)
+    client = Client(trust=Trust(insecure=insecure))
     stack.push_async_callback(client.close)
     return Upstream(client, domain, credentials, holdings, uploads, tasks.spawn, fresh_s=order.proxy_fresh_s)
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode, urljoin
 
@@ -23,12 +24,14 @@ import aiohttp
 from yarl import URL
 
 from wherry.registry.credentials import Credentials, Origin, may_issue_tokens, may_reach, origin_of
+from wherry.registry.trust import Trust
 
 USER_AGENT = "wherry/0.1"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_HOPS = 10
 _MAX_ERROR = 64 << 10
 _MAX_TOKEN = 1 << 20
+_CONTEXT_MEMORY_S = 60.0
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _CHALLENGE = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
 _TLS_FAILURES = (aiohttp.ClientConnectorSSLError, aiohttp.ClientConnectorCertificateError)
@@ -68,10 +71,12 @@ class Patience:
     longest_pause_s: float = 20.0
 
     def pause_s(self, attempt: int, retry_after: str | None) -> float:
-        wait: float = self.backoff_s * 2**attempt * (1 + random.random())
-        if retry_after and retry_after.isdecimal():
-            wait = max(wait, float(retry_after))
-        return min(wait, self.longest_pause_s)
+        wait: float = min(self.backoff_s * 2**attempt * (1 + random.random()), self.longest_pause_s)
+        return max(wait, _seconds(retry_after))
+
+    def may_retry(self, attempt: int, retry_after: str | None = None) -> bool:
+        """Not as often as one likes, and not when the registry wants to be left alone for longer than anybody waits."""
+        return attempt < self.retries and _seconds(retry_after) <= self.longest_pause_s
 
     async def rest(self, attempt: int, retry_after: str | None = None) -> None:
         await asyncio.sleep(self.pause_s(attempt, retry_after))
@@ -79,12 +84,17 @@ class Patience:
 
 @dataclass(slots=True)
 class Authorizer:
-    """Credentials bound to one registry origin, and the tokens got with them, by scope."""
+    """Credentials bound to one registry origin, and the tokens got with them, by scope.
+
+    ``wants_identity``: ask for an ``identity_token`` too, that a client can keep instead of its password.
+    """
 
     origin: Origin
     credentials: Credentials
     challenge: str = ""
     tokens: dict[str, tuple[str, float]] = field(default_factory=dict)
+    wants_identity: bool = False
+    identity_token: str = ""
 
     def header(self, scope: str, now: float) -> str:
         """The ``Authorization`` to send to the origin, or nothing yet."""
@@ -99,12 +109,11 @@ class Authorizer:
 class Transport:
     """One pool of connections for all registries.  ``close`` it."""
 
-    def __init__(self, patience: Patience | None = None) -> None:
+    def __init__(self, patience: Patience | None = None, trust: Trust | None = None) -> None:
         self.patience = patience or Patience()
+        self.trust = trust or Trust()
         self._session: aiohttp.ClientSession | None = None
-        self._unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._unverified.check_hostname = False
-        self._unverified.verify_mode = ssl.CERT_NONE
+        self._contexts: dict[Origin, tuple[ssl.SSLContext | bool, float]] = {}
 
     async def close(self) -> None:
         if self._session is not None:
@@ -122,7 +131,6 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         body: Callable[[], Any] | None = None,
         expect: frozenset[int] = frozenset({200}),
-        verify: bool = True,
         retry: bool = True,
         authorise: bool = True,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -135,9 +143,9 @@ class Transport:
         while True:
             retry_after: str | None = None
             try:
-                response = await self._follow(method, url, authorizer, scope, headers or {}, body, verify)
+                response = await self._follow(method, url, authorizer, scope, headers or {}, body)
             except FLAKES as error:
-                if not retry or attempt >= self.patience.retries or _is_final(error):
+                if not retry or not self.patience.may_retry(attempt) or _is_final(error):
                     raise _unreachable(method, url, error) from error
             else:
                 if response.status in expect:
@@ -151,11 +159,11 @@ class Transport:
                 response.close()
                 if response.status == 401 and not authorised and challenge and origin_of(str(response.url)) == authorizer.origin:
                     authorised = True
-                    await self._answer(method, url, authorizer, scope, challenge, verify=verify)
+                    await self._answer(method, url, authorizer, scope, challenge)
                     continue
-                if response.status not in _RETRIED or not retry or attempt >= self.patience.retries:
-                    raise refusal
                 retry_after = response.headers.get("Retry-After")
+                if response.status not in _RETRIED or not retry or not self.patience.may_retry(attempt, retry_after):
+                    raise refusal
             await self.patience.rest(attempt, retry_after)
             attempt += 1
 
@@ -167,14 +175,13 @@ class Transport:
         scope: str,
         headers: Mapping[str, str],
         body: Callable[[], Any] | None,
-        verify: bool,
     ) -> aiohttp.ClientResponse:
         for _ in range(_MAX_HOPS):
             sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
             authorization = authorizer.header(scope, time.monotonic())
             if authorization and origin_of(url) == authorizer.origin:
                 sent["Authorization"] = authorization
-            response = await self._send(method, url, headers=sent, data=body() if body else None, verify=verify)
+            response = await self._send(method, url, headers=sent, data=body() if body else None)
             if response.status not in _REDIRECTS or method not in ("GET", "HEAD"):
                 return response
             location = response.headers.get("Location", "")
@@ -194,23 +201,23 @@ class Transport:
             raise Untrusted(f"refused: {registry.host} redirects to {location[:200]!r}")
         return target
 
-    async def authorise(self, url: str, authorizer: Authorizer, scope: str, *, verify: bool = True) -> None:
+    async def authorise(self, url: str, authorizer: Authorizer, scope: str) -> None:
         """Answer the challenge that ``authorizer`` remembers, before the first request: it saves a refused one."""
         if not authorizer.header(scope, time.monotonic()):
-            await self._answer("GET", url, authorizer, scope, authorizer.challenge, verify=verify)
+            await self._answer("GET", url, authorizer, scope, authorizer.challenge)
 
-    async def _answer(self, method: str, url: str, authorizer: Authorizer, scope: str, challenge: str, *, verify: bool) -> None:
+    async def _answer(self, method: str, url: str, authorizer: Authorizer, scope: str, challenge: str) -> None:
         authorizer.challenge = challenge
         kind = challenge.partition(" ")[0].lower()
         if kind == "basic":
             if not authorizer.credentials.basic:
                 raise Refused(401, "UNAUTHORIZED", f'{method.capitalize()} "{url}": no basic auth credentials')
         elif kind == "bearer":
-            authorizer.tokens[scope] = await self._token(authorizer, scope, dict(_CHALLENGE.findall(challenge)), verify=verify)
+            authorizer.tokens[scope] = await self._token(authorizer, scope, dict(_CHALLENGE.findall(challenge)))
         else:
             raise Refused(401, "UNAUTHORIZED", f'{method.capitalize()} "{url}": unknown authentication scheme {kind[:40]!r}')
 
-    async def _token(self, authorizer: Authorizer, scope: str, challenge: dict[str, str], *, verify: bool) -> tuple[str, float]:
+    async def _token(self, authorizer: Authorizer, scope: str, challenge: dict[str, str]) -> tuple[str, float]:
         realm = challenge.get("realm", "")
         try:
             origin = origin_of(realm)
@@ -225,23 +232,17 @@ class Transport:
         if credentials.identity_token:
             form = {**query, "grant_type": "refresh_token", "client_id": "wherry", "refresh_token": credentials.identity_token}
             headers["Content-Type"] = "application/x-www-form-urlencoded"
-            request = self._send("POST", realm, headers=headers, data=urlencode(form).encode(), verify=verify)
+            answer = await self._ask_for_token("POST", realm, headers, urlencode(form).encode())
         else:
             if credentials.basic:
                 headers["Authorization"] = credentials.basic
                 query["account"] = credentials.username
-            joined = realm + ("&" if "?" in realm else "?") + urlencode(query) if query else realm
-            request = self._send("GET", joined, headers=headers, data=None, verify=verify)
-        try:
-            response = await request
-        except FLAKES as error:
-            raise _unreachable("GET", realm, error) from error
-        try:
-            if response.status != 200:
-                raise await _refusal(response)
-            answer = _json_object(await read_capped(response, _MAX_TOKEN, self.patience.document_s))
-        finally:
-            response.close()
+                if authorizer.wants_identity:
+                    query |= {"offline_token": "true", "client_id": "wherry"}
+            url = realm + ("&" if "?" in realm else "?") + urlencode(query) if query else realm
+            answer = await self._ask_for_token("GET", url, headers, None)
+            if credentials.basic and isinstance(answer.get("refresh_token"), str):
+                authorizer.identity_token = answer["refresh_token"]
         token = answer.get("token") or answer.get("access_token")
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
             raise Untrusted("authorization server did not include a token in the response")
@@ -249,7 +250,29 @@ class Transport:
         lifetime_s = float(lifetime) if isinstance(lifetime, int | float) and 60 <= lifetime <= 86400 else 60.0
         return token, time.monotonic() + lifetime_s - 10
 
-    async def _send(self, method: str, url: str, *, headers: Mapping[str, str], data: Any, verify: bool) -> aiohttp.ClientResponse:
+    async def _ask_for_token(self, method: str, url: str, headers: Mapping[str, str], form: bytes | None) -> dict[str, Any]:
+        """What an authorization server answers; redirects are not followed.  Raises Refused, Untrusted, Unreachable, RegistryError."""
+        attempt = 0
+        while True:
+            retry_after: str | None = None
+            try:
+                response = await self._send(method, url, headers=headers, data=form)
+            except FLAKES as error:
+                if not self.patience.may_retry(attempt) or _is_final(error):
+                    raise _unreachable(method, url, error) from error
+            else:
+                try:
+                    if response.status == 200:
+                        return _json_object(await read_capped(response, _MAX_TOKEN, self.patience.document_s))
+                    retry_after = response.headers.get("Retry-After")
+                    if response.status not in _RETRIED or not self.patience.may_retry(attempt, retry_after):
+                        raise await _refusal(response)
+                finally:
+                    response.close()
+            await self.patience.rest(attempt, retry_after)
+            attempt += 1
+
+    async def _send(self, method: str, url: str, *, headers: Mapping[str, str], data: Any) -> aiohttp.ClientResponse:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(
                 total=None, connect=self.patience.connect_s, sock_connect=self.patience.connect_s, sock_read=self.patience.idle_s
@@ -262,8 +285,19 @@ class Transport:
                 read_bufsize=1 << 20,
             )
         return await self._session.request(
-            method, URL(url, encoded=True), headers=headers, data=data, allow_redirects=False, ssl=True if verify else self._unverified
+            method, URL(url, encoded=True), headers=headers, data=data, allow_redirects=False, ssl=self._context(origin_of(url))
         )
+
+    def _context(self, origin: Origin) -> ssl.SSLContext | bool:
+        """As ``trust`` has it; looked up again after a while, since certificates are renewed.  Raises Untrusted."""
+        known, until = self._contexts.get(origin, (True, 0.0))
+        if time.monotonic() >= until:
+            try:
+                known = self.trust.context(origin)
+            except (OSError, ValueError) as error:
+                raise Untrusted(str(error)) from error
+            self._contexts[origin] = known, time.monotonic() + _CONTEXT_MEMORY_S
+        return known
 
 
 async def read_capped(response: aiohttp.ClientResponse, limit: int, deadline_s: float) -> bytes:
@@ -303,6 +337,18 @@ async def _refusal(response: aiohttp.ClientResponse) -> Refused:
     }
     code, text = known.get(response.status, ("", f"received unexpected HTTP status: {response.status} {response.reason or ''}".rstrip()))
     return Refused(response.status, code, text)
+
+
+def _seconds(retry_after: str | None) -> float:
+    """How long a ``Retry-After`` is: seconds, or a date.  0 for anything else."""
+    if not retry_after:
+        return 0.0
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _json_object(raw: bytes) -> dict[str, Any]:

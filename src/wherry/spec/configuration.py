@@ -49,6 +49,12 @@ def _text(value: Any) -> list[str]:
     return [value]
 
 
+def _number(value: Any) -> list[str]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(value)
+    return [str(value)]
+
+
 def _switch(value: Any) -> list[str]:
     if not isinstance(value, bool):
         raise TypeError(value)
@@ -87,6 +93,12 @@ KEYS = {
     "storage-driver": Key("--snapshotter", _text),
     "insecure-registries": Key("--insecure-registry", _texts),
     "registry-mirrors": Key("--registry-mirror", _texts),
+    "registry-cert-dirs": Key("--registry-cert-dir", _texts),
+    "registry-connect-timeout": Key("--registry-connect-timeout", _number),
+    "registry-idle-timeout": Key("--registry-idle-timeout", _number),
+    "max-download-attempts": Key("--max-download-attempts", _number),
+    "max-concurrent-downloads": Key("--max-concurrent-downloads", _number),
+    "max-concurrent-uploads": Key("--max-concurrent-uploads", _number),
     "log-opts": Key("--log-opt", _pairs),
     "default-address-pools": Key("--default-address-pool", _pools),
     "ip": Key("--ip", _text),

@@ -24,7 +24,13 @@ class Settings:
     snapshotter: str = ""  # "", erofs, overlay, vfs: empty chooses
     address_pools: tuple[tuple[str, int], ...] = (("172.17.0.0/12", 16), ("192.168.0.0/16", 20))  # base, prefix length of each network
     insecure_registries: tuple[str, ...] = ()
-    registry_mirrors: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()  # URL for Docker Hub, REGISTRY=URL for another
+    certificate_dirs: tuple[str, ...] = ("/etc/wherry/certs.d", "/etc/docker/certs.d")  # HOST[:PORT]/{*.crt,*.cert,*.key} below them
+    registry_connect_s: float = 10.0
+    registry_idle_s: float = 60.0  # a registry that says nothing for so long is given up, or asked again
+    download_attempts: int = 5
+    concurrent_downloads: int = 3  # of one pull
+    concurrent_uploads: int = 5  # of one push
     default_log_options: dict[str, str] = field(default_factory=lambda: {"max-size": "20m", "max-file": "5"})
     docker_user: bool = True  # name our bridges in Docker's chain DOCKER-USER, where it exists
     default_ip: str = ""  # host address for published ports; empty: all

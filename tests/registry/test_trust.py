@@ -1,0 +1,165 @@
+"""Who is believed: certificates by host, on a real TLS server in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from wherry.registry.client import Client
+from wherry.registry.credentials import Credentials
+from wherry.registry.transport import Patience, RegistryError, Untrusted
+from wherry.registry.trust import Trust
+from wherry.spec.reference import parse
+
+PATIENCE = Patience(connect_s=5, idle_s=5, retries=0)
+MANIFEST = b'{"schemaVersion":2}'
+
+
+@pytest.mark.parametrize(
+    ("domain", "insecure"),
+    [
+        ("localhost:5000", True),
+        ("127.3.4.5:5000", True),
+        ("[::1]:5000", True),
+        ("docker.io", False),
+        ("10.1.2.3:5000", True),
+        ("10.2.2.3:5000", False),
+        ("plain.example", True),
+        ("plain.example:81", True),
+        ("port.example:5000", True),
+        ("port.example:5001", False),
+        ("localhost.example", False),
+    ],
+)
+def test_only_loopback_and_what_the_settings_name_is_reached_without_tls(domain: str, insecure: bool) -> None:
+    assert Trust(insecure=["10.1.0.0/16", "plain.example", "port.example:5000"]).is_insecure(domain) is insecure
+
+
+class Papers:
+    """An authority, a server's certificate for 127.0.0.1 and a client's, as files."""
+
+    def __init__(self, root: Path) -> None:
+        if shutil.which("openssl") is None:
+            pytest.skip("needs the program openssl")
+        self.root = root
+        root.mkdir()
+        self._request("authority", "-out", "ca.crt", "-keyout", "ca.key", "-addext", "basicConstraints=critical,CA:TRUE")
+        for name in ("server", "client"):
+            files = ("-out", f"{name}.cert", "-keyout", f"{name}.key", "-CA", "ca.crt", "-CAkey", "ca.key")
+            self._request(name, *files, "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE")
+
+    def _request(self, name: str, *arguments: str) -> None:
+        key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+        command = ["openssl", "req", "-x509", *key, "-subj", f"/CN={name}", "-days", "2", *arguments]
+        subprocess.run(command, cwd=self.root, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
+    return Papers(tmp_path_factory.mktemp("papers") / "all")
+
+
+def trusting(tmp_path: Path, host: str, papers: Papers, *names: str) -> Trust:
+    directory = tmp_path / "certs.d" / host
+    directory.mkdir(parents=True)
+    for name in names:
+        shutil.copy(papers.root / name, directory / name)
+    return Trust(certificates=[str(tmp_path / "none"), str(tmp_path / "certs.d")])
+
+
+async def serve(stack: AsyncExitStack, papers: Papers, handler: Any, *, asks_for_client: bool = False) -> str:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(papers.root / "ca.crt"))
+    context.load_cert_chain(papers.root / "server.cert", papers.root / "server.key")
+    context.verify_mode = ssl.CERT_REQUIRED if asks_for_client else ssl.CERT_NONE
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    return f"127.0.0.1:{runner.addresses[0][1]}"
+
+
+async def manifest(request: web.Request) -> web.StreamResponse:
+    return web.Response(body=MANIFEST)
+
+
+async def fetch(host: str, trust: Trust) -> bytes:
+    client = Client(trust=trust, patience=PATIENCE)
+    try:
+        return (await client.repository(parse(f"{host}/x/y:1"), Credentials()).manifest("1")).raw
+    finally:
+        await client.close()
+
+
+def run(body: Callable[[AsyncExitStack], Any]) -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            await body(stack)
+
+    asyncio.run(main())
+
+
+def test_a_host_is_held_to_its_authority_even_on_loopback(tmp_path: Path, papers: Papers) -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        host = await serve(stack, papers, manifest)
+        assert await fetch(host, trusting(tmp_path, host, papers, "ca.crt")) == MANIFEST
+        assert await fetch(host, Trust()) == MANIFEST  # loopback, and nobody said who vouches for it
+        other = Papers(tmp_path / "other")
+        with pytest.raises(RegistryError, match="certificate verify failed"):
+            await fetch(host, trusting(tmp_path / "wrong", host, other, "ca.crt"))
+
+    run(body)
+
+
+def test_a_client_certificate_is_shown_to_its_host_and_to_no_other(tmp_path: Path, papers: Papers) -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        shown: list[tuple[str, bool]] = []
+
+        async def elsewhere(request: web.Request) -> web.StreamResponse:
+            assert request.transport is not None
+            shown.append(("elsewhere", bool(request.transport.get_extra_info("peercert"))))
+            return web.Response(body=MANIFEST)
+
+        context_free = await serve(stack, papers, elsewhere)
+
+        async def own(request: web.Request) -> web.StreamResponse:
+            assert request.transport is not None
+            shown.append(("own", bool(request.transport.get_extra_info("peercert"))))
+            if "manifests" in request.path:
+                raise web.HTTPTemporaryRedirect(f"https://{context_free}/there")
+            return web.json_response({})
+
+        host = await serve(stack, papers, own, asks_for_client=True)
+        assert await fetch(host, trusting(tmp_path, host, papers, "ca.crt", "client.cert", "client.key")) == MANIFEST
+        assert shown == [("own", True), ("own", True), ("elsewhere", False)]
+        with pytest.raises(RegistryError):
+            await fetch(host, trusting(tmp_path / "bare", host, papers, "ca.crt"))
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("client.cert",), "missing key client.key for client certificate client.cert. CA certificates must use the extension .crt"),
+        (("client.key",), "missing client certificate client.cert for key client.key"),
+    ],
+)
+def test_half_a_pair_is_named(tmp_path: Path, papers: Papers, names: tuple[str, ...], message: str) -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        host = await serve(stack, papers, manifest)
+        with pytest.raises(Untrusted) as caught:
+            await fetch(host, trusting(tmp_path, host, papers, "ca.crt", *names))
+        assert str(caught.value) == message
+
+    run(body)
