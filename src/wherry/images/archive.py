@@ -7,8 +7,7 @@ of it stays when anything in it is wrong.  Source: OCI image-spec 1.1, image-lay
 from __future__ import annotations
 
 import json
-import posixpath
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,23 +17,18 @@ from wherry.images import platforms
 from wherry.images.catalog import Catalog, Image
 from wherry.images.compression import PlainReader, kind_of
 from wherry.images.layers import Layers
+from wherry.images.layouts import NAME, REF_NAME, Found, images
+from wherry.images.members import Members
 from wherry.images.progress import Emit, Meter
 from wherry.spec import image as spec
 from wherry.spec import reference as names
 from wherry.spec.digest import Digest, chain_ids, sha256
-from wherry.spec.image import Descriptor, Manifest, Platform
+from wherry.spec.image import Platform
 from wherry.spec.reference import InvalidReference, Reference
 from wherry.store.content import Content
 from wherry.store.layer import NullSink
-from wherry.tree.tar import Entry, Kind, Limits, Reader, Sink, Source, Writer
+from wherry.tree.tar import Entry, Kind, Sink, Source, Writer
 
-_NAME = "io.containerd.image.name"
-_REF_NAME = "org.opencontainers.image.ref.name"
-_SMALL = 1 << 20
-_SMALL_TOTAL = 64 << 20
-_LIMITS = Limits(entries=100_000)
-_MAX_IMAGES = 10_000
-_MAX_HOPS = 8
 _MEDIA_TYPES = {"": spec.OCI_LAYER, "gzip": spec.DOCKER_LAYER_GZIP, "zstd": spec.OCI_LAYER_ZSTD}
 
 
@@ -126,7 +120,7 @@ def _index_entries(saved: Saved, raw: bytes) -> list[dict[str, Any]]:
     descriptor = {"mediaType": spec.OCI_MANIFEST, "digest": str(sha256(raw)), "size": len(raw)}
     if not saved.tags:
         return [descriptor]
-    return [{**descriptor, "annotations": {_NAME: str(tag), _REF_NAME: tag.tag}} for tag in saved.tags]
+    return [{**descriptor, "annotations": {NAME: str(tag), REF_NAME: tag.tag}} for tag in saved.tags]
 
 
 def _item(saved: Saved, sources: Sequence[dict[str, Any]], present: set[str]) -> dict[str, Any]:
@@ -162,15 +156,6 @@ def _json(value: object) -> bytes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """An image in an archive: its config, the keys of its layers' files, its names."""
-
-    config: bytes
-    layers: tuple[str, ...]
-    tags: tuple[Reference, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Loader:
     """load.  Blocking."""
 
@@ -184,7 +169,7 @@ class Loader:
         ``emit`` is called from this thread.
         """
         with self._unpacked(source) as files:
-            found = list(_images(files, wanted))
+            found = list(images(files, wanted))
             if not found:
                 raise InvalidRequest("invalid archive: no images in it")
             found = [item for item in found if wanted is None or platforms.matches(wanted, spec.decode_config(item.config).platform)]
@@ -196,10 +181,10 @@ class Loader:
             return loaded
 
     @contextmanager
-    def _unpacked(self, source: Source) -> Iterator[_Files]:
+    def _unpacked(self, source: Source) -> Iterator[Members]:
         """The archive's files; at the end, those that no image took are deleted again."""
         with self.layers.holding() as hold:
-            files = _Files(self.content, hold)
+            files = Members(self.content, hold)
             try:
                 files.read(PlainReader(source))
                 yield files
@@ -207,7 +192,7 @@ class Loader:
                 for digest in files.unused:
                     self.layers.drop_blob(digest)
 
-    def _image(self, files: _Files, item: _Found, emit: Emit, *, quiet: bool) -> Image:
+    def _image(self, files: Members, item: Found, emit: Emit, *, quiet: bool) -> Image:
         config = spec.decode_config(item.config)
         diff_ids = config.rootfs.diff_ids
         if len(diff_ids) != len(item.layers):
@@ -230,7 +215,7 @@ class Loader:
             emit({"stream": f"Loaded image ID: {ident}\n"})
         return self.catalog.get(ident)
 
-    def _layer(self, files: _Files, key: str, diff_id: Digest, chain_id: Digest, parent: Digest | None, emit: Emit | None) -> None:
+    def _layer(self, files: Members, key: str, diff_id: Digest, chain_id: Digest, parent: Digest | None, emit: Emit | None) -> None:
         digest, size = files.stored(key)
         meter = None if emit is None else Meter(emit, "Loading layer", diff_id.hex[:12], size)
         with self.content.open(digest) as blob:
@@ -246,174 +231,6 @@ class Loader:
             files.used(digest)
 
 
-class _Files:
-    """The regular files of an archive: small ones in memory, others as blobs in content; links by what they name."""
-
-    def __init__(self, content: Content, hold: Callable[[str], None]) -> None:
-        self._content = content
-        self._hold = hold
-        self._held: set[Digest] = set()
-        self._small: dict[str, bytes] = {}
-        self._small_bytes = 0
-        self._blobs: dict[str, tuple[Digest, int]] = {}
-        self._links: dict[str, str] = {}
-        self.unused: set[Digest] = set()
-
-    def read(self, source: PlainReader) -> None:
-        reader = Reader(source, _LIMITS)
-        for entry in reader:
-            name = posixpath.normpath("/" + entry.name)[1:]
-            self._forget(name)
-            if entry.kind is Kind.FILE and entry.segments is None:
-                self._take(name, entry, reader)
-            elif entry.kind is Kind.SYMLINK:
-                self._links[name] = posixpath.normpath(posixpath.join("/", posixpath.dirname(name), entry.link))[1:]
-            elif entry.kind is Kind.HARDLINK:
-                self._links[name] = posixpath.normpath("/" + entry.link)[1:]
-        reader.drain()
-        if not (self._small or self._blobs or self._links):
-            raise InvalidRequest("unexpected EOF")
-
-    def has(self, name: str) -> bool:
-        return self._key(name) is not None
-
-    def text(self, name: str, limit: int) -> bytes:
-        """A small file.  Raises InvalidRequest when it is absent or larger than ``limit``."""
-        key = self._key(name)
-        if key is None:
-            raise InvalidRequest(f"invalid archive: no file {name[:200]!r} in it")
-        if key in self._small:
-            data = self._small[key]
-        else:
-            digest, size = self._blobs[key]
-            if size > limit:
-                raise InvalidRequest(f"invalid archive: {name[:200]!r} is larger than {limit} bytes")
-            data = self._content.read(digest, limit)
-        if len(data) > limit:
-            raise InvalidRequest(f"invalid archive: {name[:200]!r} is larger than {limit} bytes")
-        return data
-
-    def stored(self, name: str) -> tuple[Digest, int]:
-        """A file as a blob in content: digest and size.  Raises InvalidRequest when it is absent."""
-        key = self._key(name)
-        if key is None:
-            raise InvalidRequest(f"invalid archive: no file {name[:200]!r} in it")
-        if key in self._small:
-            data = self._small[key]
-            digest = sha256(data)
-            self._blobs[key] = self._own(digest, lambda: self._content.put(data)), len(data)
-            del self._small[key]
-        return self._blobs[key]
-
-    def used(self, digest: Digest) -> None:
-        """An image refers to this blob: it stays."""
-        self.unused.discard(digest)
-
-    def _take(self, name: str, entry: Entry, reader: Reader) -> None:
-        if entry.size <= _SMALL and self._small_bytes + entry.size <= _SMALL_TOTAL:
-            self._small_bytes += entry.size
-            self._small[name] = b"".join(bytes(block) for block in iter(reader.read, b""))
-            return
-        with self._content.ingest(entry.size) as writer:
-            while block := reader.read():
-                writer.write(block)
-            digest = writer.digest
-            self._blobs[name] = self._own(digest, lambda: writer.commit(digest, entry.size)), entry.size
-
-    def _own(self, digest: Digest, store: Callable[[], Digest]) -> Digest:
-        if digest not in self._held:
-            self._held.add(digest)
-            self._hold(digest)
-        if not self._content.has(digest):
-            self.unused.add(digest)
-            store()
-        return digest
-
-    def _forget(self, name: str) -> None:
-        """A later entry of the same name replaces the former."""
-        self._small.pop(name, None)
-        self._blobs.pop(name, None)
-        self._links.pop(name, None)
-
-    def _key(self, name: str) -> str | None:
-        key = posixpath.normpath("/" + name)[1:]
-        for _ in range(_MAX_HOPS):
-            if key in self._small or key in self._blobs:
-                return key
-            if key not in self._links:
-                return None
-            key = self._links[key]
-        return None
-
-
-def _images(files: _Files, wanted: Platform | None) -> Iterator[_Found]:
-    if files.has("manifest.json"):
-        yield from _docker_images(files)
-    elif files.has("index.json") and files.has("oci-layout"):
-        yield from _oci_images(files, wanted)
-    elif files.has("repositories"):
-        raise InvalidRequest("invalid archive: images of Docker before 1.10 are not supported: save them again with a current tool")
-    else:
-        raise InvalidRequest("invalid archive: does not contain a manifest.json")
-
-
-def _docker_images(files: _Files) -> Iterator[_Found]:
-    try:
-        items = json.loads(files.text("manifest.json", spec.CONFIG_LIMIT))
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"invalid manifest.json: {error}") from error
-    if not isinstance(items, list) or len(items) > _MAX_IMAGES:
-        raise InvalidRequest("invalid manifest.json: not a list of images")
-    for item in items:
-        if not isinstance(item, dict):
-            raise InvalidRequest("invalid manifest.json: not a list of images")
-        layers, tags, config = item.get("Layers") or [], item.get("RepoTags") or [], item.get("Config")
-        if not isinstance(config, str) or not _are_texts(layers) or not _are_texts(tags) or len(layers) > spec.LAYER_LIMIT:
-            raise InvalidRequest("invalid manifest.json: Config, RepoTags or Layers is not what it should be")
-        yield _Found(config=files.text(config, spec.CONFIG_LIMIT), layers=tuple(layers), tags=tuple(_tag(text) for text in tags))
-
-
-def _oci_images(files: _Files, wanted: Platform | None) -> Iterator[_Found]:
-    found: dict[Digest, tuple[Descriptor, list[Reference]]] = {}
-    for descriptor in spec.decode_index(files.text("index.json", spec.MANIFEST_LIMIT)).manifests:
-        _, tags = found.setdefault(descriptor.digest, (descriptor, []))
-        annotations = descriptor.annotations or {}
-        text = annotations.get(_NAME) or annotations.get(_REF_NAME, "")
-        if "/" in text or ":" in text:
-            tags.append(_tag(text))
-    for descriptor, tags in found.values():
-        manifest = _oci_manifest_of(files, descriptor, wanted)
-        config = _oci_blob(files, manifest.config, spec.CONFIG_LIMIT)
-        layers = tuple(f"blobs/sha256/{layer.digest.hex}" for layer in manifest.layers)
-        for layer, key in zip(manifest.layers, layers, strict=True):
-            if files.stored(key) != (layer.digest, layer.size):
-                raise InvalidRequest(f"invalid archive: {key} is not the blob it is named after")
-        yield _Found(config=config, layers=layers, tags=tuple(tags))
-
-
-def _oci_manifest_of(files: _Files, descriptor: Descriptor, wanted: Platform | None) -> Manifest:
-    for _ in range(3):
-        document = spec.decode(_oci_blob(files, descriptor, spec.MANIFEST_LIMIT), descriptor.media_type)
-        if isinstance(document, Manifest):
-            return document
-        descriptor = platforms.select(document.manifests, wanted or platforms.host())
-    raise InvalidRequest("invalid archive: an image index within an index within an index")
-
-
-def _oci_blob(files: _Files, descriptor: Descriptor, limit: int) -> bytes:
-    raw = files.text(f"blobs/sha256/{descriptor.digest.hex}", limit)
-    if sha256(raw) != descriptor.digest or len(raw) != descriptor.size:
-        raise InvalidRequest(f"invalid archive: blob {descriptor.digest} is not the one it is named after")
-    return raw
-
-
-def _tag(text: str) -> Reference:
-    try:
-        return names.parse_tag(text)
-    except InvalidReference as error:
-        raise InvalidRequest(f"invalid tag {text[:300]!r}: {error}") from error
-
-
 def _reference(text: str) -> Reference | None:
     """None for what can only be an id."""
     try:
@@ -422,7 +239,3 @@ def _reference(text: str) -> Reference | None:
         if str(error).startswith("invalid repository name"):
             return None
         raise
-
-
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
