@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from wherry.cli.context_tar import ContextFault, ContextTar, one_file
+from wherry.cli.context_tar import PIECE, ContextFault, ContextTar, one_file
 from wherry.cli.ignore import Ignore, read
 
 
+def whole(context: ContextTar) -> bytes:
+    return b"".join(bytes(piece) for piece in context)
+
+
 def members(context: ContextTar) -> dict[str, tarfile.TarInfo]:
-    with tarfile.open(fileobj=io.BytesIO(b"".join(context))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(whole(context))) as tar:
         return {member.name: member for member in tar}
 
 
@@ -61,7 +65,7 @@ def test_an_exception_brings_the_directories_above_it(tmp_path: Path) -> None:
 
 def test_extra_files_take_the_place_of_those_in_the_tree(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("old")
-    with tarfile.open(fileobj=io.BytesIO(b"".join(ContextTar(str(tmp_path), None, {"f": b"new"})))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(whole(ContextTar(str(tmp_path), None, {"f": b"new"})))) as tar:
         content = tar.extractfile("f")
         assert content is not None
         assert (tar.getnames(), content.read()) == (["f"], b"new")
@@ -70,7 +74,7 @@ def test_extra_files_take_the_place_of_those_in_the_tree(tmp_path: Path) -> None
 def test_sent_counts_every_byte(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(os.urandom(1_000_000))
     context = ContextTar(str(tmp_path))
-    data = b"".join(context)
+    data = whole(context)
     assert context.sent == len(data)
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         content = tar.extractfile("big")
@@ -80,9 +84,25 @@ def test_sent_counts_every_byte(tmp_path: Path) -> None:
 
 def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ContextFault, match=r"open .*gone: no such file or directory"):
-        b"".join(ContextTar(str(tmp_path / "gone")))
+        whole(ContextTar(str(tmp_path / "gone")))
 
 
 def test_one_file_is_a_whole_tar() -> None:
     with tarfile.open(fileobj=io.BytesIO(one_file("Dockerfile", b"FROM x\n"))) as tar:
         assert tar.getnames() == ["Dockerfile"]
+
+
+def test_what_is_larger_than_a_piece_and_what_ends_at_one_arrives_whole(tmp_path: Path) -> None:
+    sizes = [PIECE - 512, PIECE - 513, 1, PIECE, 3 * PIECE + 7, 0, *range(500, 520)]
+    for number, size in enumerate(sizes):
+        (tmp_path / f"{number:03}").write_bytes(os.urandom(size))
+    for depth in range(1, 60):  # headers that no piece ends between
+        (tmp_path / "z" / "/".join(["d" * 60] * depth)).mkdir(parents=True)
+    deepest = "/".join(["z", *["d" * 60] * 59, "kept"])
+    (tmp_path / deepest).write_text("deep")
+    with tarfile.open(fileobj=io.BytesIO(whole(ContextTar(str(tmp_path), Ignore(read(f"z\n!{deepest}")))))) as tar:
+        for number in range(len(sizes)):
+            content = tar.extractfile(f"{number:03}")
+            assert content is not None
+            assert content.read() == (tmp_path / f"{number:03}").read_bytes()
+        assert tar.getnames()[-1] == deepest

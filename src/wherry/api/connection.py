@@ -104,8 +104,13 @@ class Connection(asyncio.Protocol):
         while not self._buffer:
             if not await self._fill():
                 raise ClientGone("unexpected EOF")
-        data = bytes(self._buffer[:limit])
-        del self._buffer[:limit]
+        if limit >= len(self._buffer):
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        else:
+            with memoryview(self._buffer) as view:  # a slice of the buffer itself would be one more copy
+                data = bytes(view[:limit])
+            del self._buffer[:limit]
         self._resume()
         return data
 

@@ -123,7 +123,7 @@ class Request:
 
     def _base(self, headers: Mapping[str, str], *, bare: bool = False) -> dict[str, str]:
         base = {} if bare else dict(self._headers)
-        return {**base, **headers, "Date": date(time.time())}
+        return {**base, **headers, "Date": date(int(time.time()))}
 
 
 class Stream:

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
@@ -91,7 +92,9 @@ def response_head(status: int, headers: Mapping[str, str]) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
 
-def date(now_s: float) -> str:
+@lru_cache(1)
+def date(now_s: int) -> str:
+    """A second of the epoch as the Date header has it."""
     return formatdate(now_s, usegmt=True)
 
 

@@ -1,7 +1,8 @@
 """The build context as a tar stream, made while it is sent.
 
 Entries are in the order of their names, owned by 0:0 as Docker sends them, with modification times in whole seconds; symbolic links stay
-links, a second name of an inode is a hard link, sockets are left out. Small files are gathered into large pieces.
+links, a second name of an inode is a hard link, sockets are left out. Small files are gathered into large pieces, all in one buffer: fresh
+memory for each piece costs as much as reading the files.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from wherry.cli.flags import Failure
 TYPE_CHECKING = False  # typing costs 8 ms to import
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from wherry.cli.ignore import Ignore
 
 BLOCK = 512
 PIECE = 1 << 18
+_ROOM = 1 << 14  # for what is put behind a piece that is nearly full
 END = bytes(2 * BLOCK)
 _MAX_OCTAL_SIZE = 1 << 33
 
@@ -31,7 +33,7 @@ class ContextFault(Failure):
 class ContextTar:
     """The tree at ``root`` without what ``ignore`` leaves out; ``extra`` are files of the given content, in place of any of that name.
 
-    Iterate once for the pieces; ``sent`` counts their bytes.
+    Iterate once for the pieces, of which each is gone when the next is asked for; ``sent`` counts their bytes.
     """
 
     def __init__(self, root: str, ignore: Ignore | None = None, extra: dict[str, bytes] | None = None) -> None:
@@ -39,23 +41,38 @@ class ContextTar:
         self._root = root
         self._ignore = ignore
         self._extra = extra or {}
-        self._buffer = bytearray()
+        self._buffer = bytearray(PIECE + _ROOM)
+        self._view = memoryview(self._buffer)
+        self._used = 0
         self._inodes: dict[tuple[int, int], str] = {}
         self._parents: set[str] = set()
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[memoryview]:
         for piece in self._pieces():
             self.sent += len(piece)
             yield piece
 
-    def _pieces(self) -> Iterator[bytes]:
+    def _pieces(self) -> Iterator[memoryview]:
         yield from self._directory(self._root, "", (), skipped=False)
         for name, content in self._extra.items():
-            self._buffer += header(name, 0o600, len(content), 0, b"0") + content + bytes(-len(content) % BLOCK)
-        self._buffer += END
-        yield bytes(self._buffer)
+            self._put(header(name, 0o600, len(content), 0, b"0") + content + bytes(-len(content) % BLOCK))
+        self._put(END)
+        yield self._piece()
 
-    def _directory(self, path: str, inside: str, above: tuple[bool, ...], *, skipped: bool) -> Iterator[bytes]:
+    def _put(self, data: bytes) -> None:
+        end = self._used + len(data)
+        if end > len(self._buffer):
+            self._buffer = self._buffer + bytes(end)
+            self._view = memoryview(self._buffer)
+        self._view[self._used : end] = data
+        self._used = end
+
+    def _piece(self) -> memoryview:
+        """What has been gathered; the buffer is used anew."""
+        piece, self._used = self._view[: self._used], 0
+        return piece
+
+    def _directory(self, path: str, inside: str, above: tuple[bool, ...], *, skipped: bool) -> Iterator[memoryview]:
         try:
             with os.scandir(path) as scan:
                 entries = sorted(scan, key=_name)
@@ -79,10 +96,12 @@ class ContextTar:
                 skipped = False
             if folder:
                 facts = entry.stat(follow_symlinks=False)
-                self._buffer += header(name + "/", facts.st_mode & 0o7777, 0, int(facts.st_mtime), b"5")
+                self._put(header(name + "/", facts.st_mode & 0o7777, 0, int(facts.st_mtime), b"5"))
                 yield from self._directory(entry.path, name + "/", hits, skipped=False)
             else:
                 yield from self._entry(entry, name)
+            if self._used >= PIECE:
+                yield self._piece()
 
     def _add_parents(self, inside: str) -> None:
         """A directory that was left out holds something that was not: its own entry comes first, once."""
@@ -92,9 +111,9 @@ class ContextTar:
             if name not in self._parents and self._ignore is not None and self._ignore.leaves_out(name):
                 self._parents.add(name)
                 facts = os.lstat(os.path.join(self._root, name))
-                self._buffer += header(name + "/", facts.st_mode & 0o7777, 0, int(facts.st_mtime), b"5")
+                self._put(header(name + "/", facts.st_mode & 0o7777, 0, int(facts.st_mtime), b"5"))
 
-    def _entry(self, entry: os.DirEntry[str], name: str) -> Iterator[bytes]:
+    def _entry(self, entry: os.DirEntry[str], name: str) -> Iterable[memoryview]:
         try:
             facts = entry.stat(follow_symlinks=False)
             mode, seconds = facts.st_mode & 0o7777, int(facts.st_mtime)
@@ -102,45 +121,45 @@ class ContextTar:
                 if facts.st_nlink > 1:
                     first = self._inodes.setdefault((facts.st_dev, facts.st_ino), name)
                     if first is not name:
-                        self._buffer += header(name, mode, 0, seconds, b"1", first)
-                        return iter(())
+                        self._put(header(name, mode, 0, seconds, b"1", first))
+                        return ()
                 return self._file(entry.path, name, mode, facts.st_size, seconds)
             if stat.S_ISLNK(facts.st_mode):
-                self._buffer += header(name, 0o777, 0, seconds, b"2", os.readlink(entry.path))
+                self._put(header(name, 0o777, 0, seconds, b"2", os.readlink(entry.path)))
             elif stat.S_ISFIFO(facts.st_mode):
-                self._buffer += header(name, mode, 0, seconds, b"6")
+                self._put(header(name, mode, 0, seconds, b"6"))
             elif not stat.S_ISSOCK(facts.st_mode):
                 kind = b"3" if stat.S_ISCHR(facts.st_mode) else b"4"
-                self._buffer += header(name, mode, 0, seconds, kind, device=facts.st_rdev)
+                self._put(header(name, mode, 0, seconds, kind, device=facts.st_rdev))
         except OSError as error:
             raise ContextFault(f"error checking context: {_reason('open', entry.path, error)}") from error
-        return iter(())
+        return ()
 
-    def _file(self, path: str, name: str, mode: int, length: int, seconds: int) -> Iterator[bytes]:
+    def _file(self, path: str, name: str, mode: int, length: int, seconds: int) -> Iterator[memoryview]:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             raise ContextFault(f"error checking context: {_reason('open', path, error)}") from error
         try:
-            buffer = self._buffer
-            buffer += header(name, mode, length, seconds, b"0")
+            self._put(header(name, mode, length, seconds, b"0"))
             left = length
             while left:
-                data = os.read(descriptor, min(left, PIECE))
-                if not data:
+                if self._used >= PIECE:
+                    yield self._piece()
+                taken = os.readv(descriptor, (self._view[self._used : self._used + left],))
+                if not taken:
                     raise ContextFault(f"{path} became shorter while it was read")
-                left -= len(data)
-                buffer += data
-                if len(buffer) >= PIECE:
-                    yield bytes(buffer)
-                    buffer.clear()
-            buffer += bytes(-length % BLOCK)
+                left -= taken
+                self._used += taken
+            self._put(bytes(-length % BLOCK))
         finally:
             os.close(descriptor)
 
 
 def header(name: str, mode: int, length: int, seconds: int, kind: bytes, target: str = "", device: int = 0) -> bytes:
     """A ustar header owned by 0:0, preceded by a PAX one when a name, a size or a time does not fit."""
+    if not target and name.isascii() and len(name) <= 100 and length < _MAX_OCTAL_SIZE and 0 <= seconds < _MAX_OCTAL_SIZE:
+        return _ustar(name.encode(), mode, length, seconds, kind, b"", device)  # nearly all
     raw = os.fsencode(name)
     link = os.fsencode(target)
     records: list[tuple[str, bytes]] = []
@@ -167,10 +186,18 @@ def header(name: str, mode: int, length: int, seconds: int, kind: bytes, target:
 def _ustar(name: bytes, mode: int, length: int, seconds: int, kind: bytes, link: bytes, device: int) -> bytes:
     """One block: fields are padded with zero bytes, numbers are octal."""
     numbers = b"%07o\x000000000\x000000000\x00%011o\0%011o\0" % (mode, length, seconds)
+    back, total = _PLAIN if kind == b"0" else _back(kind, link, device)
+    return b"%b%b%06o\0 %b" % (name.ljust(100, b"\0"), numbers, sum(name) + sum(numbers) + total, back)
+
+
+def _back(kind: bytes, link: bytes, device: int) -> tuple[bytes, int]:
+    """What stands behind the checksum, and its part of that, spaces in the checksum's own place included."""
     devices = b"%07o\0%07o\0" % (os.major(device), os.minor(device))
-    front = name.ljust(100, b"\0") + numbers
-    back = kind + link.ljust(100, b"\0") + b"ustar\x0000" + bytes(64) + devices + bytes(167)
-    return b"%b%06o\0 %b" % (front, sum(front) + sum(back) + 8 * 32, back)
+    block = kind + link.ljust(100, b"\0") + b"ustar\x0000" + bytes(64) + devices + bytes(167)
+    return block, sum(block) + 8 * 32
+
+
+_PLAIN = _back(b"0", b"", 0)  # of all regular files: most of a context
 
 
 def _pax_record(key: str, value: bytes) -> bytes:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
-from wherry.cli import pulling, terminal
+from wherry.cli import terminal
 from wherry.cli.container_flags import create_body
 from wherry.cli.flags import Failure, Invocation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -21,20 +22,27 @@ def check_pull(invocation: Invocation) -> None:
         raise Failure(f'invalid pull option: \'{wanted}\': must be one of "always", "missing" or "never"', 125)
 
 
-def create(invocation: Invocation, body: dict[str, Any]) -> str:
-    """Create the container, pulling its image when that is wanted; its id.  Raises ApiError, Failure."""
+def create(invocation: Invocation, body: dict[str, Any], meanwhile: Callable[[], None] | None = None) -> str:
+    """Create the container, pulling its image when that is wanted; its id.  ``meanwhile``: as of `Engine.post`.
+
+    Raises ApiError, Failure.
+    """
     program = invocation.program
     image, platform = body["Image"], invocation.text("platform")
     quiet = invocation.flag("quiet")
     cidfile = _CidFile(invocation.text("cidfile"))
     if invocation.text("pull") == "always":
+        from wherry.cli import pulling
+
         pulling.pull(program, image, platform=platform, quiet=quiet)
-    made = _ask(invocation, body)
+    made = _ask(invocation, body, meanwhile)
     if made is None:
+        from wherry.cli import pulling
+
         if not quiet:
             print(f"Unable to find image '{pulling.with_tag(image)}' locally", file=sys.stderr, flush=True)
         pulling.pull(program, image, platform=platform, quiet=quiet)
-        made = _ask(invocation, body, again=True)
+        made = _ask(invocation, body, None, again=True)
         if made is None:
             raise Failure(f"the image {image} is gone again")
     for warning in made.get("Warnings") or ():
@@ -44,13 +52,15 @@ def create(invocation: Invocation, body: dict[str, Any]) -> str:
     return ident
 
 
-def _ask(invocation: Invocation, body: dict[str, Any], *, again: bool = False) -> dict[str, Any] | None:
+def _ask(
+    invocation: Invocation, body: dict[str, Any], meanwhile: Callable[[], None] | None, *, again: bool = False
+) -> dict[str, Any] | None:
     """The answer, or None when the image is missing and may be pulled."""
     from wherry.client.engine import ApiError
 
     query = {"name": invocation.text("name") or None, "platform": invocation.text("platform") or None}
     try:
-        made: dict[str, Any] = invocation.program.engine.post("/containers/create", query, body)
+        made: dict[str, Any] = invocation.program.engine.post("/containers/create", query, body, meanwhile=meanwhile)
     except ApiError as error:
         if error.status == 404 and not again and invocation.text("pull") in ("missing", "") and "No such image" in str(error):
             return None

@@ -17,6 +17,11 @@ class InputNotTerminal(Failure):
     """``-t`` without a terminal on standard input."""
 
 
+def load_session() -> None:
+    """Import what a session needs; to be done while the daemon does something else."""
+    import wherry.cli.session  # noqa: F401
+
+
 def check_terminal(*, stdin: bool, tty: bool) -> None:
     if tty and stdin and not terminal.is_terminal(0):
         raise InputNotTerminal("the input device is not a TTY")
@@ -40,11 +45,18 @@ def start_attached(
     from wherry.cli.session import Session
 
     engine = program.engine
-    stream = None
+    stream = waiting = None
+
+    def wait() -> None:
+        nonlocal waiting
+        waiting = engine.stream("POST", container_path(ident, "wait"), {"condition": "removed" if remove else "next-exit"})
+
     if stdin or stdout or stderr:
         query = {"stream": True, "stdin": stdin, "stdout": stdout, "stderr": stderr, "detachKeys": keys or None}
-        stream = engine.hijack("POST", container_path(ident, "attach"), query)
-    waiting = engine.stream("POST", container_path(ident, "wait"), {"condition": "removed" if remove else "next-exit"})
+        stream = engine.hijack("POST", container_path(ident, "attach"), query, meanwhile=wait)
+    else:
+        wait()
+    assert waiting is not None
     engine.post(container_path(ident, "start"))
     if stream is not None:
         forward = (lambda number: _kill(program, ident, number)) if proxy and not tty else None

@@ -84,8 +84,17 @@ class Engine:
     def get(self, path: str, query: Query | None = None) -> Any:
         return self.call("GET", path, query)
 
-    def post(self, path: str, query: Query | None = None, body: object = None, headers: dict[str, str] | None = None) -> Any:
-        return self.call("POST", path, query, body, headers)
+    def post(
+        self,
+        path: str,
+        query: Query | None = None,
+        body: object = None,
+        headers: dict[str, str] | None = None,
+        *,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Any:
+        """``meanwhile`` is called while the daemon is at work: for what is needed next, and takes time."""
+        return self._content(self.stream("POST", path, query, body, headers, meanwhile=meanwhile))
 
     def delete(self, path: str, query: Query | None = None) -> Any:
         return self.call("DELETE", path, query)
@@ -98,14 +107,15 @@ class Engine:
         body: object = None,
         headers: dict[str, str] | None = None,
         *,
-        raw: bytes | Iterable[bytes] | None = None,
+        raw: bytes | Iterable[bytes | memoryview] | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Response:
         """The answer with its body unread, once its status is known to be good; ``raw`` is a body that is not JSON.
 
         The caller reads it to the end and calls ``done``, or closes it.
         """
         sent = dict(self._headers)
-        payload: bytes | Iterable[bytes] | None = raw
+        payload: bytes | Iterable[bytes | memoryview] | None = raw
         if raw is None and body is not None:
             payload = jsontext.dump(body).encode()
             sent["Content-Type"] = "application/json"
@@ -113,19 +123,21 @@ class Engine:
             sent["Content-Type"] = "application/x-tar"
         if headers:
             sent.update(headers)
-        response = self._exchange(method, path, query, sent, payload)
+        response = self._exchange(method, path, query, sent, payload, meanwhile=meanwhile)
         if response.status >= 400:
             raise self._failure(response)
         return response
 
-    def hijack(self, method: str, path: str, query: Query | None = None, body: object = None) -> Hijacked:
-        """Take the connection over (attach, exec).  Raises ApiError."""
+    def hijack(
+        self, method: str, path: str, query: Query | None = None, body: object = None, meanwhile: Callable[[], None] | None = None
+    ) -> Hijacked:
+        """Take the connection over (attach, exec).  ``meanwhile``: as of `post`.  Raises ApiError."""
         sent = {**self._headers, "Connection": "Upgrade", "Upgrade": "tcp"}
         payload = None
         if body is not None:
             payload = jsontext.dump(body).encode()
             sent["Content-Type"] = "application/json"
-        response = self._exchange(method, path, query, sent, payload, fresh=True)
+        response = self._exchange(method, path, query, sent, payload, fresh=True, meanwhile=meanwhile)
         if response.status not in (101, 200):
             raise self._failure(response)
         sock, received = response.take_over()
@@ -184,9 +196,10 @@ class Engine:
         path: str,
         query: Query | None,
         headers: dict[str, str],
-        body: bytes | Iterable[bytes] | None,
+        body: bytes | Iterable[bytes | memoryview] | None,
         *,
         fresh: bool = False,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Response:
         tail = path + query_string(query)
         while True:
@@ -196,7 +209,7 @@ class Engine:
             else:
                 self._idle = None
             try:
-                response = connection.request(method, f"/v{self.version}{tail}", headers, body)
+                response = connection.request(method, f"/v{self.version}{tail}", headers, body, meanwhile)
             except ClosedEarly:
                 connection.close()
                 if connection.used > 1 and (body is None or isinstance(body, bytes)):

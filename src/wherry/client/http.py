@@ -12,7 +12,7 @@ import os
 TYPE_CHECKING = False  # typing costs 8 ms to import
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 RECEIVE = 1 << 18
 MAX_HEAD = 1 << 16
@@ -142,13 +142,25 @@ class Connection:
         self._position = 0
 
     def request(
-        self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | Iterable[bytes] | None = None
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str] | None = None,
+        body: bytes | Iterable[bytes | memoryview] | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Response:
-        """Send one request and read the head of its answer.  A body that is not bytes is sent chunked, as it comes."""
+        """Send one request and read the head of its answer.  A body that is not bytes is sent chunked, as it comes.
+
+        ``meanwhile`` is called between the two, while the peer is at work.
+        """
         self.send(method, path, headers, body)
+        if meanwhile is not None:
+            meanwhile()
         return self.receive(method)
 
-    def send(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | Iterable[bytes] | None = None) -> None:
+    def send(
+        self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | Iterable[bytes | memoryview] | None = None
+    ) -> None:
         """The first half of ``request``: an answer must be received before the next one is sent."""
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}", "User-Agent: Wherry-Client/0.1 (linux)"]
         if headers:
@@ -169,12 +181,12 @@ class Connection:
             pass  # the peer may have answered before it stopped reading: the answer, or its absence, tells
         self.used += 1
 
-    def _send_chunks(self, body: Iterable[bytes]) -> None:
+    def _send_chunks(self, body: Iterable[bytes | memoryview]) -> None:
         for piece in body:
             if not piece:
                 continue
             if len(piece) < 1 << 15:
-                self.socket.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+                self.socket.sendall(b"%x\r\n%b\r\n" % (len(piece), bytes(piece)))
             else:
                 self.socket.sendall(b"%x\r\n" % len(piece))
                 self.socket.sendall(piece)

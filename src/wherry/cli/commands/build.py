@@ -63,7 +63,7 @@ def _quietly(response: Response) -> str:
     return next((ident for ident in reversed(found) if ident), "".join(said).strip())
 
 
-def _counted(context: Iterable[bytes]) -> Iterator[bytes]:
+def _counted(context: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
     """The pieces of the context, with their sum told: on a terminal as it grows, elsewhere at the end."""
     import time
 
@@ -160,7 +160,7 @@ def _ulimit(text: str) -> dict[str, Any]:
 # -- the context
 
 
-def _prepare(where: str, dockerfile: str) -> tuple[str, Iterable[bytes]]:
+def _prepare(where: str, dockerfile: str) -> tuple[str, Iterable[bytes | memoryview]]:
     """The Dockerfile's name in the context, and the context's pieces.  Raises Failure."""
     if where == "-":
         if dockerfile == "-":
@@ -176,7 +176,7 @@ def _prepare(where: str, dockerfile: str) -> tuple[str, Iterable[bytes]]:
     return _from_directory(root, dockerfile)
 
 
-def _from_stdin(dockerfile: str) -> tuple[str, Iterable[bytes]]:
+def _from_stdin(dockerfile: str) -> tuple[str, Iterable[bytes | memoryview]]:
     start = b""
     while len(start) < 512 and (more := os.read(0, PIECE)):
         start += more
@@ -196,7 +196,7 @@ def _rest_of_stdin(start: bytes) -> Iterator[bytes]:
         yield data
 
 
-def _from_directory(root: str, dockerfile: str) -> tuple[str, Iterable[bytes]]:
+def _from_directory(root: str, dockerfile: str) -> tuple[str, Iterable[bytes | memoryview]]:
     from wherry.cli.context_tar import ContextTar
 
     name, content = _find_dockerfile(root, dockerfile)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from wherry.cli import environment, running, terminal
 from wherry.cli.flags import Command, Flag, Invocation
-from wherry.cli.session import Session
 from wherry.client.engine import container_path
 
 TYPE_CHECKING = False
@@ -37,7 +36,8 @@ def run(invocation: Invocation) -> int:
     size = terminal.size(1) if tty else None
     console = {"ConsoleSize": list(size)} if size else {}
     program = invocation.program
-    ident = program.engine.post(container_path(container, "exec"), None, {**body, **console})["Id"]
+    meanwhile = None if detach else running.load_session
+    ident = program.engine.post(container_path(container, "exec"), None, {**body, **console}, meanwhile=meanwhile)["Id"]
     if detach:
         program.engine.post(f"/exec/{ident}/start", None, {"Detach": True, "Tty": tty})
         return 0
@@ -45,6 +45,8 @@ def run(invocation: Invocation) -> int:
 
 
 def _attached(program: Program, ident: str, body: dict[str, Any], *, stdin: bool, keys: str) -> int:
+    from wherry.cli.session import Session
+
     tty: bool = body["Tty"]
     session = Session(
         program.engine.hijack("POST", f"/exec/{ident}/start", None, body),

@@ -39,7 +39,7 @@ def _detached(invocation: Invocation, body: dict[str, Any]) -> int:
 def _attached(invocation: Invocation, body: dict[str, Any]) -> int:
     running.check_terminal(stdin=body["AttachStdin"], tty=body["Tty"])
     keys = running.keys_of(invocation)
-    ident = creation.create(invocation, body)
+    ident = creation.create(invocation, body, running.load_session)
     if not (body["AttachStdin"] or body["AttachStdout"] or body["AttachStderr"]):
         print(ident, flush=True)
     return running.start_attached(
