@@ -87,6 +87,8 @@ def limit(found: Hierarchies, path: str, resources: Mapping[str, Any]) -> None:
         directory = found.directory(controller, path)
         if directory is None:
             raise NotImplementedError(f"this machine has no {controller} cgroup for {name}")
+        if name == "io.bfq.weight" and not os.path.exists(f"{directory}/{name}"):
+            name, value = "io.weight", _io_weight(value)
         _write(f"{directory}/{_present(directory, name)}", value)
     _limit_memory(found, path, resources.get("memory") or {})
     if not found.v2:
@@ -166,6 +168,16 @@ def freeze(found: Hierarchies, path: str, *, frozen: bool) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(errno.ETIMEDOUT, "the kernel does not freeze the group", directory)
         time.sleep(0.002)
+
+
+def is_frozen(found: Hierarchies, path: str) -> bool:
+    """Whether the group is frozen, or about to be; a group that is gone is not."""
+    directory = found.directory("freezer", path)
+    if directory is None or not path:
+        return False
+    if found.v2:
+        return _try(f"{directory}/cgroup.freeze").strip() == "1"
+    return _try(f"{directory}/freezer.state").strip() in ("FROZEN", "FREEZING")
 
 
 def processes(found: Hierarchies, path: str) -> list[int]:
@@ -421,6 +433,12 @@ def _block(block: Mapping[str, Any], *, v2: bool) -> list[tuple[str, str, str]]:
             number = f"{device['major']}:{device['minor']}"
             found.append(("io", "io.max", f"{number} {short}={device['rate']}") if v2 else ("blkio", name, f"{number} {device['rate']}"))
     return found
+
+
+def _io_weight(value: str) -> str:
+    """io.weight (1..10000) for blkio.weight (10..1000), as the OCI runtimes map it; of "DEVICE WEIGHT" the last word."""
+    *device, weight = value.split()
+    return " ".join([*(device or ["default"]), str(1 + (int(weight) - 10) * 9999 // 990)])
 
 
 def _network(network: Mapping[str, Any], *, v2: bool) -> list[tuple[str, str, str]]:

@@ -99,13 +99,18 @@ def raise_ambient(bits: int) -> None:
             process.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number)
 
 
-def set_rlimit(name: str, soft: int, hard: int) -> None:
-    """Set RLIMIT_*; what this process may not raise is set as high as it may.  Values from 2**63 on mean no limit."""
+def set_rlimit(name: str, soft: int, hard: int, *, exact: bool = False, pid: int = 0) -> None:
+    """Set RLIMIT_* of ``pid``, 0 for this process; values from 2**63 on mean no limit.
+
+    What may not be raised is set as high as it may, or is an error when it has to be ``exact``.
+    """
     number: int = getattr(resource, name)
     wanted = tuple(resource.RLIM_INFINITY if value >= 1 << 63 else value for value in (soft, hard))
     try:
-        resource.setrlimit(number, (wanted[0], wanted[1]))
+        resource.prlimit(pid, number, (wanted[0], wanted[1]))
     except (PermissionError, ValueError):
+        if exact:
+            raise
         ceiling = resource.getrlimit(number)[1]
         allowed = [value if ceiling == resource.RLIM_INFINITY or 0 <= value <= ceiling else ceiling for value in wanted]
         resource.setrlimit(number, (allowed[0], allowed[1]))

@@ -48,10 +48,13 @@ def clone(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
     """Fork into new namespaces: (0, -1) in the child, (pid, pidfd) in the parent.
 
     ``cgroup_fd``: a cgroup v2 directory the child starts in (CLONE_INTO_CGROUP). Unlike os.fork no Python fork hooks run, so there
-    must be one thread. Where clone3 is forbidden clone(2) does it, without ``cgroup_fd``.  Source: clone(2).
+    must be one thread. With CLONE_PARENT the child is this process's sibling. Where clone3 is forbidden clone(2) does it, without
+    ``cgroup_fd``.  Source: clone(2).
     """
     pidfd = ctypes.c_int(-1)
-    arguments = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=signal.SIGCHLD)
+    arguments = _CloneArgs(
+        flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=0 if flags & CLONE_PARENT else signal.SIGCHLD
+    )
     if cgroup_fd >= 0:
         arguments.flags |= CLONE_INTO_CGROUP
         arguments.cgroup = cgroup_fd

@@ -58,3 +58,12 @@ def set_io_priority(kind: int, level: int) -> None:
 def set_personality(domain: int) -> None:
     """Set the execution domain.  Source: personality(2)."""
     libc.check(_personality(domain), "personality")
+
+
+def cpus(text: str) -> set[int]:
+    """The processors of a list like "0-3,7".  Raises ValueError."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        found.update(range(int(first), int(last if dash else first) + 1))
+    return found

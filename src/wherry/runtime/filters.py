@@ -10,13 +10,13 @@ from typing import Any
 from wherry.kernel import libc, seccomp
 from wherry.kernel.seccomp import Condition, Rule
 
-_ARCHITECTURES = {
+ARCHITECTURES = {
     "SCMP_ARCH_X86_64": "x86_64",
     "SCMP_ARCH_X86": "i386",
     "SCMP_ARCH_AARCH64": "aarch64",
     "SCMP_ARCH_ARM": "arm",
 }
-_OPERATORS = {
+OPERATORS = {
     "SCMP_CMP_NE": "!=",
     "SCMP_CMP_LT": "<",
     "SCMP_CMP_LE": "<=",
@@ -25,7 +25,7 @@ _OPERATORS = {
     "SCMP_CMP_GT": ">",
     "SCMP_CMP_MASKED_EQ": "==",
 }
-_ACTIONS = {
+ACTIONS = {
     "SCMP_ACT_ALLOW": seccomp.RET_ALLOW,
     "SCMP_ACT_KILL": seccomp.RET_KILL_THREAD,
     "SCMP_ACT_KILL_THREAD": seccomp.RET_KILL_THREAD,
@@ -92,7 +92,7 @@ class Compiler:
         if profile.get("listenerPath"):
             raise ValueError("seccomp notify is not supported")
         default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
-        named = [_ARCHITECTURES[one] for one in profile.get("architectures") or () if one in _ARCHITECTURES]
+        named = [ARCHITECTURES[one] for one in profile.get("architectures") or () if one in ARCHITECTURES]
         native = "aarch64" if libc.MACHINE == "aarch64" else "x86_64"
         rules = {name: self._rules(profile, name) for name in dict.fromkeys([native, *named])}
         return seccomp.assemble(rules, default)
@@ -136,7 +136,7 @@ def split_profile(message: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 
 def _action(name: str, errno_return: int | None) -> int:
     try:
-        action = _ACTIONS[name]
+        action = ACTIONS[name]
     except KeyError:
         raise ValueError(f"seccomp action {name} is not supported") from None
     if action in (seccomp.RET_ERRNO, seccomp.RET_TRACE):
@@ -154,12 +154,12 @@ def _alternatives(entry: Mapping[str, Any]) -> list[tuple[Condition, ...]]:
 
 def _condition(argument: Mapping[str, Any]) -> Condition:
     operator = argument["op"]
-    if operator not in _OPERATORS:
+    if operator not in OPERATORS:
         raise ValueError(f"seccomp operator {operator} is not supported")
     value = argument["value"] & 0xFFFFFFFFFFFFFFFF
     if operator == "SCMP_CMP_MASKED_EQ":  # value is the mask, valueTwo what must remain
         return Condition(argument["index"], "==", argument.get("valueTwo", 0) & 0xFFFFFFFFFFFFFFFF, value)
-    return Condition(argument["index"], _OPERATORS[operator], value)
+    return Condition(argument["index"], OPERATORS[operator], value)
 
 
 def _narrow(name: str, rule: Rule) -> Rule:

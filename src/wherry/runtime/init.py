@@ -14,12 +14,12 @@ import signal
 import socket
 import stat
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wherry.kernel import cgroup, credentials, files, namespace, process, scheduling, seccomp, terminal
-from wherry.runtime import channel, defaults, filters, users
+from wherry.runtime import channel, defaults, filters, labels, users
 from wherry.runtime.failure import StartFailure, words
 from wherry.runtime.plan import Plan
 from wherry.runtime.steps import AdjustOomScore, Sandbox
@@ -31,6 +31,9 @@ else:
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 _EXEC_FAILED = 255
+_EXEC_NAMESPACES = (
+    namespace.CLONE_NEWNS | namespace.CLONE_NEWUTS | namespace.CLONE_NEWIPC | namespace.CLONE_NEWNET | namespace.CLONE_NEWCGROUP
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +41,9 @@ class Start:
     """What a first process needs besides its plan.  ``stdio``: three descriptors, or () with a terminal; ``program``: the filter or b"".
 
     For a bundle: ``exact``: ids and groups are what the config says, whatever the image's files add; ``outlives``: its parent's end is not
-    its own; ``preserve_fds``: how many descriptors from 3 on the program inherits; ``rendezvous`` is called before the root is entered,
-    ``gate`` before privileges go, and puts another channel in the place of the report's.
+    its own; ``preserve_fds``: how many descriptors from 3 on the program inherits; ``limit`` has another set the resource limits, who may
+    do more; ``rendezvous`` is called before the root is entered, ``gate`` before privileges go, and may put another channel in the place
+    of the report's.
     """
 
     process: Mapping[str, Any]
@@ -53,6 +57,8 @@ class Start:
     exact: bool = False
     outlives: bool = False
     preserve_fds: int = 0
+    keyring: bool = True
+    limit: Callable[[], None] | None = None
     rendezvous: Callable[[], None] | None = None
     gate: Callable[[socket.socket], None] | None = None
 
@@ -79,7 +85,8 @@ def run_container(
         sandbox = Sandbox(groups)
         sandbox.sources.update(sources or {})
         sandbox.at_hooks = start.rendezvous
-        process.join_session_keyring("_ses")
+        if start.keyring:
+            process.join_session_keyring("_ses")
         for step in plan.steps:
             try:
                 step.execute(sandbox)
@@ -89,21 +96,32 @@ def run_container(
             raise_loopback()
         if start.terminal:
             channel.send(report, {"terminal": True}, [sandbox.master_fd])
-        _become(start, report, sandbox.slave_fd)
+        _become(start, report, sandbox.slave_fd, sandbox.labels)
     except BaseException as error:  # noqa: BLE001 -- the edge of a forked child: everything is reported, nothing may unwind further
         report_failure(report, error)
     os._exit(_EXEC_FAILED)
 
 
-def run_exec(pidfd: int, cgroups_path: str, groups: cgroup.Hierarchies, start: Start, size: tuple[int, int], report: socket.socket) -> None:
-    """Body of an exec's process, already born in the container's pid namespace.  Never returns."""
+def run_exec(
+    pidfd: int,
+    cgroups_path: str,
+    groups: cgroup.Hierarchies,
+    start: Start,
+    size: tuple[int, int],
+    report: socket.socket,
+    *,
+    kinds: int = _EXEC_NAMESPACES,
+) -> None:
+    """Body of an exec's process, already born in the container's pid namespace.  ``kinds``: the namespaces to enter.  Never returns."""
     try:
         os.umask(0)
         if cgroups_path:
             cgroup.join(groups, cgroups_path)
+        if (affinity := (start.process.get("execCPUAffinity") or {}).get("final")) and start.exact:
+            os.sched_setaffinity(0, scheduling.cpus(affinity))
         if (score := start.process.get("oomScoreAdj")) is not None:
-            AdjustOomScore(score).execute(Sandbox(groups))
-        kinds = namespace.CLONE_NEWNS | namespace.CLONE_NEWUTS | namespace.CLONE_NEWIPC | namespace.CLONE_NEWNET | namespace.CLONE_NEWCGROUP
+            AdjustOomScore(score, start.exact).execute(Sandbox(groups))
+        named = labels.open_files(start.process.get("apparmorProfile") or "", start.process.get("selinuxLabel") or "")
         namespace.setns(pidfd, kinds)
         os.close(pidfd)
         slave = -1
@@ -114,7 +132,7 @@ def run_exec(pidfd: int, cgroups_path: str, groups: cgroup.Hierarchies, start: S
             if all(size):
                 terminal.set_size(master, height=size[0], width=size[1])
             channel.send(report, {"terminal": True}, [master])
-        _become(start, report, slave)
+        _become(start, report, slave, named)
     except BaseException as error:  # noqa: BLE001 -- the edge of a forked child
         report_failure(report, error)
     os._exit(_EXEC_FAILED)
@@ -148,7 +166,7 @@ def find_program(name: str, path: str) -> str:
     raise StartFailure(127, f'exec: "{name}": executable file not found in $PATH')
 
 
-def _become(start: Start, report: socket.socket, slave_fd: int) -> None:
+def _become(start: Start, report: socket.socket, slave_fd: int, names: Sequence[tuple[int, str]] = ()) -> None:
     wanted = start.process
     root_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
     who = _identity(root_fd, start)
@@ -157,8 +175,7 @@ def _become(start: Start, report: socket.socket, slave_fd: int) -> None:
     os.setsid()
     _connect(start.stdio, slave_fd, who.uid)
     _change_directory(wanted.get("cwd") or "/")
-    for limit in wanted.get("rlimits") or ():
-        credentials.set_rlimit(limit["type"], limit["soft"], limit["hard"])
+    _limit(start)
     os.umask(int((wanted.get("user") or {}).get("umask") or 0o022))
     process.close_range(3 + start.preserve_fds, cloexec=True)
     _schedule(wanted)
@@ -175,12 +192,24 @@ def _become(start: Start, report: socket.socket, slave_fd: int) -> None:
     if not start.outlives:
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
     program = find_program(arguments[0], environment.get("PATH", defaults.PATH.partition("=")[2]))
+    labels.write(names)
     if start.program and wanted.get("noNewPrivileges"):
         seccomp.load(start.program, start.program_flags)
     if start.reaper:
         report.close()
         _reap(program, arguments, environment)
     _execute(program, arguments, environment)
+
+
+def _limit(start: Start) -> None:
+    if start.limit is not None:
+        start.limit()
+        return
+    for limit in start.process.get("rlimits") or ():
+        try:
+            credentials.set_rlimit(limit["type"], limit["soft"], limit["hard"], exact=start.exact)
+        except (OSError, ValueError) as error:
+            raise StartFailure(128, f"error setting rlimit {limit['type']}: {words(error)}") from None
 
 
 def _identity(root_fd: int, start: Start) -> users.Identity:

@@ -111,3 +111,9 @@ def parse(options: Iterable[str]) -> MountOptions:
         propagation_recursive=deep,
         data=tuple(data),
     )
+
+
+def names() -> list[str]:
+    """Every option that is for the mount or for the runtime, not for the file system."""
+    recursive = [f"r{name}" for name in (*_ATTRIBUTES, *_PROPAGATION)]
+    return [*_ATTRIBUTES, *_PROPAGATION, *recursive, "defaults", "async", "silent", "loud"]

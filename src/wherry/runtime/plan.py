@@ -9,7 +9,7 @@ from typing import Any
 
 from wherry.kernel import mount, namespace
 from wherry.kernel.userns import IdMap
-from wherry.runtime import options, steps
+from wherry.runtime import labels, options, steps
 from wherry.runtime.failure import StartFailure
 
 NAMESPACES = {
@@ -63,10 +63,11 @@ def birth(launch: Mapping[str, Any], *, netns_fd: int = -1, bundle: bool = False
     )
 
 
-def make(launch: Mapping[str, Any], *, netns_fd: int = -1, bundle: bool = False) -> Plan:
+def make(launch: Mapping[str, Any], *, netns_fd: int = -1, bundle: bool = False, pivot: bool = True) -> Plan:
     """Plan a launch (its JSON form, see ``spec.launch.Launch``).  Raises StartFailure for what is not supported, by name.
 
-    ``bundle``: the caller can also do what takes a second process: user and time namespaces, hooks.
+    ``bundle``: the caller does what takes a second process: it joins namespaces before the birth, makes those of users and time, runs
+    hooks. Without ``pivot`` the root is changed by chroot.
     """
     config: Mapping[str, Any] = launch["config"]
     linux: Mapping[str, Any] = config.get("linux") or {}
@@ -74,14 +75,18 @@ def make(launch: Mapping[str, Any], *, netns_fd: int = -1, bundle: bool = False)
     begin = birth(launch, netns_fd=netns_fd, bundle=bundle)
     wanted = _namespaces(linux, netns_fd)
     entries = list(config.get("mounts") or ())
-    mounts = [(entry, _options(entry)) for entry in entries]
+    mounts = [(entry, labels.label(_options(entry), entry.get("type") or "", linux.get("mountLabel") or "")) for entry in entries]
     shows_cgroups = any(entry.get("type") == "cgroup" for entry in entries)
     found: list[steps.Step] = [steps.JoinCgroup(begin.cgroups_path, "cgroup" in wanted and not wanted["cgroup"])]
     found += [steps.JoinNamespace(namespace.CLONE_NEWNET, "", netns_fd)] if netns_fd >= 0 else []
-    found += [steps.JoinNamespace(NAMESPACES[kind], path) for kind, path in wanted.items() if path and kind != "pid"]
-    score = (config.get("process") or {}).get("oomScoreAdj")
-    found += [steps.AdjustOomScore(score, bundle)] if score is not None else []
-    found += [steps.BecomeRoot()] if wanted.get("user") == "" else []
+    if not bundle:
+        found += [steps.JoinNamespace(NAMESPACES[kind], path) for kind, path in wanted.items() if path and kind != "pid"]
+    process: Mapping[str, Any] = config.get("process") or {}
+    score = process.get("oomScoreAdj")
+    found += [steps.AdjustOomScore(score, bundle)] if score is not None and "user" not in wanted else []
+    if process.get("apparmorProfile") or process.get("selinuxLabel"):
+        found.append(steps.OpenLabels(process.get("apparmorProfile") or "", process.get("selinuxLabel") or ""))
+    found += [steps.BecomeRoot()] if bundle and "user" in wanted else []
     found += [
         steps.OpenSource(index, entry["source"], parsed, *_maps(entry, linux, parsed))
         for index, (entry, parsed) in enumerate(mounts)
@@ -89,7 +94,7 @@ def make(launch: Mapping[str, Any], *, netns_fd: int = -1, bundle: bool = False)
     ]
     found += [steps.OpenCgroups(begin.cgroups_path)] if shows_cgroups else []
     found.append(steps.Detach(_PROPAGATION[linux.get("rootfsPropagation") or "rslave"]))
-    found += _file_system(launch, config, linux, mounts)
+    found += _file_system(launch, config, linux, mounts, pivot=pivot)
     return Plan(
         birth=begin,
         new_network=wanted.get("network") == "",
@@ -133,7 +138,12 @@ def id_maps(mappings: Any) -> tuple[IdMap, ...]:
 
 
 def _file_system(
-    launch: Mapping[str, Any], config: Mapping[str, Any], linux: Mapping[str, Any], mounts: Sequence[tuple[Any, options.MountOptions]]
+    launch: Mapping[str, Any],
+    config: Mapping[str, Any],
+    linux: Mapping[str, Any],
+    mounts: Sequence[tuple[Any, options.MountOptions]],
+    *,
+    pivot: bool,
 ) -> list[steps.Step]:
     rootfs = launch["rootfs"]
     found: list[steps.Step] = [steps.MountRoot(tuple(rootfs["lower"]), rootfs["upper"], rootfs["work"], bool(rootfs.get("recursive")))]
@@ -169,7 +179,8 @@ def _file_system(
     found += [steps.SetPersonality(linux["personality"])] if linux.get("personality") else []
     found += [steps.AwaitHooks()] if config.get("hooks") else []
     kind = linux.get("rootfsPropagation") or "rprivate"
-    found.append(steps.EnterRoot(bool((config.get("root") or {}).get("readonly")), 0 if "private" in kind else _PROPAGATION[kind]))
+    readonly = bool((config.get("root") or {}).get("readonly"))
+    found.append(steps.EnterRoot(readonly, 0 if "private" in kind else _PROPAGATION[kind], pivot))
     return found
 
 
@@ -208,9 +219,9 @@ def _refuse(config: Mapping[str, Any], linux: Mapping[str, Any], *, bundle: bool
         ("linux.intelRdt", linux.get("intelRdt")),
         ("linux.memoryPolicy", linux.get("memoryPolicy")),
         ("linux.netDevices", linux.get("netDevices")),
-        ("linux.mountLabel", linux.get("mountLabel")),
-        ("process.apparmorProfile", process.get("apparmorProfile")),
-        ("process.selinuxLabel", process.get("selinuxLabel")),
+        ("linux.mountLabel: this kernel has no SELinux: it", linux.get("mountLabel") and not labels.has_selinux()),
+        ("process.apparmorProfile: this kernel has no AppArmor: it", process.get("apparmorProfile") and not labels.has_apparmor()),
+        ("process.selinuxLabel: this kernel has no SELinux: it", process.get("selinuxLabel") and not labels.has_selinux()),
         ("process.commandLine", process.get("commandLine")),
         *((name, config.get(name)) for name in ("vm", "windows", "solaris", "zos")),
     ):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from wherry.kernel import cgroup, files, mount, namespace, scheduling, terminal, userns
-from wherry.runtime import copyup
+from wherry.runtime import copyup, labels
 from wherry.runtime.failure import StartFailure
 from wherry.runtime.options import MountOptions
 
@@ -36,6 +36,7 @@ class Sandbox:
     slave_fd: int = -1
     dev_bound: bool = False
     at_hooks: Callable[[], None] | None = None
+    labels: list[tuple[int, str]] = field(default_factory=list)
     sources: dict[int, int] = field(default_factory=dict)
 
 
@@ -155,6 +156,20 @@ class BecomeRoot:
             os.setgroups(())
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLabels:
+    """The files of a security module that name the label of the next program: opened in the host's /proc, written at the very end."""
+
+    apparmor: str
+    selinux: str
+
+    def describe(self) -> str:
+        return f"prepare the labels {self.apparmor} {self.selinux}"
+
+    def execute(self, sandbox: Sandbox) -> None:
+        sandbox.labels += labels.open_files(self.apparmor, self.selinux)
 
 
 @dataclass(frozen=True, slots=True)
@@ -512,10 +527,14 @@ class MakeDirectory:
 
 @dataclass(frozen=True, slots=True)
 class EnterRoot:
-    """pivot_root and forget the host's tree; ``readonly``: the root itself, not what is mounted in it."""
+    """pivot_root and forget the host's tree; ``readonly``: the root itself, not what is mounted in it.
+
+    Without ``pivot`` (a host that runs from a ramdisk, which cannot be pivoted from) the host's tree stays covered by the root.
+    """
 
     readonly: bool
     propagation: int = 0
+    pivot: bool = True
 
     def describe(self) -> str:
         return "enter the root" + (", read-only" if self.readonly else "")
@@ -524,8 +543,11 @@ class EnterRoot:
         if self.readonly:
             mount.mount_setattr(sandbox.root_fd, add=mount.MOUNT_ATTR_RDONLY)
         os.fchdir(sandbox.root_fd)
-        mount.pivot_root(".", ".")
-        mount.umount2(".", mount.MNT_DETACH)
+        if self.pivot:
+            mount.pivot_root(".", ".")
+            mount.umount2(".", mount.MNT_DETACH)
+        else:
+            os.chroot(".")
         os.chdir("/")
         if self.propagation:
             mount.set_propagation("/", self.propagation)

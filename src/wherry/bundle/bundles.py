@@ -1,0 +1,187 @@
+"""A bundle's ``config.json``: read, and refused by name where it asks for what cannot be done.
+
+What the plan of a container refuses (`wherry.runtime.plan`) is not repeated here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from wherry.bundle.failures import Failure
+from wherry.bundle.hooks import KINDS
+from wherry.kernel import cgroup
+from wherry.runtime import defaults
+
+_CONFIG_LIMIT_BYTES = 64 << 20
+_VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)(-[0-9A-Za-z.+-]+)?")
+# What each namespace separates.  Source: OCI runtime-spec 1.2, config-linux.md#sysctl
+_IPC_SYSCTLS = frozenset(
+    (
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    )
+)
+SECCOMP_FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": 0, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}
+
+
+def load(directory: str) -> dict[str, Any]:
+    """The config of a bundle, checked.  Raises Failure."""
+    path = f"{directory}/config.json"
+    try:
+        with open(path, "rb") as file:
+            config = json.loads(file.read(_CONFIG_LIMIT_BYTES))
+    except FileNotFoundError:
+        raise Failure(f"JSON specification file {path} not found") from None
+    except (ValueError, OSError) as error:
+        raise Failure(f"{path}: {error}") from None
+    if not isinstance(config, dict):
+        raise Failure(f"{path}: not an object")
+    return config
+
+
+def check(config: Mapping[str, Any], directory: str) -> None:
+    """Raises Failure naming the field that is missing, contradicts another or is not supported."""
+    version = str(config.get("ociVersion") or "")
+    matched = _VERSION.fullmatch(version)
+    if matched is None or matched[1] != "1":
+        raise Failure(f"ociVersion {version!r} is not supported: this runtime knows 1.0.0 to 1.2")
+    _check_process(config.get("process"), "process")
+    root = config.get("root") or {}
+    if not root.get("path"):
+        raise Failure("root.path is missing")
+    if not os.path.isdir(rootfs(config, directory)):
+        raise Failure(f"root.path: {rootfs(config, directory)} is not a directory")
+    linux = config.get("linux") or {}
+    kinds = {one.get("type"): one.get("path") or "" for one in linux.get("namespaces") or ()}
+    if "mount" not in kinds or kinds["mount"]:
+        raise Failure("linux.namespaces: a container needs a new mount namespace")
+    if (config.get("hostname") or config.get("domainname")) and "uts" not in kinds:
+        raise Failure("hostname and domainname need a private uts namespace")
+    if kinds.get("user") == "" and not (linux.get("uidMappings") and linux.get("gidMappings")):
+        raise Failure("a new user namespace needs linux.uidMappings and linux.gidMappings")
+    _check_sysctls(linux.get("sysctl") or {}, kinds)
+    _check_hooks(config.get("hooks") or {})
+    for index, entry in enumerate(config.get("mounts") or ()):
+        if not entry.get("destination"):
+            raise Failure(f"mounts[{index}].destination is missing")
+    seccomp_flags(linux.get("seccomp"))
+
+
+def rootfs(config: Mapping[str, Any], directory: str) -> str:
+    path: str = config["root"]["path"]
+    return os.path.realpath(path if path.startswith("/") else f"{directory}/{path}")
+
+
+def check_process(process: Any) -> None:
+    """The process object of an exec.  Raises Failure."""
+    _check_process(process, "process")
+
+
+def seccomp_flags(seccomp: Any) -> int:
+    """Bits for seccomp(2).  Raises Failure for a flag that is not supported, notify among them."""
+    if not seccomp:
+        return 0
+    bits = 0
+    for name in seccomp.get("flags") or ():
+        if name not in SECCOMP_FLAGS:
+            raise Failure(f"linux.seccomp.flags: {name} is not supported")
+        bits |= SECCOMP_FLAGS[name]  # a process of one thread has nobody to synchronise
+    notify = [one.get("action") for one in seccomp.get("syscalls") or ()] + [seccomp.get("defaultAction")]
+    if seccomp.get("listenerPath") or "SCMP_ACT_NOTIFY" in notify:
+        raise Failure("linux.seccomp: SCMP_ACT_NOTIFY and listenerPath are not supported")
+    return bits
+
+
+def adapt(config: dict[str, Any], ident: str, groups: cgroup.Hierarchies) -> dict[str, Any]:
+    """The config as the runtime wants it: a group of its own, and the device rules that the specification leaves to runtimes."""
+    linux = dict(config.get("linux") or {})
+    path = linux.get("cgroupsPath") or f"/{ident}"
+    linux["cgroupsPath"] = posixpath.normpath("/" + path.strip("/"))
+    if ".." in path.split("/"):
+        raise Failure(f"linux.cgroupsPath {path} leads upwards")
+    resources = dict(linux.get("resources") or {})
+    check_resources(resources, groups)
+    rules = list(resources.get("devices") or [{"allow": False, "access": "rwm"}])
+    # Source: OCI runtime-spec 1.2, config-linux.md#default-devices: they have to work, whatever the rules leave out
+    resources["devices"] = [*rules, *(one for one in defaults.device_rules() if one["allow"])]
+    linux["resources"] = resources
+    return {**config, "linux": linux}
+
+
+def check_resources(resources: Mapping[str, Any], groups: cgroup.Hierarchies) -> None:
+    """Raises Failure for a limit that this hierarchy of control groups does not have."""
+    memory = resources.get("memory") or {}
+    if groups.v2:
+        for name in ("kernel", "kernelTCP", "swappiness", "disableOOMKiller"):
+            if memory.get(name):
+                raise Failure(f"linux.resources.memory.{name}: cgroup v2 has no such limit")
+    elif resources.get("unified"):
+        raise Failure("linux.resources.unified needs cgroup v2")
+    for name in ("kernel", "kernelTCP"):
+        if memory.get(name):
+            raise Failure(f"linux.resources.memory.{name} is not supported: current kernels do not have it")
+    for name in resources.get("unified") or {}:
+        if "/" in name or name.startswith("."):
+            raise Failure(f"linux.resources.unified: {name} is not the name of a file of a control group")
+
+
+def _check_process(process: Any, where: str) -> None:
+    if not isinstance(process, dict):
+        raise Failure(f"{where} is missing")
+    if not process.get("args"):
+        raise Failure(f"{where}.args must not be empty")
+    cwd = process.get("cwd") or ""
+    if not cwd.startswith("/"):
+        raise Failure(f"{where}.cwd must be an absolute path, not {cwd!r}")
+    seen: set[str] = set()
+    for limit in process.get("rlimits") or ():
+        if limit["type"] not in _rlimits():
+            raise Failure(f"{where}.rlimits: {limit['type']} is not a limit of this system")
+        if limit["type"] in seen:
+            raise Failure(f"{where}.rlimits names {limit['type']} twice")
+        seen.add(limit["type"])
+
+
+def _rlimits() -> set[str]:
+    import resource
+
+    return {name for name in dir(resource) if name.startswith("RLIMIT_")}
+
+
+def _check_sysctls(values: Mapping[str, str], kinds: Mapping[str, str]) -> None:
+    for name in values:
+        key = name.replace("/", ".")
+        if key in _IPC_SYSCTLS or key.startswith("fs.mqueue."):
+            needs = "ipc"
+        elif key.startswith("net."):
+            needs = "network"
+        elif key in ("kernel.domainname", "kernel.hostname"):
+            needs = "uts"
+        elif key.startswith("user."):
+            needs = "user"
+        else:
+            raise Failure(f'sysctl "{name}" is not in a separate kernel namespace')
+        if needs not in kinds:
+            raise Failure(f'sysctl "{name}" is not allowed in the hosts {needs} namespace')
+
+
+def _check_hooks(hooks: Mapping[str, Any]) -> None:
+    for kind, entries in hooks.items():
+        if kind not in KINDS:
+            raise Failure(f"hooks.{kind} is not a kind of hook")
+        for hook in entries or ():
+            if not str(hook.get("path") or "").startswith("/"):
+                raise Failure(f"hooks.{kind}: path {hook.get('path')!r} is not absolute")
+            if hook.get("timeout") is not None and hook["timeout"] <= 0:
+                raise Failure(f"hooks.{kind}: timeout {hook['timeout']} is not greater than 0")

@@ -1,0 +1,66 @@
+"""Terminals between a container and whoever runs it: handed over by a socket, or relayed here."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+import termios
+import tty
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from wherry.bundle.failures import Failure
+from wherry.kernel import terminal
+
+
+def check(process: Mapping[str, Any], console_socket: str, *, detached: bool) -> None:
+    """Raises Failure for a terminal that nobody would hold, or a socket for none."""
+    if process.get("terminal") and detached and not console_socket:
+        raise Failure("cannot allocate tty if wherry-runtime will detach without setting console socket")
+    if console_socket and not process.get("terminal"):
+        raise Failure("cannot use console socket if wherry-runtime will not detach or allocate tty")
+
+
+def listen_fds() -> int:
+    """How many descriptors systemd passed on, which the program inherits first.  Source: sd_listen_fds(3)."""
+    count = os.environ.get("LISTEN_FDS", "")
+    return int(count) if count.isdigit() else 0
+
+
+def hand_over(path: str, fd: int) -> None:
+    """Send a descriptor to the unix socket at ``path``, if there is one."""
+    if not path:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.connect(path)
+            connection.sendmsg([b"/dev/ptmx"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+        except OSError as error:
+            raise Failure(f"console socket {path}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def raw() -> Iterator[None]:
+    """Our own terminal passes every key on while the body runs."""
+    try:
+        before = termios.tcgetattr(0)
+    except termios.error:
+        yield
+        return
+    tty.setraw(0)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+def copy_size(master: int) -> None:
+    """Give the container's terminal the size of ours, if we have one."""
+    with contextlib.suppress(OSError):
+        height, width = struct.unpack("HHHH", fcntl.ioctl(0, termios.TIOCGWINSZ, b"\0" * 8))[:2]
+        if height and width:
+            terminal.set_size(master, height=height, width=width)

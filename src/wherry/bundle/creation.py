@@ -1,0 +1,284 @@
+"""``create``: from a bundle to a process that waits, in everything its config asks for, to become its program.
+
+The process is made by `birth` and runs a plan (`wherry.runtime`). On the way it stops three times: until its parent has written id maps
+and its state, while the hooks of creation run, and at the gate. What fails undoes what was done, hooks of deletion included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+from wherry.bundle import birth, bundles, console, groups, hooks, states
+from wherry.bundle.failures import Failure
+from wherry.bundle.journal import Journal
+from wherry.bundle.states import Place, State
+from wherry.kernel import cgroup, credentials, mount, process, userns
+from wherry.runtime import channel, filters, init, plan, steps
+from wherry.runtime.failure import StartFailure, words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """``master``: the terminal's, or -1; ``line``: to the process at the gate, None when it waits for another command."""
+
+    place: Place
+    state: State
+    config: Mapping[str, Any]
+    pidfd: int
+    master: int
+    line: socket.socket | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """All that is known before there is a process."""
+
+    place: Place
+    state: State
+    config: dict[str, Any]
+    planned: plan.Plan
+    found: cgroup.Hierarchies
+    start: init.Start
+
+
+def create(root: str, ident: str, options: Mapping[str, Any], journal: Journal, *, here: bool) -> Created:
+    """``here``: the process is started by this very command.  Raises Failure."""
+    directory = os.path.realpath(options["bundle"] or ".")
+    config = bundles.load(directory)
+    bundles.check(config, directory)
+    check_descriptors(options["preserve-fds"])
+    console.check(config["process"], options["console-socket"], detached=not here or bool(options.get("detach")))
+    process.prctl(process.PR_SET_DUMPABLE, 0)  # nothing inside may reach this program by /proc
+    with states.made(root, ident) as place, contextlib.ExitStack() as undo:
+        try:
+            prepared = _prepare(place, directory, config, options)
+            made = groups.make(prepared.found, prepared.state.cgroups_path, prepared.config["linux"]["resources"], undo)
+            prepared = replace(prepared, state=replace(prepared.state, groups=made))
+            created = _bear(prepared, options, undo, here=here)
+            write_pid(options["pid-file"], created.state.pid)
+            console.hand_over(options["pidfd-socket"], created.pidfd)
+        except StartFailure as failure:
+            raise Failure(failure.message) from failure
+        except (OSError, ValueError, NotImplementedError, KeyError) as error:
+            raise Failure(words(error) if not isinstance(error, KeyError) else f"config.json: {error} is missing") from error
+        undo.pop_all()
+    journal.debug(f"created {ident}: pid {created.state.pid}")
+    return created
+
+
+def _prepare(place: Place, directory: str, config: dict[str, Any], options: Mapping[str, Any]) -> _Prepared:
+    found = cgroup.find()
+    adapted = bundles.adapt(config, place.ident, found)
+    linux = adapted["linux"]
+    wanted = adapted["process"]
+    rootfs = bundles.rootfs(config, directory)
+    size = wanted.get("consoleSize") or {}
+    launch = {
+        "config": adapted,
+        "rootfs": {"lower": (), "upper": rootfs, "work": None, "recursive": True},
+        "terminal": bool(wanted.get("terminal")),
+        "console_size": (size.get("height") or 0, size.get("width") or 0),
+    }
+    flags = bundles.seccomp_flags(linux.get("seccomp"))
+    program = filters.Compiler().program(linux["seccomp"]) if linux.get("seccomp") else b""
+    start = init.Start(
+        process=wanted,
+        user="",
+        groups=(),
+        stdio=() if wanted.get("terminal") else (0, 1, 2),
+        terminal=bool(wanted.get("terminal")),
+        program=program,
+        program_flags=flags,
+        exact=True,
+        outlives=True,
+        preserve_fds=options["preserve-fds"] + console.listen_fds(),
+        keyring=not options["no-new-keyring"],
+    )
+    state = State(
+        ident=place.ident,
+        bundle=directory,
+        rootfs=rootfs,
+        created=time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 10**9:09d}Z",
+        owner="",
+        cgroups_path=linux["cgroupsPath"],
+        annotations=dict(config.get("annotations") or {}),
+    )
+    planned = plan.make(launch, bundle=True, pivot=not options["no-pivot"])
+    return _Prepared(place=place, state=state, config=adapted, planned=planned, found=found, start=start)
+
+
+def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.ExitStack, *, here: bool) -> Created:
+    """The process, brought to the gate."""
+    place, config = prepared.place, prepared.config
+    linux = config["linux"]
+    listener = None if here else undo.enter_context(_listen(place.socket))
+    ours, report = channel.pair()
+    undo.enter_context(ours)
+    with report, _opened_sources(prepared) as sources:
+        pid, pidfd = birth.clone(prepared.planned.birth.clone_flags, linux)
+        if pid == 0:
+            ours.close()
+            _live(prepared, report, listener, sources)
+    undo.callback(_end, pid, pidfd)
+    if listener is not None:
+        listener.close()
+    state = states.with_process(prepared.state, pid)
+    if "user" in {one["type"] for one in linux.get("namespaces") or ()}:
+        userns.write_maps(f"/proc/{pid}", plan.id_maps(linux.get("uidMappings")), plan.id_maps(linux.get("gidMappings")))
+        _adjust_oom_score(pid, config["process"].get("oomScoreAdj"))
+    place.write_config(config)
+    place.write(state)
+    undo.callback(_run_poststop, config, state)
+    channel.send(ours, {"go": True})
+    master = _await_gate(ours, prepared, state, options["console-socket"])
+    if not here:
+        ours.close()
+    return Created(place=place, state=state, config=config, pidfd=pidfd, master=master, line=ours if here else None)
+
+
+def _await_gate(ours: socket.socket, prepared: _Prepared, state: State, console_socket: str) -> int:
+    """Answer what the first process asks for on its way; the terminal's master, or -1."""
+    document = states.document(state, "creating")
+    master = -1
+    while True:
+        try:
+            message, fds = channel.receive(ours)
+        except channel.Closed:
+            raise Failure("the container's first process ended before its program could run") from None
+        if "hooks" in message:
+            for kind in ("prestart", "createRuntime"):
+                _run_hooks(prepared.config, kind, document)
+            channel.send(ours, {"state": document})
+        elif "terminal" in message:
+            master = fds[0]
+            if console_socket:
+                console.hand_over(console_socket, master)
+                os.close(master)
+                master = -1
+        elif "limits" in message:
+            for limit in prepared.config["process"].get("rlimits") or ():
+                credentials.set_rlimit(limit["type"], limit["soft"], limit["hard"], exact=True, pid=state.pid)
+            channel.send(ours, {"go": True})
+        elif "ready" in message:
+            return master
+        else:
+            complete = "" if message["complete"] else "unable to start container process: "
+            raise Failure(complete + message["message"])
+
+
+def _live(prepared: _Prepared, report: socket.socket, listener: socket.socket | None, sources: Mapping[int, int]) -> NoReturn:
+    """The first process, up to its program."""
+    config = prepared.config
+
+    def rendezvous() -> None:
+        channel.send(report, {"hooks": True})
+        document = channel.receive(report)[0]["state"]
+        _run_hooks(config, "createContainer", document)
+
+    def limit() -> None:
+        channel.send(report, {"limits": True})
+        channel.receive(report)
+
+    def gate(line: socket.socket) -> None:
+        channel.send(line, {"ready": True})
+        if listener is not None:
+            connection = listener.accept()[0]
+            os.dup2(connection.fileno(), line.fileno(), inheritable=False)
+            connection.close()
+            listener.close()
+        document = channel.receive(line)[0]["state"]
+        _run_hooks(config, "startContainer", document)
+
+    try:
+        channel.receive(report)
+    except channel.Closed:
+        os._exit(1)
+    has_users = any(one["type"] == "user" for one in config["linux"].get("namespaces") or ())
+    start = replace(prepared.start, rendezvous=rendezvous, gate=gate, limit=limit if has_users else None)
+    init.run_container(prepared.planned, prepared.found, start, report, sources=sources)
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _opened_sources(prepared: _Prepared) -> Iterator[dict[int, int]]:
+    """With a user namespace: the root and all sources of bind mounts, which its root may not be allowed to reach."""
+    sources: dict[int, int] = {}
+    try:
+        if any(one["type"] == "user" for one in prepared.config["linux"].get("namespaces") or ()):
+            sources[steps.ROOT] = mount.open_tree(mount.AT_FDCWD, prepared.state.rootfs, recursive=True)
+            sandbox = steps.Sandbox(prepared.found, sources=sources)
+            for step in prepared.planned.steps:
+                if isinstance(step, steps.OpenSource | steps.OpenCgroups):
+                    step.execute(sandbox)
+        yield sources
+    finally:
+        for fd in sources.values():
+            os.close(fd)
+
+
+def _listen(path: str) -> contextlib.AbstractContextManager[socket.socket]:
+    """A socket in the container's directory, by descriptor: the path may be longer than an address takes."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)
+    old = os.umask(0o177)
+    try:
+        listener.bind(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+        listener.listen(1)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(old)
+        os.close(directory)
+    return listener
+
+
+def _run_hooks(config: Mapping[str, Any], kind: str, document: Mapping[str, Any]) -> None:
+    try:
+        hooks.run(config, kind, document)
+    except hooks.HookFailed as error:
+        raise StartFailure(128, str(error), complete=True) from None
+
+
+def _run_poststop(config: Mapping[str, Any], state: State) -> None:
+    with contextlib.suppress(hooks.HookFailed):
+        hooks.run(config, "poststop", states.document(state, "stopped"))
+
+
+def _end(pid: int, pidfd: int) -> None:
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+    os.close(pidfd)
+
+
+def _adjust_oom_score(pid: int, score: int | None) -> None:
+    if score is not None:
+        with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(score))
+
+
+def check_descriptors(count: int) -> None:
+    """Raises Failure unless all that the program shall inherit are open."""
+    for fd in range(3, 3 + count):
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise Failure(f"unable to stat preserved-fd {fd} (of {count}), please check that fds 3 to {2 + count} are open") from None
+
+
+def write_pid(path: str, pid: int) -> None:
+    """Whole or not at all: conmon reads it as soon as it is there."""
+    if not path:
+        return
+    temporary = f"{os.path.dirname(path) or '.'}/.{os.path.basename(path)}"
+    with open(temporary, "w", encoding="ascii") as file:
+        file.write(str(pid))
+    os.rename(temporary, path)

@@ -1,0 +1,198 @@
+"""``exec``: another program in a running container."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wherry.bundle import bundles, console, creation, foreground, states
+from wherry.bundle.failures import Failure
+from wherry.bundle.journal import Journal
+from wherry.bundle.states import State
+from wherry.kernel import cgroup, namespace, process, scheduling
+from wherry.runtime import channel, filters, init
+from wherry.runtime.failure import StartFailure, words
+
+_FILES = {
+    "mnt": namespace.CLONE_NEWNS,
+    "uts": namespace.CLONE_NEWUTS,
+    "ipc": namespace.CLONE_NEWIPC,
+    "net": namespace.CLONE_NEWNET,
+    "cgroup": namespace.CLONE_NEWCGROUP,
+    "user": namespace.CLONE_NEWUSER,
+    "time": namespace.CLONE_NEWTIME,
+}
+
+
+def execute(root: str, arguments: Sequence[str], options: Mapping[str, Any], journal: Journal) -> int:
+    """The program's exit code, or 0 at once when detached.  Raises Failure, with code 255, when it does not run."""
+    try:
+        return _execute(root, arguments, options, journal)
+    except Failure as failure:
+        raise Failure(failure.message, 255) from None
+    except StartFailure as failure:
+        raise Failure(failure.message, 255) from None
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise Failure(words(error), 255) from error
+
+
+def _execute(root: str, arguments: Sequence[str], options: Mapping[str, Any], journal: Journal) -> int:
+    detached = bool(options["detach"])
+    creation.check_descriptors(options["preserve-fds"])
+    process.prctl(process.PR_SET_DUMPABLE, 0)
+    with contextlib.ExitStack() as stack:
+        signals = None if detached else stack.enter_context(foreground.gathered_signals())
+        with states.opened(root, arguments[0]) as place:
+            state, config = place.state(), place.config()
+            _check_status(states.status(place, state, cgroup.find()), ignore_paused=options["ignore-paused"])
+            wanted = _process(config, arguments[1:], options)
+            bundles.check_process(wanted)
+            console.check(wanted, options["console-socket"], detached=detached)
+            pid, pidfd, master = _bear(state, config, wanted, options)
+        stack.callback(os.close, pidfd)
+        try:
+            creation.write_pid(options["pid-file"], pid)
+            console.hand_over(options["pidfd-socket"], pidfd)
+        except (OSError, Failure):
+            _end(pid, pidfd)
+            raise
+        journal.debug(f"executes in {state.ident}: pid {pid}")
+        return 0 if signals is None else foreground.wait(pid, pidfd, signals, master)
+
+
+def _check_status(current: str, *, ignore_paused: bool) -> None:
+    if current == "paused" and not ignore_paused:
+        raise Failure("cannot exec in a paused container (use --ignore-paused to override)")
+    if current in ("stopped", "creating"):
+        raise Failure(f"cannot exec in a {current} container")
+
+
+def _process(config: Mapping[str, Any], words_given: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The OCI process object: from a file, or the container's own with what the flags change."""
+    if options["process"]:
+        if len(words_given) or any(options[name] for name in ("cwd", "user", "env", "cap", "additional-gids")):
+            raise Failure("exec: --process and flags that describe the process exclude each other")
+        try:
+            with open(options["process"], encoding="utf-8") as file:
+                wanted: dict[str, Any] = json.load(file)
+        except (OSError, ValueError) as error:
+            raise Failure(f"--process {options['process']}: {error}") from None
+        if options["tty"]:
+            wanted["terminal"] = True
+        return wanted
+    if not words_given:
+        raise Failure("process args cannot be empty")
+    wanted = {**config["process"], "args": list(words_given), "terminal": bool(options["tty"])}
+    wanted["env"] = [*(wanted.get("env") or ()), *options["env"]]
+    if options["cwd"]:
+        wanted["cwd"] = options["cwd"]
+    if options["apparmor"]:
+        wanted["apparmorProfile"] = options["apparmor"]
+    if options["process-label"]:
+        wanted["selinuxLabel"] = options["process-label"]
+    if options["no-new-privs"]:
+        wanted["noNewPrivileges"] = True
+    if options["cap"]:
+        sets = dict(wanted.get("capabilities") or {})
+        for name in ("bounding", "effective", "permitted"):
+            sets[name] = [*(sets.get(name) or ()), *options["cap"]]
+        wanted["capabilities"] = sets
+    wanted["user"] = _user(wanted.get("user") or {}, options)
+    return wanted
+
+
+def _user(before: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    user = dict(before)
+    try:
+        if options["user"]:
+            uid, colon, gid = options["user"].partition(":")
+            user["uid"] = int(uid)
+            if colon:
+                user["gid"] = int(gid)
+        if options["additional-gids"]:
+            user["additionalGids"] = [*(user.get("additionalGids") or ()), *(int(one) for one in options["additional-gids"])]
+    except ValueError:
+        raise Failure("exec: users and groups are numbers: UID[:GID]") from None
+    return user
+
+
+def _bear(state: State, config: Mapping[str, Any], wanted: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(pid, pidfd, master or -1) of the program, executing."""
+    size = wanted.get("consoleSize") or {}
+    seccomp = (config.get("linux") or {}).get("seccomp")
+    start = init.Start(
+        process=wanted,
+        user="",
+        groups=(),
+        stdio=() if wanted.get("terminal") else (0, 1, 2),
+        terminal=bool(wanted.get("terminal")),
+        program=filters.Compiler().program(seccomp) if seccomp else b"",
+        program_flags=bundles.seccomp_flags(seccomp),
+        exact=True,
+        outlives=True,
+        preserve_fds=options["preserve-fds"],
+    )
+    found = cgroup.find()
+    path = _group(state, found, options["cgroup"])
+    if initial := (wanted.get("execCPUAffinity") or {}).get("initial"):
+        os.sched_setaffinity(0, scheduling.cpus(initial))
+    ours, report = channel.pair()
+    with ours, report, states.process(state) as target:
+        namespace.setns(target, namespace.CLONE_NEWPID)
+        pid, pidfd = process.clone(0)
+        if pid == 0:
+            ours.close()
+            kinds = _differing(state.pid)
+            init.run_exec(target, path, found, start, (size.get("height") or 0, size.get("width") or 0), report, kinds=kinds)
+        report.close()
+        try:
+            return pid, pidfd, _await_program(ours, options["console-socket"])
+        except BaseException:
+            _end(pid, pidfd)
+            os.close(pidfd)
+            raise
+
+
+def _await_program(ours: socket.socket, console_socket: str) -> int:
+    master = -1
+    while True:
+        try:
+            message, fds = channel.receive(ours)
+        except channel.Closed:
+            return master
+        if "terminal" not in message:
+            raise Failure(("" if message["complete"] else "unable to start container process: ") + message["message"])
+        master = fds[0]
+        if console_socket:
+            console.hand_over(console_socket, master)
+            os.close(master)
+            master = -1
+
+
+def _differing(pid: int) -> int:
+    """Which namespaces of a process are not ours."""
+    return sum(kind for name, kind in _FILES.items() if not namespace.same(f"/proc/{pid}/ns/{name}", f"/proc/self/ns/{name}"))
+
+
+def _group(state: State, found: cgroup.Hierarchies, below: Sequence[str]) -> str:
+    """The container's group, or one below it."""
+    if not below:
+        return state.cgroups_path
+    if len(below) > 1 or ":" in below[0]:
+        raise Failure("exec: --cgroup takes one group for all controllers")
+    path = f"{state.cgroups_path}/{below[0].strip('/')}"
+    if ".." in below[0].split("/") or not all(os.path.isdir(one) for one in found.directories(path)):
+        raise Failure(f"exec: --cgroup {below[0]}: the container has no such group")
+    return path
+
+
+def _end(pid: int, pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)

@@ -1,0 +1,91 @@
+"""``start`` and ``run``: a created container becomes its program."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from wherry.bundle import creation, foreground, hooks, removal, states
+from wherry.bundle.failures import Failure
+from wherry.bundle.journal import Journal
+from wherry.bundle.states import Place, State
+from wherry.kernel import cgroup, process
+from wherry.runtime import channel
+
+
+def start(root: str, ident: str, journal: Journal) -> None:
+    """Raises Failure, also when the program cannot be executed."""
+    with states.opened(root, ident) as place:
+        state = place.state()
+        current = states.status(place, state, cgroup.find())
+        if current == "stopped":
+            raise Failure("cannot start a container that has stopped")
+        if current != "created":
+            raise Failure("cannot start an already running container")
+        with _connect(place) as line:
+            _release(line, state)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place.socket)
+        _run_poststart(place.config(), state, journal)
+
+
+def run(root: str, ident: str, options: Mapping[str, Any], journal: Journal) -> int:
+    """Create and start; unless detached wait for the end, delete, and return the exit code."""
+    detached = bool(options["detach"])
+    if not options["no-subreaper"] and not detached:
+        process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+    with contextlib.ExitStack() as stack:
+        signals = None if detached else stack.enter_context(foreground.gathered_signals())
+        created = creation.create(root, ident, options, journal, here=True)
+        assert created.line is not None
+        try:
+            with created.line:
+                _release(created.line, created.state)
+            _run_poststart(created.config, created.state, journal)
+            code = 0 if signals is None else foreground.wait(created.state.pid, created.pidfd, signals, created.master)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(created.pidfd, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(created.state.pid, 0)
+            removal.delete(root, ident, journal, force=True)
+            raise
+        finally:
+            os.close(created.pidfd)
+    if not detached and not options["keep"]:
+        removal.delete(root, ident, journal, force=True)
+    return code
+
+
+def _connect(place: Place) -> socket.socket:
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    directory = os.open(place.path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        line.connect(f"/proc/self/fd/{directory}/{os.path.basename(place.socket)}")
+    except OSError as error:
+        line.close()
+        raise Failure(f"the container does not wait for its start: {error.strerror}") from None
+    finally:
+        os.close(directory)
+    return line
+
+
+def _release(line: socket.socket, state: State) -> None:
+    """Open the gate and wait until the program is executing."""
+    try:
+        channel.send(line, {"state": states.document(state, "created")})
+        message, _ = channel.receive(line)
+    except channel.Closed:
+        return
+    raise Failure(("" if message["complete"] else "unable to start container process: ") + message["message"])
+
+
+def _run_poststart(config: Mapping[str, Any], state: State, journal: Journal) -> None:
+    try:
+        hooks.run(config, "poststart", states.document(state, "running"))
+    except hooks.HookFailed as error:
+        journal.warn(str(error))
