@@ -15,7 +15,7 @@ from typing import Any
 from wherry.bundle.failures import Failure
 from wherry.bundle.hooks import KINDS
 from wherry.kernel import cgroup
-from wherry.runtime import defaults
+from wherry.runtime import defaults, labels
 
 _CONFIG_LIMIT_BYTES = 64 << 20
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)(-[0-9A-Za-z.+-]+)?")
@@ -86,6 +86,10 @@ def rootfs(config: Mapping[str, Any], directory: str) -> str:
 def check_process(process: Any) -> None:
     """The process object of an exec.  Raises Failure."""
     _check_process(process, "process")
+    if process.get("apparmorProfile") and not labels.has_apparmor():
+        raise Failure("process.apparmorProfile: this kernel has no AppArmor: it is not supported")
+    if process.get("selinuxLabel") and not labels.has_selinux():
+        raise Failure("process.selinuxLabel: this kernel has no SELinux: it is not supported")
 
 
 def seccomp_flags(seccomp: Any) -> int:

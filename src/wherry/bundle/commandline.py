@@ -162,17 +162,17 @@ VERBS: Mapping[str, Verb] = {
 def parse(words: Sequence[str]) -> Command:
     """Raises Failure for a flag or command that is not there, or the wrong number of arguments."""
     settings, rest = _flags(words, GLOBALS, "wherry-runtime")
-    if settings["help"] or not rest or rest[0] == "help":
-        return Command(verb="help", settings=settings, options={}, arguments=tuple(rest[1:2]))
     if settings["version"]:
         return Command(verb="version", settings=settings, options={}, arguments=())
+    if settings["help"] or not rest or rest[0] == "help":
+        return Command(verb="help", settings=settings, options={}, arguments=tuple(rest[1:2]))
     name = rest[0]
     if name not in VERBS:
         raise Failure(f"wherry-runtime: no such command: {name} (it has {', '.join(VERBS)})")
     verb = VERBS[name]
     if "--help" in rest[1:2] or "-h" in rest[1:2]:
         return Command(verb="help", settings=settings, options={}, arguments=(name,))
-    options, arguments = _flags(rest[1:], verb.flags, name, intermixed=verb.most == 1)
+    options, arguments = _flags(rest[1:], verb.flags, name, intermixed=verb.most <= 2)
     if not verb.least <= len(arguments) <= verb.most:
         raise Failure(f'wherry-runtime: "{name}" takes {verb.usage or "no arguments"}: {len(arguments)} given')
     return Command(verb=name, settings=settings, options=options, arguments=tuple(arguments))

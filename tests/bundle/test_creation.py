@@ -1,0 +1,311 @@
+"""Bundles become containers: every field read back inside, every failure without a trace."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import select
+import signal
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.bundle.harness import COMMAND, bundle_config, leftovers
+
+pytestmark = pytest.mark.root
+MAPS = {
+    "uidMappings": [{"containerID": 0, "hostID": 100000, "size": 65536}],
+    "gidMappings": [{"containerID": 0, "hostID": 200000, "size": 65536}],
+}
+
+
+def namespaces(*more: dict[str, str], without: str = "") -> list[dict[str, str]]:
+    found = [{"type": kind} for kind in ("mount", "network", "uts", "pid", "ipc", "cgroup") if kind != without]
+    return [*found, *more]
+
+
+def test_a_life_from_create_to_delete(runtime):
+    configuration = bundle_config("sleep", "600")
+    configuration["annotations"] = {"org.example.a": "b"}
+    pid_file = runtime.place / "pid"
+    ident = runtime.create(configuration, "--pid-file", str(pid_file))
+    created = runtime.state(ident)
+    assert (created["status"], created["annotations"], created["id"]) == ("created", {"org.example.a": "b"}, ident)
+    assert created["pid"] == int(pid_file.read_text())
+    assert "already exists" in runtime("create", "--bundle", str(runtime.bundle(configuration)), ident, check=False).err
+    assert "not stopped: created" in runtime("delete", ident, check=False).err
+    runtime("start", ident)
+    assert runtime.state(ident)["status"] == "running"
+    assert "already running" in runtime("start", ident, check=False).err
+    pidfd = os.pidfd_open(created["pid"])
+    runtime("kill", ident, "KILL")
+    gone(pidfd)
+    stopped = runtime.state(ident)
+    assert (stopped["status"], stopped["pid"]) == ("stopped", 0)
+    assert "container not running" in runtime("kill", ident, check=False).err
+    runtime("delete", ident)
+    assert f"container does not exist: {ident}" in runtime("state", ident, check=False).err
+
+
+def gone(pidfd: int) -> None:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    assert poll.poll(20000)
+    os.close(pidfd)
+
+
+def test_a_user_namespace_maps_ids_mounts_and_devices(runtime):
+    source = runtime.place / "volume"
+    source.mkdir(mode=0o700)
+    (source / "file").write_text("x")
+    configuration = bundle_config(
+        "sh", "-c", "cat /proc/self/uid_map; stat -c %u /tmp/file; id -u; echo x > /dev/null; grep ' /dev/null' /proc/mounts | wc -l"
+    )
+    configuration["linux"] |= {"namespaces": namespaces({"type": "user"}), **MAPS}
+    configuration["linux"]["sysctl"] = {}
+    configuration["mounts"].append({"destination": "/tmp", "source": str(source), "options": ["bind"], **MAPS})
+    configuration["process"]["rlimits"] = [{"type": "RLIMIT_CORE", "soft": 5, "hard": 5}]
+    assert runtime.run(configuration).out.split() == ["0", "100000", "65536", "0", "0", "1"]
+
+
+def test_namespaces_joined_by_path_and_one_of_time(runtime):
+    first = runtime.create(bundle_config("sleep", "600"))
+    pid = runtime.state(first)["pid"]
+    joined = [
+        {"type": kind, "path": f"/proc/{pid}/ns/{name}"}
+        for kind, name in (("network", "net"), ("ipc", "ipc"), ("pid", "pid"), ("uts", "uts"))
+    ]
+    configuration = bundle_config("sh", "-c", "for n in net ipc pid uts; do readlink /proc/self/ns/$n; done; cat /proc/uptime")
+    configuration["linux"]["namespaces"] = [{"type": "mount"}, {"type": "time"}, *joined]
+    configuration["linux"]["timeOffsets"] = {"boottime": {"secs": 1000000, "nanosecs": 0}}
+    configuration["linux"]["sysctl"] = {}
+    configuration.pop("hostname")
+    lines = runtime.run(configuration).out.splitlines()
+    assert lines[:4] == [os.readlink(f"/proc/{pid}/ns/{name}") for name in ("net", "ipc", "pid", "uts")]
+    assert float(lines[4].split()[0]) > 1000000
+
+
+def test_a_user_namespace_joined_by_path(runtime):
+    configuration = bundle_config("sleep", "600")
+    configuration["linux"] |= {"namespaces": namespaces({"type": "user"}), **MAPS}
+    configuration["linux"]["sysctl"] = {}
+    first = runtime.create(configuration)
+    pid = runtime.state(first)["pid"]
+    configuration = bundle_config("sh", "-c", "readlink /proc/self/ns/user; readlink /proc/self/ns/net; id -u; ls -ld /proc/1 | wc -l")
+    joined = ({"type": "user", "path": f"/proc/{pid}/ns/user"}, {"type": "network", "path": f"/proc/{pid}/ns/net"})
+    configuration["linux"]["namespaces"] = namespaces(*joined, without="network")
+    configuration["linux"]["sysctl"] = {}
+    assert runtime.run(configuration).out.split() == [os.readlink(f"/proc/{pid}/ns/{one}") for one in ("user", "net")] + ["0", "1"]
+
+
+def test_six_hooks_get_the_state_their_environment_and_their_namespaces(runtime):
+    record = runtime.place / "hooks"
+    inside = runtime.image / "tmp" / "hook"
+    script = f"echo $KIND $(cat) $(readlink /proc/self/ns/pid) >> {record}"
+    kinds = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+    configuration = bundle_config("sleep", "600")
+    configuration["hooks"] = {
+        kind: [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": [f"KIND={kind}", "PATH=/bin:/usr/bin"]}] for kind in kinds
+    }
+    configuration["hooks"]["startContainer"] = [{"path": "/bin/sh", "args": ["sh", "-c", "cat > /tmp/hook"]}]
+    ident = runtime.create(configuration)
+    pid = runtime.state(ident)["pid"]
+    runtime("start", ident)
+    runtime("delete", "--force", ident)
+    lines = [line.split(" ", 1) for line in record.read_text().splitlines()]
+    own = os.readlink("/proc/self/ns/pid")
+    found = {kind: (json.loads(text[: text.rindex("}") + 1]), text.split()[-1]) for kind, text in lines}
+    assert list(found) == list(kinds)
+    assert [found[kind][0]["status"] for kind in kinds] == ["creating"] * 3 + ["running", "stopped"]
+    assert {found[kind][0]["pid"] for kind in kinds} == {pid, 0}
+    assert [found[kind][1] == own for kind in kinds] == [True, True, False, True, True]
+    assert json.loads(inside.read_text())["status"] == "created"
+    inside.unlink()
+
+
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer", "startContainer"])
+def test_a_hook_that_fails_ends_the_container(runtime, kind):
+    configuration = bundle_config("true")
+    configuration["hooks"] = {kind: [{"path": "/bin/sh", "args": ["sh", "-c", "echo because >&2; exit 3"]}]}
+    done = runtime.run(configuration, check=False)
+    assert (done.code, f"error running {kind} hook /bin/sh: exit status 3, stderr: because" in done.err) == (1, True), done.err
+    assert leftovers(runtime.place) == []
+
+
+def test_a_hook_has_its_time(runtime):
+    configuration = bundle_config("true")
+    configuration["hooks"] = {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "60"], "timeout": 1}]}
+    assert "not done after 1 s" in runtime.run(configuration, check=False).err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"process": {"args": ["/nope"], "cwd": "/"}}, 'exec: "/nope": stat /nope: no such file'),
+        ({"process": {"args": ["true"], "cwd": "/etc/plain/x"}}, "chdir to cwd"),
+        (
+            {"process": {"args": ["true"], "cwd": "/", "rlimits": [{"type": "RLIMIT_FLY", "soft": 1, "hard": 1}]}},
+            "RLIMIT_FLY is not a limit",
+        ),
+        ({"process": {"args": ["true"], "cwd": "/", "apparmorProfile": "x"}}, "process.apparmorProfile"),
+        ({"process": {"args": ["true"], "cwd": "/", "selinuxLabel": "x"}}, "process.selinuxLabel"),
+        ({"process": {"args": ["true"], "cwd": "x"}}, "process.cwd must be an absolute path"),
+        ({"process": {"args": [], "cwd": "/"}}, "process.args must not be empty"),
+        ({"ociVersion": "2.0.0"}, "ociVersion '2.0.0' is not supported"),
+        ({"linux": {"intelRdt": {"closID": "x"}}}, "linux.intelRdt is not supported"),
+        ({"linux": {"memoryPolicy": {"mode": "x"}}}, "linux.memoryPolicy is not supported"),
+        ({"linux": {"netDevices": {"eth0": {}}}}, "linux.netDevices is not supported"),
+        ({"linux": {"mountLabel": "x"}}, "linux.mountLabel"),
+        ({"linux": {"personality": {"domain": "LINUX", "flags": ["X"]}}}, "linux.personality"),
+        ({"linux": {"rootfsPropagation": "odd"}}, "linux.rootfsPropagation odd"),
+        (
+            {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["x"], "action": "SCMP_ACT_NOTIFY"}]}}},
+            "SCMP_ACT_NOTIFY",
+        ),
+        ({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_X"]}}}, "SECCOMP_FILTER_FLAG_X is not"),
+        ({"linux": {"sysctl": {"kernel.panic": "1"}}}, '"kernel.panic" is not in a separate kernel namespace'),
+        ({"linux": {"resources": {"blockIO": {"weight": 77777}}}}, "blkio.weight"),
+        ({"linux": {"resources": {"memory": {"kernel": 1}}}}, "linux.resources.memory.kernel"),
+        ({"linux": {"resources": {"unified": {"cpu.idle": "1"}}}}, "linux.resources.unified needs cgroup v2"),
+        ({"linux": {"resources": {"rdma": {"mlx5_1": {"hcaHandles": 3}}}}}, "rdma"),
+        ({"linux": {"namespaces": [{"type": "mount"}, {"type": "network", "path": "/nope"}]}}, "linux.namespaces: network: /nope"),
+        ({"linux": {"namespaces": [{"type": "pid"}]}}, "a new mount namespace"),
+        ({"mounts": [{"destination": "/mnt", "source": "/nope", "options": ["bind"]}]}, "No such file or directory: /nope"),
+        ({"mounts": [{"destination": "/mnt", "type": "nofs", "source": "x"}]}, "mount nofs"),
+        ({"mounts": [{"destination": "/mnt", "type": "tmpfs", "options": ["wrong=1"]}]}, "wrong"),
+        ({"vm": {"kernel": {"path": "/x"}}}, "vm is not supported"),
+        ({"root": {"path": "x", "readonly": False}, "hostname": "x", "linux": {"namespaces": [{"type": "mount"}]}}, "uts namespace"),
+    ],
+)
+def test_a_failed_create_names_the_field_and_leaves_nothing(runtime, change, words):
+    configuration = bundle_config("true")
+    for key, value in change.items():
+        if key == "linux":
+            configuration["linux"].update(value)
+            if "namespaces" in value and "uts" not in words:
+                configuration["linux"]["sysctl"] = {}
+                configuration.pop("hostname", None)
+        elif key == "mounts":
+            configuration["mounts"] += value
+        else:
+            configuration[key] = value
+    bundle = runtime.bundle(configuration)
+    done = runtime("create", "--bundle", str(bundle), "t-bad", check=False)
+    assert (done.code, words in done.err) == (1, True), done.err
+    assert leftovers(runtime.place) == []
+
+
+def test_a_terminal_goes_to_the_console_socket(runtime):
+    configuration = bundle_config(
+        "sh", "-c", "stty size; read line; echo got $line", terminal=True, consoleSize={"height": 30, "width": 90}
+    )
+    path = runtime.place / "console"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        ident = runtime.create(configuration, "--console-socket", str(path))
+        connection = listener.accept()[0]
+        with connection:
+            fds = array.array("i")
+            for _, _, data in connection.recvmsg(100, socket.CMSG_SPACE(4))[1]:
+                fds.frombytes(data)
+    runtime("start", ident)
+    with os.fdopen(fds[0], "r+b", buffering=0) as master:
+        assert stat.S_ISCHR(os.fstat(master.fileno()).st_mode)
+        master.write(b"word\n")
+        data = b""
+        while b"got word" not in data:
+            data += master.read(100)
+    assert data.startswith(b"word") or b"30 90" in data
+    done = runtime("create", "--bundle", str(runtime.bundle(configuration)), "t-tty", check=False)
+    assert "without setting console socket" in done.err
+
+
+def test_descriptors_are_passed_on_when_they_are_open(runtime):
+    configuration = bundle_config("sh", "-c", "ls /proc/self/fd | wc -l; cat <&4")
+    readable, writable = os.pipe()
+    os.write(writable, b"passed")
+    os.close(writable)
+    three, four = os.open("/dev/null", os.O_RDONLY), readable
+    bundle = str(runtime.bundle(configuration))
+    script = f'exec "$0" "$@" 3<&{three} 4<&{four} {three}<&- {four}<&-'
+    command = [
+        "bash",
+        "-c",
+        script,
+        *COMMAND,
+        "--root",
+        str(runtime.place / "state"),
+        "run",
+        "--preserve-fds",
+        "2",
+        "--bundle",
+        bundle,
+        "t-fds",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, pass_fds=(three, four), timeout=60, check=False)
+    assert done.stdout.endswith("passed"), done.stderr
+    os.close(three)
+    os.close(four)
+    assert "unable to stat preserved-fd" in runtime.run(configuration, "--preserve-fds", "9", check=False).err
+
+
+def test_a_container_whose_creator_dies_ends_with_it(runtime):
+    configuration = bundle_config("true")
+    fifo = runtime.place / "fifo"
+    os.mkfifo(fifo)
+    configuration["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"echo $PPID > {fifo}; read x < {fifo}"]}]}
+    command = [*COMMAND, "--root", str(runtime.place / "state"), "create", "--bundle", str(runtime.bundle(configuration)), "t-killed"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        with fifo.open() as file:
+            assert int(file.read()) == process.pid
+        first = runtime.place / "state/t-killed/state.json"
+        pidfd = os.pidfd_open(json.loads(first.read_text())["pid"])
+        process.send_signal(signal.SIGKILL)
+    gone(pidfd)
+    fifo.write_text("x")
+    assert runtime.state("t-killed")["status"] == "stopped"
+    runtime("delete", "t-killed")
+
+
+def test_root_and_mounts_propagate_as_they_are_told(runtime):
+    script = "grep -E ' / / | /mnt ' /proc/self/mountinfo"
+    configuration = bundle_config("sh", "-c", "cat /proc/self/mountinfo")
+    configuration["linux"]["rootfsPropagation"] = "shared"
+    configuration["mounts"].append(
+        {"destination": "/mnt", "type": "tmpfs", "source": "t", "options": ["unbindable", "nosymfollow", "noatime"]}
+    )
+    lines = [line.split() for line in runtime.run(configuration).out.splitlines()]
+    root = next(line for line in lines if line[4] == "/")
+    own = next(line for line in lines if line[4] == "/mnt")
+    assert any(word.startswith("shared:") for word in root), script
+    assert "unbindable" in own
+    assert {"noatime", "nosymfollow"} <= set(own[5].split(","))
+
+
+def test_without_pivot_the_host_stays_outside(runtime):
+    configuration = bundle_config("sh", "-c", "ls /; cd /; cd ..; pwd; cat /etc/passwd | head -1")
+    out = runtime.run(configuration, "--no-pivot", "--no-new-keyring").out
+    assert "data" in out
+    assert out.endswith("root:x:0:0:root:/root:/bin/sh\n")
+
+
+def test_a_relative_group_and_device_rules(runtime):
+    configuration = bundle_config(
+        "sh", "-c", "cat /proc/self/cgroup | head -1; echo > /dev/null && echo null; mknod /tmp/x c 10 200 && cat /tmp/x; rm /tmp/x"
+    )
+    configuration["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}], "pids": {"limit": 33}, "cpu": {"shares": 77}}
+    done = runtime.run(configuration)
+    assert "null" in done.out
+    assert "Operation not permitted" in done.err
+
+
+def test_state_outlives_a_changed_bundle(runtime):
+    configuration = bundle_config("sleep", "600")
+    ident = runtime.create(configuration)
+    Path(runtime.state(ident)["bundle"], "config.json").unlink()
+    runtime("start", ident)
+    assert runtime("exec", ident, "echo", "on").out == "on\n"
