@@ -9,7 +9,7 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from wherry.bundle.failures import Failure
@@ -116,11 +116,14 @@ def adapt(config: dict[str, Any], ident: str, groups: cgroup.Hierarchies) -> dic
         raise Failure(f"linux.cgroupsPath {path} leads upwards")
     resources = dict(linux.get("resources") or {})
     check_resources(resources, groups)
-    rules = list(resources.get("devices") or [{"allow": False, "access": "rwm"}])
-    # Source: OCI runtime-spec 1.2, config-linux.md#default-devices: they have to work, whatever the rules leave out
-    resources["devices"] = [*rules, *(one for one in defaults.device_rules() if one["allow"])]
+    resources["devices"] = device_rules(resources.get("devices") or [{"allow": False, "access": "rwm"}])
     linux["resources"] = resources
     return {**config, "linux": linux}
+
+
+def device_rules(rules: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """With those for what has to work, whatever the rules leave out.  Source: OCI runtime-spec 1.2, config-linux.md#default-devices."""
+    return [*rules, *(one for one in defaults.device_rules() if one["allow"])]
 
 
 def check_resources(resources: Mapping[str, Any], groups: cgroup.Hierarchies) -> None:

@@ -50,6 +50,7 @@ GLOBALS = (
     Flag("bool", ("debug",), "log more"),
     Flag("bool", ("systemd-cgroup",), "refused: control groups are made in the file system"),
     Flag("str", ("rootless",), "only false and auto are accepted: this runtime needs root", "auto"),
+    Flag("str", ("server",), "leave a server for quick runs: its directory and that of python", ""),
     Flag("bool", ("help", "h"), "show help"),
     Flag("bool", ("version", "v"), "print the version"),
 )

@@ -31,6 +31,7 @@ class Created:
     place: Place
     state: State
     config: Mapping[str, Any]
+    found: cgroup.Hierarchies
     pidfd: int
     master: int
     line: socket.socket | None
@@ -140,7 +141,7 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
     master = _await_gate(ours, prepared, state, options["console-socket"])
     if not here:
         ours.close()
-    return Created(place=place, state=state, config=config, pidfd=pidfd, master=master, line=ours if here else None)
+    return Created(place=place, state=state, config=config, found=prepared.found, pidfd=pidfd, master=master, line=ours if here else None)
 
 
 def _await_gate(ours: socket.socket, prepared: _Prepared, state: State, console_socket: str) -> int:

@@ -8,10 +8,17 @@ import select
 import signal
 import socket
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from wherry.bundle import console
 
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    import _signal  # the builtin half of signal: to make enums of a hundred answers takes a millisecond
+
 _OURS = {signal.SIGCHLD, signal.SIGURG, signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}
+_GATHERED = tuple(sorted(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE})))
 _CHUNK = 32 << 10
 
 
@@ -23,17 +30,21 @@ def gathered_signals() -> Iterator[socket.socket]:
     theirs.setblocking(False)
     before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     handlers = {}
-    for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
-        with contextlib.suppress(OSError, ValueError):
-            handlers[number] = signal.signal(number, lambda *_: None)
+    for number in _GATHERED:
+        handlers[number] = _signal.signal(number, _gather)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         yield ours
     finally:
         signal.set_wakeup_fd(before)
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            _signal.signal(number, handler)
         ours.close()
         theirs.close()
+
+
+def _gather(*_: object) -> None:
+    """The byte on the socket is all."""
 
 
 def wait(pid: int, pidfd: int, signals: socket.socket, master: int = -1) -> int:

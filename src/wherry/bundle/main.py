@@ -55,7 +55,9 @@ def _run(command: Command, journal: Journal) -> int:
         case "run":
             from wherry.bundle import running
 
-            return running.run(root, ident, options, journal)
+            code = running.run(root, ident, options, journal)
+            _leave_server(command.settings["server"])
+            return code
         case "create":
             from wherry.bundle import creation
 
@@ -78,6 +80,14 @@ def _run(command: Command, journal: Journal) -> int:
         case _:
             _report(command, root, ident)
     return 0
+
+
+def _leave_server(where: str) -> None:
+    if where:
+        from wherry.bundle import server
+
+        directory, _, home = where.partition(":")
+        server.start(directory, home)
 
 
 def _report(command: Command, root: str, ident: str) -> None:

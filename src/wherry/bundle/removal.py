@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+from collections.abc import Mapping
+from typing import Any
 
 from wherry.bundle import groups, hooks, states
 from wherry.bundle.failures import Failure
@@ -71,9 +73,13 @@ def _delete(place: Place, journal: Journal, *, force: bool) -> None:
         raise Failure(f"cannot delete container {state.ident} that is not stopped: {current}")
     if current != "stopped":
         _end(state, found)
+    clear(place, state, place.config() if os.path.exists(f"{place.path}/config.json") else {}, found, journal)
+
+
+def clear(place: Place, state: State, config: Mapping[str, Any], found: cgroup.Hierarchies, journal: Journal) -> None:
+    """Take away what an ended container leaves: its group with what is still in it, its state; then the hooks.  Raises Failure."""
     if not groups.remove(found, state.cgroups_path, state.groups):
         raise Failure(f"container {state.ident}: the kernel keeps its control group {state.cgroups_path}: a process in it does not end")
-    config = place.config() if os.path.exists(f"{place.path}/config.json") else {}
     place.remove()
     try:
         hooks.run(config, "poststop", states.document(state, "stopped"))

@@ -15,6 +15,7 @@ from wherry.bundle import bundles, states
 from wherry.bundle.failures import Failure
 from wherry.bundle.states import State
 from wherry.kernel import cgroup
+from wherry.runtime.failure import words
 
 _CPU = {
     "cpu-period": "period",
@@ -75,10 +76,12 @@ def update(root: str, ident: str, options: Mapping[str, Any]) -> None:
         if not states.is_alive(state):
             raise Failure("container not running")
         bundles.check_resources(wanted, found)
+        if wanted.get("devices"):
+            wanted["devices"] = bundles.device_rules(wanted["devices"])
         try:
             cgroup.limit(found, state.cgroups_path, wanted)
-        except (OSError, NotImplementedError) as error:
-            raise Failure(str(error) if isinstance(error, NotImplementedError) else f"{error.strerror}: {error.filename}") from None
+        except (OSError, ValueError, NotImplementedError) as error:
+            raise Failure(words(error)) from None
         config = place.config()
         before = config["linux"].get("resources") or {}
         merged = {name: {**(before.get(name) or {}), **value} if isinstance(value, dict) else value for name, value in wanted.items()}

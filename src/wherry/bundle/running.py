@@ -57,7 +57,7 @@ def run(root: str, ident: str, options: Mapping[str, Any], journal: Journal) -> 
         finally:
             os.close(created.pidfd)
     if not detached and not options["keep"]:
-        removal.delete(root, ident, journal, force=True)
+        removal.clear(created.place, created.state, created.config, created.found, journal)
     return code
 
 

@@ -41,6 +41,7 @@ class _CloneArgs(ctypes.Structure):
 _close_range = libc.bind_syscall("close_range", ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
 _prctl = libc.bind("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _prctl_text = libc.bind("prctl", ctypes.c_int, ctypes.c_char_p)
+_pidfd_getfd = libc.bind_syscall("pidfd_getfd", ctypes.c_int, ctypes.c_int, ctypes.c_uint)
 _keyctl = libc.bind_syscall("keyctl", ctypes.c_int, ctypes.c_char_p)
 
 
@@ -82,6 +83,11 @@ def close_range(first: int, *, last: int = 0xFFFFFFFF, cloexec: bool = False) ->
 def prctl(option: int, argument: int = 0, second: int = 0) -> int:
     """Source: prctl(2)."""
     return libc.check(_prctl(option, argument, second, 0, 0), "prctl")
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """A duplicate, close-on-exec, of another process's descriptor; needs to be allowed to trace it.  Source: pidfd_getfd(2)."""
+    return libc.check(_pidfd_getfd(pidfd, fd, 0), "pidfd_getfd")
 
 
 def set_name(name: str) -> None:

@@ -1,0 +1,92 @@
+"""Control groups of bundles: on the hierarchy that this machine has; the part of version 2 runs in tools/v2kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from tests.bundle.harness import bundle_config
+
+from wherry.kernel import cgroup
+
+pytestmark = pytest.mark.root
+
+
+def disk() -> tuple[int, int]:
+    """A block device's numbers."""
+    found = sorted(Path("/sys/block").iterdir(), key=lambda one: not one.name.startswith(("vd", "sd", "nvme", "xvd")))
+    if not found:
+        pytest.skip("no block device")
+    major, minor = (found[0] / "dev").read_text().split(":")
+    return int(major), int(minor)
+
+
+def directory(path: str, controller: str) -> Path:
+    return Path(cgroup.find().directory(controller, path) or "")
+
+
+def test_limits_of_io_on_either_version(runtime):
+    major, minor = disk()
+    configuration = bundle_config("sleep", "600")
+    throttle = {"major": major, "minor": minor, "rate": 1048576}
+    configuration["linux"]["resources"]["blockIO"] = {
+        "throttleReadBpsDevice": [throttle],
+        "throttleWriteIOPSDevice": [{**throttle, "rate": 50}],
+    }
+    runtime.create(configuration)
+    group = directory(configuration["linux"]["cgroupsPath"], "blkio")
+    if cgroup.find().v2:
+        assert (group / "io.max").read_text().split() == [f"{major}:{minor}", "rbps=1048576", "wbps=max", "riops=max", "wiops=50"]
+    else:
+        assert (group / "blkio.throttle.read_bps_device").read_text() == f"{major}:{minor} 1048576\n"
+        assert (group / "blkio.throttle.write_iops_device").read_text() == f"{major}:{minor} 50\n"
+
+
+def test_limits_of_version_2_by_the_kernels_own_names(runtime):
+    if not cgroup.find().v2:
+        pytest.skip("cgroup v1 controls here: see tools/v2kernel")
+    configuration = bundle_config("sleep", "600")
+    configuration["linux"]["resources"] |= {
+        "unified": {"memory.high": "33554432", "pids.max": "21"},
+        "memory": {"limit": 67108864},
+        "cpu": {"shares": 512},
+    }
+    ident = runtime.create(configuration)
+    group = directory(configuration["linux"]["cgroupsPath"], "memory")
+    assert [(group / name).read_text().strip() for name in ("memory.high", "memory.max", "pids.max")] == ["33554432", "67108864", "21"]
+    assert (group / "cpu.weight").read_text().strip() == str(cgroup.cpu_weight(512))
+    for resources, words in (
+        ({"unified": {"memory.nothing": "1"}}, "memory.nothing"),
+        ({"unified": {"../memory.max": "1"}}, "is not the name of a file"),
+        ({"memory": {"swappiness": 5}}, "memory.swappiness: cgroup v2"),
+        ({"cpu": {"realtimePeriod": 5}}, "cgroup v2 has no linux.resources.cpu.realtimePeriod"),
+    ):
+        done = runtime("update", "--resources", "-", ident, stdin=json.dumps(resources), check=False)
+        assert (done.code, words in done.err) == (1, True), done.err
+
+
+def test_device_rules_hold_and_can_be_changed(runtime):
+    """On version 2 they are an eBPF program, and the new one takes the old one's place."""
+    if not os.path.exists("/dev/loop-control"):
+        pytest.skip("needs a device that no container has: /dev/loop-control")
+    configuration = bundle_config("sleep", "600")
+    configuration["linux"]["resources"]["devices"] = [{"allow": False, "access": "rwm"}]
+    ident = runtime.create(configuration)
+    runtime("start", ident)
+    script = "rm -f /tmp/node; mknod /tmp/node c 10 237 && exec 3</tmp/node && echo open; rm -f /tmp/node"
+    allowed = {"allow": True, "type": "c", "major": 10, "minor": 237, "access": "rwm"}
+    assert "Operation not permitted" in runtime("exec", ident, "sh", "-c", script, check=False).err
+    assert runtime("exec", ident, "sh", "-c", "echo > /dev/null && echo null").out == "null\n"
+    runtime("update", "--resources", "-", ident, stdin=json.dumps({"devices": [allowed]}))
+    assert runtime("exec", ident, "sh", "-c", script, check=False).out == "open\n"
+    runtime("update", "--resources", "-", ident, stdin=json.dumps({"devices": [{"allow": False, "access": "rwm"}]}))
+    assert "Operation not permitted" in runtime("exec", ident, "sh", "-c", script, check=False).err
+
+
+def test_a_group_and_what_was_made_above_it_go(runtime):
+    configuration = bundle_config("true")
+    path = configuration["linux"]["cgroupsPath"]
+    runtime.run(configuration)
+    assert not any(os.path.exists(one) for one in cgroup.find().directories(os.path.dirname(path)))
