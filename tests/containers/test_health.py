@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wherry.containers.health import NS, Health, ProbePlan, ProbeResult, plan_of
+from wherry.containers.health import NS, Health, ProbePlan, ProbeResult, duration, plan_of
 
 PLAN = ProbePlan(command=("x",), retries=2, start_period_ns=10 * NS)
 
@@ -27,6 +27,11 @@ def test_failures_in_the_start_period_do_not_count_until_the_first_success() -> 
     assert (health.status, health.failing_streak) == ("starting", 0)
     health = health.after(result(0, at_s=6), PLAN, started_at_ns=0).after(result(1, at_s=7), PLAN, started_at_ns=0)
     assert health.failing_streak == 1
+
+
+def test_durations_are_written_as_go_writes_them() -> None:
+    lengths = {500 * 10**6: "500ms", 1500 * 10**6: "1.5s", 30 * NS: "30s", 90 * NS: "1m30s", 3600 * NS: "1h0m0s"}
+    assert {length: duration(length) for length in lengths} == lengths
 
 
 def test_only_the_last_five_results_are_kept() -> None:

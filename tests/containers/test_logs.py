@@ -195,6 +195,18 @@ def test_a_file_found_plain_and_packed_is_read_once(tmp_path: Path) -> None:
     assert set(seen) < set(range(60))
 
 
+def test_files_behind_a_missing_number_are_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    writer = Writer(path, "json-file", max_size_bytes=1000, max_files=9)
+    writer.write(60)
+    path.with_name("log.3").rename(path.with_name("log.8"))
+    path.with_name("log.2").rename(path.with_name("log.7"))
+    path.with_name("log.1").rename(path.with_name("log.6"))
+    seen = numbers(read(path, multiplexed=False))
+    assert sorted(seen) == list(range(60))
+    assert seen[-1] == 59
+
+
 def test_damage_ends_its_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "log"
     writer = Writer(path, "local", max_size_bytes=1200, max_files=3)

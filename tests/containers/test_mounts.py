@@ -18,6 +18,8 @@ def test_a_bind_has_a_path_and_a_volume_a_name() -> None:
     volume = mounts.parse_bind("name:/data")
     assert (volume.type, volume.name, volume.copy_up, volume.mode) == ("volume", "name", True, "z")
     assert not mounts.parse_bind("name:/data:nocopy").copy_up
+    anonymous = mounts.parse_bind("/data")
+    assert (anonymous.type, anonymous.destination, anonymous.anonymous) == ("volume", "/data", True)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +28,7 @@ def test_a_bind_has_a_path_and_a_volume_a_name() -> None:
         ("/a:/b:bogus", "invalid mode: bogus"),
         ("/a:/b:ro,rw", "invalid mode: ro,rw"),
         ("rel/path:/x", 'create rel/path: "rel/path" includes invalid characters for a local volume name'),
-        ("/a", "invalid volume specification: '/a'"),
+        ("a", "invalid volume specification: 'a'"),
         ("/a:/", "destination can't be '/'"),
         ("/a:/proc", "cannot be mounted because it is inside /proc"),
         ("/a:/x/../proc/self", "cannot be mounted because it is inside /proc"),

@@ -100,6 +100,15 @@ def test_the_next_rotation_takes_packed_and_plain_files_along(tmp_path: Path) ->
     assert sorted(os.listdir(tmp_path)) == ["log", "log.1", "log.2", "log.3.gz"]
 
 
+def test_a_monitor_that_died_while_it_rotated_leaves_a_gap_that_moves_along(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    for name in ("log.1.gz", "log.2.gz", "log.4", "log.5.gz"):
+        path.with_name(name).write_text(name)
+    fill(path, 8, Limits(max_size_bytes=500, max_files=9))
+    left = {name.name: name.read_text() for name in tmp_path.iterdir() if name.name not in ("log", "log.1")}
+    assert left == {"log.2.gz": "log.1.gz", "log.3.gz": "log.2.gz", "log.5": "log.4", "log.6.gz": "log.5.gz"}
+
+
 @pytest.mark.parametrize("torn", [b'{"log":"ha', b"x", b'{"log":"half a line that is longer than a block' + b"y" * 70000])
 def test_what_is_torn_at_the_end_is_cut_off_before_more_is_written(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "log"

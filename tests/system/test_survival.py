@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
+import subprocess
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
-from tests.conftest import Daemon, busybox_tar
+from tests.conftest import WHERRY, Daemon, busybox_tar
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -101,3 +108,101 @@ def test_layers_are_mounted_once_and_no_daemon_leaves_a_mount(own_engine: Daemon
     own_engine.run("run", "--rm", "bb", "true")
     own_engine.stop()
     assert mounts() == []
+
+
+def test_twenty_containers_notice_nothing_of_a_dead_daemon(own_engine: Daemon) -> None:
+    engine = own_engine
+    count = "i=0; while [ $i -lt {} ]; do i=$((i+1)); echo $i; sleep 0.01; done; exit {}"
+    with ThreadPoolExecutor(4) as pool:
+        starts = [
+            pool.submit(engine.run, "run", "-d", "--net", "none", "--name", f"many{number}", "bb", "sh", "-c", count.format(lines, number))
+            for number, lines in enumerate([150] * 10 + [100000] * 10)
+        ]
+        for start in starts:
+            start.result()
+    names = [f"many{number}" for number in range(20)]
+    pids = [int(pid) for pid in engine.out("inspect", *names, "-f", "{{.State.Pid}}").split()]
+    descriptors = [_pidfd(pid) for pid in pids]
+    engine.kill()
+    ended_at = [_end_of(descriptor) for descriptor in descriptors[:10]]
+    engine.start()
+    states = [json.loads(line) for line in engine.out("inspect", *names, "-f", "{{json .State}}").splitlines()]
+    assert [(state["Status"], state["ExitCode"]) for state in states[:10]] == [("exited", number) for number in range(10)]
+    assert [(state["Status"], state["Pid"]) for state in states[10:]] == [("running", pid) for pid in pids[10:]]
+    for state, ended in zip(states, ended_at, strict=False):
+        if ended:
+            assert abs(datetime.fromisoformat(state["FinishedAt"][:26]).replace(tzinfo=UTC).timestamp() - ended) < 1
+    for name in names:
+        lines = [int(line) for line in engine.out("logs", name).split()]
+        assert lines == list(range(1, len(lines) + 1)), name
+        assert len(lines) == 150 or name in names[10:], name
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return -1  # it has ended already
+
+
+def _end_of(descriptor: int) -> float:
+    """Wait for it; when it was, or 0 when it had ended before."""
+    if descriptor < 0 or select.select([descriptor], [], [], 0)[0]:
+        return 0
+    assert select.select([descriptor], [], [], 60)[0]
+    return time.time()
+
+
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_a_writer_of_twenty_megabytes_is_not_held_up_while_the_daemon_is_dead(own_engine: Daemon, driver: str) -> None:
+    engine = own_engine
+    script = "read go; yes $(printf 'x%.0s' $(seq 1000)) | head -n 20000; echo end"
+    engine.run("run", "-d", "-i", "--name", "flood", "--log-driver", driver, "bb", "sh", "-c", script)
+    descriptor = os.pidfd_open(int(engine.out("inspect", "flood", "-f", "{{.State.Pid}}")))
+    client = subprocess.Popen(
+        [WHERRY, "-H", engine.host, "attach", "--sig-proxy=false", "flood"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    assert client.stdin is not None
+    until(lambda: "attach" in engine.out("events", "--since", "1h", "--until", "0s", "--format", "{{.Action}}").split())
+    engine.kill()
+    client.stdin.write(b"go\n")
+    client.stdin.close()
+    assert select.select([descriptor], [], [], 60)[0]  # it came to its end without a daemon
+    os.close(descriptor)
+    engine.start()
+    client.wait(timeout=30)
+    log = engine.run("logs", "flood").out
+    assert len(log) == 20000 * 1001 + 4
+    assert log.endswith("x\nend\n")
+    assert engine.out("logs", "-n", "2", "flood").splitlines() == ["x" * 1000, "end"]
+
+
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_no_line_that_was_shown_is_lost_with_the_monitor(own_engine: Daemon, driver: str) -> None:
+    engine = own_engine
+    script = "i=0; while true; do i=$((i+1)); echo $i; done"
+    options = ("--log-driver", driver, "--log-opt", "max-size=100k", "--log-opt", "max-file=1000", "--log-opt", "compress=true")
+    engine.run("create", "--name", "busy", *options, "bb", "sh", "-c", script)
+    for _ in range(2):
+        engine.run("start", "busy")
+        command = [WHERRY, "-H", engine.host, "logs", "-f", "busy"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+            assert follower.stdout is not None
+            shown = [int(next(follower.stdout)) for _ in range(20000)]
+            pid = int(engine.out("inspect", "busy", "-f", "{{.State.Pid}}"))
+            os.kill(parent_of(pid), signal.SIGKILL)
+            shown += [int(line) for line in follower.stdout]
+        assert engine.out("wait", "busy") == "137"
+        logged = [int(line) for line in engine.out("logs", "busy").split()]
+        assert logged[: len(shown)] == shown
+    assert logged.count(1) == 2  # what the second run wrote follows what was whole of the first
+    again = logged.index(1, 1)
+    assert logged[again:] == list(range(1, len(logged) - again + 1))
+    assert logged[:again] == list(range(1, again + 1))
+
+
+def parent_of(pid: int) -> int:
+    return int(next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("PPid:")).split()[1])

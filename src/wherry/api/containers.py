@@ -14,6 +14,7 @@ from wherry.spec.docker.container import ContainerCreate, ContainerUpdate, PathS
 from wherry.spec.docker.request import ArchiveRequest, AttachRequest, LogRequest
 from wherry.spec.docker.stats import ContainerStats
 
+MOST_OF_A_BODY = 1 << 20
 WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
 STAT_HEADER = "X-Docker-Container-Path-Stat"
 
@@ -88,6 +89,8 @@ async def resize(engine: Operations, request: Request) -> Response:
 async def start(engine: Operations, request: Request) -> Response:
     if request.text("checkpoint"):
         raise NotSupported("checkpoints are not supported")
+    if await request.body.read(MOST_OF_A_BODY):
+        raise InvalidRequest("starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24")
     await engine.start_container(request.groups["id"])
     return NO_CONTENT
 

@@ -23,6 +23,7 @@ from wherry.spec.settings import RUNTIME
 NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 DEFAULT_SHM_BYTES = 64 << 20
 SMALLEST_MEMORY = 6 << 20
+PORTS = re.compile("[0-9]{1,5}(-[0-9]{1,5})?(/[a-z]+)?")
 DIGITS = re.compile("[0-9]{1,9}")  # str.isdigit also takes digits of other scripts, which int() may refuse
 
 
@@ -113,8 +114,6 @@ def complete_host_config(
         host.log_config.config = {**default_log_options, **(host.log_config.config or {})}
     if host.memory and not host.memory_swap:
         host.memory_swap = 2 * host.memory
-    for name in ("dns", "dns_options", "dns_search"):
-        setattr(host, name, getattr(host, name) or [])
     if host.pids_limit is not None and host.pids_limit == 0:
         host.pids_limit = None  # the Docker CLI sends 0 for what was not asked
     if host.memory_swappiness == -1:
@@ -132,6 +131,9 @@ def check(config: Config, host: HostConfig, *, cpus: int, runtimes: Collection[s
     _check_config(config)
     check_resources(host, cpus=cpus)
     log_options.check(host.log_config)
+    for port in host.port_bindings or {}:
+        if not PORTS.fullmatch(port):
+            raise InvalidRequest(f'invalid port specification: "{port.partition("/")[0]}"')
     _check_namespaces(host)
     _check_unsupported(host)
     check_runtime(host, runtimes)

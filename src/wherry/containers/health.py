@@ -57,6 +57,15 @@ class Health:
         return plan.start_interval_ns if starting else plan.interval_ns
 
 
+def duration(length_ns: int) -> str:
+    """As Go writes a duration: `1m30s`, `1.5s`, `500ms`."""
+    if length_ns < NS:
+        return f"{length_ns / 1e6:g}ms"
+    minutes, rest = divmod(length_ns, 60 * NS)
+    hours, minutes = divmod(minutes, 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{rest / NS:.9g}s"
+
+
 def plan_of(
     test: list[str], *, interval: int, timeout: int, start_period: int, start_interval: int, retries: int, shell: list[str]
 ) -> ProbePlan | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from collections.abc import Iterator
 from typing import Protocol
@@ -173,27 +174,25 @@ def _open_each(path: str) -> list[Segment] | None:
 
 
 def _listing(path: str) -> list[tuple[str, int]]:
-    """Names and inodes, oldest first.  Where a file stands plain and packed, the packing has just ended: the plain one counts."""
-    found = []
-    number = 0
-    while True:
-        name = f"{path}.{number}" if number else path
-        inode = _inode(name)
-        if inode < 0 and number:
-            name += ".gz"
-            inode = _inode(name)
-        if inode >= 0:
-            found.append((name, inode))
-        elif number:
-            return found[::-1]
-        number += 1
+    """Names and inodes, oldest first.  A number may be left out where a monitor died while it rotated.
 
-
-def _inode(name: str) -> int:
+    Where a file stands plain and packed, the packing has just ended: the plain one counts.
+    """
+    folder, base = os.path.split(path)
+    numbered = re.compile(re.escape(base) + r"(?:\.([0-9]{1,9})(\.gz)?)?")
+    found: dict[int, tuple[str, int]] = {}
     try:
-        return os.lstat(name).st_ino
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                match = numbered.fullmatch(entry.name)
+                if match is None:
+                    continue
+                number = int(match[1] or 0)
+                if number not in found or not match[2]:
+                    found[number] = (entry.path, entry.inode())
     except FileNotFoundError:
-        return -1
+        return []
+    return [found[number] for number in sorted(found, reverse=True)]
 
 
 def _noted(fd: int) -> tuple[str, int]:

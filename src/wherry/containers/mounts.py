@@ -68,6 +68,8 @@ def checked_destination(path: str) -> str:
 def parse_bind(text: str) -> MountRecord:
     """`SOURCE:DESTINATION[:MODE]`; a source without a slash names a volume."""
     parts = text.split(":")
+    if len(parts) == 1 and text.startswith("/"):
+        return MountRecord(type="volume", destination=checked_destination(text), driver="local", copy_up=True, anonymous=True)
     if len(parts) not in (2, 3) or not parts[0] or not parts[1]:
         raise InvalidRequest(f"invalid volume specification: '{text}'")
     source = parts[0]

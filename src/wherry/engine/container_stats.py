@@ -47,11 +47,29 @@ def sample(rooms: Rooms, container: Container, cgroups_path: str) -> ContainerSt
         limit=_memory_limit(used.memory_limit_bytes),
     )
     stats.pids_stats = PidsStats(current=used.pids, limit=used.pids_limit)
-    stats.blkio_stats = BlkioStats(
-        io_service_bytes_recursive=[BlkioEntry(major=major, minor=minor, op=op, value=value) for major, minor, op, value in used.blkio]
-    )
+    stats.blkio_stats = _block_io(used, v2=rooms.cgroups.v2 is not None)
     stats.networks = interfaces(container.record.state.pid)
     return stats
+
+
+def _block_io(used: cgroup.Usage, *, v2: bool) -> BlkioStats:
+    """What there are no counters for is null with cgroup v2 and empty with v1, as with Docker."""
+
+    def entries(rows: tuple[tuple[int, int, str, int], ...]) -> list[BlkioEntry]:
+        return [BlkioEntry(major=major, minor=minor, op=op, value=value) for major, minor, op, value in rows]
+
+    if v2:
+        return BlkioStats(io_service_bytes_recursive=entries(used.blkio))
+    return BlkioStats(
+        io_service_bytes_recursive=entries(used.blkio),
+        io_serviced_recursive=entries(used.blkio_operations),
+        io_queue_recursive=[],
+        io_service_time_recursive=[],
+        io_wait_time_recursive=[],
+        io_merged_recursive=[],
+        io_time_recursive=[],
+        sectors_recursive=[],
+    )
 
 
 def _memory_limit(limit: int) -> int:

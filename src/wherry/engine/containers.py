@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 
-from wherry.containers import present, top
+from wherry.containers import create, present, top
 from wherry.containers.container import Container
 from wherry.containers.lifecycle import Status
 from wherry.containers.logs import LogQuery
@@ -15,7 +15,7 @@ from wherry.engine import container_logs, container_stats
 from wherry.engine.container_files import ContainerFiles
 from wherry.engine.container_filters import PRUNE_KEYS, ContainerFilter, check_keys, has_labels, parse_until
 from wherry.engine.creating import Creating
-from wherry.engine.execs import DEFAULT_DETACH_KEYS, Execs
+from wherry.engine.execs import DEFAULT_DETACH_KEYS, Execs, is_pressable
 from wherry.engine.rooms import Rooms
 from wherry.engine.running import Running
 from wherry.errors import Conflict, EngineError, InvalidRequest, NotFound
@@ -250,6 +250,11 @@ class ContainerOperations:
         await self.running.start(self.rooms.containers.get(ref))
 
     async def stop_container(self, ref: str, *, signal: str, timeout_s: int | None) -> None:
+        if signal:
+            try:
+                create.signal_number(signal)
+            except InvalidRequest as error:
+                raise InvalidRequest(f"cannot stop container: {ref}: {error}") from None
         await self.running.stop(self.rooms.containers.get(ref), signal=signal, timeout_s=timeout_s)
 
     async def restart_container(self, ref: str, *, signal: str, timeout_s: int | None) -> None:
@@ -260,7 +265,7 @@ class ContainerOperations:
             container = self.rooms.containers.get(ref)
         except NotFound as error:
             raise NotFound(f"cannot kill container: {ref}: {error}") from error
-        await self.running.kill(container, signal=signal)
+        await self.running.kill(container, signal=signal, called=ref)
 
     async def pause_container(self, ref: str) -> None:
         await self.running.pause(self.rooms.containers.get(ref))
@@ -287,7 +292,8 @@ class ContainerOperations:
             raise Conflict(f"container {container.id} is paused, unpause the container before attach")
         if container.status is Status.RESTARTING:
             raise Conflict(f"container {container.id} is restarting, wait until the container is running")
-        check_detach_keys(request.detach_keys)
+        if not is_pressable(request.detach_keys):
+            raise InvalidRequest(f"Invalid detach keys ({request.detach_keys}) provided")
         tty = container.record.config.tty
         taken = await hijack(tty)
         if request.logs:
@@ -319,7 +325,7 @@ class ContainerOperations:
         container = self.rooms.containers.get(ref)
         if link:
             raise InvalidRequest("removing a link by its name is not supported: remove the container")
-        await self.running.remove(container, volumes=volumes, force=force)
+        await self.running.remove(container, volumes=volumes, force=force, called=ref)
 
     async def prune_containers(self, filters: Filters) -> ContainersPruned:
         check_keys(filters, PRUNE_KEYS)
@@ -335,7 +341,7 @@ class ContainerOperations:
                 continue
             own, _ = await self._sizes(container)
             try:
-                await self.running.remove(container, volumes=False, force=False)
+                await self.running.remove(container, volumes=False, force=False, called=container.name)
             except (Conflict, NotFound):
                 continue  # it was started or removed meanwhile
             removed.append(container.id)
@@ -369,7 +375,7 @@ class ContainerOperations:
     async def create_exec(self, ref: str, body: ExecCreate) -> str:
         container = self.rooms.containers.get(ref)
         await self.execs.check_user(container, body.user)
-        return self.execs.create(container, body).id
+        return self.execs.create(container, body, called=ref).id
 
     async def start_exec(self, ident: str, body: ExecStart, hijack: Hijack | None) -> None:
         await self.execs.start(self.rooms.containers.exec_named(ident), body, hijack)
@@ -390,14 +396,6 @@ class ContainerOperations:
 
     def _publish(self, container: Container, action: str, **more: str) -> None:
         self.rooms.events.publish("container", action, container.id, present.attributes(container.record, **more))
-
-
-def check_detach_keys(keys: str) -> None:
-    """Raises InvalidRequest for keys that nobody could press."""
-    for key in keys.split(",") if keys else ():
-        named = key.removeprefix("ctrl-")
-        if len(named) != 1 or (named != key and named not in "abcdefghijklmnopqrstuvwxyz@[\\]^_"):
-            raise InvalidRequest(f"invalid detach keys ({keys}): Unknown character: '{key}'")
 
 
 def _copy_log(container: Container, path: str, query: LogQuery, fd: int) -> None:

@@ -37,7 +37,7 @@ class EventBus:
         self._listeners: set[asyncio.Queue[Event | None]] = set()
 
     def publish(self, kind: str, action: str, ident: str, attributes: Mapping[str, str] | None = None) -> None:
-        event = _event(kind, action, ident, attributes or {}, time.time_ns())
+        event = _event(kind, action, ident, dict(sorted((attributes or {}).items())), time.time_ns())
         self._past.append(event)
         for queue in tuple(self._listeners):
             if queue.qsize() >= BACKLOG:  # a listener that never reads must not hold the engine's memory

@@ -14,6 +14,7 @@ from wherry.containers.lifecycle import Status
 from wherry.engine.rooms import Rooms
 from wherry.errors import Conflict, InvalidRequest
 from wherry.ids import new_id
+from wherry.runtime.client import detach_sequence
 from wherry.runtime.failure import LaunchFailure
 from wherry.runtime.supervisor import Process
 from wherry.spec.docker.exec import ExecCreate, ExecInspect, ExecStart, ProcessConfig
@@ -28,11 +29,13 @@ class Execs:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
 
-    def create(self, container: Container, body: ExecCreate) -> Exec:
-        """Raises Conflict where the container does not run, InvalidRequest for an empty command."""
-        self._check_running(container)
+    def create(self, container: Container, body: ExecCreate, *, called: str) -> Exec:
+        """Raises Conflict where the container does not run, InvalidRequest for an empty command.  ``called``: how the client named it."""
+        self._check_running(container, called)
         if not body.cmd:
             raise InvalidRequest("No exec command specified")
+        if not is_pressable(body.detach_keys):
+            raise InvalidRequest(f"Invalid escape keys ({body.detach_keys}) provided")
         if body.working_dir and not body.working_dir.startswith("/"):
             raise InvalidRequest(f"the working directory '{body.working_dir}' is invalid, it needs to be an absolute path")
         item = Exec(new_id(), container, body)
@@ -41,9 +44,9 @@ class Execs:
         self._publish(item, f"exec_create: {_words(body.cmd)}")
         return item
 
-    def _check_running(self, container: Container) -> None:
+    def _check_running(self, container: Container, called: str) -> None:
         if container.status is Status.PAUSED:
-            raise Conflict(f"Container {container.name} is paused, unpause the container before exec")
+            raise Conflict(f"Container {called} is paused, unpause the container before exec")
         if container.status is Status.RESTARTING:
             raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         if not container.is_running:
@@ -55,7 +58,7 @@ class Execs:
             raise Conflict(
                 f"exec command {item.id} has already run" if item.exit_code is not None else f"exec command {item.id} is already running"
             )
-        self._check_running(item.container)
+        self._check_running(item.container, item.container.id)
         item.started = True
         self._publish(item, f"exec_start: {_words(item.body.cmd or [])}")
         if hijack is None:
@@ -84,6 +87,11 @@ class Execs:
         except LaunchFailure as failure:
             self._failed(item, failure)
             _tell(taken.fd, failure.message + "\r\n", multiplexed=not asked.tty)
+
+    def announce(self, item: Exec) -> None:
+        """The events of one that is made and started at once."""
+        for action in ("exec_create", "exec_start"):
+            self._publish(item, f"{action}: {_words(item.body.cmd or [])}")
 
     async def check_user(self, container: Container, user: str) -> None:
         """Raises InvalidRequest in Docker's words for a name that nobody has there."""
@@ -207,3 +215,12 @@ def _tell(fd: int, text: str, *, multiplexed: bool) -> None:
         os.write(fd, struct.pack(">BxxxI", 1, len(data)) + data if multiplexed else data)
     except OSError:
         return
+
+
+def is_pressable(keys: str) -> bool:
+    """Whether somebody can press these detach keys; none are the default's."""
+    try:
+        detach_sequence(keys)
+    except ValueError:
+        return False
+    return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import select
 import socket
 import time
 
@@ -68,16 +68,17 @@ class HealthWatcher:
             code, output = await self._run(container, plan)
         except LaunchFailure as failure:
             code, output = failure.code, failure.message
+        except TimeoutError:
+            code, output = -1, f"Health check exceeded timeout ({health.duration(plan.timeout_ns)})"
         except (EngineError, OSError) as error:
             code, output = -1, str(error)
-        except TimeoutError:
-            code, output = -1, f"Health check exceeded timeout ({plan.timeout_ns / 1e9:g}s)"
-        return health.ProbeResult(start_ns=start, end_ns=time.time_ns(), exit_code=code, output=output[: health.KEPT_OUTPUT])
+        return health.ProbeResult(start_ns=start, end_ns=time.time_ns(), exit_code=code, output=output)
 
     async def _run(self, container: Container, plan: health.ProbePlan) -> tuple[int, str]:
         body = ExecCreate(cmd=list(plan.command), attach_stdout=True, attach_stderr=True)
         item = Exec(new_id(), container, body)
         item.started = True
+        self._execs.announce(item)
         ours, theirs = socket.socketpair()
         with ours, theirs:
             attachment = Attachment(stdin=False, stdout=True, stderr=True, multiplexed=False)
@@ -88,6 +89,8 @@ class HealthWatcher:
                     output = await _read_bounded(ours)
                     return (await process.wait()).code, output
             except TimeoutError:
+                if process.pidfd >= 0 and select.select([process.pidfd], [], [], 0)[0]:  # in time: it is we who stood still
+                    return (await process.wait()).code, await _read_bounded(ours)
                 process.signal(9)
                 raise
 
@@ -96,6 +99,8 @@ async def _read_bounded(source: socket.socket) -> str:
     """What a probe prints, at most as much as is kept; the rest is read and dropped so that the probe never blocks."""
     source.setblocking(False)
     kept = bytearray()
+    cut = False
     while data := await asyncio.get_running_loop().sock_recv(source, 1 << 16):
+        cut = cut or len(kept) + len(data) > health.KEPT_OUTPUT
         kept += data[: max(0, health.KEPT_OUTPUT - len(kept))]
-    return os.fsdecode(bytes(kept))
+    return kept.decode(errors="replace") + ("..." if cut else "")

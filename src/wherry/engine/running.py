@@ -232,6 +232,8 @@ class Running:
             await self._record_end(container, process)
         elif process is not None:
             await process.acknowledge()
+        if state.oom_killed:
+            rooms.events.publish("container", "oom", container.id, present.attributes(record))
         await self.wiring.disconnect(container)
         for mount in record.mounts:
             if mount.type == "volume":
@@ -239,8 +241,6 @@ class Running:
         if container.stopping:
             container.stopping = False
             self._publish(container, "stop")
-        if state.oom_killed:
-            rooms.events.publish("container", "oom", container.id, present.attributes(record))
         seconds = max(0, state.finished_at_ns - state.started_at_ns) // 1_000_000_000
         rooms.events.publish(
             "container", "die", container.id, present.attributes(record, exitCode=str(state.exit_code), execDuration=str(seconds))
@@ -351,17 +351,17 @@ class Running:
             return
         self._publish(container, "kill", signal=str(number))
 
-    async def kill(self, container: Container, *, signal: str) -> None:
-        """Raises Conflict when it is not running, InvalidRequest for a bad signal."""
+    async def kill(self, container: Container, *, signal: str, called: str) -> None:
+        """Raises Conflict when it is not running, InvalidRequest for a bad signal.  ``called``: how the client named it."""
         try:
             number = signal_number(signal or "SIGKILL")
         except InvalidRequest as error:
-            raise InvalidRequest(f"cannot kill container: {container.name}: {error}") from None
+            raise InvalidRequest(f"cannot kill container: {called}: {error}") from None
         if container.status is Status.RESTARTING:
             await container.perform(lambda: self._stop_restarting(container))
             return
         if not container.is_running:
-            raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
+            raise Conflict(f"cannot kill container: {called}: container {container.id} is not running")
         if number in (signal_number("SIGKILL"), signal_number(container.record.config.stop_signal or "SIGTERM")):
             self._mark_stopped(container)
         ended = container.watch("not-running")
@@ -456,16 +456,16 @@ class Running:
 
     # --- removal
 
-    async def remove(self, container: Container, *, volumes: bool, force: bool) -> None:
-        """Raises Conflict for one that runs, unless ``force``."""
+    async def remove(self, container: Container, *, volumes: bool, force: bool, called: str) -> None:
+        """Raises Conflict for one that runs, unless ``force``.  ``called``: how the client named it."""
         if container.status is Status.RESTARTING:
             if not force:
-                raise Conflict(f'cannot remove container "{container.name}": container is restarting: {STOP_FIRST}')
+                raise Conflict(f'cannot remove container "{called}": container is restarting: {STOP_FIRST}')
             await container.perform(lambda: self._stop_restarting(container))
         if container.is_running:
             if not force:
                 kind = "paused and must be unpaused first" if container.status is Status.PAUSED else (f"running: {STOP_FIRST}")
-                raise Conflict(f'cannot remove container "{container.name}": container is {kind}')
+                raise Conflict(f'cannot remove container "{called}": container is {kind}')
             self._mark_stopped(container)
             removed = container.watch("removed") if container.record.host_config.auto_remove else None
             await self._kill_and_wait(container, container.watch("not-running"))

@@ -284,6 +284,7 @@ class Usage:
     pids: int = 0
     pids_limit: int = 0
     blkio: tuple[tuple[int, int, str, int], ...] = ()
+    blkio_operations: tuple[tuple[int, int, str, int], ...] = ()  # the same, counted
 
 
 def usage(found: Hierarchies, path: str) -> Usage:
@@ -315,6 +316,7 @@ def _usage_v1(found: Hierarchies, path: str) -> Usage:
         pids=_number(_try(f"{pids}/pids.current")),
         pids_limit=_number(_try(f"{pids}/pids.max")),
         blkio=_blkio_v1(_try(f"{blkio}/blkio.throttle.io_service_bytes")),
+        blkio_operations=_blkio_v1(_try(f"{blkio}/blkio.throttle.io_serviced")),
     )
 
 

@@ -119,11 +119,12 @@ class LogFile:
 
 
 def _shift(path: str, files: int) -> None:
-    """Make each file one older; the oldest goes."""
+    """Make each file one older; the oldest goes.  Dying in the midst leaves a number out and nothing twice."""
     for suffix in ("", ".gz"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{path}.{files - 1}{suffix}")
-        for number in range(files - 2, 0, -1):
+    for number in range(files - 2, 0, -1):
+        for suffix in ("", ".gz"):
             with contextlib.suppress(FileNotFoundError):
                 os.rename(f"{path}.{number}{suffix}", f"{path}.{number + 1}{suffix}")
     os.rename(path, f"{path}.1")
