@@ -114,7 +114,7 @@ def test_a_container_sees_nothing_of_processes_that_enter_it(engine: Daemon) -> 
     slow = f"PATH={'x:' * 30_000}/bin"  # where a program is looked for last of all, when its privileges are the container's already
     try:
         until(lambda: "pass" in engine.out("logs", "watching"))
-        for _ in range(4):
+        for _ in range(3):
             engine.run("exec", "-e", slow, "watching", "true")
             engine.run("run", "--rm", *ALONE, "-e", slow, "--pid", "container:watching", "bb", "true")
         seen = engine.out("logs", "watching").split("\n")
@@ -132,7 +132,7 @@ def test_a_mount_point_that_is_swapped_leads_nowhere(engine: Daemon, canary: Can
     options = ("-v", "swapped:/v", "-v", f"{canary.path}:/ours:ro", "--tmpfs", "/v/a/b")
     try:
         with exchanging(root / "a", root / "z"):
-            for _ in range(4):
+            for _ in range(3):
                 engine.run("run", "--rm", *ALONE, *options, "bb", "true", check=False)
                 engine.run("run", "--rm", *ALONE, "-v", "swapped:/v", "-w", "/v/a/new", "bb", "true", check=False)
                 canary.check()
