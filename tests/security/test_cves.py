@@ -6,6 +6,7 @@ One test for each mechanism; `docs/security.md` has the table of which CVE is tr
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import lzma
 import os
@@ -25,6 +26,9 @@ from tests.security.kernelfiles import writable
 from tests.security.test_hostile import Canary, image_with, member, symlink, tar_with
 from tests.system.talk import UnixConnection, ask
 from tests.system.waiting import until
+
+from wherry.kernel import libc
+from wherry.runtime import rawcalls
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 ALONE = ("--net", "none")
@@ -103,6 +107,27 @@ def test_the_hosts_null_device_is_out_of_reach(engine: Daemon) -> None:
         os.chmod("/dev/null", before.st_mode & 0o7777)
         os.chown("/dev/null", before.st_uid, before.st_gid)
     assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (before.st_mode, before.st_uid, before.st_mtime_ns)
+
+
+@pytest.mark.skipif(libc.MACHINE not in rawcalls.MACHINES, reason="the program that asks is for other machine types")
+def test_no_keyring_of_the_hosts_is_in_reach(engine: Daemon) -> None:
+    """Ours: an exec had the daemon's session keyring; only the filter stood before it."""
+    numbers = json.loads((Path(rawcalls.__file__).parent / "syscalls.json").read_text())["tables"][libc.MACHINE]
+    sheet = rawcalls.Sheet(libc.MACHINE, numbers)
+    sheet.call("keyctl", 0, -3, 0)  # KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING
+    engine.run("import", "-", "keys", stdin=image_with(member("asks", data=sheet.program())))
+    found = []
+    with held(engine, "keys", "--security-opt", "seccomp=unconfined", image="keys"):
+        for arguments in (("exec", "keys"), ("run", "--rm", *ALONE, "--security-opt", "seccomp=unconfined", "keys")):
+            with (engine.root / "keys").open("w+b") as file:
+                engine.pipe(*arguments, "/asks", stdout=file)
+                file.seek(0)
+                found += sheet.answers(file.read()).calls
+    if found[0] == -errno.ENOSYS:
+        pytest.skip("this kernel has no keyrings")
+    own = ctypes.CDLL(None).syscall(numbers["keyctl"], 0, -3, 0)  # the daemon has it from us
+    assert len({*found, own}) == 3
+    assert min(found) > 0
 
 
 def test_a_container_sees_nothing_of_processes_that_enter_it(engine: Daemon) -> None:

@@ -115,6 +115,7 @@ def run_exec(
     """Body of an exec's process, already born in the container's pid namespace.  ``kinds``: the namespaces to enter.  Never returns."""
     try:
         os.umask(0)
+        process.join_session_keyring("_ses")  # not the daemon's
         if cgroups_path:
             cgroup.join(groups, cgroups_path)
         if (affinity := (start.process.get("execCPUAffinity") or {}).get("final")) and start.exact:
