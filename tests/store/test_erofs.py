@@ -154,7 +154,7 @@ class TestErofs(Suite):
     def test_an_index_read_and_written_again_is_the_same(self, snapshots: Snapshotter, base: Digest, tmp_path: Path) -> None:
         index = next(tmp_path.glob("snapshots/*/index"))
         whole = index.read_bytes()
-        assert erofs_image.encode(erofs_image.decode(whole), [erofs_image.Device(len(BASE), f"{base.hex[:48]}/tar")]) == whole
+        assert erofs_image.encode(erofs_image.decode(whole), [erofs_image.Device(len(BASE), "tar")]) == whole
 
 
 @contextmanager

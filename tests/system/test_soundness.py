@@ -80,7 +80,10 @@ def harmed(daemon: Daemon, archive: Path, seed: int) -> None:
     how = chance.choice(sorted(HARMS))
     case = f"round {seed}: {how} {path.relative_to(data)}"
     HARMS[how](path, chance)
-    daemon.start()
+    try:
+        daemon.start()
+    except RuntimeError as error:
+        raise AssertionError(f"{case}: {error}") from error
     for arguments in (("images",), ("ps", "-a"), ("volume", "ls"), ("network", "ls")):
         assert daemon.run(*arguments, check=False).code == 0, case
     works = [
@@ -93,6 +96,7 @@ def harmed(daemon: Daemon, archive: Path, seed: int) -> None:
     daemon.run("load", "-i", str(archive))
     if (left and "built" in mended.out) or daemon.run("run", "--rm", "--net", "none", "built", "true", check=False).code:
         daemon.run("build", "-q", "-t", "built", str(archive.parent))
+    daemon.run("image", "prune", "-f")  # what was built again has a new id: the damaged one is nobody's
     clean = daemon.run("system", "fsck", check=False)
     assert clean.code == 0, f"{case}: {clean.out}{clean.err}"
     for image, file in (("bb", "/etc/passwd"), ("other", "/etc/passwd"), ("built", "/built")):

@@ -15,6 +15,7 @@ from wherry.containers import security
 from wherry.containers.service import Containers
 from wherry.engine import recover, selftest
 from wherry.engine.builds import BuildOperations
+from wherry.engine.confined import Confined
 from wherry.engine.container_files import ContainerFiles
 from wherry.engine.creating import Creating
 from wherry.engine.events import EventBus
@@ -91,7 +92,8 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         stack.callback(attendants.close)
         events = EventBus()
         content = Content(settings.data_root)
-        snapshotter = choose(settings, records)
+        start = Confined(supervisor)
+        snapshotter = choose(settings, records, start)
         stack.callback(snapshotter.close)
         capabilities = _own_capabilities()
         overlay = snapshotter.name != Vfs.name
@@ -119,6 +121,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
             hold=garbage.hold,
             partials=Partials(f"{settings.data_root}/partial", content),
             keeps=lambda: cache.layers(records),
+            start=start,
         )
         networks = Networks(settings, records)
         rooms = Rooms(

@@ -69,12 +69,7 @@ class Furniture:
             path = os.path.join(self._root, name)
             if name.startswith(_STAGING) or not os.path.isdir(path):
                 continue
-            try:
-                with open(os.path.join(path, _SUM)) as file:
-                    whole = file.read() == _digest(os.path.join(path, "d"))
-            except OSError:
-                whole = False
-            if not whole and os.path.isdir(path):
+            if not _is_whole(path) and os.path.isdir(path):
                 mend = partial(quarantine, os.path.dirname(self._root), path, f"init-{name}")
                 fact = "the layer of mount points is not what it was made as"
                 yield Finding(subject=f"init/{name}", fact=fact, remedy="set it aside: it is made again", mend=mend)
@@ -93,6 +88,15 @@ class Furniture:
         for name in made - known:
             if not name.startswith(_STAGING):
                 shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
+
+
+def _is_whole(path: str) -> bool:
+    try:
+        found = _digest(os.path.join(path, "d"))
+        with open(os.path.join(path, _SUM)) as file:
+            return file.read() in (found, "")
+    except FileNotFoundError as error:
+        return bool(error.filename == os.path.join(path, _SUM))  # made before sums were kept
 
 
 def _digest(directory: str) -> str:

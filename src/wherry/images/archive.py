@@ -27,6 +27,7 @@ from wherry.spec.image import Platform
 from wherry.spec.reference import InvalidReference, Reference
 from wherry.store.content import Content
 from wherry.store.layer import NullSink
+from wherry.store.parsing import Start, inline
 from wherry.tree.tar import Entry, Kind, Sink, Source, Writer
 
 _MEDIA_TYPES = {"": spec.OCI_LAYER, "gzip": spec.DOCKER_LAYER_GZIP, "zstd": spec.OCI_LAYER_ZSTD}
@@ -162,6 +163,7 @@ class Loader:
     catalog: Catalog
     content: Content
     layers: Layers
+    start: Start = inline
 
     def load(self, source: Source, emit: Emit, *, wanted: Platform | None = None, quiet: bool = False) -> list[Image]:
         """Every image of the archive, plain or compressed.  Raises InvalidRequest; OSError; nothing stays then.
@@ -186,7 +188,7 @@ class Loader:
         with self.layers.holding() as hold:
             files = Members(self.content, hold)
             try:
-                files.read(PlainReader(source))
+                files.read(self.start, PlainReader(source))
                 yield files
             finally:
                 for digest in files.unused:

@@ -8,7 +8,6 @@ A record of kind ``blob`` (by diff_id) tells which compressed blob a layer has, 
 from __future__ import annotations
 
 import io
-import os
 import secrets
 import threading
 from collections import Counter
@@ -21,10 +20,11 @@ from wherry.images.compression import BLOCK, PlainReader
 from wherry.spec.digest import Digest, chain_ids
 from wherry.store.content import Content
 from wherry.store.layer import HashingSink, NullSink
+from wherry.store.parsing import Start, inline, unpack
 from wherry.store.records import Records
 from wherry.store.snapshot import LayerFacts, SnapshotInUse, SnapshotMissing, Snapshotter
-from wherry.tree.apply import ApplyOptions, Whiteouts, apply
-from wherry.tree.tar import Reader, Sink, Source
+from wherry.tree.apply import Whiteouts
+from wherry.tree.tar import Limits, Sink, Source
 
 _BLOB = "blob"
 _MAX_PLACES = 32
@@ -65,7 +65,10 @@ class Blob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Layers:
     """Blocking, usable from any thread."""
 
-    def __init__(self, records: Records, content: Content, snapshotter: Snapshotter, hold_garbage: Hold = no_garbage) -> None:
+    def __init__(
+        self, records: Records, content: Content, snapshotter: Snapshotter, hold_garbage: Hold = no_garbage, start: Start = inline
+    ) -> None:
+        self._start = start
         self._records = records
         self._content = content
         self.snapshotter = snapshotter
@@ -162,13 +165,8 @@ class Layers:
         key = f"import-{secrets.token_hex(8)}"
         root = self.snapshotter.prepare(key, None)
         try:
-            fd = os.open(root.upper or "", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                reader = Reader(_Watched(PlainReader(source), None, None))
-                apply(reader, fd, ApplyOptions(whiteouts=Whiteouts.DELETE))
-                reader.drain()
-            finally:
-                os.close(fd)
+            watched = _Watched(PlainReader(source), None, None)
+            unpack(self._start, watched, root.upper or "", Whiteouts.DELETE, Limits(), None)
             diff_id = self.snapshotter.pack(key, NullSink()).diff_id
             self.snapshotter.commit(key, str(diff_id))
         except BaseException:

@@ -10,7 +10,8 @@ from wherry.images.compression import PlainReader, kind_of
 from wherry.spec.digest import Digest, sha256
 from wherry.store.content import Content
 from wherry.store.layer import hash_only
-from wherry.tree.tar import Entry, Kind, Limits, Reader
+from wherry.store.parsing import Outline, Start
+from wherry.tree.tar import Entry, Kind, Limits
 
 _SMALL = 1 << 20
 _SMALL_TOTAL = 64 << 20
@@ -31,8 +32,14 @@ class Members:
         self._links: dict[str, str] = {}
         self.unused: set[Digest] = set()
 
-    def read(self, source: PlainReader) -> None:
-        reader = Reader(source, _LIMITS)
+    def read(self, start: Start, source: PlainReader) -> None:
+        with Outline(start, source, _LIMITS) as reader:
+            self._read(reader)
+            reader.drain()
+        if not (self._small or self._blobs or self._links):
+            raise InvalidRequest("unexpected EOF")
+
+    def _read(self, reader: Outline) -> None:
         for entry in reader:
             name = posixpath.normpath("/" + entry.name)[1:]
             self._forget(name)
@@ -42,9 +49,6 @@ class Members:
                 self._links[name] = posixpath.normpath(posixpath.join("/", posixpath.dirname(name), entry.link))[1:]
             elif entry.kind is Kind.HARDLINK:
                 self._links[name] = posixpath.normpath("/" + entry.link)[1:]
-        reader.drain()
-        if not (self._small or self._blobs or self._links):
-            raise InvalidRequest("unexpected EOF")
 
     def has(self, name: str) -> bool:
         return self._key(name) is not None
@@ -90,7 +94,7 @@ class Members:
         """An image refers to this blob: it stays."""
         self.unused.discard(digest)
 
-    def _take(self, name: str, entry: Entry, reader: Reader) -> None:
+    def _take(self, name: str, entry: Entry, reader: Outline) -> None:
         if entry.size <= _SMALL and self._small_bytes + entry.size <= _SMALL_TOTAL:
             self._small_bytes += entry.size
             self._small[name] = b"".join(bytes(block) for block in iter(reader.read, b""))

@@ -33,6 +33,7 @@ from wherry.spec.reference import InvalidReference, Reference
 from wherry.store.content import Content
 from wherry.store.garbage import Roots
 from wherry.store.layer import DigestMismatch
+from wherry.store.parsing import Start, inline
 from wherry.store.records import Records
 from wherry.store.snapshot import SnapshotMissing, Snapshotter
 from wherry.store.soundness import Finding
@@ -70,9 +71,10 @@ class Images:
         keeps: Callable[[], set[str]] = set,
         downloads: int = 3,
         uploads: int = 5,
+        start: Start = inline,
     ) -> None:
         self.catalog = Catalog(records, content)
-        self.layers = Layers(records, content, snapshotter, hold)
+        self.layers = Layers(records, content, snapshotter, hold, start)
         self.partials = partials
         self._records = records
         self._content = content
@@ -95,7 +97,7 @@ class Images:
             attend=attend,
             at_once=downloads,
         )
-        self._loader = archive.Loader(catalog=self.catalog, content=content, layers=self.layers)
+        self._loader = archive.Loader(catalog=self.catalog, content=content, layers=self.layers, start=start)
         self._pusher = Pusher(catalog=self.catalog, content=content, layers=self.layers, registry=registry, attend=attend, at_once=uploads)
 
     # What is here

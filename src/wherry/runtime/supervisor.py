@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -233,6 +234,33 @@ class Supervisor:
         finally:
             if pidfd >= 0:
                 os.close(pidfd)
+
+    async def parse(self, name: str, arguments: dict[str, Any], fds: Sequence[int]) -> socket.socket:
+        """Let a confined process run a function of `tree.parsing`: the channel on which it will answer, non-blocking."""
+        ours, theirs = channel.pair()
+        with theirs:
+            try:
+                await self._ask(
+                    channel.request(channel.OTHER, {"op": "parse", "name": name, "arguments": arguments}), [theirs.fileno(), *fds]
+                )
+            except BaseException:
+                ours.close()
+                raise
+        return ours
+
+    def parse_now(self, name: str, arguments: dict[str, Any], fds: Sequence[int]) -> socket.socket:
+        """As ``parse``, for a caller on the loop that can't wait.  Raises OSError when there is no zygote just now."""
+        if self._requests is None:
+            raise OSError(errno.EAGAIN, "the process that starts others is just being replaced")
+        ours, theirs = channel.pair()
+        with theirs:
+            try:
+                request = channel.request(channel.OTHER, {"op": "parse", "name": name, "arguments": arguments})
+                channel.send_encoded(self._requests, request, [theirs.fileno(), *fds])
+            except BaseException:
+                ours.close()
+                raise
+        return ours
 
     async def close(self) -> None:
         """Let the zygote go; containers run on."""

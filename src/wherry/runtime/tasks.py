@@ -12,11 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wherry.kernel import cgroup, credentials, files, namespace
-from wherry.runtime import channel, steps, users
+from wherry.runtime import channel, confinement, steps, users
 from wherry.runtime.failure import StartFailure
-from wherry.tree import apply, furnish, pack, place, tar
+from wherry.tree import apply, furnish, pack, parsing, place, tar
 
 _KEPT = credentials.mask(("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP"))
+_CELLS = {
+    "index": confinement.Cell(),
+    "outline": confinement.Cell(),
+    "unpack": confinement.Cell(directories=1, capabilities=_KEPT | credentials.SYS_ADMIN),  # overlayfs's marks are trusted.* attributes
+}
 Task = Callable[[int, Mapping[str, Any], Sequence[int]], dict[str, Any]]
 
 
@@ -32,6 +37,27 @@ def run(message: Mapping[str, Any], control: socket.socket, fds: Sequence[int]) 
         kept = _KEPT & credentials.capget()[1]
         credentials.capset(effective=kept, permitted=kept, inheritable=0)
         answer: dict[str, Any] = {"event": "done", "result": TASKS[message["name"]](root_fd, message["arguments"], rest)}
+    except OSError as error:
+        text = error.strerror or str(error)
+        answer = {"event": "error", "errno": error.errno or errno.EIO, "text": text, "path": _text(error.filename)}
+    except Exception as error:  # noqa: BLE001 -- the edge of a forked child: the daemon is told everything
+        answer = {"event": "error", "errno": errno.EIO, "text": f"{type(error).__name__}: {error}", "path": None}
+    with contextlib.suppress(channel.Closed):
+        channel.send(control, answer)
+
+
+def parse(message: Mapping[str, Any], control: socket.socket, fds: Sequence[int]) -> None:
+    """Run a function of `tree.parsing` on what is in ``fds``, confined, and answer.  The first answer brings a pidfd, to end this."""
+    try:
+        with os.fdopen(os.pidfd_open(os.getpid())) as pidfd:
+            channel.send(control, {"event": "running"}, [pidfd.fileno()])
+        os.umask(0)
+        confinement.confine(_CELLS[message["name"]], fds, control.fileno())
+        answer: dict[str, Any] = {"event": "done", "result": parsing.PARSERS[message["name"]](message["arguments"], fds)}
+    except tar.InvalidArchive as error:
+        answer = {"event": "invalid", "text": str(error)}
+    except MemoryError:
+        answer = {"event": "invalid", "text": f"reading the archive needs more than {confinement.MEMORY_BYTES >> 20} MiB of memory"}
     except OSError as error:
         text = error.strerror or str(error)
         answer = {"event": "error", "errno": error.errno or errno.EIO, "text": text, "path": _text(error.filename)}

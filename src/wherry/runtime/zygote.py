@@ -19,11 +19,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from wherry.kernel import cgroup, process
-from wherry.runtime import channel, filters, rehearsal, tasks
+from wherry.runtime import channel, confinement, filters, rehearsal, tasks
 from wherry.runtime.jsonlog import JsonLog
 from wherry.runtime.logfile import Limits
 from wherry.runtime.monitor import Launched, Monitor, prepare
 from wherry.runtime.spare import Spare
+
+_NAMES = {"task": "wherry-task", "parse": "wherry-parse"}
 
 
 class Zygote:
@@ -37,6 +39,8 @@ class Zygote:
 
     def serve(self) -> None:
         rehearsal.specialise(self._rehearse)
+        for files in (False, True):
+            confinement.program(files=files)
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -117,11 +121,11 @@ class Zygote:
 
     def _work(self, body: bytes, fds: list[int], spare: Spare | None) -> None:
         message: Mapping[str, Any] = json.loads(body)
-        prepare("wherry-task" if message["op"] == "task" else "wherry-monitor")
+        prepare(_NAMES.get(message["op"], "wherry-monitor"))
         rest = iter(fds)
         control = socket.socket(fileno=next(rest))
-        if message["op"] == "task":
-            tasks.run(message, control, list(rest))
+        if message["op"] in _NAMES:
+            (tasks.run if message["op"] == "task" else tasks.parse)(message, control, list(rest))
             if spare is not None:
                 spare.discard()
             return

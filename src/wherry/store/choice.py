@@ -10,6 +10,7 @@ from wherry.kernel import mount
 from wherry.spec.settings import Settings
 from wherry.store.erofs import Erofs, erofs_works
 from wherry.store.overlay import Overlay
+from wherry.store.parsing import Start, inline
 from wherry.store.records import Records
 from wherry.store.snapshot import Snapshotter
 from wherry.store.vfs import Vfs
@@ -17,10 +18,11 @@ from wherry.store.vfs import Vfs
 _NAMES = (Erofs.name, Overlay.name, Vfs.name)
 
 
-def choose(settings: Settings, records: Records) -> Snapshotter:
+def choose(settings: Settings, records: Records, start: Start = inline) -> Snapshotter:
     """The snapshotter that the settings name, else the first of erofs, overlay and vfs that works in the data root.
 
     A data root with snapshots keeps the one it was begun with.  Raises ValueError for an unknown name, or one that differs from that.
+    ``start``: who reads archives.
     """
     wanted = settings.snapshotter
     if wanted not in ("", *_NAMES):
@@ -32,11 +34,11 @@ def choose(settings: Settings, records: Records) -> Snapshotter:
     records.name("setting", "snapshotter", name)
     match name:
         case Erofs.name:
-            return Erofs(settings.data_root, records, os.path.join(settings.run_root, "mounts"))
+            return Erofs(settings.data_root, records, os.path.join(settings.run_root, "mounts"), start=start)
         case Overlay.name:
-            return Overlay(settings.data_root, records)
+            return Overlay(settings.data_root, records, start=start)
         case _:
-            return Vfs(settings.data_root, records)
+            return Vfs(settings.data_root, records, start=start)
 
 
 def _best(data_root: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import mmap
 import os
 import shutil
 import stat
@@ -17,10 +16,8 @@ import tempfile
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
-from typing import Any, BinaryIO
-
-import msgspec
 
 from wherry.kernel import writeback
 from wherry.spec.digest import Digest
@@ -30,14 +27,15 @@ from wherry.store.erofs_contents import IndexContents
 from wherry.store.erofs_mounts import Mounts, attach
 from wherry.store.layer import Background, HashingSink, HashingSource, check_digest, hash_only, write_all
 from wherry.store.overlay import Overlay
+from wherry.store.parsing import Base, Indexed, Indexing, Start, index_known, inline
 from wherry.store.records import Records
 from wherry.store.shelf import damaged
 from wherry.store.snapshot import Known, LayerFacts, Row, stacked
 from wherry.store.soundness import Finding, Tick
 from wherry.tree import erofs_image as image
 from wherry.tree.compare import same_bytes
-from wherry.tree.erofs_tree import BLOCK, SPARSE, TAR, Node, lay_over, new_directory, read_tree, sizes, walk
-from wherry.tree.tar import InvalidArchive, Limits, Reader, Sink, Source
+from wherry.tree.erofs_tree import BLOCK, Node, lay_over, new_directory
+from wherry.tree.tar import InvalidArchive, Limits, Sink, Source
 
 log = logging.getLogger(__name__)
 _TAR = "tar"
@@ -48,7 +46,6 @@ _MERGE_FROM = 9  # layers in a row that are shown by one merged index, not each 
 _CHUNK = 1 << 20
 _AT_ONCE = 8 << 20
 _HEAD = 1 << 16
-_TAG = 48  # letters of a diff_id that name it among devices
 
 
 class Erofs(Overlay):
@@ -57,8 +54,8 @@ class Erofs(Overlay):
     name = "erofs"
     keeps_tars = True
 
-    def __init__(self, data_root: str, records: Records, mounts_dir: str, limits: Limits | None = None) -> None:
-        super().__init__(data_root, records, limits)
+    def __init__(self, data_root: str, records: Records, mounts_dir: str, limits: Limits | None = None, start: Start = inline) -> None:
+        super().__init__(data_root, records, limits, start)
         self._mounts = Mounts(mounts_dir, self._needed)
         self._merging = threading.Lock()
 
@@ -68,22 +65,33 @@ class Erofs(Overlay):
         below = self._below(parent)
         if name is not None and self.exists(name):
             return LayerFacts(diff_id=hash_only(stream, expected), size_bytes=self.usage(name))
-        with self._shelf.making() as directory:
-            with (
-                open(self._shelf.path(directory, _TAR), "xb", buffering=0) as tar,
-                Background(_Keeper(tar).take) as keeper,
-                HashingSource(_Tee(stream, keeper)) as source,
-            ):
-                if known is None:
-                    tree = self._read(directory, Reader(source, self._limits), below)
-                else:
-                    while source.read(_CHUNK):
-                        pass
-                    tree = known()
-                diff_id = source.digest()
+        if known is not None:
+            return self._apply_known(name, parent, stream, expected, known)
+        with self._shelf.making() as directory, ExitStack() as ends:
+            tar = ends.enter_context(open(self._shelf.path(directory, _TAR), "xb", buffering=0))
+            indexing = ends.enter_context(self._indexing(directory, below, growing=True))
+            keeper = ends.enter_context(Background(_Keeper(tar, indexing).take))
+            with HashingSource(stream) as source:
+                while data := source.read(_CHUNK):
+                    keeper.put(data)
+                    indexing.check()
                 keeper.finish()
+                diff_id = source.digest()
+            found = indexing.finish()
             check_digest(diff_id, expected)
-            return self._finish_tar(name, parent, directory, tree, diff_id)
+            return self._finish_tar(name, parent, directory, found, diff_id)
+
+    def _apply_known(self, name: str | None, parent: str | None, stream: Source, expected: Digest | None, known: Known) -> LayerFacts:
+        """Of a tar that was written here: nobody need look into it."""
+        with self._shelf.making() as directory, open(self._shelf.path(directory, _TAR), "x+b", buffering=0) as tar:
+            with Background(_Keeper(tar).take) as keeper, HashingSource(stream) as source:
+                while data := source.read(_CHUNK):
+                    keeper.put(data)
+                keeper.finish()
+                diff_id = source.digest()
+            check_digest(diff_id, expected)
+            found = index_known(known(), tar.fileno(), self._shelf.path(directory, _SPARSE), self._shelf.path(directory, _INDEX))
+            return self._finish_tar(name, parent, directory, found, diff_id)
 
     def adopt(self, name: str, parent: str | None, path: str, diff_id: Digest) -> LayerFacts:
         below = self._below(parent)
@@ -91,21 +99,20 @@ class Erofs(Overlay):
             return LayerFacts(diff_id=diff_id, size_bytes=self.usage(name))
         with self._shelf.making() as directory:
             os.link(path, self._shelf.path(directory, _TAR))
-            with open(path, "rb") as tar:
-                tree = self._read(directory, Reader(_Whole(tar), self._limits), below)
-            return self._finish_tar(name, parent, directory, tree, diff_id)
+            with self._indexing(directory, below) as indexing:
+                found = indexing.finish()
+            return self._finish_tar(name, parent, directory, found, diff_id)
 
     def capture(self, key: str) -> LayerFacts:
         """One tar is written, not a copy of every file."""
         row = self._shelf.active(key)
-        with self._shelf.making() as directory:
-            path = self._shelf.path(directory, _TAR)
-            with open(path, "xb", buffering=0) as tar, Background(_Keeper(tar).take) as keeper:
-                facts = self._pack(row.directory, _Handed(keeper))
-                keeper.finish()
-            with open(path, "rb") as packed:
-                tree = self._read(directory, Reader(_Whole(packed), self._limits), row.below)
-            return self._finish_tar(None, row.parent, directory, tree, facts.diff_id)
+        with self._shelf.making() as directory, ExitStack() as ends:
+            tar = ends.enter_context(open(self._shelf.path(directory, _TAR), "xb", buffering=0))
+            indexing = ends.enter_context(self._indexing(directory, row.below, growing=True))
+            keeper = ends.enter_context(Background(_Keeper(tar, indexing).take))
+            facts = self._pack(row.directory, _Handed(keeper))
+            keeper.finish()
+            return self._finish_tar(None, row.parent, directory, indexing.finish(), facts.diff_id)
 
     def pack(self, key_or_name: str, out: Sink) -> LayerFacts:
         row = self._shelf.row(key_or_name)
@@ -205,17 +212,17 @@ class Erofs(Overlay):
         with self._shelf.making() as directory:
             os.link(self._shelf.path(row.directory, _TAR), self._shelf.path(directory, _TAR))
             try:
-                with open(self._shelf.path(directory, _TAR), "rb") as tar:
-                    root = self._read(directory, Reader(_Whole(tar), self._limits), row.below)
+                with self._indexing(directory, row.below) as indexing:
+                    found = indexing.finish()
             except InvalidArchive as error:
                 raise damaged(name, f"has a damaged tar: {error}") from error
-            facts = self._index(directory, root, row.tar)
-            if row.index_sum not in (-1, facts.index_sum):
-                raise damaged(name, "has a damaged tar")
+            if row.index_sum not in (-1, found.index_sum) and file_digest(self._shelf.path(row.directory, _TAR)) != row.tar:
+                raise damaged(name, "has a damaged tar")  # else another version of this program made that index
             for part in (_SPARSE, _INDEX):
                 if os.path.exists(made := self._shelf.path(directory, part)):
                     os.rename(made, self._shelf.path(row.directory, part))
             self._shelf.make_durable(row.directory)
+            self._shelf.amend(name, index_sum=found.index_sum, sparse_bytes=found.sparse_bytes)
             self._shelf.discard(directory)
 
     def _check(self, name: str, row: Row, *, quick: bool, tick: Tick) -> Iterator[Finding]:
@@ -244,8 +251,8 @@ class Erofs(Overlay):
     def _sparse_is_true(self, row: Row) -> bool:
         with self._shelf.making() as directory:
             os.link(self._shelf.path(row.directory, _TAR), self._shelf.path(directory, _TAR))
-            with open(self._shelf.path(directory, _TAR), "rb") as tar:
-                self._move_end(directory, self._read(directory, Reader(_Whole(tar), self._limits), row.below))
+            with self._indexing(directory, row.below) as indexing:
+                indexing.finish()
             same = same_bytes(self._shelf.path(directory, _SPARSE), self._shelf.path(row.directory, _SPARSE))
             self._shelf.discard(directory)
         return same
@@ -263,13 +270,12 @@ class Erofs(Overlay):
             found = _checksum(path)
             if found is not None and row.merged_sum in (-1, found):
                 return path
-            tars = {row.directory: row.tar for row in self._shelf.rows()}
             root: Node | None = None
             devices: list[image.Device] = []
             for directory in reversed(directories):
                 with open(self._shelf.path(directory, _INDEX), "rb") as file:
                     layer = image.decode(file.read(), len(devices))
-                devices += self._described(directory, tars[directory])
+                devices += self._described(directory)
                 if root is None:
                     root = layer
                 else:
@@ -280,65 +286,38 @@ class Erofs(Overlay):
             self._shelf.amend(name, merged_sum=zlib.crc32(data))
         return path
 
-    def _read(self, directory: str, reader: Reader, below: tuple[str, ...]) -> Node:
-        """The names in a tar, read to its end; its sparse files are unpacked, into one file."""
-        sparse = self._shelf.path(directory, _SPARSE)
-        fd = os.open(sparse, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            tree = read_tree(reader, self._root(below), lowest=not below, sparse_fd=fd)
-            reader.drain()
-        finally:
-            os.close(fd)
-        if not tree.sparse_bytes:
-            os.unlink(sparse)
-        return tree.root
+    def _indexing(self, directory: str, below: tuple[str, ...], *, growing: bool = False) -> Indexing:
+        """The index of a directory's tar on its way."""
+        tar, sparse, index = (self._shelf.path(directory, part) for part in (_TAR, _SPARSE, _INDEX))
+        return Indexing(self._start, tar, sparse, index, base=self._base(below), limits=self._limits, growing=growing)
 
-    def _root(self, below: tuple[str, ...]) -> Node:
+    def _base(self, below: tuple[str, ...]) -> Base:
         """A root directory that looks like the parent's."""
         if not below:
-            return new_directory()
+            return Base()
         if not os.path.isdir(self._tree(below[0])):
             self._ensure(below[0])
             with open(self._shelf.path(below[0], _INDEX), "rb") as file:
                 root = image.decode_root(file.read(_HEAD))
-            return new_directory(stat.S_IMODE(root.mode), root.uid, root.gid, root.mtime_ns)
+            return Base(mode=stat.S_IMODE(root.mode), uid=root.uid, gid=root.gid, mtime_ns=root.mtime_ns, lowest=False)
         status = os.lstat(self._tree(below[0]))
-        return new_directory(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns)
+        mode = stat.S_IMODE(status.st_mode)
+        return Base(mode=mode, uid=status.st_uid, gid=status.st_gid, mtime_ns=status.st_mtime_ns, lowest=False)
 
-    def _finish_tar(self, name: str | None, parent: str | None, directory: str, root: Node, diff_id: Digest) -> LayerFacts:
-        facts = LayerFacts(diff_id=diff_id, size_bytes=sizes(root))
+    def _finish_tar(self, name: str | None, parent: str | None, directory: str, found: Indexed, diff_id: Digest) -> LayerFacts:
+        facts = LayerFacts(diff_id=diff_id, size_bytes=found.size_bytes)
         self._share_tar(directory, str(diff_id))
-        row = self._index(directory, root, str(diff_id))
-        row = msgspec.structs.replace(row, parent=parent, below=self._below(parent), tar=str(diff_id))
+        row = Row(
+            directory=directory,
+            parent=parent,
+            below=self._below(parent),
+            tar=str(diff_id),
+            tar_bytes=found.tar_bytes,
+            sparse_bytes=found.sparse_bytes,
+            index_sum=found.index_sum,
+        )
         self._finish(name or stacked(parent, diff_id), row, facts)
         return facts
-
-    def _index(self, directory: str, root: Node, diff_id: str) -> Row:
-        """Write the index of what was read; a row with what tells whether it is whole."""
-        self._move_end(directory, root)
-        data = image.encode(root, self._described(directory, diff_id))
-        with open(self._shelf.path(directory, _INDEX), "xb") as file:
-            file.write(data)
-        return Row(
-            directory=directory,
-            tar_bytes=os.stat(self._shelf.path(directory, _TAR)).st_size,
-            sparse_bytes=_size(self._shelf.path(directory, _SPARSE)),
-            index_sum=zlib.crc32(data),
-        )
-
-    def _move_end(self, directory: str, root: Node) -> None:
-        """A tar may end in the middle of a block, which can't be read as one: the file that ends there is copied out."""
-        with open(self._shelf.path(directory, _TAR), "rb") as tar:
-            size = os.fstat(tar.fileno()).st_size
-            if size % BLOCK == 0:
-                return
-            for node in walk(root):
-                if stat.S_ISREG(node.mode) and node.device == TAR and node.offset + node.size > size - size % BLOCK:
-                    tar.seek(node.offset)
-                    with open(self._shelf.path(directory, _SPARSE), "ab") as copy:
-                        node.device, node.offset = SPARSE, copy.tell()
-                        shutil.copyfileobj(tar, copy)
-                        copy.truncate(node.offset + node.size + -node.size % BLOCK)
 
     def _share_tar(self, directory: str, diff_id: str) -> None:
         """The same layer on another parent is the same tar: keep one."""
@@ -354,10 +333,8 @@ class Erofs(Overlay):
         paths = [self._shelf.path(directory, part) for part in (_TAR, _SPARSE)]
         return paths if os.path.exists(paths[1]) else paths[:1]
 
-    def _described(self, directory: str, diff_id: str) -> list[image.Device]:
-        """The same layer is described in the same words, wherever it lies."""
-        ident = diff_id.removeprefix("sha256:")[:_TAG]
-        return [image.Device(os.stat(path).st_size, f"{ident}/{os.path.basename(path)}") for path in self._devices(directory)]
+    def _described(self, directory: str) -> list[image.Device]:
+        return [image.Device(os.stat(path).st_size, os.path.basename(path)) for path in self._devices(directory)]
 
     def _needed(self) -> set[str]:
         return {name for row in self._shelf.rows() if row.active for directory in row.below for name in _mount_names(directory)}
@@ -366,19 +343,6 @@ class Erofs(Overlay):
 def _mount_names(directory: str) -> tuple[str, str]:
     """Of a layer's own index, and of one merged with those below it."""
     return directory, f"{directory}m"
-
-
-class _Tee:
-    """Reads from ``source`` and has the same bytes kept."""
-
-    def __init__(self, source: Source, keeper: Background) -> None:
-        self._source = source
-        self._keeper = keeper
-
-    def read(self, size: int, /) -> bytes:
-        data = self._source.read(size)
-        self._keeper.put(data)
-        return data
 
 
 class _Handed:
@@ -393,30 +357,22 @@ class _Handed:
 
 
 class _Keeper:
-    """Writes a tar, and lets it go to the disk while it comes."""
+    """Writes a tar, tells how far it is, and lets it go to the disk while it comes."""
 
-    def __init__(self, tar: io.FileIO) -> None:
+    def __init__(self, tar: io.FileIO, indexing: Indexing | None = None) -> None:
         self._tar = tar
+        self._indexing = indexing
         self._size = 0
         self._begun = 0
 
     def take(self, data: bytes | memoryview) -> None:
         write_all(self._tar, data)
         self._size += len(data)
+        if self._indexing is not None:
+            self._indexing.mark(self._size)
         if self._size - self._begun >= _AT_ONCE:
             writeback.start(self._tar.fileno(), self._begun, self._size - self._begun)
             self._begun = self._size
-
-
-class _Whole:
-    """A file as a single block of memory: what nobody looks at is not read."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._rest: bytes | mmap.mmap = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
-
-    def read(self, _size: int, /) -> Any:
-        data, self._rest = self._rest, b""
-        return data
 
 
 def _checksum(path: str) -> int | None:

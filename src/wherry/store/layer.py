@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import Self
 
 from wherry.spec.digest import Digest
-from wherry.store.snapshot import LayerFacts
-from wherry.tree.apply import OVERLAY_OPAQUE, ApplyOptions, apply
+from wherry.tree.apply import OVERLAY_OPAQUE
 from wherry.tree.copy import CopyOptions, copy_tree
-from wherry.tree.tar import Limits, Reader, Sink, Source
+from wherry.tree.tar import Sink, Source
 
 _AHEAD = 8  # chunks that may wait for the hash
 _TOGETHER = 128 << 10  # small pieces are handed over so many bytes at a time
@@ -178,21 +177,6 @@ def copy_directory(source: str, target: str) -> None:
             os.close(target_fd)
     finally:
         os.close(source_fd)
-
-
-def unpack(stream: Source, target: str, options: ApplyOptions, limits: Limits, expected: Digest | None) -> LayerFacts:
-    """Unpack an uncompressed layer into ``target`` and hash it, to its end.  Raises InvalidArchive, DigestMismatch, OSError."""
-    with HashingSource(stream) as source:
-        fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            reader = Reader(source, limits)
-            applied = apply(reader, fd, options)
-            reader.drain()
-        finally:
-            os.close(fd)
-        diff_id = source.digest()
-    check_digest(diff_id, expected)
-    return LayerFacts(diff_id=diff_id, size_bytes=applied.size_bytes)
 
 
 def hash_only(stream: Source, expected: Digest | None) -> Digest:

@@ -13,12 +13,13 @@ from wherry.kernel import files
 from wherry.spec.digest import Digest
 from wherry.spec.mounts import Rootfs
 from wherry.store.contents import Contents, DirectoryContents
-from wherry.store.layer import HashingSink, NullSink, copy_directory, hash_only, unpack
+from wherry.store.layer import HashingSink, NullSink, copy_directory, hash_only
+from wherry.store.parsing import Start, inline, unpack
 from wherry.store.records import Records
 from wherry.store.shelf import Shelf
 from wherry.store.snapshot import Change, ChangeKind, Known, LayerFacts, Row, SnapshotExists, SnapshotInfo, stacked
 from wherry.store.soundness import Finding, Tick, no_tick
-from wherry.tree.apply import OVERLAY_OPAQUE, ApplyOptions, Whiteouts
+from wherry.tree.apply import OVERLAY_OPAQUE, Whiteouts
 from wherry.tree.pack import PackOptions, pack
 from wherry.tree.remove import remove
 from wherry.tree.tar import Limits, Sink, Source
@@ -36,7 +37,8 @@ class Overlay:
     name = "overlay"
     keeps_tars = False
 
-    def __init__(self, data_root: str, records: Records, limits: Limits | None = None) -> None:
+    def __init__(self, data_root: str, records: Records, limits: Limits | None = None, start: Start = inline) -> None:
+        self._start = start
         self._shelf = Shelf(data_root, records)
         self._limits = limits or Limits()
 
@@ -87,7 +89,7 @@ class Overlay:
         with self._shelf.making(_TREE) as directory:
             if below:
                 self._shelf.copy_root_metadata(self._tree(below[0]), self._tree(directory))
-            facts = unpack(stream, self._tree(directory), ApplyOptions(whiteouts=Whiteouts.OVERLAY), self._limits, expected)
+            facts = unpack(self._start, stream, self._tree(directory), Whiteouts.OVERLAY, self._limits, expected)
             self._finish(name or stacked(parent, facts.diff_id), Row(directory=directory, parent=parent, below=below), facts)
         return facts
 

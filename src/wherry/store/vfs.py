@@ -10,12 +10,13 @@ from functools import partial
 from wherry.spec.digest import Digest
 from wherry.spec.mounts import Rootfs
 from wherry.store.contents import Contents, DirectoryContents, Selection
-from wherry.store.layer import HashingSink, NullSink, copy_directory, hash_only, unpack
+from wherry.store.layer import HashingSink, NullSink, copy_directory, hash_only
+from wherry.store.parsing import Start, inline, unpack
 from wherry.store.records import Records
 from wherry.store.shelf import Shelf
 from wherry.store.snapshot import Change, ChangeKind, Known, LayerFacts, Row, SnapshotExists, SnapshotInfo, stacked
 from wherry.store.soundness import Finding, Tick, no_tick
-from wherry.tree.apply import ApplyOptions, Whiteouts
+from wherry.tree.apply import Whiteouts
 from wherry.tree.compare import Difference, Kind, compare
 from wherry.tree.pack import PackOptions, pack
 from wherry.tree.tar import Limits, Sink, Source
@@ -29,7 +30,8 @@ class Vfs:
     name = "vfs"
     keeps_tars = False
 
-    def __init__(self, data_root: str, records: Records, limits: Limits | None = None) -> None:
+    def __init__(self, data_root: str, records: Records, limits: Limits | None = None, start: Start = inline) -> None:
+        self._start = start
         self._shelf = Shelf(data_root, records)
         self._limits = limits or Limits()
 
@@ -74,7 +76,7 @@ class Vfs:
             return LayerFacts(diff_id=hash_only(stream, expected), size_bytes=self.usage(name))
         with self._shelf.making(_TREE) as directory:
             self._copy_parent(parent, directory)
-            facts = unpack(stream, self._tree(directory), ApplyOptions(whiteouts=Whiteouts.DELETE), self._limits, expected)
+            facts = unpack(self._start, stream, self._tree(directory), Whiteouts.DELETE, self._limits, expected)
             self._finish(name or stacked(parent, facts.diff_id), Row(directory=directory, parent=parent), facts)
         return facts
 

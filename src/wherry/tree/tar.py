@@ -76,6 +76,13 @@ class Source(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+class Skipping(Source, Protocol):
+    """A source that can pass over what nobody reads."""
+
+    def skip(self, size: int, /) -> int:
+        """Pass over ``size`` bytes: how many there were, fewer only at the end."""
+
+
 class Sink(Protocol):
     def write(self, data: bytes | bytearray | memoryview, /) -> object: ...
 
@@ -88,6 +95,7 @@ class Reader:
 
     def __init__(self, source: Source, limits: Limits | None = None) -> None:
         self._source = source
+        self._skipping: Skipping | None = source if hasattr(source, "skip") else None  # type: ignore[assignment]
         self._limits = limits or Limits()
         self._chunk = memoryview(b"")
         self._position = 0
@@ -107,6 +115,11 @@ class Reader:
     def offset(self) -> int:
         """Where in the archive the next byte is that will be read: after an entry was given out, the place of its data."""
         return self._taken - len(self._chunk) + self._position
+
+    @property
+    def remaining(self) -> int:
+        """Bytes of the current entry's data that are not read yet, as they lie in the archive."""
+        return self._remaining
 
     def read(self, size: int = _BUFFER) -> memoryview:
         """At most ``size`` bytes of the current entry's data, empty at its end; of a sparse file, its segments one after the other."""
@@ -304,6 +317,9 @@ class Reader:
         ends build contexts so, and Go's reader takes it."""
         left, padding = self._remaining, self._padding
         self._remaining = self._padding = 0
+        if self._skipping is not None and left > len(self._chunk) - self._position:
+            self._pass(self._skipping, left - (len(self._chunk) - self._position))
+            left = 0
         while left > len(self._chunk) - self._position:
             left -= len(self._chunk) - self._position
             self._fill()
@@ -313,6 +329,13 @@ class Reader:
             if not self._more():
                 return
         self._position += padding
+
+    def _pass(self, source: Skipping, size: int) -> None:
+        self._chunk, self._position = memoryview(b""), 0
+        skipped = source.skip(size)
+        self._count(skipped)
+        if skipped < size:
+            raise InvalidArchive("unexpected EOF")
 
     def _take_data(self, size: int) -> bytes:
         if size > self._remaining:
@@ -341,10 +364,13 @@ class Reader:
     def _more(self) -> bool:
         self._chunk = memoryview(self._source.read(_BUFFER))
         self._position = 0
-        self._taken += len(self._chunk)
+        self._count(len(self._chunk))
+        return len(self._chunk) > 0
+
+    def _count(self, size: int) -> None:
+        self._taken += size
         if self._taken > self._limits.total_bytes:
             raise InvalidArchive(f"archive is larger than {self._limits.total_bytes} bytes")
-        return len(self._chunk) > 0
 
 
 class Writer:

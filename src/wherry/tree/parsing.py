@@ -1,0 +1,127 @@
+"""Reading archives that nobody vouches for: functions that need nothing but the descriptors they are given.
+
+They are run in a confined process of their own (``runtime/tasks.py``), or in a thread. Each takes plain arguments and descriptors, which
+stay the caller's, and answers with a plain dictionary. Raises InvalidArchive, OSError.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import stat
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from wherry.tree import erofs_image as image
+from wherry.tree.apply import ApplyOptions, Whiteouts, apply
+from wherry.tree.erofs_tree import BLOCK, SPARSE, TAR, Node, new_directory, read_tree, sizes, walk
+from wherry.tree.growing import GrowingFile
+from wherry.tree.tar import Entry, Limits, Reader
+
+WINDOW: Final = 64 << 10  # bytes that a header reader is shown at once
+Parse = Callable[[Mapping[str, Any], Sequence[int]], dict[str, Any]]
+
+
+def index(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+    """The EROFS index of a layer's tar.
+
+    ``fds``: the tar, an empty file for its sparse files, an empty file for the index, and while the tar is still written a pipe that
+    tells how far (`growing.MARK`). ``root``: mode, uid, gid and mtime_ns of the root directory; ``lowest``: no layer lies below.
+    Answers ``size_bytes`` (as Docker counts), ``sparse_bytes``, ``index_sum`` (CRC-32), ``tar_bytes``.
+    """
+    tar_fd, sparse_fd, index_fd, *marks = fds
+    source = GrowingFile(tar_fd, *marks)
+    tree = read_tree(Reader(source, _limits(arguments)), new_directory(*arguments["root"]), lowest=arguments["lowest"], sparse_fd=sparse_fd)
+    return write_index(tree.root, tar_fd, source.size(), sparse_fd, index_fd)
+
+
+def write_index(root: Node, tar_fd: int, tar_bytes: int, sparse_fd: int, index_fd: int) -> dict[str, Any]:
+    """The last part of `index`, for a tree that is known."""
+    _move_end(root, tar_fd, tar_bytes, sparse_fd)
+    size_bytes = sizes(root)
+    sparse_bytes = os.fstat(sparse_fd).st_size
+    devices = [image.Device(tar_bytes, "tar"), *([image.Device(sparse_bytes, "sparse")] if sparse_bytes else [])]
+    data = image.encode(root, devices)
+    with os.fdopen(os.dup(index_fd), "wb", buffering=0) as out:
+        view = memoryview(data)
+        while view:
+            view = view[out.write(view) or 0 :]
+    return {"size_bytes": size_bytes, "sparse_bytes": sparse_bytes, "index_sum": zlib.crc32(data), "tar_bytes": tar_bytes}
+
+
+def unpack(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+    """The tar in the pipe ``fds[0]``, read to its end, becomes files in the directory ``fds[1]``.  ``whiteouts``: what they do."""
+    with os.fdopen(os.dup(fds[0]), "rb", buffering=0) as source:
+        reader = Reader(source, _limits(arguments))
+        applied = apply(reader, fds[1], ApplyOptions(whiteouts=Whiteouts(arguments["whiteouts"])))
+        reader.drain()
+    return {"size_bytes": applied.size_bytes, "entries": applied.entries}
+
+
+def outline(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+    """Tell the entries of a tar of which only the headers are seen, over the socket ``fds[0]``: see `Shown`."""
+    with socket.socket(fileno=os.dup(fds[0])) as talk:
+        reader = Reader(Shown(talk), _limits(arguments))
+        count = 0
+        for entry in reader:
+            count += 1
+            talk.sendall(json.dumps({"entry": _fields(entry), "offset": reader.offset, "size": reader.remaining}).encode())
+    return {"entries": count}
+
+
+class Shown:
+    """A `tar.Skipping` source whose bytes are asked for, one message each way.
+
+    ``{"want": [position, size]}`` is answered with up to `WINDOW` bytes from there (none at the end), ``{"skip": position}`` with how many
+    bytes are missing until there, as a number. Positions never go back.
+    """
+
+    def __init__(self, talk: socket.socket) -> None:
+        self._talk = talk
+        self._position = 0
+
+    def read(self, size: int, /) -> bytes:
+        self._talk.sendall(json.dumps({"want": [self._position, min(size, WINDOW)]}).encode())
+        data = self._talk.recv(WINDOW + 1)[1:]  # an empty message would look like the end of the talk
+        self._position += len(data)
+        return data
+
+    def skip(self, size: int) -> int:
+        self._position += size
+        self._talk.sendall(json.dumps({"skip": self._position}).encode())
+        return size - int(self._talk.recv(32))
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "kind": entry.kind.value.decode(),
+        "mode": entry.mode,
+        "size": entry.size,
+        "link": entry.link,
+        "sparse": entry.segments is not None,
+    }
+
+
+def _limits(arguments: Mapping[str, Any]) -> Limits:
+    return Limits(**arguments.get("limits", {}))
+
+
+def _move_end(root: Node, tar_fd: int, tar_bytes: int, sparse_fd: int) -> None:
+    """A tar may end in the middle of a block, which can't be read as one: the file that ends there is copied out."""
+    rest = tar_bytes % BLOCK
+    if not rest:
+        return
+    for node in walk(root):
+        if stat.S_ISREG(node.mode) and node.device == TAR and node.offset + node.size > tar_bytes - rest:
+            with os.fdopen(os.dup(tar_fd), "rb") as tar, os.fdopen(os.dup(sparse_fd), "r+b") as copy:
+                tar.seek(node.offset)
+                node.device, node.offset = SPARSE, copy.seek(0, os.SEEK_END)
+                shutil.copyfileobj(tar, copy)
+                copy.truncate(node.offset + node.size + -node.size % BLOCK)
+
+
+PARSERS: dict[str, Parse] = {"index": index, "unpack": unpack, "outline": outline}

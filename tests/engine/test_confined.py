@@ -1,0 +1,111 @@
+"""Archives are read by processes that can do nothing else, and whose death or hunger is a clear error."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wherry.engine.confined import Confined
+from wherry.kernel import landlock
+from wherry.runtime.supervisor import Supervisor
+from wherry.store.parsing import Job
+from wherry.tree.growing import MARK
+from wherry.tree.tar import InvalidArchive
+
+pytestmark = pytest.mark.root
+Try = Callable[[Job, int], Any]
+
+
+def experiment(tmp_path: Path, body: Try, *, arguments: dict[str, Any] | None = None) -> Any:
+    """``body`` in a worker thread, with a job that reads a growing tar, and the end that tells how far it is."""
+    given = [os.open(tmp_path / name, os.O_RDWR | os.O_CREAT, 0o600) for name in ("tar", "sparse", "index")]
+    reader, writer = os.pipe()
+
+    async def main() -> Any:
+        supervisor = Supervisor()
+        await supervisor.start()
+        try:
+            start = Confined(supervisor)
+
+            def work() -> Any:
+                job = start("index", {"root": [0o755, 0, 0, 0], "lowest": True, **(arguments or {})}, [*given, reader])
+                try:
+                    return body(job, writer)
+                finally:
+                    job.end()
+
+            return await asyncio.to_thread(work)
+        finally:
+            await supervisor.close()
+
+    try:
+        return asyncio.run(main())
+    finally:
+        for fd in (*given, reader, writer):
+            os.close(fd)
+
+
+def reader_of(path: Path) -> int:
+    """The confined process that has this file open."""
+    while True:
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                opened = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+                if str(path) in opened and "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text():
+                    return int(pid)
+
+
+def test_the_reader_has_no_rights_and_no_other_descriptors(tmp_path: Path) -> None:
+    def body(job: Job, writer: int) -> tuple[dict[str, str], list[str]]:
+        pid = reader_of(tmp_path / "tar")
+        with open(f"/proc/{pid}/status") as file:
+            status = dict(line.rstrip("\n").split(":\t", 1) for line in file)
+        opened = sorted(os.readlink(f"/proc/{pid}/fd/{fd}").split(":")[0] for fd in os.listdir(f"/proc/{pid}/fd") if int(fd) > 2)
+        return status, opened
+
+    status, opened = experiment(tmp_path, body)
+    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+    assert status["NoNewPrivs"].strip() == "1"
+    assert status["Seccomp"].strip() == "2"
+    assert opened == sorted(["pipe", "socket", *(str(tmp_path / name) for name in ("tar", "sparse", "index"))])
+    assert landlock.version()
+
+
+def test_a_reader_that_dies_is_a_clear_error(tmp_path: Path) -> None:
+    def body(job: Job, writer: int) -> None:
+        os.kill(reader_of(tmp_path / "tar"), signal.SIGSEGV)
+        with pytest.raises(InvalidArchive, match="the process that read the archive died"):
+            job.result()
+
+    experiment(tmp_path, body)
+
+
+def test_a_reader_that_hangs_is_ended(tmp_path: Path) -> None:
+    def body(job: Job, writer: int) -> int:
+        pid = reader_of(tmp_path / "tar")
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(InvalidArchive, match="could not be read within 0 s"):
+            job.result(0.2)
+        return os.pidfd_open(pid) if os.path.exists(f"/proc/{pid}") else -1
+
+    pidfd = experiment(tmp_path, body)
+    if pidfd >= 0:
+        os.close(pidfd)
+
+
+def test_an_answer_comes_though_the_tar_grows(tmp_path: Path) -> None:
+    def body(job: Job, writer: int) -> dict[str, Any]:
+        (tmp_path / "tar").write_bytes(bytes(1024))
+        os.write(writer, MARK.pack(1024))
+        with pytest.raises(InvalidArchive, match="within"):
+            job.result(0.1)
+        return {}
+
+    assert experiment(tmp_path, body) == {}
