@@ -14,7 +14,7 @@ from aiohttp import web
 
 from wherry.errors import EngineError, Internal, NotFound
 from wherry.registry.transport import Patience
-from wherry.spec.digest import Digest
+from wherry.spec.digest import Digest, sha256
 from wherry.spec.mirrors import parse_mirror
 
 pytestmark = pytest.mark.root
@@ -308,7 +308,7 @@ def test_a_lying_registry_gets_an_error_and_leaves_nothing(fault: str, experimen
         assert not lab.snapshotter.items()
         assert not list((lab.root / "staging").iterdir())
 
-    experiment(body)
+    experiment(body, Patience(connect_s=2, idle_s=0.5, document_s=3, retries=1, backoff_s=0.01, longest_pause_s=0.1))
 
 
 def test_a_layer_that_is_a_bomb_is_refused_without_memory(experiment: Experiment, make_image: Any) -> None:
@@ -425,6 +425,27 @@ def test_pulls_of_one_layer_on_two_parents_share_its_download_or_repeat_it(exper
         assert len(lab.images.resolve(f"{fake.host}/x/y:one").diff_ids) == 3
         assert len(lab.snapshotter.items()) == 5
         assert not list((lab.root / "partial").iterdir())
+
+    experiment(body)
+
+
+def test_a_pull_by_digest_says_so_and_a_repository_that_is_not_there_is_named(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        wanted = sha256(fake.add(make_image({"a": b"1"})))
+        for name in (f"{fake.host}/x/y@{wanted}", f"{fake.host}/x/y:1@{wanted}"):
+            records = await lab.pull(name)
+            assert records[0] == {"status": "Pulling from x/y", "id": name}
+            assert records[-1]["status"].endswith(f" for {name}")
+        assert lab.images.resolve(f"{fake.host}/x/y@{wanted}").repo_tags == ()
+
+        async def unknown(request: web.Request) -> web.StreamResponse:
+            error = {"code": "NAME_UNKNOWN", "message": "repository name not known to registry"}
+            return web.json_response({"errors": [error]}, status=404)
+
+        fake.answers["/tags/list"] = unknown
+        with pytest.raises(NotFound) as caught:
+            await lab.pull(f"{fake.host}/x/y", all_tags=True)
+        assert str(caught.value) == f"repository {fake.host}/x/y not found: name unknown: repository name not known to registry"
 
     experiment(body)
 

@@ -70,7 +70,10 @@ def test_all_tags_of_a_repository_are_pushed_and_pulled_at_once(experiment: Expe
         assert [record["aux"]["Tag"] for record in records if "aux" in record] == ["1", "2"]
         for tag in "12":
             lab.images.remove(f"{repository}:{tag}", in_use=lambda ident: [])
-        await lab.pull(repository, all_tags=True)
+        for outcome in ("Downloaded newer image", "Image is up to date"):
+            texts = [record["status"] for record in await lab.pull(repository, all_tags=True)]
+            assert [text for text in texts if text.startswith("Status: ")] == [f"Status: {outcome} for {repository}"] == texts[-1:]
+            assert sum(text.startswith("Digest: ") for text in texts) == 2
         assert lab.images.list()[0].repo_tags == (f"{repository}:1", f"{repository}:2")
 
     experiment(body)

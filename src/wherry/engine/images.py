@@ -161,6 +161,8 @@ class ImageOperations(ContainerOperations):
     # --- to and from elsewhere
 
     async def pull_image(self, reference: str, *, tag: str, platform: str, auth: AuthConfig | None) -> AsyncIterator[Progress]:
+        if "@" in tag:
+            raise InvalidRequest("invalid tag format")
         name = reference if not tag else f"{reference}@{tag}" if tag.startswith("sha256:") else f"{reference}:{tag}"
         every = not tag and not _has_tag(reference)
         return self.rooms.images.pull(name, platform=platform, credentials=credentials(auth), all_tags=every)

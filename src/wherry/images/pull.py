@@ -21,7 +21,7 @@ from wherry.images.compression import BadStream
 from wherry.images.downloads import Download, Downloads
 from wherry.images.flights import Flights
 from wherry.images.layers import Layers
-from wherry.images.progress import Emit, Meter, about, status
+from wherry.images.progress import Emit, Meter, Record, about, status
 from wherry.images.soundness import is_whole
 from wherry.registry.client import Client, Fetched, Repository
 from wherry.registry.credentials import Credentials
@@ -52,7 +52,22 @@ class Puller:
     at_once: int
 
     async def pull(self, reference: Reference, wanted: Platform | None, credentials: Credentials, emit: Emit) -> Image:
-        """Bring ``reference`` here and give it its name; what a mirror can't give comes from the registry.
+        """As ``bring``, with the last words of a pull."""
+        image, is_new = await self.bring(reference, wanted, credentials, emit)
+        reference = reference.with_default_tag()
+        emit(outcome(reference.familiar, is_new=is_new))
+        if wanted is not None and not platforms.matches(wanted, image.config.platform):
+            found = platforms.show(image.config.platform)
+            emit(
+                status(
+                    f"WARNING: image with reference {reference.familiar} was found but its platform ({found}) "
+                    f"does not match the specified platform ({platforms.show(wanted)})"
+                )
+            )
+        return image
+
+    async def bring(self, reference: Reference, wanted: Platform | None, credentials: Credentials, emit: Emit) -> tuple[Image, bool]:
+        """Bring ``reference`` here and give it its name; whether it had none. What a mirror can't give comes from the registry.
 
         Raises EngineError in Docker's words.
         """
@@ -60,13 +75,14 @@ class Puller:
         *mirrors, registry = self.registry.sources(reference, credentials)
         for mirror in mirrors:
             with suppress(EngineError):
-                return await self._pull(mirror, reference, wanted, emit)
-        return await self._pull(registry, reference, wanted, emit)
+                return await self._bring(mirror, reference, wanted, emit)
+        return await self._bring(registry, reference, wanted, emit)
 
-    async def _pull(self, repository: Repository, reference: Reference, wanted: Platform | None, emit: Emit) -> Image:
+    async def _bring(self, repository: Repository, reference: Reference, wanted: Platform | None, emit: Emit) -> tuple[Image, bool]:
         try:
             fetched = await repository.manifest(reference.digest or reference.tag or "")
-            emit(about(f"Pulling from {reference.path}", reference.digest or reference.tag or ""))
+            shown = str(reference) if reference.digest else reference.tag or ""
+            emit(about(f"Pulling from {reference.path}", shown))
             before = self.catalog.named(reference)
             manifest = await self._choose(repository, fetched, wanted or platforms.host())
             ident = await self._image(repository, manifest, reference, fetched.digest, emit)
@@ -79,18 +95,7 @@ class Puller:
         except OSError as error:
             raise Internal(f"failed to register layer: {error}") from error
         emit(status(f"Digest: {fetched.digest}"))
-        state = "Image is up to date" if before == ident else "Downloaded newer image"
-        emit(status(f"Status: {state} for {reference.familiar}"))
-        image = self.catalog.get(ident)
-        if wanted is not None and not platforms.matches(wanted, image.config.platform):
-            found = platforms.show(image.config.platform)
-            emit(
-                status(
-                    f"WARNING: image with reference {reference.familiar} was found but its platform ({found}) "
-                    f"does not match the specified platform ({platforms.show(wanted)})"
-                )
-            )
-        return image
+        return self.catalog.get(ident), before != ident
 
     async def inspect(self, reference: Reference, credentials: Credentials) -> tuple[Descriptor, list[Platform]]:
         """What the registry has under this name, without pulling it.  Source: Engine API DistributionInspect."""
@@ -195,6 +200,7 @@ class Puller:
                 continue
             except (BadStream, InvalidArchive, DigestMismatch):
                 await step.fetched
+                step.download.served = True  # the blob is what was promised, and of no use to anybody
                 raise
         await step.fetched
         step.download.served = True
@@ -245,6 +251,11 @@ class Ticker:
         if current >= self._next:
             self._next = current + self._step
             self._report(current)
+
+
+def outcome(name: str, *, is_new: bool) -> Record:
+    """The last line of a pull."""
+    return status(f"Status: {'Downloaded newer image' if is_new else 'Image is up to date'} for {name}")
 
 
 def translate(error: Exception, reference: Reference) -> EngineError:

@@ -47,6 +47,7 @@ class Pusher:
         repository = self.registry.repository(reference, credentials, push=True)
         tag = reference.tag or "latest"
         try:
+            await repository.reach()
             async with asyncio.TaskGroup() as group:
                 layers = group.create_task(self._layers(repository, image, emit))
                 config = group.create_task(self._config(repository, image))

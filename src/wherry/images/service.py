@@ -19,7 +19,7 @@ from wherry.images.layers import Hold, Layers, all_present, no_garbage
 from wherry.images.listing import Filters, HistoryEntry, Usage
 from wherry.images.partials import Partials
 from wherry.images.progress import Emit, Record, about, status, stream
-from wherry.images.pull import Puller, is_unreachable
+from wherry.images.pull import Puller, is_unreachable, outcome, translate
 from wherry.images.push import Pusher
 from wherry.images.removal import InUse, Publish, Removed, Remover
 from wherry.registry.client import Client
@@ -424,9 +424,14 @@ class Images:
         try:
             tags = await self._registry.repository(reference, credentials).tags()
         except RegistryError as error:
-            raise Internal(str(error)) from error
+            raise translate(error, reference) from error
+        is_new = False
         for tag in tags:
-            await self._pull(self._parsed(f"{reference.name}:{tag}"), wanted, credentials, emit)
+            tagged = self._parsed(f"{reference.name}:{tag}")
+            _, is_newer = await self._puller.bring(tagged, wanted, credentials, emit)
+            is_new = is_new or is_newer
+            self._told("pull", tagged.familiar, tagged.familiar_name)
+        emit(outcome(reference.familiar, is_new=is_new))
 
     def _parsed(self, text: str) -> Reference:
         try:

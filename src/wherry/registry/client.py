@@ -170,6 +170,10 @@ class Repository:
         self._endpoint: Endpoint | None = None
         self._authorizer: Authorizer | None = None
 
+    async def reach(self) -> None:
+        """Find the registry, and be let in as far as a token does.  Raises Unreachable, Refused."""
+        await self._connect()
+
     async def manifest(self, what: str, *, accept: Sequence[str] = MANIFEST_TYPES) -> Fetched:
         """The manifest or index that a tag or digest names.  Raises Refused (404: MANIFEST_UNKNOWN or NAME_UNKNOWN), Untrusted."""
         endpoint, authorizer = await self._connect()
