@@ -27,6 +27,7 @@ from wherry.spec.mirrors import parse_mirror
 from wherry.spec.settings import RUNTIME, SECURITY_PROFILES, SELF_TESTS, Settings
 
 log = logging.getLogger("wherry")
+SWITCH_S = 0.001  # how long a thread that computes (a context, a layer) may keep the event loop, and with it every client, waiting
 DRAIN_S = 0.2
 OOM_SCORE = -500
 KNOWN_RUNTIMES = ("runc", "crun")
@@ -278,6 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("wherry daemon: needs root (rootless mode is not supported yet)")
         return 1
     os.umask(0o022)
+    sys.setswitchinterval(SWITCH_S)
     _outlive_containers()
     with ExitStack() as resources:
         try:
