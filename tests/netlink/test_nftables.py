@@ -96,3 +96,19 @@ def test_interval_and_map_elements_are_kept(socket: Netlink) -> None:
         conflict.add_elements(TABLE, "m", [Element(b"\x00\x50", bytes([10, 0, 0, 2]))])
         with pytest.raises(OSError, match="add to set m"):
             conflict.commit(socket)
+
+
+@pytest.mark.root
+def test_what_one_socket_changes_is_no_news_where_it_is_ignored(socket: Netlink) -> None:
+    with socket, nftables.connect() as other, nftables.subscribe() as watching:
+        watching.ignore(socket.port)
+        for changer, name in ((socket, "ignored"), (other, "told"), (socket, "ignored-too"), (other, "told-too")):
+            work = Transaction()
+            work.add_table(Table(nftables.NFPROTO_IPV4, name))
+            work.commit(changer)
+        told: list[str] = []
+        while "told-too" not in told:
+            notices = watching.notices()
+            assert {one.sender for one in notices} == {other.port}
+            told += [nftables.table_name(one) for one in notices]
+        assert [name for name in told if name] == ["told", "told-too"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 import struct
@@ -21,6 +22,9 @@ _NETLINK_GET_STRICT_CHK = 12
 _NLM_F_CAPPED = 0x100
 _NLM_F_ACK_TLVS = 0x200
 _NLMSGERR_ATTR_MSG = 1
+_SO_ATTACH_FILTER = 26  # include/uapi/asm-generic/socket.h
+_LOAD_WORD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # include/uapi/linux/bpf_common.h
+_CAUSE = 12  # offset of nlmsg_pid in struct nlmsghdr
 _RECEIVE_SIZE = 1 << 18
 _RECEIVE_BUFFER = 1 << 21
 
@@ -68,6 +72,17 @@ class Netlink:
         """The kernel's name for this socket."""
         port: int = self._socket.getsockname()[0]
         return port
+
+    def ignore(self, port: int) -> None:
+        """From now on, do not get notices of what socket ``port`` did: the kernel drops them, and nobody wakes for them.
+
+        A notice's header names who caused it; those of one transaction, which may come as one packet, have one cause.
+        """
+        cause = struct.unpack("!I", struct.pack("=I", port))[0]  # a load turns the bytes round
+        program = b"".join(struct.pack("=HBBI", *one) for one in ((_LOAD_WORD, 0, 0, _CAUSE), (_EQUAL, 0, 1, cause), (_RETURN, 0, 0, 0)))
+        program += struct.pack("=HBBI", _RETURN, 0, 0, 0xFFFFFFFF)
+        held = ctypes.create_string_buffer(program, len(program))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program) // 8, ctypes.addressof(held)))
 
     def notices(self) -> list[Message]:
         """Wait for the next notices of the groups.  Raises OSError (ENOBUFS) when some were lost."""

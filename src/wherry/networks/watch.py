@@ -38,6 +38,8 @@ class Watch:
         self._reactions = reactions
         self._own_port = own_port
         self._netlink: Netlink = nftables.subscribe()
+        self._ignored = 0
+        self._ignore_own()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="nftables-watch", daemon=True)
         self._thread.start()
@@ -67,9 +69,17 @@ class Watch:
         except OSError as error:  # ENOBUFS: some were lost, so anything may have happened
             log.debug("nf_tables notices: %s", error)
             return self._reactions
-        own = self._own_port()
+        own = self._ignore_own()
         foreign = [one for one in notices if one.sender != own]
         return [one for one in self._reactions if any(one.concerns(notice) for notice in foreign)]
+
+    def _ignore_own(self) -> int:
+        """Every start and end of a container changes the tables: not to wake for that.  The port, which may be another than before."""
+        own = self._own_port()
+        if own and own != self._ignored:
+            self._netlink.ignore(own)
+            self._ignored = own
+        return own
 
 
 def _mend(reaction: Reaction) -> None:
