@@ -21,7 +21,7 @@ MOST = 10_000
 
 _IDENT = re.compile(r"[A-Za-z0-9_-]{43}")
 _BLOCK = 1 << 20
-_MOST_PIECES = 64  # of one writev(2), and of one block that is hashed
+_MOST_PIECES = 8  # of one writev(2), and of one block that is hashed
 
 
 class UploadBusy(Exception):
