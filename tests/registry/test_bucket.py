@@ -75,7 +75,7 @@ def test_a_registry_keeps_images_in_a_bucket_and_serves_them_from_another_direct
             text=True,
             check=True,
         )
-        assert collector.stdout == "Removed 1 blobs, 9 bytes, and 2 links of repositories to blobs\n"
+        assert collector.stdout == "Removed 0 manifests, 1 blobs (9 bytes), 2 links of repositories to blobs\n"
         assert os.listdir(tmp_path / "registry" / "uploads") == []
     with serve(*flags, data=tmp_path / "empty", environment=KEYS) as registry:
         assert registry.call("GET", "/v2/_catalog").json == {"repositories": ["in/bucket"]}

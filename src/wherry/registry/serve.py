@@ -109,9 +109,11 @@ def collect_garbage(order: Collect) -> None:
     """Prints what was, or would be, removed."""
     _directory(order.storage)
     gate = Gate(os.path.join(order.storage.data, "gate"))
-    found = collect(Holdings(_objects(order.storage), gate), gate, young_s=order.young_s, dry_run=order.dry_run)
+    holdings = Holdings(_objects(order.storage), gate)
+    found = collect(holdings, gate, young_s=order.young_s, untagged=order.untagged, dry_run=order.dry_run)
     verb = "Would remove" if order.dry_run else "Removed"
-    sys.stdout.write(f"{verb} {found.blobs} blobs, {found.size_bytes} bytes, and {found.links} links of repositories to blobs\n")
+    blobs = f"{found.blobs} blobs ({found.size_bytes} bytes)"
+    sys.stdout.write(f"{verb} {found.manifests} manifests, {blobs}, {found.links} links of repositories to blobs\n")
 
 
 def print_password_line(order: Password) -> None:

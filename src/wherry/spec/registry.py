@@ -38,6 +38,7 @@ class Collect(msgspec.Struct, frozen=True, kw_only=True):
 
     storage: Storage
     dry_run: bool = False
+    untagged: bool = False
     young_s: float = 3600.0
 
 

@@ -49,7 +49,8 @@ def run_gc(invocation: Invocation) -> int:
     from wherry.spec.registry import Collect
 
     young_s = _seconds(invocation, "older-than", 3600.0)
-    _become("gc", Collect(storage=_storage(invocation), dry_run=invocation.flag("dry-run"), young_s=young_s))
+    order = Collect(storage=_storage(invocation), dry_run=invocation.flag("dry-run"), untagged=invocation.flag("untagged"), young_s=young_s)
+    _become("gc", order)
 
 
 def run_passwd(invocation: Invocation) -> int:
@@ -157,6 +158,7 @@ GC = Command(
     flags=(
         *_STORAGE,
         Flag("dry-run", "bool", "Only say what would be removed"),
+        Flag("untagged", "bool", "Remove manifests too that no tag leads to"),
         Flag(
             "older-than",
             "duration",
