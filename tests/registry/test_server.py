@@ -10,7 +10,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -18,15 +18,20 @@ from urllib.parse import quote, urlencode
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.registry.conftest import WHERRY, Registry, digest_of, manifest_of
+from tests.registry.conftest import CONFIG, OCI_MANIFEST, WHERRY, Registry, digest_of, manifest_of
 
 from wherry.registry import failures
 from wherry.registry.bodies import Limits
+from wherry.registry.client import Client
+from wherry.registry.credentials import Credentials
 from wherry.registry.gate import Gate
 from wherry.registry.holdings import Holdings
 from wherry.registry.objects import Directory
 from wherry.registry.server import RegistryServer
 from wherry.registry.uploads import Uploads
+from wherry.spec.digest import sha256
+from wherry.spec.image import Descriptor
+from wherry.spec.reference import Reference
 
 LAYER = bytes(range(256)) * 40
 NOTHING = "sha256:" + "0" * 64
@@ -231,6 +236,50 @@ def test_two_servers_never_share_a_directory(serve: Any, tmp_path: Path) -> None
             timeout=20,
         )
     assert (second.returncode, second.stderr) == (1, f"wherry registry serve: another registry serves {tmp_path / 'registry'}\n")
+
+
+# --- our own client
+
+
+def test_our_own_client_pushes_mounts_and_pulls(ours: Registry) -> None:
+    data = bytes(range(256)) * 30_000
+
+    async def body() -> None:
+        client = Client()
+        try:
+            first, second = (
+                client.repository(Reference(domain=ours.host, path=path), Credentials(), push=True) for path in ("own/a", "own/b")
+            )
+
+            async def pieces() -> AsyncIterator[bytes]:
+                for start in range(0, len(data), 100_000):
+                    yield data[start : start + 100_000]
+
+            layer = sha256(data)
+            assert await first.has_blob(layer) is None
+            await first.upload(pieces, lambda: layer)
+            assert await first.has_blob(layer) == len(data)
+            assert await second.mount(layer, "own/a")
+            ours.blob("own/b", CONFIG)
+            raw = manifest_of(digest_of(CONFIG), layer, len(data))
+            assert await second.put_manifest("1", raw, OCI_MANIFEST) == await second.names("1") == digest_of(raw)
+            assert (await second.manifest("1")).raw == raw
+            assert await second.tags() == ["1"]
+            got: list[bytes] = []
+
+            async def keep(piece: bytes) -> None:
+                got.append(piece)
+
+            await second.download(Descriptor(media_type="", digest=layer, size=len(data)), keep, start=1000)
+            assert b"".join(got) == data[1000:]
+            about = {"subject": {"mediaType": OCI_MANIFEST, "digest": digest_of(raw), "size": len(raw)}}
+            signed = manifest_of(digest_of(CONFIG), layer, len(data), **about)
+            await second.put_manifest(digest_of(signed), signed, OCI_MANIFEST)
+            assert [item["digest"] for item in await second.referrers(digest_of(raw))] == [digest_of(signed)]
+        finally:
+            await client.close()
+
+    asyncio.run(body())
 
 
 # --- slow and endless clients, against a server with little patience

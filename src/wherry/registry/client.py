@@ -187,6 +187,14 @@ class Repository:
             raise Untrusted(f"manifest verification failed for digest {what}")
         return Fetched(raw=raw, media_type=media_type, digest=digest)
 
+    async def names(self, tag: str) -> str:
+        """The digest that the registry says ``tag`` names, or nothing if it does not say: no proof, and no pull in Docker Hub's count."""
+        endpoint, authorizer = await self._connect()
+        url = f"{endpoint.base}{self.path}/manifests/{tag}"
+        headers = {"Accept": ", ".join(MANIFEST_TYPES)}
+        async with self._transport.request("HEAD", url, authorizer, scope=self._scope, headers=headers) as response:
+            return response.headers.get("Docker-Content-Digest", "")
+
     async def document(self, descriptor: spec.Descriptor, limit: int) -> bytes:
         """A small blob (an image config) in memory, checked.  Raises Untrusted."""
         if descriptor.size > limit:

@@ -167,6 +167,9 @@ class Upstream:
 
     async def _ask(self, name: str, what: AnyDigest | str) -> None:
         try:
+            if await self._is_current(name, what):
+                self._note(name, what, self._fresh_s)
+                return
             fetched = await self._repository(name).manifest(what)
             if isinstance(what, AnyDigest) and AnyDigest.of(fetched.raw, what.algorithm) != what:
                 raise Untrusted(f"manifest verification failed for digest {what}")
@@ -183,6 +186,16 @@ class Upstream:
             self._note(name, what, _AWAY_S)
         else:
             self._note(name, what, self._fresh_s)
+
+    async def _is_current(self, name: str, what: AnyDigest | str) -> bool:
+        """Whether a tag that is here names the same there; asked so because many registries count how often manifests are fetched."""
+        if isinstance(what, AnyDigest):
+            return False
+        try:
+            here = (await in_thread(self._holdings.manifest, name, what)).digest
+        except FileNotFoundError:
+            return False
+        return here == await self._repository(name).names(what)
 
     async def _keep(self, name: str, what: AnyDigest | str, raw: bytes, document: documents.Document) -> None:
         def keep() -> None:
