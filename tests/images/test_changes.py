@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wherry.errors import InvalidRequest
-from wherry.images.changes import apply_changes, is_signal
+from wherry.images.changes import apply_changes, is_signal, merged
 from wherry.spec.image import Config, Healthcheck
 
 
@@ -83,3 +83,22 @@ def test_any_text_is_a_change_or_refused(word: str, rest: str) -> None:
         apply_changes(Config(), [word + rest])
     except InvalidRequest:
         pass
+
+
+def test_a_commits_config_is_completed_from_its_containers() -> None:
+    base = Config(
+        user="7",
+        env=["A=1", "B=2"],
+        labels={"x": "y", "z": "w"},
+        cmd=["hello"],
+        entrypoint=["/bin/echo"],
+        exposed_ports={"80/tcp": {}},
+        healthcheck=Healthcheck(test=["CMD-SHELL", "true"], interval=3),
+    )
+    asked = Config(env=["B=3", "C=4"], labels={"x": "b"}, cmd=["z"], healthcheck=Healthcheck(test=["NONE"]))
+    whole = merged(asked, base)
+    assert (whole.user, whole.env, whole.labels) == ("7", ["B=3", "C=4", "A=1"], {"x": "b", "z": "w"})
+    assert (whole.cmd, whole.entrypoint, whole.exposed_ports) == (["z"], ["/bin/echo"], {"80/tcp": {}})
+    assert whole.healthcheck == Healthcheck(test=["NONE"], interval=3)
+    assert merged(Config(entrypoint=["x"]), base).cmd is None
+    assert merged(Config(), base).cmd == ["hello"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import tarfile
 from collections.abc import Iterator
@@ -110,6 +112,37 @@ def test_a_commit_without_changes_is_an_image_without_another_layer(engine: Daem
     assert (refused.code, refused.err) == (1, "refusing to create a tag with a digest reference\n")
     engine.run("rm", "unchanged")
     engine.run("rmi", "committed:1")
+
+
+def test_an_empty_layer_of_an_image_stays_when_a_commit_finds_nothing_new(engine: Daemon) -> None:
+    empty = tarfile.open(fileobj=(raw := io.BytesIO()), mode="w")
+    empty.close()
+    layer = raw.getvalue()[:1024]
+    config = json.loads(_config_of(engine, "bb"))
+    config["rootfs"]["diff_ids"].append("sha256:" + hashlib.sha256(layer).hexdigest())
+    engine.run("save", "bb", "-o", f"{engine.root}/bb.tar")
+    out = io.BytesIO()
+    with tarfile.open(f"{engine.root}/bb.tar") as saved, tarfile.open(fileobj=out, mode="w") as tar:
+        [item] = json.loads(saved.extractfile("manifest.json").read())  # type: ignore[union-attr]
+        files = {"config": json.dumps(config).encode(), "base": saved.extractfile(item["Layers"][0]).read(), "empty": layer}  # type: ignore[union-attr]
+        files["manifest.json"] = json.dumps([{"Config": "config", "RepoTags": ["hollow:1"], "Layers": ["base", "empty"]}]).encode()
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    engine.run("load", stdin=out.getvalue())
+    engine.run("create", "--name", "nothing-new", "bb", "true")
+    engine.run("commit", "nothing-new", "nothing:1")
+    assert engine.out("run", "--rm", "hollow:1", "echo", "runs") == "runs"
+    engine.run("rm", "nothing-new")
+    engine.run("rmi", "hollow:1", "nothing:1")
+
+
+def _config_of(engine: Daemon, name: str) -> str:
+    engine.run("save", name, "-o", f"{engine.root}/saved.tar")
+    with tarfile.open(f"{engine.root}/saved.tar") as saved:
+        [item] = json.loads(saved.extractfile("manifest.json").read())  # type: ignore[union-attr]
+        return saved.extractfile(item["Config"]).read().decode()  # type: ignore[union-attr]
 
 
 def test_history_tells_the_instructions_newest_first(engine: Daemon, tmp_path: Path) -> None:

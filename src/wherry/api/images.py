@@ -110,7 +110,7 @@ async def save(engine: Operations, request: Request) -> None:
 async def load(engine: Operations, request: Request) -> None:
     platform = parameters.platform(request.text("platform"))
     records = await engine.load_images(aiter(request.body), quiet=request.flag("quiet"), platform=platform)
-    await stream.send_progress(request, records)
+    await stream.send_progress(request, records, begun=True)  # as Docker: what is wrong with an archive is told in the stream
 
 
 async def commit(engine: Operations, request: Request) -> Response:

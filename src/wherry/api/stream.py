@@ -47,21 +47,32 @@ async def send_live(request: Request, content_type: str, chunks: AsyncIterator[b
         await stream.finish()
 
 
-async def send_progress(request: Request, records: AsyncIterator[Mapping[str, object]]) -> None:
-    """``records`` as JSON objects, each ended by CRLF.  An error before the first becomes a status, a later one the last record."""
+async def send_progress(request: Request, records: AsyncIterator[Mapping[str, object]], *, begun: bool = False) -> None:
+    """``records`` as JSON objects, each ended by CRLF.  An error before the first becomes a status, a later one the last record.
+
+    ``begun``: the head goes before the first record, so that an error is always a record.
+    """
+    if begun:
+        async with _closing(records):
+            await _send_records(request, None, records)
+        return
     async with _begun(records) as (first, rest):
-        stream = await request.start_stream(JSON)
-        try:
-            if first is not None:
-                await stream.write(_line(first))
-                async for record in rest:
-                    await stream.write(_line(record))
-        except Exception as error:  # the edge: the head is sent, so the failure travels in the stream
-            if isinstance(error, ClientGone):
-                raise
-            _, message = explain(error)
-            await stream.write(_line({"errorDetail": _detail(error, message), "error": message}))
-        await stream.finish()
+        await _send_records(request, first, rest)
+
+
+async def _send_records(request: Request, first: Mapping[str, object] | None, rest: AsyncIterator[Mapping[str, object]]) -> None:
+    stream = await request.start_stream(JSON)
+    try:
+        if first is not None:
+            await stream.write(_line(first))
+        async for record in rest:
+            await stream.write(_line(record))
+    except Exception as error:  # the edge: the head is sent, so the failure travels in the stream
+        if isinstance(error, ClientGone):
+            raise
+        _, message = explain(error)
+        await stream.write(_line({"errorDetail": _detail(error, message), "error": message}))
+    await stream.finish()
 
 
 async def serve_hijacked(request: Request, operation: Callable[[Hijack], Awaitable[None]]) -> None:

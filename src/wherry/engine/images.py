@@ -15,7 +15,7 @@ from wherry.engine.rooms import Rooms
 from wherry.errors import EngineError, InvalidRequest
 from wherry.images import fetch, search, timestamp
 from wherry.images.catalog import Image
-from wherry.images.changes import apply_changes
+from wherry.images.changes import apply_changes, merged
 from wherry.images.removal import ContainerUse
 from wherry.registry.credentials import Credentials
 from wherry.spec import image as spec
@@ -38,7 +38,7 @@ from wherry.spec.docker.image import (
 from wherry.spec.docker.request import CommitRequest, Filters, ImportRequest
 from wherry.spec.docker.system import AuthConfig, Authenticated
 from wherry.spec.reference import InvalidReference, parse, parse_tag
-from wherry.store.snapshot import stacked
+from wherry.store.snapshot import SnapshotMissing, stacked
 
 Progress = Mapping[str, object]
 _Value = TypeVar("_Value")
@@ -102,7 +102,10 @@ class ImageOperations(ContainerOperations):
     def _graph(self, image: Image) -> dict[str, str]:
         if image.top is None:
             return {}
-        rootfs = self.rooms.snapshotter.view(image.top)
+        try:
+            rootfs = self.rooms.snapshotter.view(image.top)
+        except SnapshotMissing:  # told by `system fsck`; the image can be looked at and removed
+            return {}
         upper, *lower = rootfs.lower or (rootfs.upper or "",)
         return {"UpperDir": upper, **({"LowerDir": ":".join(lower)} if lower else {})}
 
@@ -161,10 +164,8 @@ class ImageOperations(ContainerOperations):
     # --- to and from elsewhere
 
     async def pull_image(self, reference: str, *, tag: str, platform: str, auth: AuthConfig | None) -> AsyncIterator[Progress]:
-        if "@" in tag:
-            raise InvalidRequest("invalid tag format")
-        name = reference if not tag else f"{reference}@{tag}" if tag.startswith("sha256:") else f"{reference}:{tag}"
         every = not tag and not _has_tag(reference)
+        name = _tagged(reference, tag) if tag else reference
         return self.rooms.images.pull(name, platform=platform, credentials=credentials(auth), all_tags=every)
 
     async def push_image(self, name: str, *, tag: str, platform: spec.Platform | None, auth: AuthConfig | None) -> AsyncIterator[Progress]:
@@ -211,7 +212,8 @@ class ImageOperations(ContainerOperations):
 
     async def _commit(self, container: Container, request: CommitRequest, config: Config | None, tag: str) -> Image:
         rooms, record = self.rooms, container.record
-        settings = apply_changes(_image_config(config or record.config), list(request.changes))
+        whole = _image_config(record.config)
+        settings = merged(apply_changes(_image_config(config) if config else whole, list(request.changes)), whole)
         try:
             base = rooms.images.get(record.image_id) if record.image_id else None
         except EngineError as error:
@@ -219,7 +221,7 @@ class ImageOperations(ContainerOperations):
         facts = await rooms.workers.run(rooms.snapshotter.capture, record.snapshot)
         diff_id: Digest | None = facts.diff_id
         if base is not None and facts.diff_id == EMPTY_LAYER:
-            await rooms.workers.run(rooms.snapshotter.remove, stacked(base.top, facts.diff_id))
+            await rooms.workers.run(rooms.images.forget_layer, stacked(base.top, facts.diff_id))
             diff_id = None
         return rooms.images.commit(
             base=base,
@@ -283,6 +285,15 @@ def credentials(auth: AuthConfig | None) -> Credentials:
         registry_token=auth.registrytoken,
         server_address=auth.serveraddress,
     )
+
+
+def _tagged(text: str, tag: str) -> str:
+    """``text`` at ``tag``, a tag or digest, in place of what it names itself.  Raises InvalidRequest."""
+    try:
+        reference = parse(text)
+        return str(reference.with_digest(tag) if tag.startswith("sha256:") else reference.with_tag(tag))
+    except InvalidReference as error:
+        raise InvalidRequest(str(error)) from error
 
 
 def _has_tag(reference: str) -> bool:

@@ -44,6 +44,35 @@ def apply_changes(config: Config, changes: Iterable[str]) -> Config:
     return changed.config
 
 
+def merged(asked: Config, base: Config) -> Config:
+    """``asked``, completed from ``base``: what a commit keeps of its container's config.  Source: dockerd 28."""
+    names = {item.partition("=")[0] for item in asked.env or ()}
+    env = [*(asked.env or ()), *(item for item in base.env or () if item.partition("=")[0] not in names)]
+    entrypoint, cmd = asked.entrypoint, asked.cmd
+    if not entrypoint:
+        cmd = cmd or base.cmd
+        entrypoint = entrypoint or base.entrypoint
+    return msgspec.structs.replace(
+        asked,
+        user=asked.user or base.user,
+        exposed_ports={**(base.exposed_ports or {}), **(asked.exposed_ports or {})} or None,
+        env=env or None,
+        labels={**(base.labels or {}), **(asked.labels or {})} or None,
+        entrypoint=entrypoint,
+        cmd=cmd,
+        healthcheck=_merged_healthcheck(asked.healthcheck, base.healthcheck),
+        working_dir=asked.working_dir or base.working_dir,
+        volumes={**(base.volumes or {}), **(asked.volumes or {})} or None,
+        stop_signal=asked.stop_signal or base.stop_signal,
+    )
+
+
+def _merged_healthcheck(asked: Healthcheck | None, base: Healthcheck | None) -> Healthcheck | None:
+    if asked is None or base is None:
+        return asked or base
+    return Healthcheck(**{name: getattr(asked, name) or getattr(base, name) for name in Healthcheck.__struct_fields__})
+
+
 def is_signal(text: str) -> bool:
     """Whether ``text`` names a signal: TERM, SIGTERM, 15, RTMIN+3."""
     upper = text.upper()

@@ -82,6 +82,7 @@ class Images:
         self._run = run
         self._attend = attend
         self._publish = publish
+        self._keeps = keeps
         self._remover = Remover(catalog=self.catalog, content=content, layers=self.layers, publish=publish, keeps=keeps)
         flights = Flights(spawn)
         self._puller = Puller(
@@ -233,6 +234,11 @@ class Images:
             rootfs=spec.RootFS(diff_ids=[*(base.diff_ids if base else ()), *([diff_id] if diff_id else [])]),
         )
         return self.register(spec.encode(made), parent=base.id if base else None, tags=tags, action="create")
+
+    def forget_layer(self, chain_id: Digest) -> None:
+        """Remove the snapshot of a layer, unless an image or the build cache has it or somebody holds it.  Blocking."""
+        if chain_id not in self.catalog.layer_users() and str(chain_id) not in self._keeps():
+            self.layers.discard([chain_id], set(), ())
 
     # To and from elsewhere
 
