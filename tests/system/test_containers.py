@@ -68,6 +68,23 @@ def test_run_is_attached_and_start_is_detached_unless_told(engine: Daemon) -> No
     engine.run("rm", "word", "quiet")
 
 
+def test_input_that_is_not_named_among_the_streams_is_still_ended(engine: Daemon) -> None:
+    assert engine.run("run", "--rm", "-i", "-a", "stdout", "bb", "cat", stdin=b"in", timeout=20).out == "in"
+
+
+def test_published_ports_are_found_by_the_hosts_number(engine: Daemon) -> None:
+    engine.run("run", "-d", "--name", "found", "-p", "127.0.0.1::80", "bb", "sleep", "1000")
+    port = engine.out("port", "found", "80").rpartition(":")[2]
+    try:
+        shown = {
+            key: engine.out("ps", "--filter", key, "--filter", "name=found", "--format", "{{.Names}}")
+            for key in (f"publish={port}", "publish=80", "expose=80")
+        }
+        assert shown == {f"publish={port}": "found", "publish=80": "", "expose=80": "found"}
+    finally:
+        engine.run("rm", "-f", "found")
+
+
 def test_a_container_goes_through_its_whole_life(engine: Daemon) -> None:
     name = "life"
     engine.run("create", "--name", name, "bb", "sleep", "1000")

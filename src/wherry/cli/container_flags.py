@@ -190,7 +190,7 @@ def _config(invocation: Invocation) -> dict[str, Any]:
     attached = invocation.texts("attach")
     everything = not attached
     open_stdin = invocation.flag("interactive")
-    stdin = "stdin" in attached or (everything and open_stdin)
+    stdin = "stdin" in attached or open_stdin
     env = environment.variables(invocation.texts("env-file"), invocation.texts("env"))
     body: dict[str, Any] = {
         "Hostname": invocation.text("hostname"),

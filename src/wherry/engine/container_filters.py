@@ -118,7 +118,11 @@ class ContainerFilter:
         return any(_matches(value, container.name) or _matches(value, "/" + container.name) for value in values)
 
     def _publish(self, container: Container, values: Sequence[str]) -> bool:
-        published = {name for name, bindings in self._published(container).items() if bindings}
+        published = {
+            f"{binding.host_port}/{name.rpartition('/')[2]}"
+            for name, bindings in self._published(container).items()
+            for binding in bindings
+        }
         return any(_port_in(value, published) for value in values)
 
     def _expose(self, container: Container, values: Sequence[str]) -> bool:

@@ -24,9 +24,10 @@ from wherry.spec.docker.stats import (
 
 def sample(rooms: Rooms, container: Container, cgroups_path: str) -> ContainerStats:
     """What it uses now; zeros for one that does not run.  Blocking."""
-    stats = ContainerStats(name=f"/{container.name}", id=container.id, read=rfc3339(time.time_ns()))
+    stats = ContainerStats(name=f"/{container.name}", id=container.id)
     if not container.is_running:
         return stats
+    stats.read = rfc3339(time.time_ns())
     used = cgroup.usage(rooms.cgroups, cgroups_path)
     cpus = len(os.sched_getaffinity(0))
     stats.cpu_stats = CpuStats(
