@@ -124,6 +124,15 @@ class FakeRegistry:
         self.host = f"127.0.0.1:{runner.addresses[0][1]}"
         return runner
 
+    @staticmethod
+    def part(request: web.Request, blob: bytes) -> web.Response:
+        """``blob``, or what is asked for of it."""
+        wanted = request.headers.get("Range")
+        if wanted is None:
+            return web.Response(body=blob)
+        start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        return web.Response(status=206, body=blob[start:], headers={"Content-Range": f"bytes {start}-{len(blob) - 1}/{len(blob)}"})
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.log.append((request.method, request.path, dict(request.headers)))
         for part, answer in self.answers.items():
@@ -136,7 +145,7 @@ class FakeRegistry:
             raw, media_type = self.manifests[name]
             return web.Response(body=raw, headers={"Content-Type": media_type})
         if kind.endswith("/blobs") and name in self.blobs:
-            return web.Response(body=self.blobs[name])
+            return self.part(request, self.blobs[name])
         code = "MANIFEST_UNKNOWN" if "/manifests/" in request.path else "BLOB_UNKNOWN"
         body = {"errors": [{"code": code, "message": code.lower().replace("_", " "), "detail": {}}]}
         return web.json_response(body, status=404)

@@ -247,6 +247,11 @@ class Layers:
                 found.update({ident, blob.digest} - {""})
         return found
 
+    def unpacked(self) -> set[str]:
+        """The compressed blobs of the layers that are here."""
+        blobs = [msgspec.json.decode(body, type=Blob) for _, body in self._records.items(_BLOB)]
+        return {blob.digest for blob in blobs if blob.digest and self._is_unpacked(blob)}
+
     def _is_unpacked(self, blob: Blob) -> bool:
         return any(self.snapshotter.exists(chain_id) for chain_id in blob.chains)
 

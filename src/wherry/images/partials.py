@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import time
+from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
@@ -38,15 +39,15 @@ class Partials:
         name = f"{Digest(digest).hex}-{sha256(source.encode()).hex[:8]}"
         return Partial(self.content, os.path.join(self._directory, name), Digest(digest), size, arrival or Arrival())
 
-    def sweep(self, kept_s: float = KEPT_S) -> int:
-        """Delete what nobody has written to for ``kept_s`` and what has become a blob meanwhile: the bytes freed."""
+    def sweep(self, kept_s: float = KEPT_S, served: Collection[str] = ()) -> int:
+        """Delete what nobody has written to for ``kept_s``, and what has become a blob or ``served`` its purpose: the bytes freed."""
         freed = 0
         oldest = time.time() - kept_s
         with os.scandir(self._directory) as entries:
             for entry in entries:
                 facts = entry.stat(follow_symlinks=False)
                 digest = _digest_of(entry.name)
-                is_useless = facts.st_mtime < oldest or digest is None or self.content.has(digest)
+                is_useless = facts.st_mtime < oldest or digest is None or digest in served or self.content.has(digest)
                 if is_useless and _remove_idle(entry.path):
                     freed += facts.st_size
         return freed

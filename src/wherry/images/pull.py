@@ -150,19 +150,29 @@ class Puller:
             raise Untrusted("layers from manifest don't match image configuration")
         chain = chain_ids(diff_ids)
         with self.layers.hold([*chain, *diff_ids, ident, *(layer.digest for layer in manifest.layers)]):
-            await self._layers(repository, manifest, diff_ids, chain, emit)
-            sizes = await self.run(self.layers.sizes, chain)
-            return self.catalog.put(raw, sizes, references=references)
+            present = 0
+            while present < len(chain) and self.layers.exists(chain[present]):
+                present += 1
+            async with self.downloads.wanting(repository, manifest.layers[present:]) as downloads:  # until the image is there
+                await self._layers(repository, manifest, diff_ids, present, downloads, emit)
+                sizes = await self.run(self.layers.sizes, chain)
+                return self.catalog.put(raw, sizes, references=references)
 
-    async def _layers(self, repository: Repository, manifest: Manifest, diff_ids: list[Digest], chain: list[Digest], emit: Emit) -> None:
+    async def _layers(
+        self,
+        repository: Repository,
+        manifest: Manifest,
+        diff_ids: list[Digest],
+        present: int,
+        downloads: dict[Digest, Download],
+        emit: Emit,
+    ) -> None:
         """Layers come down side by side; each is unpacked while it comes, as soon as the one below it is there."""
-        present = 0
-        while present < len(chain) and self.layers.exists(chain[present]):
-            present += 1
+        chain = chain_ids(diff_ids)
         for position, layer in enumerate(manifest.layers):
             emit(status("Already exists" if position < present else "Pulling fs layer", layer.digest.hex[:12]))
         slots = asyncio.Semaphore(self.at_once)
-        async with self.downloads.wanting(repository, manifest.layers[present:]) as downloads, asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group:
             fetches = {digest: group.create_task(self._fetch(repository, one, slots, emit)) for digest, one in downloads.items()}
             for position in range(present, len(chain)):
                 layer = manifest.layers[position]

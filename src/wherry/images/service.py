@@ -175,8 +175,8 @@ class Images:
         return removed, freed + self.partials.sweep(kept_s=0)
 
     def sweep_partials(self) -> None:
-        """At start: forget the downloads that nobody has come back for.  Blocking."""
-        self.partials.sweep()
+        """At start: forget the downloads that nobody has come back for, and those of layers that are here.  Blocking."""
+        self.partials.sweep(served=self.layers.unpacked())
 
     # Making images
 
