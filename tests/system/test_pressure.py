@@ -25,6 +25,22 @@ def test_a_memory_hog_is_killed_and_told_so(engine: Daemon) -> None:
     assert (state["OOMKilled"], state["ExitCode"]) == (True, 137)
 
 
+def test_a_child_that_takes_too_much_memory_is_told_of_while_its_container_goes_on(engine: Daemon) -> None:
+    engine.run("run", "-d", "--name", "survivor", "-m", "20m", "bb", "sh", "-c", "tail /dev/zero; echo $?; exec sleep 1000")
+    try:
+        until(lambda: engine.out("logs", "survivor").endswith("137"))
+        assert engine.out("inspect", "survivor", "-f", "{{.State.Status}} {{.State.OOMKilled}}") == "running true"
+        engine.run("restart", "-t", "0", "survivor")
+        engine.run("kill", "survivor")
+        actions = engine.out(
+            "events", "--since", "1h", "--until", "0s", "--filter", "container=survivor", "--format", "{{.Action}}"
+        ).split()
+        first = actions[: actions.index("die")]
+        assert first.count("oom") == 1
+    finally:
+        engine.run("rm", "-f", "survivor")
+
+
 def test_a_fork_bomb_stays_within_its_limit_and_goes_quickly(engine: Daemon) -> None:
     engine.run("run", "-d", "--name", "bomb", "--pids-limit", "50", "bb", "sh", "-c", "f() { f | f & }; f & exec sleep 1000")
     time.sleep(0.5)  # it must have time to grow

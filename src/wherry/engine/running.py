@@ -18,6 +18,7 @@ from wherry.containers.lifecycle import Event, Status, advance
 from wherry.containers.record import MountRecord
 from wherry.engine.health import HealthWatcher
 from wherry.engine.image_mounts import ImageMounts
+from wherry.engine.memory import MemoryWatcher
 from wherry.engine.rooms import Rooms
 from wherry.engine.wiring import Wiring
 from wherry.errors import Conflict, EngineError, InvalidRequest, NotModified
@@ -48,6 +49,7 @@ class Running:
         self.wiring = Wiring(rooms)
         self.image_mounts = ImageMounts(rooms)
         self.health = HealthWatcher(rooms)
+        self.memory = MemoryWatcher(rooms)
 
     # --- start
 
@@ -199,6 +201,7 @@ class Running:
         container.process = process
         self._rooms.tasks.create_task(self._watch(container, process), name=f"watch {container.name}")
         self.health.begin(container)
+        self.memory.begin(container)
 
     # --- end
 
@@ -219,9 +222,12 @@ class Running:
         """The program has ended: free what it held, say so, and do what the restart policy and `--rm` ask."""
         rooms, record, state = self._rooms, container.record, container.record.state
         self.health.end(container)
+        self.memory.end(container)
         self._freed_namespace_of_exec(container)
         container.process = None
-        state.exit_code, state.finished_at_ns, state.oom_killed = exit_record.code, exit_record.finished_at_ns, exit_record.oom_killed
+        if exit_record.oom_killed:
+            self.memory.tell(container)
+        state.exit_code, state.finished_at_ns = exit_record.code, exit_record.finished_at_ns
         state.error = exit_record.error
         state.pid = 0
         policy = restart.checked(record.host_config.restart_policy.name, record.host_config.restart_policy.maximum_retry_count)
@@ -232,8 +238,6 @@ class Running:
             await self._record_end(container, process)
         elif process is not None:
             await process.acknowledge()
-        if state.oom_killed:
-            rooms.events.publish("container", "oom", container.id, present.attributes(record))
         await self.wiring.disconnect(container)
         for mount in record.mounts:
             if mount.type == "volume":
