@@ -26,6 +26,7 @@ from wherry.spec.docker.container import (
     FilesystemChange,
     PathStat,
 )
+from wherry.spec.docker.diskparts import DiskParts
 from wherry.spec.docker.event import Event
 from wherry.spec.docker.exec import ExecCreate, ExecInspect, ExecStart
 from wherry.spec.docker.image import (
@@ -39,6 +40,7 @@ from wherry.spec.docker.image import (
 )
 from wherry.spec.docker.inside import LayersReport
 from wherry.spec.docker.network import Network, NetworkConnect, NetworkCreate, NetworkCreated, NetworkDisconnect, NetworksPruned
+from wherry.spec.docker.preview import PrunePreview
 from wherry.spec.docker.request import (
     ArchiveRequest,
     AttachRequest,
@@ -193,6 +195,12 @@ class System(Protocol):
     async def disk_usage(self, kinds: frozenset[str]) -> DiskUsage:
         """``kinds``: of container, image, volume, build-cache; empty means all."""
         ...
+
+    async def disk_parts(self) -> DiskParts:
+        """Every byte of the data root."""
+
+    async def preview_prune(self, wanted: Mapping[str, Filters], request: CachePrune) -> PrunePreview:
+        """What prunes of these kinds, one after the other, would remove."""
 
     async def check_store(self, *, quick: bool, repair: bool) -> AsyncIterator[bytes]:
         """Each thing wrong with what is stored, as a line of JSON (``spec/docker/fsck.Found``)."""

@@ -30,6 +30,8 @@ ROUTES = (
     Route("GET", "/info", system.info),
     Route("GET", "/version", system.version),
     Route("GET", "/system/df", system.disk_usage),
+    Route("GET", "/wherry/v1/disk", system.disk_parts),
+    Route("GET", "/wherry/v1/prune", system.preview_prune),
     Route("POST", "/wherry/v1/fsck", system.check_store, cancellable=True),
     Route("GET", "/events", system.events, cancellable=True),
     Route("POST", "/auth", images.check_auth),

@@ -10,6 +10,7 @@ from wherry.api.ports import Operations
 from wherry.errors import InvalidRequest, NotSupported, Unavailable
 from wherry.spec.docker.body import encode
 from wherry.spec.docker.event import Event
+from wherry.spec.docker.request import CachePrune
 
 PING_HEADERS = {
     "Builder-Version": "1",  # the classic builder: BuildKit's protocol is not spoken
@@ -19,6 +20,7 @@ PING_HEADERS = {
     "Swarm": "inactive",
 }
 DISK_USAGE_KINDS = frozenset({"container", "image", "volume", "build-cache"})
+PRUNED_KINDS = ("containers", "networks", "volumes", "images", "build-cache")
 NO_SWARM = 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.'
 
 
@@ -39,6 +41,18 @@ async def disk_usage(engine: Operations, request: Request) -> Response:
     for kind in sorted(kinds - DISK_USAGE_KINDS):
         raise InvalidRequest(f"unknown object type: {kind}")
     return reply(await engine.disk_usage(kinds))
+
+
+async def disk_parts(engine: Operations, request: Request) -> Response:
+    return reply(await engine.disk_parts())
+
+
+async def preview_prune(engine: Operations, request: Request) -> Response:
+    wanted = {kind: parameters.filters(request.text(kind)) for kind in PRUNED_KINDS if request.values(kind)}
+    if not wanted:
+        raise InvalidRequest(f"nothing to look at: name one of {', '.join(PRUNED_KINDS)} with its filters")
+    cached = CachePrune(all=request.flag("all"), reserved_space=request.integer("reserved-space"))
+    return reply(await engine.preview_prune(wanted, cached))
 
 
 async def check_store(engine: Operations, request: Request) -> None:

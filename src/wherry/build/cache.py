@@ -199,6 +199,28 @@ def prune(
 
     Without ``everything`` entries whose layer an image uses are kept: they cost nothing. ``keep_bytes``: stop when that little is left.
     """
+    gone, kept = _prunable(records, images, everything=everything, unused_for_s=unused_for_s, keep_bytes=keep_bytes)
+    with records.transaction():
+        for key, _ in gone:
+            records.delete(KIND, key)
+    freed = _remove_layers(
+        snapshotter, [entry for _, entry in gone if entry.chain and entry.chain not in images and entry.chain not in kept]
+    )
+    return Pruned(ids=[key for key, _ in gone], size_bytes=freed)
+
+
+def preview(
+    records: Records, images: Container[str], *, everything: bool, unused_for_s: float = 0.0, keep_bytes: int = 0
+) -> tuple[list[str], set[str]]:
+    """What `prune` would do: the keys that go, the layers of those that stay.  ``images`` may leave out what goes before."""
+    gone, kept = _prunable(records, images, everything=everything, unused_for_s=unused_for_s, keep_bytes=keep_bytes)
+    return [key for key, _ in gone], kept - {""}
+
+
+def _prunable(
+    records: Records, images: Container[str], *, everything: bool, unused_for_s: float, keep_bytes: int
+) -> tuple[list[tuple[str, Entry]], set[str]]:
+    """The entries that go, and the layers of those that stay."""
     entries = [(key, msgspec.json.decode(body, type=Entry)) for key, body in records.items(KIND)]
     left = sum(entry.size_bytes for _, entry in entries if entry.chain not in images)
     limit = time.time() - unused_for_s
@@ -210,14 +232,8 @@ def prune(
             continue
         gone.append((key, entry))
         left -= 0 if entry.chain in images else entry.size_bytes
-    with records.transaction():
-        for key, _ in gone:
-            records.delete(KIND, key)
-    kept = {entry.chain for key, entry in entries if (key, entry) not in gone}
-    freed = _remove_layers(
-        snapshotter, [entry for _, entry in gone if entry.chain and entry.chain not in images and entry.chain not in kept]
-    )
-    return Pruned(ids=[key for key, _ in gone], size_bytes=freed)
+    keys = {key for key, _ in gone}
+    return gone, {entry.chain for key, entry in entries if key not in keys}
 
 
 def _remove_layers(snapshotter: Snapshotter, entries: list[Entry]) -> int:

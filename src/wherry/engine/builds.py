@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import BinaryIO
+from typing import BinaryIO, TypedDict
 
 from wherry.build import cache
 from wherry.build.packed import PackedContext
@@ -75,13 +75,14 @@ class BuildOperations:
             self.builds[parameters.build_id] = task
         self.building += 1
         try:
-            context = await self._receive(chunks)
-            try:
-                result = await build(_request(parameters, context), self.build_services, tell)
-            finally:
-                context.close()
-                if context.left:
-                    self._remove_later(context.left)
+            with rooms.garbage.hold():
+                context = await self._receive(chunks)
+                try:
+                    result = await build(_request(parameters, context), self.build_services, tell)
+                finally:
+                    context.close()
+                    if context.left:
+                        self._remove_later(context.left)
             rooms.events.publish("image", "build", result.image_id, {})
         except EngineError as error:
             if not told:
@@ -119,25 +120,15 @@ class BuildOperations:
 
     async def prune_build_cache(self, request: CachePrune, filters: Filters) -> BuildPruned:
         rooms = self.rooms
-        for key in filters:
-            if key in ("label", "label!"):  # `system prune` sends its filters to all; steps have no labels, so that none is meant
-                return BuildPruned()
-            if key not in ("until", "unused-for"):
-                raise NotSupported(f"the build cache filter '{key}' is not supported (supported: until, unused-for)")
-        until = filters.get("until") or filters.get("unused-for")
+        wanted = cache_choice(request, filters)
+        if wanted is None:
+            return BuildPruned()
         images = {layer for image in rooms.images.list(every=True) for layer in image.chain_ids}
-        pruned = await rooms.workers.run(
-            cache.prune,
-            rooms.records,
-            rooms.snapshotter,
-            images,
-            everything=request.all,
-            unused_for_s=max(0.0, time.time() - parse_until(until)) if until else 0.0,
-            keep_bytes=request.reserved_space,
-        )
+        pruned = await rooms.workers.run(cache.prune, rooms.records, rooms.snapshotter, images, **wanted)
+        freed = pruned.size_bytes + (await rooms.workers.run(rooms.garbage.collect)).reclaimed_bytes
         await rooms.workers.run(rooms.furniture.forget_gone, rooms.snapshotter)
-        rooms.events.publish("builder", "prune", "", {"reclaimed": str(pruned.size_bytes)})
-        return BuildPruned(caches_deleted=pruned.ids or None, space_reclaimed=pruned.size_bytes)
+        rooms.events.publish("builder", "prune", "", {"reclaimed": str(freed)})
+        return BuildPruned(caches_deleted=pruned.ids or None, space_reclaimed=freed)
 
     def make_build_services(self) -> BuildServices:
         """Made once, when the engine is."""
@@ -256,6 +247,26 @@ def _request(parameters: BuildParameters, context: PackedContext) -> BuildReques
             ulimits=tuple(parameters.ulimits),
         ),
     )
+
+
+class CacheChoice(TypedDict):
+    """Arguments of `cache.prune`."""
+
+    everything: bool
+    unused_for_s: float
+    keep_bytes: int
+
+
+def cache_choice(request: CachePrune, filters: Filters) -> CacheChoice | None:
+    """What of the build cache is meant, None for nothing.  Raises NotSupported, InvalidRequest."""
+    for key in filters:
+        if key in ("label", "label!"):  # `system prune` sends its filters to all; steps have no labels, so that none is meant
+            return None
+        if key not in ("until", "unused-for"):
+            raise NotSupported(f"the build cache filter '{key}' is not supported (supported: until, unused-for)")
+    until = filters.get("until") or filters.get("unused-for")
+    unused = max(0.0, time.time() - parse_until(until)) if until else 0.0
+    return CacheChoice(everything=request.all, unused_for_s=unused, keep_bytes=request.reserved_space)
 
 
 def receive_context(file: BinaryIO, directory: str) -> PackedContext:

@@ -328,17 +328,8 @@ class ContainerOperations:
         await self.running.remove(container, volumes=volumes, force=force, called=ref)
 
     async def prune_containers(self, filters: Filters) -> ContainersPruned:
-        check_keys(filters, PRUNE_KEYS)
-        before = parse_until(filters["until"]) if filters.get("until") else None
         removed, reclaimed = [], 0
-        for container in self.rooms.containers.all():
-            labels = container.record.config.labels or {}
-            if container.status not in (Status.CREATED, Status.EXITED, Status.DEAD) or not has_labels(labels, filters.get("label", ())):
-                continue
-            if any(has_labels(labels, (wanted,)) for wanted in filters.get("label!", ())):
-                continue
-            if before is not None and container.record.created_ns / 1e9 > before:
-                continue
+        for container in self.prunable_containers(filters):
             own, _ = await self._sizes(container)
             try:
                 await self.running.remove(container, volumes=False, force=False, called=container.name)
@@ -348,6 +339,21 @@ class ContainerOperations:
             reclaimed += own
         self.rooms.events.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
         return ContainersPruned(containers_deleted=removed or None, space_reclaimed=reclaimed)
+
+    def prunable_containers(self, filters: Filters) -> list[Container]:
+        """What a prune removes."""
+        check_keys(filters, PRUNE_KEYS)
+        before = parse_until(filters["until"]) if filters.get("until") else None
+        chosen = []
+        for container in self.rooms.containers.all():
+            labels = container.record.config.labels or {}
+            if container.status not in (Status.CREATED, Status.EXITED, Status.DEAD) or not has_labels(labels, filters.get("label", ())):
+                continue
+            if any(has_labels(labels, (wanted,)) for wanted in filters.get("label!", ())):
+                continue
+            if before is None or container.record.created_ns / 1e9 <= before:
+                chosen.append(container)
+        return chosen
 
     # --- files
 

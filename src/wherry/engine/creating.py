@@ -56,7 +56,7 @@ class Creating:
             if mount.spec == "mounts" and mount.type == "bind" and not os.path.lexists(mount.source):
                 raise InvalidRequest(f'invalid mount config for type "bind": bind source path does not exist: {mount.source}')
         path, arguments = create.command_of(config)
-        with ExitStack() as undo:
+        with rooms.garbage.hold(), ExitStack() as undo:
             for mount in wired:
                 self._ensure_volume(mount, host, undo)
             snapshot = f"container-{ident}"

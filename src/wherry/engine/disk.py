@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import os
+
 from wherry.build import cache
 from wherry.containers.present import rfc3339
 from wherry.engine.images import ImageOperations
 from wherry.engine.volumes import shown
 from wherry.spec.docker.build import BuildCacheRecord
 from wherry.spec.docker.container import ContainerSummary
+from wherry.spec.docker.diskparts import DiskPart, DiskParts
 from wherry.spec.docker.image import ImageSummary
 from wherry.spec.docker.system import DiskUsage
 from wherry.spec.docker.volume import Volume, VolumeUsage
+from wherry.tree.measure import disk_bytes
+
+_PARTS = {
+    "content": "image configurations and blobs",
+    "containers": "container files and logs",
+    "volumes": "volumes",
+    "init": "mount points",
+    "partial": "downloads broken off",
+    "staging": "being received",
+    "quarantine": "set aside by fsck",
+}
 
 
 class DiskOperations(ImageOperations):
@@ -27,6 +41,37 @@ class DiskOperations(ImageOperations):
         if "build-cache" in wanted:
             usage.build_cache = await self.rooms.workers.run(self._cache_used)
         return usage
+
+    async def disk_parts(self) -> DiskParts:
+        """Every byte of the data root, by what it is for."""
+        return await self.rooms.workers.run(self._disk_parts)
+
+    def _disk_parts(self) -> DiskParts:
+        rooms = self.rooms
+        root = rooms.settings.data_root
+        layers = {str(layer) for image in rooms.images.list(every=True) for layer in image.chain_ids}
+        cached = cache.layers(rooms.records)
+        active = {info.name for info in rooms.snapshotter.items() if info.active}
+        sizes: dict[str, tuple[int, int]] = {}
+
+        def add(part: str, size: int, count: int = 1) -> None:
+            known = sizes.get(part, (0, 0))
+            sizes[part] = (known[0] + size, known[1] + count)
+
+        for name, size in rooms.snapshotter.on_disk().items():
+            if not name:
+                add("other", size, 0)
+            elif name in active:
+                add("container layers", size)
+            else:
+                add("image layers" if name in layers else "build cache" if name in cached else "layers of no image", size)
+        seen: set[tuple[int, int]] = set()
+        for name in sorted(os.listdir(root)):
+            if name != "snapshots":
+                add(_PARTS.get(name, "records" if name.startswith("state.") else "other"), disk_bytes(os.path.join(root, name), seen), 0)
+        add("other", os.lstat(root).st_blocks * 512, 0)
+        parts = [DiskPart(name=name, size=size, objects=count) for name, (size, count) in sizes.items()]
+        return DiskParts(root=root, total=sum(part.size for part in parts), parts=sorted(parts, key=lambda part: -part.size))
 
     def _images_used(self) -> list[ImageSummary]:
         shared = self.rooms.images.usage().shared_bytes

@@ -14,7 +14,6 @@ from wherry.build import cache
 from wherry.containers import security
 from wherry.containers.service import Containers
 from wherry.engine import recover, selftest
-from wherry.engine.builds import BuildOperations
 from wherry.engine.confined import Confined
 from wherry.engine.container_files import ContainerFiles
 from wherry.engine.creating import Creating
@@ -23,6 +22,7 @@ from wherry.engine.execs import Execs
 from wherry.engine.furniture import Furniture
 from wherry.engine.inside import InsideOperations
 from wherry.engine.networks import NetworkOperations
+from wherry.engine.preview import PreviewOperations
 from wherry.engine.rooms import Rooms
 from wherry.engine.running import Running
 from wherry.engine.soundness import SoundnessOperations
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 _ATTENDANTS = 64  # threads at most that wait for clients and registries, beside those that work
 
 
-class Engine(InsideOperations, SoundnessOperations, NetworkOperations, VolumeOperations, BuildOperations, SystemOperations):
+class Engine(InsideOperations, PreviewOperations, SoundnessOperations, NetworkOperations, VolumeOperations, SystemOperations):
     """Made by ``running_engine``."""
 
     def __init__(self, rooms: Rooms) -> None:

@@ -154,6 +154,7 @@ class ImageOperations(ContainerOperations):
 
     async def prune_images(self, filters: Filters) -> ImagesPruned:
         removed, freed = await self.rooms.workers.run(self.rooms.images.prune, filters, in_use=self._users_of_image)
+        freed += (await self.rooms.workers.run(self.rooms.garbage.collect)).reclaimed_bytes
         await self.rooms.workers.run(self.rooms.furniture.forget_gone, self.rooms.snapshotter)
         self.rooms.events.publish("image", "prune", "", {"reclaimed": str(freed)})
         return ImagesPruned(images_deleted=[_deleted(step) for step in removed] or None, space_reclaimed=freed)
@@ -218,22 +219,23 @@ class ImageOperations(ContainerOperations):
             base = rooms.images.get(record.image_id) if record.image_id else None
         except EngineError as error:
             raise InvalidRequest(f"the image of container {record.name} is gone: {error}") from error
-        facts = await rooms.workers.run(rooms.snapshotter.capture, record.snapshot)
-        diff_id: Digest | None = facts.diff_id
-        if base is not None and facts.diff_id == EMPTY_LAYER:
-            await rooms.workers.run(rooms.images.forget_layer, stacked(base.top, facts.diff_id))
-            diff_id = None
-        return rooms.images.commit(
-            base=base,
-            config=settings,
-            diff_id=diff_id,
-            container_id=record.id,
-            container_config=_image_config(record.config),
-            author=request.author,
-            comment=request.comment,
-            created_by=" ".join(record.config.cmd or ()),
-            tags=[tag] if tag else [],
-        )
+        with rooms.garbage.hold():
+            facts = await rooms.workers.run(rooms.snapshotter.capture, record.snapshot)
+            diff_id: Digest | None = facts.diff_id
+            if base is not None and facts.diff_id == EMPTY_LAYER:
+                await rooms.workers.run(rooms.images.forget_layer, stacked(base.top, facts.diff_id))
+                diff_id = None
+            return rooms.images.commit(
+                base=base,
+                config=settings,
+                diff_id=diff_id,
+                container_id=record.id,
+                container_config=_image_config(record.config),
+                author=request.author,
+                comment=request.comment,
+                created_by=" ".join(record.config.cmd or ()),
+                tags=[tag] if tag else [],
+            )
 
 
 def _sorted(items: Mapping[str, _Value]) -> dict[str, _Value]:

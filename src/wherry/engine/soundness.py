@@ -135,4 +135,4 @@ def _unreferenced(rooms: Rooms) -> Iterator[Finding]:
 
 
 def _sweep(rooms: Rooms) -> None:
-    rooms.garbage.sweep()
+    rooms.garbage.collect()

@@ -93,6 +93,30 @@ class Remover:
                     continue
         return removed, sum(sizes.get(item.get("Deleted", ""), 0) for item in removed)
 
+    def preview(self, images: Iterable[Image], in_use: InUse) -> list[Image]:
+        """The images that `prune` would remove of ``images``, told without doing it."""
+        chosen = [image for image in images if not in_use(image.id)]
+        gone: dict[str, Image] = {}
+        grown = True
+        while grown:  # parents can go when their children have
+            grown = False
+            for image in chosen:
+                if image.id not in gone and self.catalog.children(image.id) <= gone.keys():
+                    gone |= {one.id: one for one in self._with_bare_parents(image, gone, in_use)}
+                    grown = True
+        return list(gone.values())
+
+    def _with_bare_parents(self, image: Image, gone: dict[str, Image], in_use: InUse) -> list[Image]:
+        """The image, and the parents without names and other children that go with it."""
+        found = [image]
+        while found[-1].parent and self.catalog.has(found[-1].parent):
+            parent = self.catalog.get(found[-1].parent)
+            others = self.catalog.children(parent.id) - gone.keys() - {one.id for one in found}
+            if others or in_use(parent.id) or self.catalog.references(parent.id):
+                break
+            found.append(parent)
+        return found
+
     def _untag_named(self, ident: str, reference: Reference, removed: list[Removed]) -> bool:
         """Take the name away, and the digests of its repository when it was the repository's last tag; whether names are left."""
         reference = reference if reference.digest else reference.with_default_tag()

@@ -174,6 +174,11 @@ class Images:
         removed, freed = self._remover.prune(listing.prunable(self.catalog, filters or {}), in_use)
         return removed, freed + self.partials.sweep(kept_s=0)
 
+    def preview_prune(self, filters: Filters | None = None, *, in_use: InUse) -> tuple[Sequence[Image], int]:
+        """The images that ``prune`` would remove, and the bytes of downloads broken off."""
+        gone = self._remover.preview(listing.prunable(self.catalog, filters or {}), in_use)
+        return gone, sum(self.partials.sizes().values())
+
     def sweep_partials(self) -> None:
         """At start: forget the downloads that nobody has come back for, and those of layers that are here.  Blocking."""
         self.partials.sweep(served=self.layers.unpacked())
@@ -345,21 +350,22 @@ class Images:
         reference = self._tag_of(name) if name else None
         config = apply_changes(Config(), changes)
         here = platforms.parse(platform) if platform else platforms.host()
-        with _reading("import"):
-            diff_id = await consume(self._attend, chunks, self.layers.unpack_tree)
-        created = timestamp.now()
-        comment = message or f"Imported from {source}"
-        made = spec.ImageConfig(
-            architecture=here.architecture,
-            os=here.os,
-            variant=here.variant,
-            comment=comment,
-            config=config,
-            created=created,
-            history=[spec.History(created=created, comment=comment)],
-            rootfs=spec.RootFS(diff_ids=[diff_id]),
-        )
-        image = self.register(spec.encode(made), tags=[str(reference)] if reference else [])
+        with self.layers.holding():
+            with _reading("import"):
+                diff_id = await consume(self._attend, chunks, self.layers.unpack_tree)
+            created = timestamp.now()
+            comment = message or f"Imported from {source}"
+            made = spec.ImageConfig(
+                architecture=here.architecture,
+                os=here.os,
+                variant=here.variant,
+                comment=comment,
+                config=config,
+                created=created,
+                history=[spec.History(created=created, comment=comment)],
+                rootfs=spec.RootFS(diff_ids=[diff_id]),
+            )
+            image = self.register(spec.encode(made), tags=[str(reference)] if reference else [])
         self._publish("import", image.id, {**image.labels, "name": image.id})
         return image
 

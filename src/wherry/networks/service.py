@@ -154,16 +154,23 @@ class Networks:
 
     def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[NetworkRecord]:
         """Remove the networks that no container is on.  ``filters``: until, label, label!."""
-        chosen = definition.prune_filter(filters or {}, time.time())
         removed: list[NetworkRecord] = []
-        for record in list(self._networks.values()):
-            if record.predefined or not chosen(record):
-                continue
+        for record in self.prunable(filters):
             try:
                 removed.append(self.remove(record.id))
             except (Forbidden, NotFound):
                 continue
         return removed
+
+    def prunable(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[NetworkRecord]:
+        """What `prune` removes."""
+        chosen = definition.prune_filter(filters or {}, time.time())
+        with self._lock:
+            return [
+                record
+                for record in self._networks.values()
+                if not record.predefined and chosen(record) and not any(True for _ in self._members(record.id))
+            ]
 
     def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[Network]:
         """Networks that match, without their containers.  Raises InvalidRequest for an unknown filter."""

@@ -103,13 +103,22 @@ class Garbage:
                     swept.reclaimed_bytes += size
         return swept
 
-    def unreferenced(self) -> list[tuple[str, str, int]]:
-        """What a sweep would remove now: (blob or layer, its name, bytes)."""
+    def collect(self) -> Swept:
+        """`sweep`, at any time: nothing while anybody makes something, for not all of it has a name yet that could be held."""
         with self._lock:
+            if self._holds:
+                return Swept()
+        return self.sweep()
+
+    def unreferenced(self, roots: Roots | None = None) -> list[tuple[str, str, int]]:
+        """What `collect` would remove now: (blob or layer, its name, bytes); ``roots``: if these were all, and nobody at work."""
+        with self._lock:
+            if self._holds and roots is None:
+                return []
             held = set().union(*self._holds.values())
         infos = self._snapshots.items()
         blobs = list(self._content.digests())
-        roots = self._roots()
+        roots = roots or self._roots()
         with self._lock:
             held |= set().union(*self._holds.values())
         parents = {info.name: info.parent for info in infos}

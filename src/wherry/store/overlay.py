@@ -159,6 +159,9 @@ class Overlay:
                 mend=partial(self._shelf.set_aside, name),
             )
 
+    def on_disk(self) -> dict[str, int]:
+        return self._shelf.on_disk()
+
     def sweep(self) -> None:
         self._shelf.sweep(_TREE, _WORK)
 

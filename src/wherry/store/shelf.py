@@ -18,7 +18,7 @@ from wherry.store.records import Records
 from wherry.store.snapshot import Row, SnapshotDamaged, SnapshotExists, SnapshotInfo, SnapshotInUse, SnapshotMissing
 from wherry.store.soundness import Finding, quarantine
 from wherry.tree.durable import sync_small_tree
-from wherry.tree.measure import tree_bytes
+from wherry.tree.measure import disk_bytes, tree_bytes
 from wherry.tree.remove import remove
 
 KIND = "layer"
@@ -267,6 +267,12 @@ class Shelf:
             return tree_bytes(fd)
         finally:
             os.close(fd)
+
+    def on_disk(self) -> dict[str, int]:
+        """What each snapshot takes of the disk, by name, a tar that several share once; under "" the rest."""
+        seen: set[tuple[int, int]] = set()
+        found = {name: disk_bytes(os.path.join(self.root_dir, row.directory), seen) for name, row in self.named_rows()}
+        return {**found, "": disk_bytes(self.root_dir, seen)}
 
     def rows(self) -> list[Row]:
         return [row for _, row in self.named_rows()]

@@ -172,6 +172,9 @@ class Snapshotter(Protocol):
     def usage(self, key_or_name: str) -> int:
         """Bytes of the snapshot's own changes.  Raises SnapshotMissing."""
 
+    def on_disk(self) -> dict[str, int]:
+        """What each snapshot takes of the disk, indexes and all, as du counts; under "" what belongs to none."""
+
     def exists(self, name: str) -> bool:
         """Whether ``name`` is a committed snapshot, and not known to be damaged."""
 

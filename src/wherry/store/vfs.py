@@ -135,6 +135,9 @@ class Vfs:
                     mend=None if row.active else partial(self._shelf.set_aside, name),
                 )
 
+    def on_disk(self) -> dict[str, int]:
+        return self._shelf.on_disk()
+
     def sweep(self) -> None:
         self._shelf.sweep(_TREE)
 

@@ -40,3 +40,23 @@ def tree_bytes(root_fd: int) -> int:
         finally:
             os.close(fd)
     return total
+
+
+def disk_bytes(path: str, seen: set[tuple[int, int]]) -> int:
+    """What a file or directory takes of the disk, as du counts: blocks, each inode once (``seen`` holds them)."""
+    total = 0
+    pending = [path]
+    while pending:
+        current = pending.pop()
+        try:
+            status = os.lstat(current)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            total += status.st_blocks * 512
+            if stat.S_ISDIR(status.st_mode):
+                with os.scandir(current) as entries:
+                    pending += [entry.path for entry in entries]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    return total

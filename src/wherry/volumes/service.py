@@ -163,14 +163,9 @@ class Volumes:
 
     def prune(self, filters: Filters | None = None, *, in_use: InUse) -> Pruned:
         """Remove the anonymous volumes that no container uses, with the filter ``all`` the named ones too."""
-        filters = filters or {}
-        _check_filters(filters, _PRUNE_FILTERS)
-        every = _truth(filters, "all") or False
         deleted: list[str] = []
         reclaimed = 0
-        for volume in self.list():
-            if (not every and not volume.is_anonymous) or not _matches(volume, filters) or in_use(volume.name):
-                continue
+        for volume in self.prunable(filters, in_use=in_use):
             size = self.usage(volume.name)
             try:
                 self.remove(volume.name, in_use=in_use)
@@ -179,6 +174,15 @@ class Volumes:
             deleted.append(volume.name)
             reclaimed += size
         return Pruned(deleted=deleted, reclaimed_bytes=reclaimed)
+
+    def prunable(self, filters: Filters | None = None, *, in_use: InUse) -> Sequence[Volume]:
+        """What `prune` removes."""
+        filters = filters or {}
+        _check_filters(filters, _PRUNE_FILTERS)
+        every = _truth(filters, "all") or False
+        return [
+            volume for volume in self.list() if (every or volume.is_anonymous) and _matches(volume, filters) and not in_use(volume.name)
+        ]
 
     def usage(self, name: str) -> int:
         """Bytes of the volume's files, each once.  Raises NotFound."""

@@ -7,6 +7,7 @@ import sys
 from wherry.cli.flags import Command, Flag, Invocation, filters
 from wherry.cli.output import Listing, ago, parse_time, size
 from wherry.cli.prompt import confirm
+from wherry.cli.pruning import DRY_RUN, show_preview
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ LISTING = Listing(
 
 def run_prune(invocation: Invocation) -> int:
     everything = invocation.flag("all")
+    if invocation.flag("dry-run"):
+        kept = invocation.number("reserved-space") or None
+        return show_preview(invocation, {"build-cache": filters(invocation.texts("filter"))}, {"all": everything, "reserved-space": kept})
     what = "all build cache" if everything else "all dangling build cache"
     if not invocation.flag("force") and not confirm(f"WARNING! This will remove {what}. Are you sure you want to continue? [y/N] ", ""):
         return 0
@@ -68,6 +72,7 @@ PRUNE = Command(
     "Remove build cache",
     run_prune,
     flags=(
+        DRY_RUN,
         Flag("all", "bool", "Remove all unused build cache, not just dangling ones", short="a"),
         Flag("filter", "filter", 'Provide filter values (e.g. "until=24h")'),
         Flag("force", "bool", "Do not prompt for confirmation", short="f"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from wherry.cli.flags import Command, Flag, Invocation, filters
 from wherry.cli.output import size
 from wherry.cli.prompt import confirm
+from wherry.cli.pruning import DRY_RUN, show_preview
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,10 +15,12 @@ if TYPE_CHECKING:
 def run(invocation: Invocation) -> int:
     everything = invocation.flag("all")
     what = "all images without at least one container associated to them" if everything else "all dangling images"
-    if not invocation.flag("force") and not confirm(f"WARNING! This will remove {what}."):
-        return 0
     wanted = filters(invocation.texts("filter"))
     wanted["dangling"] = {"false" if everything else "true": True}
+    if invocation.flag("dry-run"):
+        return show_preview(invocation, {"images": wanted})
+    if not invocation.flag("force") and not confirm(f"WARNING! This will remove {what}."):
+        return 0
     report = invocation.program.engine.post("/images/prune", {"filters": wanted}) or {}
     text = deleted_images(report)
     if text:
@@ -40,6 +43,7 @@ COMMAND = Command(
     "Remove unused images",
     run,
     flags=(
+        DRY_RUN,
         Flag("all", "bool", "Remove all unused images, not just dangling ones", short="a"),
         Flag("filter", "filter", 'Provide filter values (e.g. "until=<timestamp>")'),
         Flag("force", "bool", "Do not prompt for confirmation", short="f"),

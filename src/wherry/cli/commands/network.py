@@ -10,6 +10,7 @@ from wherry.cli.inspection import run_inspect
 from wherry.cli.many import for_each, is_absent
 from wherry.cli.output import Listing
 from wherry.cli.prompt import confirm
+from wherry.cli.pruning import DRY_RUN, show_preview
 from wherry.client.http import quote
 
 TYPE_CHECKING = False
@@ -165,6 +166,8 @@ def run_remove(invocation: Invocation) -> int:
 
 
 def run_prune(invocation: Invocation) -> int:
+    if invocation.flag("dry-run"):
+        return show_preview(invocation, {"networks": filters(invocation.texts("filter"))})
     if not invocation.flag("force") and not confirm("WARNING! This will remove all custom networks not used by at least one container."):
         return 0
     report = invocation.program.engine.post("/networks/prune", {"filters": filters(invocation.texts("filter"))}) or {}
@@ -253,6 +256,7 @@ PRUNE = Command(
     "Remove all unused networks",
     run_prune,
     flags=(
+        DRY_RUN,
         Flag("filter", "filter", 'Provide filter values (e.g. "until=<timestamp>")'),
         Flag("force", "bool", "Do not prompt for confirmation", short="f"),
     ),

@@ -24,6 +24,8 @@ def run(invocation: Invocation) -> int:
     layout = invocation.text("format")
     if invocation.flag("verbose") and layout not in ("", "table", "json"):
         raise Failure("wherry: --verbose with a template is not supported: use --format json, or leave one of them out")
+    if invocation.flag("on-disk"):
+        return show_disk(invocation, layout)
     found = invocation.program.engine.get("/system/df")
     if not invocation.flag("verbose"):
         sys.stdout.write(LISTING.text(list(summary(found)), layout))
@@ -33,6 +35,21 @@ def run(invocation: Invocation) -> int:
         print(jsontext.dump(rows(found)))
     else:
         sys.stdout.write("\n".join(sections(found)))
+    return 0
+
+
+def show_disk(invocation: Invocation, layout: str) -> int:
+    """Every byte of the data root by what it is for; the sum is what du says."""
+    if layout not in ("", "table", "json") or invocation.flag("verbose"):
+        raise Failure("wherry: --on-disk takes no --verbose, and of formats table and json")
+    found = invocation.program.engine.get("/wherry/v1/disk")
+    if layout == "json":
+        from wherry.client import jsontext
+
+        print(jsontext.dump(found))
+        return 0
+    rows = [(part["Name"], str(part["Objects"] or ""), size(part["Size"])) for part in found["Parts"]]
+    sys.stdout.write(table([("FOR", "OBJECTS", "SIZE ON DISK"), *rows, (f"all of {found['Root']}", "", size(found["Total"]))]))
     return 0
 
 
@@ -137,6 +154,7 @@ COMMAND = Command(
     run,
     flags=(
         Flag("format", "string", "json, table, table TEMPLATE, or a Go template"),
+        Flag("on-disk", "bool", "Show what every byte of the data root is for, as du counts"),
         Flag("verbose", "bool", "Show every object", short="v"),
     ),
     maximum=0,

@@ -6,6 +6,7 @@ from wherry.cli.commands.image_prune import deleted_images
 from wherry.cli.flags import Command, Failure, Flag, Invocation, filters
 from wherry.cli.output import size
 from wherry.cli.prompt import confirm
+from wherry.cli.pruning import DRY_RUN, show_preview
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,9 +17,13 @@ def run(invocation: Invocation) -> int:
     wanted = filters(invocation.texts("filter"))
     if invocation.flag("volumes") and "until" in wanted:
         raise Failure('ERROR: The "until" filter is not supported with "--volumes"')
+    everything = invocation.flag("all")
+    if invocation.flag("dry-run"):
+        chosen = {"containers": wanted, "networks": wanted, **({"volumes": wanted} if invocation.flag("volumes") else {})}
+        chosen["images"] = {**wanted, "dangling": {"false" if everything else "true": True}}
+        return show_preview(invocation, {**chosen, "build-cache": _cache_filters(wanted)}, {"all": everything})
     if not invocation.flag("force") and not confirm(_warning(invocation), "Are you sure you want to continue? [y/N] "):
         return 0
-    everything = invocation.flag("all")
     engine = invocation.program.engine
     plans: list[tuple[str, str, dict[str, Any]]] = [
         ("/containers/prune", "ContainersDeleted", wanted),
@@ -27,7 +32,7 @@ def run(invocation: Invocation) -> int:
     if invocation.flag("volumes"):
         plans.append(("/volumes/prune", "VolumesDeleted", wanted))
     plans.append(("/images/prune", "ImagesDeleted", {**wanted, "dangling": {"false" if everything else "true": True}}))
-    plans.append(("/build/prune", "CachesDeleted", {key: value for key, value in wanted.items() if key == "until"}))
+    plans.append(("/build/prune", "CachesDeleted", _cache_filters(wanted)))
     total = 0
     for path, key, chosen in plans:
         report = engine.post(path, {"filters": chosen, "all": everything and key == "CachesDeleted"}) or {}
@@ -37,6 +42,10 @@ def run(invocation: Invocation) -> int:
             print(text)
     print("Total reclaimed space: " + size(total))
     return 0
+
+
+def _cache_filters(wanted: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in wanted.items() if key == "until"}
 
 
 def _warning(invocation: Invocation) -> str:
@@ -62,6 +71,7 @@ COMMAND = Command(
     "Remove unused data",
     run,
     flags=(
+        DRY_RUN,
         Flag("all", "bool", "Remove all unused images, not only dangling ones", short="a"),
         Flag("filter", "filter", "Condition, such as label=KEY=VALUE"),
         Flag("force", "bool", "Do not ask", short="f"),

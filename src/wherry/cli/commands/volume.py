@@ -9,6 +9,7 @@ from wherry.cli.inspection import run_inspect
 from wherry.cli.many import for_each
 from wherry.cli.output import Listing, size
 from wherry.cli.prompt import confirm
+from wherry.cli.pruning import DRY_RUN, show_preview
 from wherry.client.http import quote
 
 TYPE_CHECKING = False
@@ -116,6 +117,8 @@ def run_prune(invocation: Invocation) -> int:
     wanted = filters(invocation.texts("filter"))
     if invocation.flag("all"):
         wanted["all"] = {"true": True}
+    if invocation.flag("dry-run"):
+        return show_preview(invocation, {"volumes": wanted})
     what = "all local volumes" if invocation.flag("all") else "anonymous local volumes"
     if not invocation.flag("force") and not confirm(f"WARNING! This will remove {what} not used by at least one container."):
         return 0
@@ -174,6 +177,7 @@ PRUNE = Command(
     "Remove unused local volumes",
     run_prune,
     flags=(
+        DRY_RUN,
         Flag("all", "bool", "Remove all unused volumes, not just anonymous ones", short="a"),
         Flag("filter", "filter", 'Provide filter values (e.g. "label=<label>")'),
         Flag("force", "bool", "Do not prompt for confirmation", short="f"),

@@ -1,0 +1,73 @@
+"""What takes the disk, and what prunes give back: told exactly, before and after."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+DOCKERFILE = b"FROM bb\nRUN echo hello > /x\nRUN dd if=/dev/zero of=/big bs=1k count=300\n"
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    daemon = make_daemon()
+    daemon.start()
+    try:
+        yield daemon
+    finally:
+        dispose(daemon)
+
+
+def furnish(daemon: Daemon) -> None:
+    """Something of every kind; nothing uses the image but a stopped container."""
+    daemon.run("import", "-", "bb", stdin=busybox_tar())
+    daemon.run("build", "-q", "-t", "built", "-", stdin=DOCKERFILE)
+    daemon.run("run", "--name", "one", "-v", "/anonymous", "built", "sh", "-c", "echo 12345 > /f; echo 678 > /anonymous/a")
+    daemon.run("network", "create", "net")
+
+
+def test_every_byte_of_the_data_root_is_accounted_for(daemon: Daemon) -> None:
+    furnish(daemon)
+    told = json.loads(daemon.out("system", "df", "--on-disk", "--format", "json"))
+    du = subprocess.run(["du", "-s", "-B1", str(daemon.root / "data")], check=True, capture_output=True, text=True)
+    assert told["Total"] == sum(part["Size"] for part in told["Parts"]) == int(du.stdout.split()[0])
+    parts = {part["Name"]: part for part in told["Parts"]}
+    assert parts["image layers"]["Objects"] == 3
+    assert parts["container layers"]["Objects"] == 1
+    assert "layers of no image" not in parts
+
+
+def test_a_dry_run_tells_what_a_prune_does_and_does_nothing(daemon: Daemon) -> None:
+    arguments = ("system", "prune", "--all", "--volumes", "--force")
+    before = daemon.out("system", "df", "--on-disk", "--format", "json")
+    told = daemon.out(*arguments, "--dry-run")
+    assert daemon.out("system", "df", "--on-disk", "--format", "json") == before
+    done = daemon.out(*arguments)
+    assert _blocks(told.replace("Would remove", "Deleted")) == _blocks(done)
+    assert told.rpartition(": ")[2] == done.rpartition(": ")[2] == "2.29MB"
+    parts = {part["Name"] for part in json.loads(daemon.out("system", "df", "--on-disk", "--format", "json"))["Parts"]}
+    assert not parts & {"image layers", "build cache", "container layers", "layers of no image"}
+    assert daemon.out("system", "fsck") == "Nothing is wrong."
+
+
+def _blocks(text: str) -> list[str]:
+    """What is listed, without the line about space."""
+    return [block.strip().lower() for block in text.split("\n\n")[:-1]]
+
+
+@pytest.mark.parametrize("kind", ["container", "image", "network", "volume", "builder"])
+def test_each_prune_has_a_dry_run(daemon: Daemon, kind: str) -> None:
+    furnish(daemon)
+    options = ["--all"] if kind in ("image", "volume", "builder") else []
+    told = daemon.out(kind, "prune", "--dry-run", *options)
+    done = daemon.out(kind, "prune", "--force", *options)
+    listed = [line for line in told.splitlines() if line and not line.startswith("Would ")]
+    assert listed == [line for line in done.splitlines() if line and not line.startswith(("Deleted ", "Total "))]
+    if kind != "network":
+        assert told.rpartition(": ")[2] == done.rpartition(": ")[2]
+    daemon.run("system", "prune", "--all", "--volumes", "--force")
