@@ -1,7 +1,7 @@
 """``create``: from a bundle to a process that waits, in everything its config asks for, to become its program.
 
-The process is made by `birth` and runs a plan (`wherry.runtime`). On the way it stops three times: until its parent has written id maps
-and its state, while the hooks of creation run, and at the gate. What fails undoes what was done, hooks of deletion included.
+The process is made by `birth` and runs a plan (`wherry.runtime`). On the way it stops three times: until its parent has made its control
+group and id maps, while the hooks of creation run, and at the gate. What fails undoes what was done, hooks of deletion included.
 """
 
 from __future__ import annotations
@@ -60,8 +60,6 @@ def create(root: str, ident: str, options: Mapping[str, Any], journal: Journal, 
     with states.made(root, ident) as place, contextlib.ExitStack() as undo:
         try:
             prepared = _prepare(place, directory, config, options)
-            made = groups.make(prepared.found, prepared.state.cgroups_path, prepared.config["linux"]["resources"], undo)
-            prepared = replace(prepared, state=replace(prepared.state, groups=made))
             created = _bear(prepared, options, undo, here=here)
             write_pid(options["pid-file"], created.state.pid)
             console.hand_over(options["pidfd-socket"], created.pidfd)
@@ -122,22 +120,28 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
     listener = None if here else undo.enter_context(_listen(place.socket))
     ours, report = channel.pair()
     undo.enter_context(ours)
+    has_users = "user" in {one["type"] for one in linux.get("namespaces") or ()}
+    limits = prepared.found, prepared.state.cgroups_path, linux["resources"], undo
+    made = groups.make(*limits) if has_users else None  # the group is one of the sources then
     with report, _opened_sources(prepared) as sources:
         pid, pidfd = birth.clone(prepared.planned.birth.clone_flags, linux)
         if pid == 0:
             ours.close()
             _live(prepared, report, listener, sources)
+    undo.callback(os.close, pidfd)
     undo.callback(_end, pid, pidfd)
     if listener is not None:
         listener.close()
-    state = states.with_process(prepared.state, pid)
-    if "user" in {one["type"] for one in linux.get("namespaces") or ()}:
+    if made is None:  # while the process wakes up
+        made = groups.make(*limits)
+    state = replace(states.with_process(prepared.state, pid), groups=made)
+    if has_users:
         userns.write_maps(f"/proc/{pid}", plan.id_maps(linux.get("uidMappings")), plan.id_maps(linux.get("gidMappings")))
         _adjust_oom_score(pid, config["process"].get("oomScoreAdj"))
+    channel.send(ours, {"go": True})
+    undo.callback(_run_poststop, config, state)
     place.write_config(config)
     place.write(state)
-    undo.callback(_run_poststop, config, state)
-    channel.send(ours, {"go": True})
     master = _await_gate(ours, prepared, state, options["console-socket"])
     if not here:
         ours.close()
@@ -257,7 +261,6 @@ def _end(pid: int, pidfd: int) -> None:
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, 0)
-    os.close(pidfd)
 
 
 def _adjust_oom_score(pid: int, score: int | None) -> None:

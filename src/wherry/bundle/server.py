@@ -30,6 +30,7 @@ NAME = "wherry-oci"
 _SLOTS = 16
 _FIRST_SLOT = 100
 _IDLE_S = 20
+_CALLERS_STDIN = 8  # where the script keeps it
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children", "user", "uts")
 _STATUS = ("Uid:", "Gid:", "Groups:", "Cap", "NoNewPrivs:", "Seccomp:")
 _FILES = ("cgroup", "personality", "oom_score_adj", "loginuid", "attr/current")
@@ -154,8 +155,8 @@ def _take_place(caller: int, own: Mapping[str, str]) -> list[str]:
     _check(words, caller)
     if _world(caller) != own:
         raise Unlike
-    for number in range(3):
-        fd = process.pidfd_getfd(pidfd, number)
+    for number, theirs in enumerate((_CALLERS_STDIN, 1, 2)):
+        fd = process.pidfd_getfd(pidfd, theirs)
         os.dup2(fd, number)
         os.close(fd)
     os.close(pidfd)

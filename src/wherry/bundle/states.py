@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -79,7 +78,9 @@ class Place:
         return found
 
     def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        for name in os.listdir(self.path):
+            os.unlink(f"{self.path}/{name}")
+        os.rmdir(self.path)
 
 
 def check_name(ident: str) -> str:

@@ -1,0 +1,127 @@
+"""The shell script and the server it asks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.bundle.harness import Runtime, bundle_config, leftovers
+from tests.runtime.harness import until
+
+from wherry.bundle import server
+
+pytestmark = pytest.mark.root
+SCRIPT = Path(__file__).resolve().parents[2] / "bin" / "wherry-runtime"
+
+
+class Door:
+    """The script beside this Python, with a directory of its own for the server."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.directory = runtime.place / "server"
+        self.script = runtime.place / "bin" / "wherry-runtime"
+        self.script.parent.mkdir()
+        shutil.copy(SCRIPT, self.script)
+        (self.script.parent / "python").write_text(
+            f'#!/bin/sh\nshift\nexec {sys.executable} "$@"\n'
+        )  # without -I: it has the source's path
+        (self.script.parent / "python").chmod(0o755)
+
+    def command(self, configuration: dict[str, object]) -> list[str]:
+        bundle = self.runtime.bundle(configuration)
+        return [str(self.script), "--root", str(self.runtime.place / "state"), "run", "--bundle", str(bundle), f"t-{bundle.name}"]
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "WHERRY_RUNTIME_SERVER": str(self.directory)}
+
+    def run(self, configuration: dict[str, object], **more: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(configuration), env=self.environment(), capture_output=True, text=True, timeout=60, check=False, **more
+        )
+
+    def warm(self) -> int:
+        """The server's pid, once it listens."""
+        assert self.run(bundle_config("true")).returncode == 0
+        deadline = time.monotonic() + 20
+        while not (self.directory / "server").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return int((self.directory / "server").read_text().split()[0])
+
+
+@pytest.fixture
+def door(runtime: Runtime) -> Iterator[Door]:
+    made = Door(runtime)
+    yield made
+    file = made.directory / "server"
+    if file.exists():
+        pidfd = os.pidfd_open(int(file.read_text().split()[0]))
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
+        until(lambda: leftovers(runtime.place) == [])  # the next worker sees that it is alone
+
+
+def parent_of_first(door: Door, **more: object) -> tuple[str, subprocess.CompletedProcess[str]]:
+    """Who made the container: the name of the parent of its first process, from a hook that sees it."""
+    configuration = bundle_config("sh", "-c", "echo out; echo err >&2; cat; ulimit -n; exit 7")
+    record = door.runtime.place / "parent"
+    script = f"cat /proc/$PPID/comm > {record}"
+    configuration["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
+    done = door.run(configuration, **more)
+    return record.read_text().strip(), done
+
+
+def test_a_warm_server_takes_the_callers_place(door):
+    first, cold = parent_of_first(door, input="typed ")
+    door.warm()
+    second, warm = parent_of_first(door, input="typed ")
+    assert first != second == "wherry-run"
+    assert (warm.returncode, warm.stdout, warm.stderr) == (cold.returncode, cold.stdout, cold.stderr)
+    assert warm.returncode == 7
+    assert warm.stdout.startswith("out\ntyped ")
+
+
+def test_signals_reach_the_program_and_failures_the_caller(door):
+    door.warm()
+    configuration = bundle_config("sh", "-c", "trap 'echo got; exit 3' TERM; echo ready; while :; do sleep 0.05; done")
+    with subprocess.Popen(door.command(configuration), env=door.environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.stdout.read() == "got\n"
+    assert process.returncode == 3
+    failed = door.run(bundle_config("/nope"))
+    assert (failed.returncode, 'exec: "/nope": stat /nope: no such file or directory' in failed.stderr) == (1, True)
+
+
+def test_whoever_differs_does_it_alone(door):
+    door.warm()
+    for change in (["unshare", "--uts"], ["setpriv", "--no-new-privs"], ["setpriv", "--bounding-set", "-sys_time"]):
+        configuration = bundle_config("true")
+        configuration["hooks"] = {
+            "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"cat /proc/$PPID/comm > {door.directory}.who"]}]
+        }
+        done = subprocess.run([*change, *door.command(configuration)], env=door.environment(), timeout=60, check=False)
+        assert done.returncode == 0, change
+        assert Path(f"{door.directory}.who").read_text().strip() != "wherry-run", change
+
+
+def test_a_dead_server_is_nobodys_trouble(door):
+    pid = door.warm()
+    os.kill(pid, signal.SIGKILL)
+    _, done = parent_of_first(door, input="typed ")
+    assert (done.returncode, done.stdout.startswith("out\ntyped ")) == (7, True), done.stderr
+
+
+def test_a_directory_of_others_is_not_used(tmp_path: Path):
+    tmp_path.chmod(0o755)
+    with pytest.raises(server.Failure, match="is not root's alone"):
+        server.serve(str(tmp_path), "/nowhere")
