@@ -126,9 +126,9 @@ def test_six_hooks_get_the_state_their_environment_and_their_namespaces(runtime)
     inside.unlink()
 
 
-@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer", "startContainer"])
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"])
 def test_a_hook_that_fails_ends_the_container(runtime, kind):
-    configuration = bundle_config("true")
+    configuration = bundle_config("sleep", "600")
     configuration["hooks"] = {kind: [{"path": "/bin/sh", "args": ["sh", "-c", "echo because >&2; exit 3"]}]}
     done = runtime.run(configuration, check=False)
     assert (done.code, f"error running {kind} hook /bin/sh: exit status 3, stderr: because" in done.err) == (1, True), done.err

@@ -30,7 +30,12 @@ def start(root: str, ident: str, journal: Journal) -> None:
             _release(line, state)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place.socket)
-        _run_poststart(place.config(), state, journal)
+        try:
+            _run_poststart(place.config(), state)
+        except Failure:
+            states.send_signal(state, signal.SIGKILL)
+            raise
+        journal.debug(f"started {ident}")
 
 
 def run(root: str, ident: str, options: Mapping[str, Any], journal: Journal) -> int:
@@ -45,7 +50,7 @@ def run(root: str, ident: str, options: Mapping[str, Any], journal: Journal) -> 
         try:
             with created.line:
                 _release(created.line, created.state)
-            _run_poststart(created.config, created.state, journal)
+            _run_poststart(created.config, created.state)
             code = 0 if signals is None else foreground.wait(created.state.pid, created.pidfd, signals, created.master)
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
@@ -84,8 +89,9 @@ def _release(line: socket.socket, state: State) -> None:
     raise Failure(("" if message["complete"] else "unable to start container process: ") + message["message"])
 
 
-def _run_poststart(config: Mapping[str, Any], state: State, journal: Journal) -> None:
+def _run_poststart(config: Mapping[str, Any], state: State) -> None:
+    """Raises Failure, and the caller stops the container."""
     try:
         hooks.run(config, "poststart", states.document(state, "running"))
     except hooks.HookFailed as error:
-        journal.warn(str(error))
+        raise Failure(str(error)) from None

@@ -19,6 +19,8 @@ _ATTRIBUTES = {
     "nodiratime": (mount.MOUNT_ATTR_NODIRATIME, 0),
     "diratime": (0, mount.MOUNT_ATTR_NODIRATIME),
     "noatime": (mount.MOUNT_ATTR_NOATIME, mount.MOUNT_ATTR_ATIME),
+    "atime": (0, mount.MOUNT_ATTR_ATIME),
+    "nostrictatime": (0, mount.MOUNT_ATTR_ATIME),
     "strictatime": (mount.MOUNT_ATTR_STRICTATIME, mount.MOUNT_ATTR_ATIME),
     "relatime": (0, mount.MOUNT_ATTR_ATIME),
     "norelatime": (mount.MOUNT_ATTR_STRICTATIME, mount.MOUNT_ATTR_ATIME),
