@@ -288,6 +288,7 @@ def unpack(start: Start, stream: Source, target: str, whiteouts: Whiteouts, limi
             finally:
                 os.close(directory)
         undo.callback(job.end)
+        undo.callback(out.close)  # first: who reads must see that no more comes
         with HashingSource(stream) as source:
             try:
                 while data := source.read(_CHUNK):
