@@ -162,7 +162,7 @@ def exec_launch(process: Process, *args: str, **fields: Any) -> ExecLaunch:
         "id": secrets.token_hex(8),
         "container_id": process.ident,
         "pid": process.pid,
-        "process": config(*args)["process"],
+        "process": config(*args, oomScoreAdj=0)["process"],
         "record_dir": "",
         "socket_path": "",
         "seccomp": config()["linux"]["seccomp"],

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from tests.runtime.harness import Bench, bench, config, exchange, exec_launch, until
 
-from wherry.kernel import cgroup
+from wherry.kernel import cgroup, credentials
 from wherry.runtime import defaults
 from wherry.runtime.failure import LaunchFailure
 from wherry.runtime.supervisor import Process
@@ -315,6 +315,26 @@ def test_init_passes_signals_on_and_reaps(image, tmp_path):
         assert result.record.code == 9
 
     run(check, image, tmp_path)
+
+
+def test_when_memory_is_short_monitors_are_the_last_and_programs_are_not(image, tmp_path):
+    async def scenario():
+        async with bench(image, tmp_path) as place:
+            process = await place.supervisor.run(place.launch(config("sleep", "1000", oomScoreAdj=0)))
+            try:
+                parent = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[1])
+                scores = [int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (process.pid, parent)]
+                own = int(Path("/proc/self/oom_score_adj").read_text())
+                out = (await place.exec(process, "cat", "/proc/self/oom_score_adj"))[1]
+            finally:
+                process.signal(9)
+                await process.wait()
+                await process.acknowledge()
+            may_lower = credentials.capget()[0] >> credentials.NUMBERS["CAP_SYS_RESOURCE"] & 1
+            assert scores == [0, -999 if may_lower else own]
+            assert int(out) == 0
+
+    asyncio.run(scenario())
 
 
 def test_oom_kill_is_told(image, tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,3 +142,17 @@ def test_options_open_exactly_what_they_name(engine: Daemon) -> None:
         assert status(engine.out(*run, "--security-opt", option, "bb", *LOOK))[name] == value, option
     shown = engine.out(*run, "--security-opt", "systempaths=unconfined", "bb", "cat", "/proc/self/mountinfo")
     assert not [line for line in shown.splitlines() if line.split()[4] in ("/proc/keys", "/proc/sys", "/sys/firmware")]
+
+
+def test_a_bad_configuration_file_stops_the_daemon(tmp_path: Path) -> None:
+    for text, words in (
+        ('{"bogus": 1}', "the following directives don't match any configuration option: bogus"),
+        ('{"default-runtime": "none"}', "specified default runtime 'none' does not exist"),
+        ('{"runtimes": {"wherry": {"path": "/x"}}}', "runtime name 'wherry' is reserved"),
+        ('{"security-profile": "lax"}', "invalid choice: 'lax'"),
+    ):
+        (tmp_path / "daemon.json").write_text(text)
+        command = [sys.executable, "-m", "wherry.daemon", "--config-file", str(tmp_path / "daemon.json"), "--run-root", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode in (1, 2), done
+        assert words in done.stderr

@@ -27,6 +27,8 @@ from wherry.runtime.spare import Spare
 
 _NAMES = {"task": "wherry-task", "parse": "wherry-parse"}
 
+_OOM_SCORE = -999  # of zygote and monitors: a monitor's death is its container's; what they start has a score of its own
+
 
 class Zygote:
     """Serves one daemon until it closes the channel."""
@@ -125,6 +127,7 @@ class Zygote:
         rest = iter(fds)
         control = socket.socket(fileno=next(rest))
         if message["op"] in _NAMES:
+            _set_oom_score(0)  # what it works on is somebody else's
             (tasks.run if message["op"] == "task" else tasks.parse)(message, control, list(rest))
             if spare is not None:
                 spare.discard()
@@ -135,6 +138,12 @@ class Zygote:
         attachments = [(next(rest), attachment) for attachment in message["attachments"]]
         launch = Launched(message=message, body=body, program_fd=fds[-1] if message["has_program"] else -1)
         Monitor(launch, control, self._groups, spare).run(netns_fd, forwards, target_pidfd, attachments)
+
+
+def _set_oom_score(score: int) -> None:
+    """Where it is not allowed to be lower, it stays as it is."""
+    with contextlib.suppress(PermissionError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(str(score))
 
 
 def _live(work: Callable[[], None]) -> NoReturn:
@@ -157,6 +166,7 @@ def main(fd: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     process.prctl(process.PR_SET_DUMPABLE, 0)
+    _set_oom_score(_OOM_SCORE)
     process.set_name("wherry-zygote")
     process.set_title(process.argument_area(), "wherry-zygote")
     Zygote(socket.socket(fileno=fd)).serve()
