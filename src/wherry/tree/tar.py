@@ -211,7 +211,7 @@ class Reader:
             gid=_same_number(header[116:124]),
             size=_number(header[124:136]),
             mtime_ns=_number(header[136:148]) * 1_000_000_000,
-            link=_text(header[157:257].split(b"\0", 1)[0]),
+            link=_text(header[157:257].split(b"\0", 1)[0]) if header[157] else "",
         )
         if kind is Kind.CHARACTER or kind is Kind.BLOCK:
             entry.device = (_number(header[329:337]), _number(header[337:345]))
@@ -558,7 +558,7 @@ def _merge(entry: Entry, records: list[tuple[str, bytes]]) -> list[tuple[str, by
 
 def _name(header: bytes) -> str:
     name = header[:100].split(b"\0", 1)[0]
-    if header[257:263] == b"ustar\0":
+    if header[345] and header[257:263] == b"ustar\0":
         end = 476 if header[508:512] == b"tar\0" else 500  # star keeps times at the end of the prefix
         prefix = header[345:end].split(b"\0", 1)[0]
         if prefix:
@@ -568,15 +568,22 @@ def _name(header: bytes) -> str:
 
 def _number(data: bytes) -> int:
     """A header's number: octal, or base-256 with the high bit set."""
+    text = data.strip(b" \0")
+    if text.isdigit():  # nearly all
+        return _octal(text)
     if data[0] & 0x80:
         value = int.from_bytes(data, "big")
         bits = 8 * len(data)
         return value - (1 << bits) if data[0] & 0x40 else value - (1 << (bits - 1))
-    text = data.strip(b" \0").split(b"\0", 1)[0]
+    text = text.split(b"\0", 1)[0]
     if not text:
         return 0
     if not text.isdigit():
         raise InvalidArchive("invalid tar header: not a number")
+    return _octal(text)
+
+
+def _octal(text: bytes) -> int:
     try:
         return int(text, 8)
     except ValueError:
