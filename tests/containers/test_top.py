@@ -32,6 +32,11 @@ def test_a_table_without_pids_is_refused() -> None:
         top.columns("-o comm")
 
 
+@pytest.mark.parametrize("arguments", ["-eo pid,cmd", "axo pid,cmd", "-e -o pid -o cmd", "-Ao pid,cmd", "-o pid,cmd"])
+def test_columns_are_chosen_in_all_the_usual_ways(arguments: str) -> None:
+    assert [title for title, _ in top.columns(arguments)] == ["PID", "CMD"]
+
+
 def test_what_is_not_supported_is_named() -> None:
     with pytest.raises(NotSupported, match="--forest"):
         top.columns("--forest")

@@ -40,6 +40,8 @@ create --device /dev/null:/x:q bb            | 125 | wherry: bad mode specified:
 create --storage-opt foo bb                  | 125 | wherry: invalid storage option
 create --pull bogus bb                       | 125 | wherry: invalid pull option: 'bogus': must be one of "always", "missing" or "never"
 create --cidfile /etc/passwd bb              | 1   | container ID file found, make sure the other container isn't running or delete
+create --cidfile /nodir/cid bb               | 1   | failed to create the container ID file: open /nodir/cid: no such file or directory
+run --rm --ip 10.1.2.3 --network none bb true | 125 | wherry: Error response from daemon: invalid config for network none:
 run -d -a stdout bb true                     | 1   | conflicting options: cannot specify both --attach and --detach
 run --memory 1m bb true                      | 125 | wherry: Error response from daemon: Minimum memory limit allowed is 6MB
 run --rm --restart always bb true            | 125 | wherry: conflicting options: cannot specify both --restart and --rm

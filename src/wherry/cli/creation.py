@@ -27,10 +27,16 @@ def create(invocation: Invocation, body: dict[str, Any], meanwhile: Callable[[],
 
     Raises ApiError, Failure.
     """
+    with _CidFile(invocation.text("cidfile")) as cidfile:
+        ident = _create(invocation, body, meanwhile)
+        cidfile.write(ident)
+    return ident
+
+
+def _create(invocation: Invocation, body: dict[str, Any], meanwhile: Callable[[], None] | None) -> str:
     program = invocation.program
     image, platform = body["Image"], invocation.text("platform")
     quiet = invocation.flag("quiet")
-    cidfile = _CidFile(invocation.text("cidfile"))
     if invocation.text("pull") == "always":
         from wherry.cli import pulling
 
@@ -48,7 +54,6 @@ def create(invocation: Invocation, body: dict[str, Any], meanwhile: Callable[[],
     for warning in made.get("Warnings") or ():
         print(f"WARNING: {warning}", file=sys.stderr)
     ident: str = made["Id"]
-    cidfile.write(ident)
     return ident
 
 
@@ -69,21 +74,39 @@ def _ask(
 
 
 class _CidFile:
-    """``--cidfile``: refused when the file exists, written once the id is known."""
+    """``--cidfile``: made before the container, whose id is lost otherwise; gone again where no container was made."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        if path and os.path.exists(path):
-            raise Failure(f"container ID file found, make sure the other container isn't running or delete {path}")
+        self._written = False
+
+    def __enter__(self) -> _CidFile:
+        if self._path:
+            try:
+                self._file = open(self._path, "x", encoding="ascii")
+            except FileExistsError:
+                text = f"container ID file found, make sure the other container isn't running or delete {self._path}"
+                raise Failure(text) from None
+            except OSError as error:
+                reason = (error.strerror or "").lower()
+                raise Failure(f"failed to create the container ID file: open {self._path}: {reason}") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._path:
+            self._file.close()
+            if not self._written:
+                os.unlink(self._path)
 
     def write(self, ident: str) -> None:
         if not self._path:
             return
         try:
-            with open(self._path, "x", encoding="ascii") as file:
-                file.write(ident)
+            self._file.write(ident)
+            self._file.flush()
         except OSError as error:
-            raise Failure(f"failed to write the container ID to the file: {error}") from None
+            raise Failure(f"failed to write the container ID ({ident}) to the file: {(error.strerror or '').lower()}") from None
+        self._written = True
 
 
 def body_of(invocation: Invocation) -> dict[str, Any]:

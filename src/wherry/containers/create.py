@@ -354,6 +354,12 @@ def endpoints_asked(body: ContainerCreate, host: HostConfig) -> dict[str, Endpoi
         extra = [name for name in asked if name != host.network_mode]
         if extra and not host.network_mode.startswith("container:"):
             raise InvalidRequest("cannot attach both user-defined and non-user-defined network-modes")
+        if any(settings.ipam_config and settings.ipam_config.ipv4_address for settings in asked.values()):
+            raise InvalidRequest(
+                f"invalid config for network {host.network_mode}: invalid endpoint settings:\n"
+                "* user specified IP address is supported on user defined networks only\n"
+                "* user specified IP address is supported only when connecting to networks with user configured subnets"
+            )
         if asked and host.network_mode.startswith("container:"):
             raise InvalidRequest("conflicting options: cannot attach to a network in the container network mode")
         return (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -147,6 +148,13 @@ _ALIASES = {
 }
 
 
+_TITLES = {
+    **{"cmd": "CMD", "ucmd": "CMD", "euser": "EUSER", "euid": "EUID", "egid": "EGID", "tname": "TTY", "s": "S", "state": "S"},
+    **{"start": "STARTED", "start_time": "START", "thcount": "THCNT", "pgrp": "PGRP", "sess": "SESS", "session": "SESS"},
+}
+_SELECTING = re.compile("(?:-[eAf]+|[ax]+)o(.*)")
+
+
 def _renamed(name: str, title: str) -> Column:
     return title, _COLUMNS[name][1]
 
@@ -179,6 +187,8 @@ def columns(arguments: str) -> list[Column]:
     shape = _SHORT
     while words:
         word = words.pop(0)
+        if (match := _SELECTING.fullmatch(word)) is not None:  # all of them, and of those the columns
+            word = f"-o{match[1]}"
         if word.startswith(("-o", "o", "--format")) and word not in ("other",):
             rest = word.removeprefix("--format").removeprefix("-").removeprefix("o").removeprefix("=")
             chosen += _listed(rest or (words.pop(0) if words else ""))
@@ -201,7 +211,8 @@ def _listed(names: str) -> list[Column]:
         key = _ALIASES.get(name.lower(), name.lower())
         if key not in _COLUMNS:
             raise InvalidRequest(f'ps: error: unknown user-defined format specifier "{name}"')
-        found.append((title if equals and title else _COLUMNS[key][0], _COLUMNS[key][1]))
+        usual = _TITLES.get(name.lower(), _COLUMNS[key][0])
+        found.append((title if equals and title else usual, _COLUMNS[key][1]))
     return found
 
 
