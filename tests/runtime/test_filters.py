@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import operator
 import os
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.kernel.test_seccomp import interpret
 
 from wherry.kernel import credentials, seccomp
 from wherry.runtime import defaults
-from wherry.runtime.filters import Compiler, split_profile
+from wherry.runtime.filters import INT_ARGUMENTS, Compiler, split_profile
 
 ALLOW, EPERM, ENOSYS = seccomp.RET_ALLOW, seccomp.RET_ERRNO | 1, seccomp.RET_ERRNO | 38
 TEMPLATE = defaults.load_seccomp_template()
@@ -102,3 +107,52 @@ def test_a_profile_travels_apart_from_its_message_which_stays_as_it_was():
     assert profile == b'{"defaultAction":"SCMP_ACT_ALLOW"}'
     assert message["config"]["linux"]["seccomp"]
     assert split_profile({"op": "execute", "seccomp": None})[1] == b""
+
+
+NUMBERS = json.loads((Path(defaults.__file__).parent / "syscalls.json").read_text())["tables"]["x86_64"]
+WORDS = st.one_of(st.sampled_from([0, 1, 38, 40, 2**31, 2**32 - 1, 2**32, 2**32 + 40, 2**64 - 1]), st.integers(0, 2**64 - 1))
+COMPARE = {
+    **{"SCMP_CMP_EQ": operator.eq, "SCMP_CMP_NE": operator.ne, "SCMP_CMP_LT": operator.lt},
+    **{"SCMP_CMP_LE": operator.le, "SCMP_CMP_GT": operator.gt, "SCMP_CMP_GE": operator.ge},
+}
+ARGUMENT = st.builds(
+    lambda index, op, value, two: {"index": index, "op": op, "value": value, "valueTwo": two},
+    st.integers(0, 2),
+    st.sampled_from([*COMPARE, "SCMP_CMP_MASKED_EQ"]),
+    WORDS,
+    WORDS,
+)
+ENTRY = st.builds(
+    lambda names, errno, args: {"names": sorted(names), "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": args},
+    st.sets(st.sampled_from(["socket", "read", "personality", "close", "no_such_call"]), min_size=1),
+    st.integers(1, 130),
+    st.lists(ARGUMENT, max_size=3),
+)
+
+
+def evaluated(entries: list[dict], name: str, arguments: tuple[int, ...]) -> int:
+    """What the rules say, read by a person: those with conditions first; several conditions on one argument are alternatives."""
+    mine = [entry for entry in entries if name in entry["names"]]
+    for entry in sorted(mine, key=lambda entry: not entry["args"]):
+        held = [holds(one, name, arguments) for one in entry["args"]]
+        alternatives = len({one["index"] for one in entry["args"]}) < len(entry["args"])
+        if any(held) if alternatives else all(held):
+            return seccomp.RET_ERRNO | entry["errnoRet"]
+    return seccomp.RET_LOG
+
+
+def holds(one: dict, name: str, arguments: tuple[int, ...]) -> bool:
+    wanted, seen = (one["valueTwo"] if one["op"] == "SCMP_CMP_MASKED_EQ" else one["value"]), arguments[one["index"]]
+    if one["index"] in INT_ARGUMENTS.get(name, ()) and wanted < 2**32:
+        seen &= 2**32 - 1  # all that the kernel sees
+    if one["op"] == "SCMP_CMP_MASKED_EQ":
+        mask = one["value"] if one["index"] not in INT_ARGUMENTS.get(name, ()) or wanted >= 2**32 else one["value"] & (2**32 - 1)
+        return seen & mask == wanted
+    return bool(COMPARE[one["op"]](seen, wanted))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(ENTRY, max_size=5), st.sampled_from(["socket", "read", "personality", "close", "write"]), st.tuples(WORDS, WORDS, WORDS))
+def test_a_profile_does_what_its_rules_say(entries, name, arguments):
+    program = Compiler().program({"defaultAction": "SCMP_ACT_LOG", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": entries})
+    assert interpret(program, NUMBERS[name], (*arguments, 0, 0, 0)) == evaluated(entries, name, arguments)
