@@ -171,6 +171,17 @@ def test_links_in_a_circle_are_refused_as_the_kernel_does(made: Made) -> None:
             source.choose("circle/x")
 
 
+def test_a_context_may_be_deeper_than_python_can_call(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("d/" * 1900 + "deep"))
+    data.seek(0)
+    with PackedContext(data, str(tmp_path)) as packed:
+        (chosen,) = packed.choose(".")
+        assert len(chosen.entries) == 1901
+        assert len(packed.item(chosen, 0, "").packed) == 1901
+
+
 def test_an_empty_context_is_one(made: Made) -> None:
     packed, unpacked = made(bytes(1024))
     assert packed.choose(".") == unpacked.choose(".")

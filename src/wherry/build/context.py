@@ -221,7 +221,7 @@ class Source:
                 try:
                     held = self._walk(below, base, path + "/", excluded)
                     if dropped:
-                        held = with_parent(held, (path, fd, entry.name, status))
+                        held = _with_parent(held, (path, fd, entry.name, status))
                     yield from held
                 finally:
                     os.close(below)
@@ -338,7 +338,7 @@ def _follow(root_fd: int, path: str, target: os.stat_result) -> str:
     return "/".join(done)
 
 
-def with_parent(held: Iterator[T], parent: T) -> Iterator[T]:
+def _with_parent(held: Iterator[T], parent: T) -> Iterator[T]:
     """The directory itself in front, but only when something in it is kept."""
     for number, one in enumerate(held):
         if number == 0:

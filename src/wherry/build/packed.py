@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from wherry.build import ignore
-from wherry.build.context import Chosen, Source, content_hash, tell, tell_attributes, with_parent
+from wherry.build.context import Chosen, Source, content_hash, tell, tell_attributes
 from wherry.tree import tar
 from wherry.tree.apply import apply
 from wherry.tree.erofs_tree import Node, new_directory, read_tree, walk
@@ -129,20 +129,29 @@ class PackedContext(Source):
         return list(node.children or ()) if node is not None else []
 
     def _content(self, path: str, excluded: ignore.Matcher) -> Iterator[tuple[str, bytes, int]]:
-        return self._below(self._existing(path), path, "", excluded)
-
-    def _below(self, folder: Node, base: str, prefix: str, excluded: ignore.Matcher) -> Iterator[tuple[str, bytes, int]]:
+        """As a directory's, for any depth.  A directory that is left out comes all the same when something in it does not."""
         filtered = bool(self.ignored) or bool(excluded)
-        for name, node in sorted((folder.children or {}).items()):
-            path = prefix + name
-            inside = f"{base}/{path}" if base else path
-            dropped = filtered and self._dropped(inside, path, excluded)
-            if not dropped:
-                yield path, self._told(node), node.size
-            if node.children is None or (dropped and not self._may_hold_kept(inside, path, excluded)):
+        open_folders = [_Open(self._existing(path), "", None)]
+        while open_folders:
+            folder = open_folders[-1]
+            name = next(folder.names, None)
+            if name is None:
+                open_folders.pop()
                 continue
-            held = self._below(node, base, path + "/", excluded)
-            yield from with_parent(held, (path, self._told(node), 0)) if dropped else held
+            node, below = folder.children[name], folder.prefix + name
+            inside = f"{path}/{below}" if path else below
+            dropped = filtered and self._dropped(inside, below, excluded)
+            if dropped and (node.children is None or not self._may_hold_kept(inside, below, excluded)):
+                continue
+            entry = (below, self._told(node), node.size)
+            if not dropped:
+                for one in open_folders:
+                    if one.owed is not None:
+                        yield one.owed
+                        one.owed = None
+                yield entry
+            if node.children is not None:
+                open_folders.append(_Open(node, below + "/", entry if dropped else None))
 
     def _told(self, node: Node) -> bytes:
         """What the digest says of an inode: hashed once, however many instructions and names choose it."""
@@ -209,6 +218,18 @@ class PackedContext(Source):
                     del stack[1:]
                 pending += node.link.split("/")[::-1]
         return "/".join(name for name, _ in stack[1:]), stack[-1][1]
+
+
+class _Open:
+    """A directory on the way.  ``owed``: its own entry, to come before the first in it."""
+
+    __slots__ = ("children", "names", "owed", "prefix")
+
+    def __init__(self, node: Node, prefix: str, owed: tuple[str, bytes, int] | None) -> None:
+        self.children = node.children or {}
+        self.names = iter(sorted(self.children))
+        self.prefix = prefix
+        self.owed = owed
 
 
 class _Kept:
