@@ -1,4 +1,4 @@
-"""Handlers for what is inside images: ``/wherry/images/...``, which Docker does not have."""
+"""Handlers for what is inside images: ``/wherry/v1/images/...``, which Docker does not have."""
 
 from __future__ import annotations
 

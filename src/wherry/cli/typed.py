@@ -24,7 +24,16 @@ _IMAGE = (
     "Id", "RepoTags", "RepoDigests", "Parent", "Comment", "Created", "DockerVersion", "Author", "Config", "Architecture", "Variant", "Os",
     "OsVersion", "Size", "VirtualSize", "GraphDriver", "RootFS", "Metadata",
 )  # fmt: skip
-_IMAGE_ABSENT: dict[str, Any] = {"Created": "", "Manifests": NIL_LIST, "OsVersion": "", "Variant": "", "VirtualSize": 0}
+_IMAGE_ABSENT: dict[str, Any] = {
+    "Container": "",
+    "ContainerConfig": NIL_POINTER,
+    "Created": "",
+    "Descriptor": NIL_POINTER,
+    "Manifests": NIL_LIST,
+    "OsVersion": "",
+    "Variant": "",
+    "VirtualSize": 0,
+}
 _IMAGE_CONFIG: dict[str, Any] = {  # in the order of Go's struct, which leaves out what is empty
     "User": "", "ExposedPorts": NIL_MAP, "Env": NIL_LIST, "Entrypoint": NIL_LIST, "Cmd": NIL_LIST, "Volumes": NIL_MAP, "WorkingDir": "",
     "Labels": NIL_MAP, "StopSignal": "", "ArgsEscaped": False, "Healthcheck": NIL_POINTER, "OnBuild": NIL_LIST, "Shell": NIL_LIST,

@@ -113,11 +113,7 @@ class Images:
             raise NotFound(f"No such image: {_shown(reference)}")
         if image.damage:
             raise Internal(image.damage)
-        if platform is not None and not platforms.matches(platform, image.config.platform):
-            raise NotFound(
-                f"image with reference {reference} was found but its platform ({platforms.show(image.config.platform)}) "
-                f"does not match the specified platform ({platforms.show(platform)})"
-            )
+        _check_platform(image, reference, platform)
         return image
 
     def find(self, reference: str) -> Image | None:
@@ -165,8 +161,9 @@ class Images:
     ) -> Sequence[Removed]:
         """rmi.  Blocking.  ``in_use``: the containers that stand on an image id.  Raises NotFound, Conflict."""
         image = self.find(reference)
-        if image is None or (platform is not None and not platforms.matches(platform, image.config.platform)):
+        if image is None:
             raise NotFound(f"No such image: {_shown(reference)}")
+        _check_platform(image, reference, platform)
         return self._remover.remove(image, reference, force=force, prune=prune, in_use=in_use)
 
     def prune(self, filters: Filters | None = None, *, in_use: InUse) -> tuple[Sequence[Removed], int]:
@@ -473,6 +470,14 @@ def _reading(verb: str) -> Iterator[None]:
         raise InvalidRequest(str(error)) from error
     except OSError as error:
         raise Internal(f"{verb}: {error}") from error
+
+
+def _check_platform(image: Image, reference: str, platform: Platform | None) -> None:
+    if platform is not None and not platforms.matches(platform, image.config.platform):
+        raise NotFound(
+            f"image with reference {reference} was found but its platform ({platforms.show(image.config.platform)}) "
+            f"does not match the specified platform ({platforms.show(platform)})"
+        )
 
 
 def _shown(text: str) -> str:

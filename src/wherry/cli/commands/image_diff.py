@@ -25,7 +25,7 @@ LISTING = Listing(
 def run(invocation: Invocation) -> int:
     old, new = invocation.arguments
     engine, layout = invocation.program.engine, invocation.text("format")
-    response = engine.stream("GET", "/wherry/images/diff", {"from": old, "to": new})
+    response = engine.stream("GET", "/wherry/v1/images/diff", {"from": old, "to": new})
     first = True
     try:
         for batch in batches(response):

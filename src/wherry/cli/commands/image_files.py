@@ -32,7 +32,7 @@ def run(invocation: Invocation) -> int:
         raise Failure("layers are numbered from 1, the base")
     if invocation.flag("tree") and invocation.text("format"):
         raise Failure("--tree and --format cannot be used together")
-    path = f"/wherry/images/{quote(invocation.arguments[0], b'/:@')}/files"
+    path = f"/wherry/v1/images/{quote(invocation.arguments[0], b'/:@')}/files"
     response = engine.stream("GET", path, {"layer": layer or None})
     fields = ("Change", "Mode", "Owner", "Size", "Path") if layer else LISTING.default
     show = _tree if invocation.flag("tree") else _table(invocation.text("format"), fields)

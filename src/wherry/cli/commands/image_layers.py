@@ -27,7 +27,7 @@ SHOWN = 20
 
 def run(invocation: Invocation) -> int:
     engine = invocation.program.engine
-    path = f"/wherry/images/{quote(invocation.arguments[0], b'/:@')}"
+    path = f"/wherry/v1/images/{quote(invocation.arguments[0], b'/:@')}"
     report = engine.get(f"{path}/layers")
     trunc = not invocation.flag("no-trunc")
     sys.stdout.write(LISTING.text([_row(layer, trunc=trunc) for layer in report["Layers"]], invocation.text("format")))

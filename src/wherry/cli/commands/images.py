@@ -19,7 +19,7 @@ LISTING = Listing(
     {
         "ID": "IMAGE ID", "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "CreatedSince": "CREATED",
         "CreatedAt": "CREATED AT", "Size": "SIZE",
-        "Containers": "CONTAINERS", "VirtualSize": "VIRTUAL SIZE", "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE",
+        "Containers": "CONTAINERS", "VirtualSize": "SIZE", "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE",
     },
     ("Repository", "Tag", "ID", "CreatedSince", "Size"),
     (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from wherry.cli.commands.images import NEVER, image_rows
 from wherry.cli.commands.ps import container_row
 from wherry.cli.flags import Command, Failure, Flag, Invocation
-from wherry.cli.output import Listing, ago, parse_time, size, table
+from wherry.cli.output import Listing, ago, parse_time, print_formatted, size, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,17 +23,13 @@ LISTING = Listing(
 
 def run(invocation: Invocation) -> int:
     layout = invocation.text("format")
-    if invocation.flag("verbose") and layout not in ("", "table", "json"):
-        raise Failure("wherry: --verbose with a template is not supported: use --format json, or leave one of them out")
     if invocation.flag("on-disk"):
         return show_disk(invocation, layout)
     found = invocation.program.engine.get("/system/df")
     if not invocation.flag("verbose"):
         sys.stdout.write(LISTING.text(list(summary(found)), layout))
-    elif layout == "json":
-        from wherry.client import jsontext
-
-        print(jsontext.dump(rows(found)))
+    elif layout not in ("", "table"):
+        print_formatted(layout, rows(found))
     else:
         sys.stdout.write("\n".join(sections(found)))
     return 0
@@ -80,15 +77,15 @@ def _row(kind: str, count: int, active: int, total: int, idle: int, *, percent: 
 
 def rows(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Every object as Docker's ``--format json`` shows it."""
-    from wherry.cli.commands.images import image_rows
     from wherry.cli.commands.volume import volume_row
 
-    return {
+    found_rows = {
         "Images": [next(image_rows(image, trunc=False, digests=False)) | {"Digest": ""} for image in found.get("Images") or ()],
         "Containers": [container_row(item, trunc=False) for item in found.get("Containers") or ()],
         "Volumes": [volume_row(volume) for volume in found.get("Volumes") or ()],
         "BuildCache": [_cache_row(item) for item in found.get("BuildCache") or ()],
     }
+    return {kind: [{name: row[name] for name in sorted(row)} for row in listed] for kind, listed in found_rows.items()}
 
 
 def _cache_row(item: Mapping[str, Any]) -> dict[str, str]:
@@ -128,7 +125,8 @@ def _image(item: Mapping[str, Any]) -> Sequence[str]:
     shared = max(item["SharedSize"], 0)
     ident = item["Id"].removeprefix("sha256:")[:12]
     sizes = (size(item["Size"], 3), size(shared), size(item["Size"] - shared))
-    return (repository, tag, ident, ago(item["Created"]), *sizes, str(item["Containers"]))
+    created = "" if item["Created"] == NEVER else ago(item["Created"])
+    return (repository, tag, ident, created, *sizes, str(item["Containers"]))
 
 
 def _container(item: Mapping[str, Any]) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""What is inside images: endpoints of Wherry's own, under ``/wherry/images``.
+"""What is inside images: endpoints of Wherry's own, under ``/wherry/v1/images``.
 
 A path is text with ``\\xNN`` for bytes that are not UTF-8; ``raw_path`` is then its bytes in base64.
 """
@@ -45,7 +45,7 @@ class LayerReport(Body):
 
 
 class LayersReport(Body):
-    """GET /wherry/images/{name}/layers."""
+    """GET /wherry/v1/images/{name}/layers."""
 
     id: str = shown("")
     size: int = shown(0)
