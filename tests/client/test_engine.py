@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from wherry.client import jsontext
 from wherry.client.engine import ApiError, Engine, query_string
-from wherry.client.http import ConnectError
+from wherry.client.http import ConnectError, Connection
 
 
 class Peer:
@@ -157,3 +158,19 @@ def test_a_stream_of_values_cut_anywhere_is_read_whole(values: list[dict[str, in
     second, rest = jsontext.parse_many(rest + text[cut:])
     assert first + second == values
     assert rest == ""
+
+
+def test_large_pieces_arrive_whole_also_when_the_socket_takes_only_a_part() -> None:
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    ours.settimeout(5)  # a socket with a timeout takes what it has room for
+    pieces = [memoryview(bytes([number]) * size) for number, size in enumerate((700_000, 5, 32768, 1, 300_001))]
+    sending = threading.Thread(target=lambda: Connection(ours, "h").send("POST", "/x", None, iter(pieces)))
+    sending.start()
+    received = b""
+    while not received.endswith(b"\r\n0\r\n\r\n"):
+        received += theirs.recv(1 << 16)
+    sending.join()
+    ours.close()
+    theirs.close()
+    body = received.partition(b"\r\n\r\n")[2]
+    assert body == b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"

@@ -185,12 +185,16 @@ class Connection:
         for piece in body:
             if not piece:
                 continue
-            if len(piece) < 1 << 15:
-                self.socket.sendall(b"%x\r\n%b\r\n" % (len(piece), bytes(piece)))
-            else:
-                self.socket.sendall(b"%x\r\n" % len(piece))
-                self.socket.sendall(piece)
-                self.socket.sendall(b"\r\n")
+            head = b"%x\r\n" % len(piece)
+            if len(piece) < 1 << 15 or type(self.socket) is not _socket.socket:
+                self.socket.sendall(b"%b%b\r\n" % (head, bytes(piece)))
+                continue
+            # In one call: the peer would wake for two bytes as it does for a whole piece.
+            sent = self.socket.sendmsg((head, piece, b"\r\n"))
+            for part in (head, piece, b"\r\n"):
+                if sent < len(part):
+                    self.socket.sendall(memoryview(part)[sent:])
+                sent = max(0, sent - len(part))
         self.socket.sendall(b"0\r\n\r\n")
 
     def receive(self, method: str) -> Response:
