@@ -110,7 +110,7 @@ def test_a_profile_travels_apart_from_its_message_which_stays_as_it_was():
 
 
 NUMBERS = json.loads((Path(defaults.__file__).parent / "syscalls.json").read_text())["tables"]["x86_64"]
-WORDS = st.one_of(st.sampled_from([0, 1, 38, 40, 2**31, 2**32 - 1, 2**32, 2**32 + 40, 2**64 - 1]), st.integers(0, 2**64 - 1))
+WORDS = st.sampled_from([0, 1, 39, 40, 2**32 - 1, 2**32, 2**32 + 40])  # few, so that they meet
 COMPARE = {
     **{"SCMP_CMP_EQ": operator.eq, "SCMP_CMP_NE": operator.ne, "SCMP_CMP_LT": operator.lt},
     **{"SCMP_CMP_LE": operator.le, "SCMP_CMP_GT": operator.gt, "SCMP_CMP_GE": operator.ge},
@@ -124,7 +124,7 @@ ARGUMENT = st.builds(
 )
 ENTRY = st.builds(
     lambda names, errno, args: {"names": sorted(names), "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": args},
-    st.sets(st.sampled_from(["socket", "read", "personality", "close", "no_such_call"]), min_size=1),
+    st.sets(st.sampled_from(["socket", "read", "no_such_call"]), min_size=1),
     st.integers(1, 130),
     st.lists(ARGUMENT, max_size=3),
 )
@@ -151,8 +151,8 @@ def holds(one: dict, name: str, arguments: tuple[int, ...]) -> bool:
     return bool(COMPARE[one["op"]](seen, wanted))
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(ENTRY, max_size=5), st.sampled_from(["socket", "read", "personality", "close", "write"]), st.tuples(WORDS, WORDS, WORDS))
+@settings(max_examples=300, deadline=None)
+@given(st.lists(ENTRY, max_size=4), st.sampled_from(["socket", "read"]), st.tuples(WORDS, WORDS, WORDS))
 def test_a_profile_does_what_its_rules_say(entries, name, arguments):
     program = Compiler().program({"defaultAction": "SCMP_ACT_LOG", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": entries})
     assert interpret(program, NUMBERS[name], (*arguments, 0, 0, 0)) == evaluated(entries, name, arguments)

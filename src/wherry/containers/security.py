@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from wherry.errors import InvalidRequest, NotSupported
@@ -82,9 +83,14 @@ class SecurityOptions:
 
 def parse_security_options(options: Iterable[str] | None) -> SecurityOptions:
     """Raises InvalidRequest in Docker's words: `invalid --security-opt 2: "bogus=1"`."""
+    return _parsed(tuple(options or ()))
+
+
+@lru_cache(maxsize=64)  # a start asks for them several times, and a profile is long
+def _parsed(options: tuple[str, ...]) -> SecurityOptions:
     found: dict[str, Any] = {}
     labels: list[str] = []
-    for option in options or ():
+    for option in options:
         key, separator, value = option.partition("=") if "=" in option else option.partition(":")
         if not separator and key not in ("no-new-privileges", "disable"):
             raise InvalidRequest(f'invalid --security-opt 1: "{option}"')
