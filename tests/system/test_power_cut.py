@@ -1,0 +1,121 @@
+"""The power goes at any instant of a loop of load, build, run and remove: what the disk had by then is a working data root.
+
+The data root is an ext4 file system in a file. What that file holds at an instant is what had reached the block layer: a copy of it is
+mounted, and a daemon started there. ``WHERRY_POWER_CUTS`` asks for more instants than the suite has time for.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+CUTS = int(os.environ.get("WHERRY_POWER_CUTS", "3"))
+SIZE = 160 << 20
+
+
+@contextmanager
+def disk(image: Path, place: Path) -> Iterator[None]:
+    place.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(place)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory, for file systems in files."""
+    place = tmp_path / "memory"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def work(daemon: Daemon, archive: Path, ended: threading.Event) -> None:
+    """The loop; every command may fail when the daemon is stopped under it."""
+    number = 0
+    while not ended.is_set():
+        number += 1
+        dockerfile = f"FROM bb\nRUN echo {number} > /number\n".encode()
+        for arguments, data in (
+            (("load", "-q", "-i", str(archive)), None),
+            (("build", "-q", "-t", f"built{number % 3}", "-"), dockerfile),
+            (("run", "--net", "none", "--name", f"c{number}", f"built{number % 3}", "sh", "-c", "echo x > /x"), None),
+            (("commit", f"c{number}", f"committed{number % 2}"), None),
+            (("tag", "bb", f"tag{number % 4}"), None),
+            (("rm", "-f", f"c{number}"), None),
+            (("rmi", "-f", "other"), None),
+            (("image", "prune", "-f"), None),
+        ):
+            daemon.run(*arguments, stdin=data, check=False)
+
+
+def check(copy: Path) -> None:
+    """A daemon on the copy finds nothing wrong, and every image it has runs."""
+    assert subprocess.run(["e2fsck", "-p", str(copy)], capture_output=True, check=False).returncode < 4
+    daemon = make_daemon()
+    with disk(copy, daemon.root / "data"):
+        try:
+            started = time.monotonic()
+            daemon.start()
+            assert time.monotonic() - started < 20
+            found = daemon.run("system", "fsck", check=False)
+            assert found.code == 0, found.out
+            for ident in set(daemon.out("images", "-q", "--no-trunc").split()):
+                daemon.run("run", "--rm", "--net", "none", ident, "true")
+        finally:
+            dispose(daemon)
+    shutil.rmtree(daemon.root, ignore_errors=True)
+
+
+def test_a_power_cut_at_any_instant(memory: Path, tmp_path: Path) -> None:
+    image, archive = memory / "disk", tmp_path / "images.tar"
+    with image.open("wb") as file:
+        file.truncate(SIZE)
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+    chance = random.Random(CUTS)
+    daemon = make_daemon()
+    copies: list[Path] = []
+    with disk(image, daemon.root / "data"):
+        ended = threading.Event()
+        loop = threading.Thread(target=work, args=(daemon, archive, ended))
+        try:
+            daemon.start()
+            daemon.run("import", "-", "bb", stdin=busybox_tar())
+            daemon.run("import", "-", "other", stdin=busybox_tar() + b"other")
+            daemon.run("save", "-o", str(archive), "bb", "other")
+            loop.start()
+            assert daemon.process is not None
+            for number in range(CUTS):
+                time.sleep(chance.uniform(0.3, 2.5))  # the instant
+                daemon.process.send_signal(signal.SIGSTOP)  # so that the copy is of one instant
+                try:
+                    copies.append(memory / f"copy{number}")
+                    subprocess.run(["cp", "--sparse=always", str(image), str(copies[-1])], check=True)
+                finally:
+                    daemon.process.send_signal(signal.SIGCONT)
+        finally:
+            ended.set()
+            if loop.is_alive():
+                loop.join()
+            dispose(daemon)
+    for copy in copies:
+        check(copy)
+        copy.unlink()
+    shutil.rmtree(daemon.root, ignore_errors=True)
