@@ -77,6 +77,8 @@ def check(copy: Path) -> None:
             assert time.monotonic() - started < 20
             found = daemon.run("system", "fsck", check=False)
             assert found.code == 0, found.out
+            for name in daemon.out("ps", "-aq").split():
+                daemon.run("start", "-a", name)
             for ident in set(daemon.out("images", "-q", "--no-trunc").split()):
                 daemon.run("run", "--rm", "--net", "none", ident, "true")
         finally:

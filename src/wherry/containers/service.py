@@ -123,10 +123,12 @@ class Containers:
         shutil.rmtree(self.folder(ident), ignore_errors=True)
 
     def sweep_folders(self) -> None:
-        """Remove folders that no record names: what a crash left."""
+        """Remove folders that no record names, what a crash left; make again, empty, those that a power cut took."""
         for name in os.listdir(self._root):
             if name not in self._by_id:
                 shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
+        for ident in self._by_id:
+            os.makedirs(self.folder(ident), mode=0o710, exist_ok=True)
 
     def exec_named(self, ident: str) -> Exec:
         if (found := self.execs.get(ident)) is not None:

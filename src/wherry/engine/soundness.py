@@ -77,7 +77,7 @@ def _containers(rooms: Rooms) -> Iterator[Finding]:
             yield Finding(subject=subject, fact="its own layer is not there", remedy="remove the container")
         folder = rooms.containers.folder(ident)
         if not os.path.isdir(folder) and not gone():
-            mend = partial(os.makedirs, folder, mode=0o700, exist_ok=True)
+            mend = partial(os.makedirs, folder, mode=0o710, exist_ok=True)
             yield Finding(subject=subject, fact=f"has no folder {folder}", remedy="make it again, empty", mend=mend)
     root = os.path.join(rooms.settings.data_root, "containers")
     for name in os.listdir(root):

@@ -232,7 +232,7 @@ class Shelf:
             os.close(fd)
         sync_directory(self.root_dir)
 
-    def write(self, directory: str, part: str, data: bytes) -> None:
+    def write(self, directory: str, part: str, data: bytes | bytearray) -> None:
         """A further file in a snapshot's directory: whole and durable, or not there."""
         target = self.path(directory, part)
         with open(f"{target}.new", "wb") as file:

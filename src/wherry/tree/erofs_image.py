@@ -11,6 +11,7 @@ import mmap
 import os
 import stat
 import struct
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class Device:
         return -(-self.size_bytes // BLOCK)
 
 
-def encode(root: Node, devices: Sequence[Device]) -> bytes:
+def encode(root: Node, devices: Sequence[Device]) -> bytearray:
     """The image of the tree ``root``, whose nodes' ``device`` is a position in ``devices``; the tree is used up.  Raises TooLarge."""
     return _Writer(root, devices).image()
 
@@ -123,41 +124,45 @@ class Index:
 class _Directory:
     """A directory's content on its way: names in the order of their bytes, cut into blocks."""
 
-    __slots__ = ("blocks", "node", "size_bytes")
+    __slots__ = ("names", "node", "nodes", "size_bytes", "starts")
 
     def __init__(self, node: Node, parent: Node) -> None:
         self.node = node
-        items = [(os.fsencode(name), child) for name, child in (node.children or {}).items()]
+        children = {os.fsencode(name): child for name, child in (node.children or {}).items()}
         node.children = None
-        items += [(b".", node), (b"..", parent)]
-        items.sort(key=_name)
-        self.blocks: list[list[tuple[bytes, Node]]] = []
+        children[b"."], children[b".."] = node, parent
+        self.names = sorted(children)
+        self.nodes = [children[name] for name in self.names]
+        self.starts = array("I")  # of blocks, as positions in both lists
         used = BLOCK
-        for item in items:
-            needed = _DIRENT.size + len(item[0])
+        for position, name in enumerate(self.names):
+            needed = _DIRENT.size + len(name)
             if used + needed > BLOCK:
-                self.blocks.append([])
+                self.starts.append(position)
                 used = 0
-            self.blocks[-1].append(item)
             used += needed
-        self.size_bytes = (len(self.blocks) - 1) * BLOCK + used
+        self.size_bytes = (len(self.starts) - 1) * BLOCK + used
 
     def data(self) -> bytes:
         """For each block its entries, then their names; once every node has its place."""
         blocks = []
-        for block in self.blocks:
-            offset = len(block) * _DIRENT.size
+        for start, end in zip(self.starts, [*self.starts[1:], len(self.names)], strict=True):
+            names = self.names[start:end]
+            offset = len(names) * _DIRENT.size
             parts = []
-            for name, node in block:
+            for name, node in zip(names, self.nodes[start:end], strict=True):
                 parts.append(_DIRENT.pack(node.place // _SLOT, offset, _KINDS[stat.S_IFMT(node.mode)]))
                 offset += len(name)
-            parts += [name for name, _ in block]
+            parts += names
             blocks.append(b"".join(parts).ljust(BLOCK, b"\0"))
         return b"".join(blocks)[: self.size_bytes]
 
 
 class _Inode:
-    """A node with what is written behind it: attributes, and the data of a directory or symlink where it fits (``block`` 0)."""
+    """A node that is more than a plain file, with what is written behind it: its attributes, and a directory's or symlink's data.
+
+    ``block``: where that data lies when it does not fit behind the inode, else 0.
+    """
 
     __slots__ = ("attributes", "block", "content", "node")
 
@@ -175,37 +180,40 @@ class _Writer:
     def __init__(self, root: Node, devices: Sequence[Device]) -> None:
         self._devices = devices
         self._end = _FIRST_DEVICE + len(devices) * _DEVICE.size
-        self._inodes: list[_Inode] = []
+        self._inodes: list[_Inode | Node] = []
         self._root = root
 
-    def image(self) -> bytes:
+    def image(self) -> bytearray:
         self._place_all()
         blocks = self._place_large()
         buffer = bytearray(blocks * BLOCK)
         starts = self._write_head(buffer, blocks)
         for number, inode in enumerate(self._inodes):
             self._write(buffer, inode, number, starts)
-        return bytes(buffer)
+        return buffer
 
     def _place_all(self) -> None:
         """A place for every node, those of a directory side by side.  Each name is a link, "." and ".." too."""
         queue = [_Directory(self._root, self._root)]
         self._place(_Inode(self._root, queue[0]), queue[0].size_bytes)
         for directory in queue:
-            for block in directory.blocks:
-                for _, node in block:
-                    node.links += 1
-                    if node.place:
-                        continue
-                    if stat.S_ISDIR(node.mode):
-                        inner = _Directory(node, directory.node)
-                        queue.append(inner)
-                        self._place(_Inode(node, inner), inner.size_bytes)
-                    elif node.link:
-                        target = os.fsencode(node.link)
-                        self._place(_Inode(node, target), len(target))
-                    else:
-                        self._place(_Inode(node, None), 0)
+            for node in directory.nodes:
+                node.links += 1
+                if node.place:
+                    continue
+                if stat.S_ISDIR(node.mode):
+                    inner = _Directory(node, directory.node)
+                    queue.append(inner)
+                    self._place(_Inode(node, inner), inner.size_bytes)
+                elif node.link:
+                    target = os.fsencode(node.link)
+                    self._place(_Inode(node, target), len(target))
+                elif node.xattrs:
+                    self._place(_Inode(node, None), 0)
+                else:
+                    node.place = self._end + -self._end % _SLOT
+                    self._end = node.place + _INODE.size
+                    self._inodes.append(node)
 
     def _place(self, inode: _Inode, size: int) -> None:
         """The next place where the inode's data, unless it is too large, lies in one block."""
@@ -226,7 +234,7 @@ class _Writer:
         """Blocks for what does not fit behind its inode; the number of all blocks."""
         blocks = -(-self._end // BLOCK)
         for inode in self._inodes:
-            if inode.block:
+            if isinstance(inode, _Inode) and inode.block:
                 inode.block = blocks
                 blocks += -(-inode.node.size // BLOCK)
         return blocks
@@ -270,23 +278,22 @@ class _Writer:
         )
         return starts
 
-    def _write(self, buffer: bytearray, inode: _Inode, number: int, starts: list[int]) -> None:
-        node = inode.node
+    def _write(self, buffer: bytearray, inode: _Inode | Node, number: int, starts: list[int]) -> None:
+        node, attributes = (inode.node, inode.attributes) if isinstance(inode, _Inode) else (inode, b"")
         place = node.place
         layout = _PLAIN
         where = node.rdev
-        if inode.content is not None:
+        if isinstance(inode, _Inode) and inode.content is not None:
             where = inode.block
             data = inode.data()
             if inode.block:
                 buffer[where * BLOCK : where * BLOCK + len(data)] = data
             else:
                 layout = _INLINE
-                start = place + _INODE.size + len(inode.attributes)
+                start = place + _INODE.size + len(attributes)
                 buffer[start : start + len(data)] = data
         elif node.size:
             where = starts[node.device] + node.offset // BLOCK
-        attributes = inode.attributes
         count = (len(attributes) - _ATTRIBUTES_HEAD) // 4 + 1 if attributes else 0
         seconds, nanoseconds = divmod(node.mtime_ns, _SECOND)
         _INODE.pack_into(
@@ -404,7 +411,3 @@ def _decode_attributes(data: bytes) -> dict[str, bytes]:
         position += length + size
         position += -position % 4
     return attributes
-
-
-def _name(item: tuple[bytes, Node]) -> bytes:
-    return item[0]

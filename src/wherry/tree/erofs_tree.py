@@ -83,6 +83,8 @@ class Tree:
         self._literal = literal
         self._sparse_fd = sparse_fd
         self._directories: dict[str, Node] = {}
+        self._modes: dict[int, int] = {}  # equal numbers are one object: there are many nodes
+        self._time_ns = 0
 
     def add(self, entry: Entry, reader: Reader) -> None:
         """Raises InvalidArchive, OSError."""
@@ -108,7 +110,10 @@ class Tree:
 
     def _made(self, entry: Entry, reader: Reader) -> Node:
         kind = entry.kind
-        node = Node(_MODES[kind] | entry.mode, entry.uid, entry.gid, entry.mtime_ns)
+        if entry.mtime_ns != self._time_ns:
+            self._time_ns = entry.mtime_ns
+        mode = _MODES[kind] | entry.mode
+        node = Node(self._modes.setdefault(mode, mode), entry.uid, entry.gid, self._time_ns)
         if kind is Kind.FILE:
             node.size = entry.size
             if entry.segments is not None:
