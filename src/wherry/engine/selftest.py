@@ -26,7 +26,7 @@ from wherry.runtime.supervisor import Supervisor
 from wherry.spec.docker.container import Config, HostConfig
 from wherry.spec.launch import Attachment, Launch, LogTarget
 from wherry.spec.mounts import Rootfs
-from wherry.spec.settings import Settings
+from wherry.spec.settings import RUNTIME, Settings
 
 CGROUP = "self-test"
 _PATIENCE_S = 30.0
@@ -37,11 +37,11 @@ async def weaknesses(settings: Settings, supervisor: Supervisor, capabilities: t
     if not available():
         return ["there is no self-test for this machine type"]
     config = _config(settings, capabilities)
-    probe = Probe(config, _own_namespaces())
+    probe = Probe(config, _own_namespaces(), ours=settings.default_runtime == RUNTIME)
     place = f"{settings.data_root}/{CGROUP}"
     try:
         rootfs = _make_root(place, config, probe.program, overlay=overlay)
-        output = await asyncio.wait_for(_run(supervisor, config, rootfs), _PATIENCE_S)
+        output = await asyncio.wait_for(_run(supervisor, _launch(settings, config, rootfs)), _PATIENCE_S)
         return probe.weaknesses(output)
     except LaunchFailure as failure:
         return [f"its container does not start: {failure.message}"]
@@ -118,9 +118,23 @@ def _holds(path: str, data: bytes) -> bool:
         return False
 
 
-async def _run(supervisor: Supervisor, config: dict[str, Any], rootfs: Rootfs) -> bytes:
+def _launch(settings: Settings, config: dict[str, Any], rootfs: Rootfs) -> Launch:
+    """By the runtime that containers get which ask for none."""
+    return Launch(
+        id=f"{settings.tag}-{CGROUP}",
+        config=config,
+        rootfs=rootfs,
+        record_dir="",
+        socket_path="",
+        log=LogTarget(driver="none"),
+        runtime=settings.runtimes.get(settings.default_runtime, ()),
+        bundle=settings.bundle(CGROUP),
+        lasting=False,
+    )
+
+
+async def _run(supervisor: Supervisor, launch: Launch) -> bytes:
     """What the program wrote."""
-    launch = Launch(id=CGROUP, config=config, rootfs=rootfs, record_dir="", socket_path="", log=LogTarget(driver="none"), lasting=False)
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:

@@ -45,8 +45,12 @@ def available() -> bool:
 class Probe:
     """The questions of one config: ``program`` asks them, ``weaknesses`` reads the answers."""
 
-    def __init__(self, config: Mapping[str, Any], host_namespaces: Mapping[str, str]) -> None:
-        """``host_namespaces``: kind (mnt, pid ...) -> what /proc/self/ns/KIND of the daemon says."""
+    def __init__(self, config: Mapping[str, Any], host_namespaces: Mapping[str, str], *, ours: bool = True) -> None:
+        """``host_namespaces``: kind (mnt, pid ...) -> what /proc/self/ns/KIND of the daemon says.
+
+        ``ours``: it runs by our own runtime; others open /dev/net/tun to every container, whatever the config says.
+        """
+        self._ours = ours
         with open(os.path.join(os.path.dirname(__file__), "syscalls.json"), encoding="utf-8") as file:
             numbers = json.load(file)["tables"][libc.MACHINE]
         self._sheet = Sheet(libc.MACHINE, numbers)
@@ -167,7 +171,7 @@ class Probe:
 
     def _ask_devices(self) -> None:
         """It may make the nodes of any device, and must not open them."""
-        for name, form, number in _devices():
+        for name, form, number in _devices(tunnel=self._ours):
             path = self._text(f"/dev/probe-{number}")
             self._sheet.call("mknodat", _AT_FDCWD, path, form | 0o600, number)
             opened = self._sheet.call("openat", _AT_FDCWD, path, os.O_RDONLY | os.O_NONBLOCK)
@@ -214,9 +218,11 @@ class Probe:
         return lambda answers: os.fsdecode(answers.bytes(room, max(answers.calls[length], 0)))
 
 
-def _devices() -> list[tuple[str, int, int]]:
+def _devices(*, tunnel: bool) -> list[tuple[str, int, int]]:
     """Name, form and number of a loop device, the tunnel device, and the first disk with something on it."""
-    found = [("a loop device", stat.S_IFBLK, os.makedev(7, 0)), ("/dev/net/tun", stat.S_IFCHR, os.makedev(10, 200))]
+    found = [("a loop device", stat.S_IFBLK, os.makedev(7, 0))]
+    if tunnel:
+        found.append(("/dev/net/tun", stat.S_IFCHR, os.makedev(10, 200)))
     for name in sorted(os.listdir("/sys/dev/block")):
         with open(f"/sys/dev/block/{name}/size", encoding="ascii") as file:
             if int(file.read()):
@@ -229,7 +235,7 @@ def _opened(row: int, name: str, answers: Answers) -> str:
 
 
 def _refusal(what: str, number: int, answer: int) -> str:
-    if answer == -number:
+    if answer in (-errno.EPERM, -errno.ENOSYS):  # either is the filter's: which one is no matter of strength
         return ""
     if answer >= 0:
         return f"{what} is allowed"
