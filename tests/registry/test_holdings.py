@@ -138,7 +138,7 @@ def _data_of(raw: bytes) -> list[bytes]:
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
+TestLife.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
 
 
 @pytest.fixture

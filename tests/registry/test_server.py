@@ -216,26 +216,20 @@ def test_a_request_of_two_meanings_gets_one_refusal_and_the_line_is_cut(ours: Re
     assert got.count(b"HTTP/1.") == 1
 
 
-def test_what_is_logged_stays_on_its_line(serve: Any) -> None:
-    with serve() as registry:
-        registry.call("GET", "/v2/a%0a/tags/list", headers={"User-Agent": 'evil" 200'})
-        assert registry.log is not None
-        line = next(line for line in registry.log.read_text().splitlines() if "tags/list" in line)
-        assert '"GET /v2/a%0a/tags/list" 404 ' in line
-        assert line.endswith('"evil\\" 200"')
-    assert "stopping" in registry.log.read_text()
+def test_what_is_logged_stays_on_its_line(ours: Registry) -> None:
+    ours.call("GET", "/v2/a%0a/tags/list", headers={"User-Agent": 'evil" 200'})
+    assert ours.log is not None
+    line = next(line for line in ours.log.read_text().splitlines() if "/v2/a%0a/tags/list" in line and "evil" in line)
+    assert '"GET /v2/a%0a/tags/list" 404 ' in line
+    assert line.endswith('"evil\\" 200"')
 
 
-def test_two_servers_never_share_a_directory(serve: Any, tmp_path: Path) -> None:
-    with serve():
-        second = subprocess.run(
-            [WHERRY, "registry", "serve", "--listen", "127.0.0.1:0", "--data", str(tmp_path / "registry")],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=20,
-        )
-    assert (second.returncode, second.stderr) == (1, f"wherry registry serve: another registry serves {tmp_path / 'registry'}\n")
+def test_two_servers_never_share_a_directory(ours: Registry) -> None:
+    assert ours.log is not None
+    data = ours.log.parent / "data"
+    command = [WHERRY, "registry", "serve", "--listen", "127.0.0.1:0", "--data", str(data)]
+    second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    assert (second.returncode, second.stderr) == (1, f"wherry registry serve: another registry serves {data}\n")
 
 
 # --- our own client
@@ -430,7 +424,7 @@ _DOCUMENTS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.sampled_from(["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"]), _ADDRESSES, _QUERIES, _HEADERS, _DOCUMENTS)
 def test_anything_gets_an_answer_and_every_refusal_a_code(
     ours: Registry, method: str, address: str, query: dict[str, str], headers: dict[str, str], body: bytes
