@@ -160,3 +160,17 @@ def test_what_a_killed_server_left_between_two_writes_is_not_seen(holdings: Hold
     assert [item["digest"] for item in holdings.referrers("a", subject)] == [digest_of(raw)]
     holdings.objects.delete(manifest_key("a", _digest(raw)))  # deleted as far as this
     assert holdings.referrers("a", subject) == []
+
+
+def test_what_others_hold_outlives_a_delete(holdings: Holdings, tmp_path: Path) -> None:
+    digest = _digest(b"0")
+    (tmp_path / "upload").write_bytes(b"0")
+    holdings.add_blob("a", digest, str(tmp_path / "upload"))
+    assert holdings.mount_blob("b", digest, "a")
+    holdings.remove_blob("a", digest)
+    assert holdings.blob_size("b", digest) == 1
+    first, second = _manifest(b"0"), _manifest(b"0", digest)
+    for tag, raw in (("1", first), ("2", first), ("3", second)):
+        holdings.put_manifest("b", tag, raw, documents.read(raw))
+    holdings.remove_manifest("b", _digest(first))
+    assert holdings.tags("b") == ["3"]

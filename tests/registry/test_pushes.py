@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import signal
 import threading
@@ -100,6 +101,13 @@ def test_other_bytes_than_were_promised_leave_nothing(ours: Registry) -> None:
     assert ours.call("HEAD", f"/v2/liar/blobs/{digest_of(b'sent')}").status == 404
     assert ours.call("GET", path).status == 404
     assert ours.call("PUT", ours.begin("liar"), b"x").code == "DIGEST_INVALID"  # none is named
+
+
+def test_a_body_that_says_it_is_compressed_is_kept_as_it_came(ours: Registry) -> None:
+    data = gzip.compress(LAYER)
+    path = ours.begin("encoded")
+    assert ours.call("PATCH", path, data, {"Content-Encoding": "gzip"}).status == 202
+    assert ours.call("PUT", f"{path}?digest={digest_of(data)}").status == 201
 
 
 def test_a_client_that_asks_whether_to_go_on_is_told_to(ours: Registry) -> None:

@@ -134,7 +134,6 @@ class Pushes:
         def keep() -> None:
             upload.check(digest)
             self._holdings.add_blob(name, digest, upload.path)
-            upload.taken()
 
         try:
             await in_thread(keep)

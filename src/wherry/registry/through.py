@@ -258,7 +258,6 @@ class Upstream:
         def keep() -> None:
             upload.check(digest)
             self._holdings.add_blob(name, digest, upload.path)
-            upload.taken()
 
         failure: BaseException | None = None
         try:

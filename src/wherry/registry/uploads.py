@@ -116,7 +116,7 @@ class Uploads:
 
 
 class Upload:
-    """One upload in the hands of one request.  Leaving the context keeps what has come, for the next chunk."""
+    """One upload in the hands of one request.  Leaving the context keeps what has come, for the next chunk, unless its file is gone."""
 
     def __init__(self, uploads: Uploads, path: str, hashed: int, running: hashlib._Hash) -> None:
         self.path = path
@@ -124,15 +124,13 @@ class Upload:
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
         self.size_bytes = os.fstat(self._fd).st_size
         self._hashed, self._hash = hashed, running
-        self._is_gone = False
 
     def __enter__(self) -> Upload:
         return self
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
-        self._is_gone = self._is_gone or not os.path.exists(self.path)
-        self._uploads.closed(self.path, None if self._is_gone else (self._hashed, self._hash))
+        self._uploads.closed(self.path, (self._hashed, self._hash) if os.path.exists(self.path) else None)
 
     def write(self, data: bytes) -> None:
         self.append([data])
@@ -176,16 +174,10 @@ class Upload:
             self.discard()
             raise WrongDigest(f"{digest.algorithm}:{found}")
 
-    def taken(self) -> None:
-        """The file at ``path`` is somebody else's now."""
-        self._is_gone = True
-
     def discard(self) -> None:
-        """Keep nothing; nothing after ``taken``."""
-        if not self._is_gone:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)
-            self._is_gone = True
+        """Keep nothing."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
 
     def _hash_from(self, start: int, running: hashlib._Hash) -> int:
         while block := os.pread(self._fd, _BLOCK, start):
