@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.bundle.harness import Runtime, bundle_config, leftovers
-from tests.runtime.harness import until
+from tests.runtime.harness import config, until
 
 from wherry.bundle import server
 
@@ -87,6 +87,28 @@ def test_a_warm_server_takes_the_callers_place(door):
     assert (warm.returncode, warm.stdout, warm.stderr) == (cold.returncode, cold.stdout, cold.stderr)
     assert warm.returncode == 7
     assert warm.stdout.startswith("out\ntyped ")
+
+
+def test_nothing_inside_tells_a_warm_run_from_a_cold_one(door):
+    script = (
+        "grep -E 'Cap|Seccomp|NoNewPrivs|Groups|Umask|SigBlk|SigIgn|SigCgt|Cpus_allowed:|NStgid' /proc/self/status; ulimit -a; ls /proc/self/fd;"
+        "cut -d' ' -f 5- /proc/self/mountinfo | sed 's/master:[0-9]*//'; cat /proc/self/cgroup /proc/self/oom_score_adj; cut -d' ' -f 18,19,41 /proc/self/stat;"
+        "ls -l /proc/self/ns | grep -c .; cat /proc/1/cmdline; hostname; env; ip link 2>/dev/null | grep -c LOOPBACK,UP; tty"
+    )
+
+    def seen() -> tuple[list[str], str]:
+        configuration = bundle_config("sh", "-c", script, rlimits=[{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 99}])
+        configuration["linux"]["cgroupsPath"] = f"/wherry-test-bundle-{os.getpid()}/same"
+        configuration["linux"]["seccomp"] = config()["linux"]["seccomp"]
+        command = ["nice", "-n", "5", "prlimit", "--core=4096:8192", *door.command(configuration)]
+        done = subprocess.run(
+            command, env=door.environment(), capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
+        )
+        return sorted(done.stdout.splitlines()), done.stderr
+
+    cold = seen()
+    door.warm()
+    assert seen() == cold
 
 
 def test_signals_reach_the_program_and_failures_the_caller(door):

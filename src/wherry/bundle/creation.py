@@ -13,9 +13,10 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
-from wherry.bundle import birth, bundles, console, groups, hooks, states
+from wherry.bundle import birth, bundles, console, gate, groups, hooks, states
+from wherry.bundle.cradle import Cradle
 from wherry.bundle.failures import Failure
 from wherry.bundle.journal import Journal
 from wherry.bundle.states import Place, State
@@ -26,7 +27,7 @@ from wherry.runtime.failure import StartFailure, words
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Created:
-    """``master``: the terminal's, or -1; ``line``: to the process at the gate, None when it waits for another command."""
+    """``master``: the terminal's, or -1; ``line``: to the process at the gate, None when it waits for another command or is through."""
 
     place: Place
     state: State
@@ -39,18 +40,20 @@ class Created:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Prepared:
-    """All that is known before there is a process."""
+    """All that is known before there is a process; ``cradle``: the one that is there already, which plans for itself."""
 
     place: Place
     state: State
     config: dict[str, Any]
-    planned: plan.Plan
+    launch: dict[str, Any]
+    planned: plan.Plan | None
     found: cgroup.Hierarchies
     start: init.Start
+    cradle: Cradle | None
 
 
-def create(root: str, ident: str, options: Mapping[str, Any], journal: Journal, *, here: bool) -> Created:
-    """``here``: the process is started by this very command.  Raises Failure."""
+def create(root: str, ident: str, options: Mapping[str, Any], journal: Journal, *, here: bool, cradle: Cradle | None = None) -> Created:
+    """``here``: the process is started by this very command; ``cradle``: to be used where it suits.  Raises Failure."""
     directory = os.path.realpath(options["bundle"] or ".")
     config = bundles.load(directory)
     bundles.check(config, directory)
@@ -59,9 +62,8 @@ def create(root: str, ident: str, options: Mapping[str, Any], journal: Journal, 
     process.prctl(process.PR_SET_DUMPABLE, 0)  # nothing inside may reach this program by /proc
     with states.made(root, ident) as place, contextlib.ExitStack() as undo:
         try:
-            prepared = _prepare(place, directory, config, options)
+            prepared = _prepare(place, directory, config, options, cradle)
             created = _bear(prepared, options, undo, here=here)
-            write_pid(options["pid-file"], created.state.pid)
             console.hand_over(options["pidfd-socket"], created.pidfd)
         except StartFailure as failure:
             raise Failure(failure.message) from failure
@@ -72,7 +74,7 @@ def create(root: str, ident: str, options: Mapping[str, Any], journal: Journal, 
     return created
 
 
-def _prepare(place: Place, directory: str, config: dict[str, Any], options: Mapping[str, Any]) -> _Prepared:
+def _prepare(place: Place, directory: str, config: dict[str, Any], options: Mapping[str, Any], cradle: Cradle | None) -> _Prepared:
     found = cgroup.find()
     adapted = bundles.adapt(config, place.ident, found)
     linux = adapted["linux"]
@@ -109,8 +111,11 @@ def _prepare(place: Place, directory: str, config: dict[str, Any], options: Mapp
         cgroups_path=linux["cgroupsPath"],
         annotations=dict(config.get("annotations") or {}),
     )
-    planned = plan.make(launch, bundle=True, pivot=not options["no-pivot"])
-    return _Prepared(place=place, state=state, config=adapted, planned=planned, found=found, start=start)
+    if cradle is not None and not Cradle.suits(linux):
+        cradle.discard()
+        cradle = None
+    planned = plan.make(launch, bundle=True, pivot=not options["no-pivot"]) if cradle is None else None
+    return _Prepared(place=place, state=state, config=adapted, launch=launch, planned=planned, found=found, start=start, cradle=cradle)
 
 
 def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.ExitStack, *, here: bool) -> Created:
@@ -124,10 +129,15 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
     limits = prepared.found, prepared.state.cgroups_path, linux["resources"], undo
     made = groups.make(*limits) if has_users else None  # the group is one of the sources then
     with report, _opened_sources(prepared) as sources:
-        pid, pidfd = birth.clone(prepared.planned.birth.clone_flags, linux)
-        if pid == 0:
-            ours.close()
-            _live(prepared, report, listener, sources)
+        if prepared.planned is None:
+            assert prepared.cradle is not None
+            prepared.cradle.order(prepared.launch, prepared.start, report.fileno())
+            pid, pidfd = prepared.cradle.pid, prepared.cradle.pidfd
+        else:
+            pid, pidfd = birth.clone(prepared.planned.birth.clone_flags, linux)
+            if pid == 0:
+                ours.close()
+                gate.live(config, prepared.planned, prepared.found, prepared.start, report, listener, sources)
     undo.callback(os.close, pidfd)
     undo.callback(_end, pid, pidfd)
     if listener is not None:
@@ -138,28 +148,34 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
     if has_users:
         userns.write_maps(f"/proc/{pid}", plan.id_maps(linux.get("uidMappings")), plan.id_maps(linux.get("gidMappings")))
         _adjust_oom_score(pid, config["process"].get("oomScoreAdj"))
-    channel.send(ours, {"go": True})
+    undo.callback(_forget_pid, options["pid-file"])
+    write_pid(options["pid-file"], pid)
+    through = here and not config.get("hooks")  # nothing is to be done at the gate
+    channel.send(ours, {"go": True, "through": through})
     undo.callback(_run_poststop, config, state)
     place.write_config(config)
     place.write(state)
-    master = _await_gate(ours, prepared, state, options["console-socket"])
-    if not here:
+    master = _await_gate(ours, prepared, state, options["console-socket"], through=through)
+    line = ours if here and not through else None
+    if line is None:
         ours.close()
-    return Created(place=place, state=state, config=config, found=prepared.found, pidfd=pidfd, master=master, line=ours if here else None)
+    return Created(place=place, state=state, config=config, found=prepared.found, pidfd=pidfd, master=master, line=line)
 
 
-def _await_gate(ours: socket.socket, prepared: _Prepared, state: State, console_socket: str) -> int:
-    """Answer what the first process asks for on its way; the terminal's master, or -1."""
+def _await_gate(ours: socket.socket, prepared: _Prepared, state: State, console_socket: str, *, through: bool) -> int:
+    """Answer what the first process asks for on its way, up to the gate or its program; the terminal's master, or -1."""
     document = states.document(state, "creating")
     master = -1
     while True:
         try:
             message, fds = channel.receive(ours)
         except channel.Closed:
+            if through:
+                return master
             raise Failure("the container's first process ended before its program could run") from None
         if "hooks" in message:
             for kind in ("prestart", "createRuntime"):
-                _run_hooks(prepared.config, kind, document)
+                gate.run_hooks(prepared.config, kind, document)
             channel.send(ours, {"state": document})
         elif "terminal" in message:
             master = fds[0]
@@ -178,45 +194,12 @@ def _await_gate(ours: socket.socket, prepared: _Prepared, state: State, console_
             raise Failure(complete + message["message"])
 
 
-def _live(prepared: _Prepared, report: socket.socket, listener: socket.socket | None, sources: Mapping[int, int]) -> NoReturn:
-    """The first process, up to its program."""
-    config = prepared.config
-
-    def rendezvous() -> None:
-        channel.send(report, {"hooks": True})
-        document = channel.receive(report)[0]["state"]
-        _run_hooks(config, "createContainer", document)
-
-    def limit() -> None:
-        channel.send(report, {"limits": True})
-        channel.receive(report)
-
-    def gate(line: socket.socket) -> None:
-        channel.send(line, {"ready": True})
-        if listener is not None:
-            connection = listener.accept()[0]
-            os.dup2(connection.fileno(), line.fileno(), inheritable=False)
-            connection.close()
-            listener.close()
-        document = channel.receive(line)[0]["state"]
-        _run_hooks(config, "startContainer", document)
-
-    try:
-        channel.receive(report)
-    except channel.Closed:
-        os._exit(1)
-    has_users = any(one["type"] == "user" for one in config["linux"].get("namespaces") or ())
-    start = replace(prepared.start, rendezvous=rendezvous, gate=gate, limit=limit if has_users else None)
-    init.run_container(prepared.planned, prepared.found, start, report, sources=sources)
-    os._exit(1)
-
-
 @contextlib.contextmanager
 def _opened_sources(prepared: _Prepared) -> Iterator[dict[int, int]]:
     """With a user namespace: the root and all sources of bind mounts, which its root may not be allowed to reach."""
     sources: dict[int, int] = {}
     try:
-        if any(one["type"] == "user" for one in prepared.config["linux"].get("namespaces") or ()):
+        if prepared.planned and any(one["type"] == "user" for one in prepared.config["linux"].get("namespaces") or ()):
             sources[steps.ROOT] = mount.open_tree(mount.AT_FDCWD, prepared.state.rootfs, recursive=True)
             sandbox = steps.Sandbox(prepared.found, sources=sources)
             for step in prepared.planned.steps:
@@ -245,13 +228,6 @@ def _listen(path: str) -> contextlib.AbstractContextManager[socket.socket]:
     return listener
 
 
-def _run_hooks(config: Mapping[str, Any], kind: str, document: Mapping[str, Any]) -> None:
-    try:
-        hooks.run(config, kind, document)
-    except hooks.HookFailed as error:
-        raise StartFailure(128, str(error), complete=True) from None
-
-
 def _run_poststop(config: Mapping[str, Any], state: State) -> None:
     with contextlib.suppress(hooks.HookFailed):
         hooks.run(config, "poststop", states.document(state, "stopped"))
@@ -261,6 +237,11 @@ def _end(pid: int, pidfd: int) -> None:
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, 0)
+
+
+def _forget_pid(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _adjust_oom_score(pid: int, score: int | None) -> None:

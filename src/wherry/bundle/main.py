@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from wherry.bundle import commandline
 from wherry.bundle.commandline import Command
 from wherry.bundle.failures import Failure
 from wherry.bundle.journal import Journal
+
+if TYPE_CHECKING:
+    from wherry.bundle.cradle import Cradle
 
 
 def program() -> None:
@@ -17,8 +21,8 @@ def program() -> None:
     sys.exit(main(sys.argv[1:]))
 
 
-def main(words: Sequence[str]) -> int:
-    """The exit code of a command line."""
+def main(words: Sequence[str], cradle: Cradle | None = None) -> int:
+    """The exit code of a command line.  ``cradle``: for a ``run``."""
     try:
         command = commandline.parse(words)
         journal = Journal(command.settings)
@@ -27,7 +31,7 @@ def main(words: Sequence[str]) -> int:
         return failure.code
     try:
         _check(command)
-        return _run(command, journal)
+        return _run(command, journal, cradle)
     except Failure as failure:
         journal.error(
             f"{command.verb} failed: {failure.message}" if command.verb in ("create", "run", "exec", "start") else failure.message
@@ -47,7 +51,7 @@ def _check(command: Command) -> None:
         raise Failure("wherry-runtime needs root")
 
 
-def _run(command: Command, journal: Journal) -> int:
+def _run(command: Command, journal: Journal, cradle: Cradle | None) -> int:
     options, arguments = command.options, command.arguments
     root = os.path.abspath(command.settings["root"])
     ident = arguments[0] if arguments else ""
@@ -55,7 +59,7 @@ def _run(command: Command, journal: Journal) -> int:
         case "run":
             from wherry.bundle import running
 
-            code = running.run(root, ident, options, journal)
+            code = running.run(root, ident, options, journal, cradle)
             _leave_server(command.settings["server"])
             return code
         case "create":

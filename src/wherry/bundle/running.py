@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wherry.bundle import creation, foreground, hooks, removal, states
+from wherry.bundle.cradle import Cradle
 from wherry.bundle.failures import Failure
 from wherry.bundle.journal import Journal
 from wherry.bundle.states import Place, State
@@ -38,18 +39,18 @@ def start(root: str, ident: str, journal: Journal) -> None:
         journal.debug(f"started {ident}")
 
 
-def run(root: str, ident: str, options: Mapping[str, Any], journal: Journal) -> int:
+def run(root: str, ident: str, options: Mapping[str, Any], journal: Journal, cradle: Cradle | None = None) -> int:
     """Create and start; unless detached wait for the end, delete, and return the exit code."""
     detached = bool(options["detach"])
     if not options["no-subreaper"] and not detached:
         process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
     with contextlib.ExitStack() as stack:
         signals = None if detached else stack.enter_context(foreground.gathered_signals())
-        created = creation.create(root, ident, options, journal, here=True)
-        assert created.line is not None
+        created = creation.create(root, ident, options, journal, here=True, cradle=cradle)
         try:
-            with created.line:
-                _release(created.line, created.state)
+            if created.line is not None:
+                with created.line:
+                    _release(created.line, created.state)
             _run_poststart(created.config, created.state)
             code = 0 if signals is None else foreground.wait(created.state.pid, created.pidfd, signals, created.master)
         except BaseException:

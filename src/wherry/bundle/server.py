@@ -22,14 +22,16 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from wherry.bundle import bundles, commandline, main, running  # noqa: F401 -- running is what a worker needs
+from wherry.bundle.cradle import Cradle
 from wherry.bundle.failures import Failure
-from wherry.kernel import process
+from wherry.kernel import cgroup, process
 from wherry.runtime import channel, rehearsal
 
 NAME = "wherry-oci"
 _SLOTS = 16
 _FIRST_SLOT = 100
 _IDLE_S = 20
+_BREATH_MS = 4
 _CALLERS_STDIN = 8  # where the script keeps it
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children", "user", "uts")
 _STATUS = ("Uid:", "Gid:", "Groups:", "Cap", "NoNewPrivs:", "Seccomp:")
@@ -43,7 +45,7 @@ class Unlike(Exception):
 
 def start(directory: str, home: str) -> None:
     """Leave a server behind, unless there is one: it outlives this process and keeps nothing of it open."""
-    if os.path.exists(f"{directory}/server") or os.fork():
+    if _is_served(directory) or os.fork():
         return
     os.setsid()
     null = os.open("/dev/null", os.O_RDWR)
@@ -54,6 +56,21 @@ def start(directory: str, home: str) -> None:
     if os.fork() == 0:
         os.execv(f"{home}/python", [f"{home}/python", "-I", "-m", "wherry.bundle.server", directory, home])
     os._exit(0)
+
+
+def _is_served(directory: str) -> bool:
+    """Whether a server lives; its file alone says nothing."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def serve(directory: str, home: str) -> None:
@@ -83,17 +100,23 @@ def serve(directory: str, home: str) -> None:
     _announce(directory, f"{os.getpid()} {requests[1]} {_FIRST_SLOT} {_FIRST_SLOT + _SLOTS - 1} {home}\n")
     waiting = select.poll()
     waiting.register(requests[0], select.POLLIN)
-    worker = _hatch(own)
-    while waiting.poll(_IDLE_S * 1000):
+    worker: socket.socket | None = None
+    while True:
+        if worker is None and not waiting.poll(_BREATH_MS):  # the run that has just begun needs the processors more
+            worker = _hatch(own)
+        if not waiting.poll(_IDLE_S * 1000):
+            break
         for line in os.read(requests[0], 65536).splitlines(keepends=True):
-            slot = int(line.split()[1])
-            channel.send_encoded(worker, line, [slot])
-            worker.close()
+            with worker or _hatch(own) as chosen:
+                slot = int(line.split()[1])
+                channel.send_encoded(chosen, line, [slot])
+            worker = None
             _renew(slot)  # only the worker can answer now; its end is the end of the answer
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{directory}/{slot}")
-            worker = _hatch(own)
-    os.unlink(f"{directory}/server")
+    with contextlib.suppress(FileNotFoundError), open(f"{directory}/server", encoding="utf-8") as file:
+        if file.read().startswith(f"{os.getpid()} "):  # another's, when somebody took our directory away
+            os.unlink(f"{directory}/server")
 
 
 def _hatch(own: Mapping[str, str]) -> socket.socket:
@@ -104,13 +127,14 @@ def _hatch(own: Mapping[str, str]) -> socket.socket:
         return ours
     ours.close()
     process.close_range(_FIRST_SLOT, last=_FIRST_SLOT + _SLOTS - 1)
+    cradle = Cradle(cgroup.find())
     rehearsal.plan_start()  # makes the pages private that the work will write to
     try:
         line, fds = channel.receive_encoded(theirs)
     except channel.Closed:
         os._exit(0)
     theirs.close()
-    _work(int(line.split()[0]), fds[0], own)
+    _work(int(line.split()[0]), fds[0], own, cradle)
     os._exit(0)
 
 
@@ -127,7 +151,7 @@ def _renew(slot: int) -> None:
     os.close(readable)
 
 
-def _work(caller: int, slot: int, own: Mapping[str, str]) -> None:
+def _work(caller: int, slot: int, own: Mapping[str, str], cradle: Cradle) -> None:
     """In the forked process: run the caller's command in its place.  Never returns."""
     code = 255
     try:
@@ -135,20 +159,20 @@ def _work(caller: int, slot: int, own: Mapping[str, str]) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))  # until there is a program to pass them on to
         process.set_name("wherry-run")
         try:
-            words = _take_place(caller, own)
+            words = _take_place(caller, own, cradle.pid)
         except (Unlike, Failure, OSError):
             os.write(slot, b"python\n")
             os._exit(0)
         os.write(slot, f"worker {os.getpid()}\n".encode())
-        code = main.main(words)
+        code = main.main(words, cradle)
     finally:
         with contextlib.suppress(BrokenPipeError):
             os.write(slot, f"ended {code}\n".encode())
         os._exit(0)
 
 
-def _take_place(caller: int, own: Mapping[str, str]) -> list[str]:
-    """The caller's words, after we have become like it.  Raises Unlike."""
+def _take_place(caller: int, own: Mapping[str, str], first: int) -> list[str]:
+    """The caller's words, after we, and the process that will be the container's ``first``, have become like it.  Raises Unlike."""
     pidfd = os.pidfd_open(caller)
     with open(f"/proc/{caller}/cmdline", "rb") as file:
         words = [os.fsdecode(word) for word in file.read().split(b"\0")[2:-1]]
@@ -165,10 +189,13 @@ def _take_place(caller: int, own: Mapping[str, str]) -> list[str]:
     os.close(directory)
     for limit in _LIMITS:
         if (values := resource.prlimit(caller, limit)) != resource.getrlimit(limit):
+            resource.prlimit(first, limit, values)
             resource.setrlimit(limit, values)
     if (nice := os.getpriority(os.PRIO_PROCESS, caller)) != os.getpriority(os.PRIO_PROCESS, 0):
+        os.setpriority(os.PRIO_PROCESS, first, nice)
         os.setpriority(os.PRIO_PROCESS, 0, nice)
     if (affinity := os.sched_getaffinity(caller)) != os.sched_getaffinity(0):
+        os.sched_setaffinity(first, affinity)
         os.sched_setaffinity(0, affinity)
     return words
 
@@ -178,7 +205,7 @@ def _check(words: Sequence[str], caller: int) -> None:
     command = commandline.parse(words)
     options = command.options
     if command.verb != "run" or any(
-        options[name] for name in ("detach", "preserve-fds", "no-new-keyring", "no-subreaper", "console-socket", "pidfd-socket")
+        options[name] for name in ("detach", "preserve-fds", "no-new-keyring", "no-subreaper", "no-pivot", "console-socket", "pidfd-socket")
     ):
         raise Unlike
     with open(f"/proc/{caller}/environ", "rb") as file:

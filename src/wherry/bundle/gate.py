@@ -1,0 +1,64 @@
+"""The first process between its birth and its program: where it stops for its parent, and where it waits for ``start``."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from wherry.bundle import hooks
+from wherry.kernel import cgroup
+from wherry.runtime import channel, init, plan
+from wherry.runtime.failure import StartFailure
+
+
+def live(
+    config: Mapping[str, Any],
+    planned: plan.Plan,
+    found: cgroup.Hierarchies,
+    start: init.Start,
+    report: socket.socket,
+    listener: socket.socket | None = None,
+    sources: Mapping[int, int] | None = None,
+) -> NoReturn:
+    """A container's first process, up to its program.  ``listener``: where ``start`` will come; without it the parent opens the gate."""
+
+    def rendezvous() -> None:
+        channel.send(report, {"hooks": True})
+        document = channel.receive(report)[0]["state"]
+        run_hooks(config, "createContainer", document)
+
+    def limit() -> None:
+        channel.send(report, {"limits": True})
+        channel.receive(report)
+
+    def gate(line: socket.socket) -> None:
+        if through:
+            return
+        channel.send(line, {"ready": True})
+        if listener is not None:
+            connection = listener.accept()[0]
+            os.dup2(connection.fileno(), line.fileno(), inheritable=False)
+            connection.close()
+            listener.close()
+        document = channel.receive(line)[0]["state"]
+        run_hooks(config, "startContainer", document)
+
+    try:
+        through = channel.receive(report)[0]["through"]
+    except channel.Closed:
+        os._exit(1)
+    has_users = any(one["type"] == "user" for one in config["linux"].get("namespaces") or ())
+    start = replace(start, rendezvous=rendezvous, gate=gate, limit=limit if has_users else None)
+    init.run_container(planned, found, start, report, sources=sources)
+    os._exit(1)
+
+
+def run_hooks(config: Mapping[str, Any], kind: str, document: Mapping[str, Any]) -> None:
+    """Raises StartFailure at the first that fails."""
+    try:
+        hooks.run(config, kind, document)
+    except hooks.HookFailed as error:
+        raise StartFailure(128, str(error), complete=True) from None
