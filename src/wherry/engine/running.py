@@ -419,7 +419,10 @@ class Running:
         if asked.restart_policy.name:
             restart.checked(asked.restart_policy.name, asked.restart_policy.maximum_retry_count)
             if host.auto_remove and asked.restart_policy.name != "no":
-                raise InvalidRequest("Restart policy cannot be updated because AutoRemove is enabled for the container")
+                raise InvalidRequest(
+                    f"Cannot update container {container.id}: "
+                    "Restart policy cannot be updated because AutoRemove is enabled for the container"
+                )
             host.restart_policy = asked.restart_policy
         check_resources(asked, cpus=len(os.sched_getaffinity(0)), updating=True)
         if asked.memory and not asked.memory_swap and 0 < host.memory_swap < host.memory:

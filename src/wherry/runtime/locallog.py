@@ -8,7 +8,6 @@ had a newline. Source: Docker's local log driver, its protobuf definition and it
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 
 from wherry.runtime.logfile import Layout, Limits, LogFile, Loop
@@ -69,7 +68,7 @@ class LocalLog:
     def _piece(self, stream: str, line: bytes, heads: _Heads, *, last: bool) -> bytes:
         ident, ordinal = self._long.pop(stream, (b"", 0))
         if not ident:
-            ident = secrets.token_hex(32).encode()
+            ident = os.urandom(32).hex().encode()
         ordinal += 1
         if not last:
             self._long[stream] = (ident, ordinal)
