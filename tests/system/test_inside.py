@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 from tests.conftest import Daemon
+from tests.system.terminal import Terminal
 from tests.system.test_images import build
 
 FURNITURE = ("/.dockerenv", "/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/mtab", "/etc/resolv.conf")
@@ -54,6 +55,9 @@ def test_hostile_names_are_shown_and_do_not_drive_the_terminal(engine: Daemon) -
     assert "/\\x1b]0;owned\\x07\n" in shown
     assert "/\\xff\\x0a\n" in shown
     assert "\x1b" not in shown
+    with Terminal(engine, "image", "files", "hostile", "--format", "{{.Path}}") as terminal:
+        assert terminal.code() == 0
+        assert "\\x1b]0;owned\\x07" in terminal.seen
     engine.run("rmi", "hostile")
 
 

@@ -61,6 +61,7 @@ class Listing:
         body = layout.removeprefix("table ") if tabular else layout
         try:
             template = Template(body.strip(" ").replace("\\t", "\t").replace("\\n", "\n"))
+            rows = printable(rows)
             made = (Record(row, self.go_type, methods(row) if methods else None) for row in rows)
             lines = [template.render(row) + "\n" for row in made]
         except TemplateError as error:
@@ -137,6 +138,13 @@ def escape(text: str, keep: str = "") -> str:
 
 def _is_control(char: str) -> bool:
     return char < " " or "\x7f" <= char <= "\x9f"
+
+
+def printable(rows: Sequence[Row]) -> Sequence[Row]:
+    """Values as they are for a program, without control characters for a terminal: a template shows them bare."""
+    import sys
+
+    return [{name: escape(value) for name, value in row.items()} for row in rows] if sys.stdout.isatty() else rows
 
 
 def size(count: float, precision: int = 4) -> str:

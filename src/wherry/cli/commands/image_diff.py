@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from wherry.cli.commands.image_files import printable
 from wherry.cli.flags import Command, Flag, Invocation
 from wherry.cli.output import Listing, escape, size
 from wherry.cli.records import batches
@@ -29,7 +28,7 @@ def run(invocation: Invocation) -> int:
     first = True
     try:
         for batch in batches(response):
-            rows = [printable(_row(entry)) for entry in batch]
+            rows = [_row(entry) for entry in batch]
             if layout:
                 text = LISTING.text(rows, layout)
                 tabular = layout == "table" or layout.startswith("table ")

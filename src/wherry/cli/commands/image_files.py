@@ -49,7 +49,7 @@ def _table(layout: str, fields: Sequence[str]) -> Callable[[list[dict[str, Any]]
     titles = [True]
 
     def show(batch: list[dict[str, Any]]) -> str:
-        rows = [printable(row(entry)) for entry in batch]
+        rows = [row(entry) for entry in batch]
         if layout not in ("", "table"):
             text = LISTING.text(rows, layout)
             if not titles[0] and layout.startswith("table "):
@@ -98,11 +98,6 @@ def row(entry: dict[str, Any]) -> dict[str, str]:
         "Type": kind,
         "Links": str(entry.get("Links", 1)),
     }
-
-
-def printable(one: dict[str, str]) -> dict[str, str]:
-    """Names as they are for a program, without control characters for a terminal."""
-    return {name: escape(value) for name, value in one.items()} if sys.stdout.isatty() else one
 
 
 def _permissions(mode: int) -> str:
