@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import signal
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,3 +111,48 @@ def test_an_answer_comes_though_the_tar_grows(tmp_path: Path) -> None:
         return {}
 
     assert experiment(tmp_path, body) == {}
+
+
+def test_all_that_an_archive_may_hold_is_unpacked(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name, kind in (("d", tarfile.DIRTYPE), ("d/f", tarfile.REGTYPE), ("l", tarfile.SYMTYPE), ("h", tarfile.LNKTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.size = kind, "d/f", 3 if kind == tarfile.REGTYPE else 0
+            tar.addfile(info, io.BytesIO(b"abc"))
+        for name in ("d/f", ".wh.gone", "d/.wh..wh..opq"):  # replaced; then overlayfs's marks
+            tar.addfile(tarfile.TarInfo(name))
+        pipe = tarfile.TarInfo("p")
+        pipe.type = tarfile.FIFOTYPE
+        tar.addfile(pipe)
+
+    async def main() -> dict[str, Any]:
+        supervisor = Supervisor()
+        await supervisor.start()
+        reader, writer = os.pipe()
+        directory = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.write(writer, data.getvalue())
+            os.close(writer)
+            start = Confined(supervisor)
+
+            def work() -> dict[str, Any]:
+                job = start("unpack", {"whiteouts": "overlay"}, [reader, directory])
+                try:
+                    return job.result()
+                finally:
+                    job.end()
+
+            return await asyncio.to_thread(work)
+        finally:
+            os.close(reader)
+            os.close(directory)
+            await supervisor.close()
+
+    assert asyncio.run(main())["entries"] == 8
+    assert sorted(os.listdir(target)) == ["d", "gone", "h", "l", "p"]
+    assert (target / "d/f").read_bytes() == b""
+    assert (target / "h").read_bytes() == b"abc"
+    assert os.getxattr(target / "d", "trusted.overlay.opaque") == b"y"

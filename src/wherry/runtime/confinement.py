@@ -25,7 +25,7 @@ _COMPUTING = (
 _FILES = (
     "close_range copy_file_range fallocate fchmod fchmodat fchmodat2 fchown fchownat fdatasync fgetxattr flistxattr fremovexattr "
     "fsetxattr fstatfs fsync getdents64 getegid geteuid getgid getuid getxattrat ioctl lgetxattr linkat listxattrat llistxattr "
-    "lsetxattr mkdirat mknodat openat2 readlinkat removexattrat renameat renameat2 setxattr setxattrat statx symlinkat "
+    "lsetxattr mkdirat mknodat openat openat2 readlinkat removexattrat renameat renameat2 setxattr setxattrat statx symlinkat "
     "sync_file_range umask unlinkat utimensat"
 ).split()
 
