@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
-from tests.system.accounting import count, processes
+from tests.system.accounting import count, processes, settings_of
 from tests.system.talk import ask
 from tests.system.waiting import until
 
@@ -144,7 +144,8 @@ def test_death_of_daemon_and_monitor(daemon: Daemon) -> None:
     until(lambda: daemon.out("inspect", "-f", "{{.State.Status}}", "victim") == "exited")
     until(lambda: not os.listdir(f"{daemon.root}/run/bundles"))
     ident = daemon.out("inspect", "-f", "{{.Id}}", "victim")
-    assert not [path for path in Path("/sys/fs/cgroup").glob("*/*/*") if path.name == ident]
+    group = f"{settings_of(daemon).tag}/{ident}"
+    assert not [root for root in os.listdir("/sys/fs/cgroup") if os.path.exists(f"/sys/fs/cgroup/{root}/{group}")]
     daemon.run("start", "victim")
     assert daemon.out("exec", "victim", "echo", "again") == "again"
     daemon.run("rm", "-f", "victim", "survivor")

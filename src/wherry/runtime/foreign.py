@@ -24,7 +24,7 @@ from wherry.runtime.failure import StartFailure, words
 
 TASK = "failed to create task for container: failed to create shim task: OCI runtime create failed: "
 _UNIFIED = "/sys/fs/cgroup/unified"
-_PATIENCE_MS = 120_000
+_PATIENCE_MS, _DELETE_PATIENCE_MS = 120_000, 10_000  # a runtime that takes longer is killed
 _CONSOLE, _LOG, _PID = "console.sock", "log.json", "pid"
 _LOG_TAIL_BYTES = 16 << 10
 
@@ -53,7 +53,7 @@ class Container:
         """Let the runtime forget the container, whatever has become of it, and remove the bundle."""
         quiet = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         with contextlib.suppress(OSError, StartFailure):
-            self._call(["delete", "--force", self._id], lambda: None, (quiet,) * 3)
+            self._call(["delete", "--force", self._id], lambda: None, (quiet,) * 3, _DELETE_PATIENCE_MS)
         os.close(quiet)
         shutil.rmtree(self._bundle, ignore_errors=True)
 
@@ -75,6 +75,7 @@ class Container:
             with open(f"{self._bundle}/{_PID}", encoding="ascii") as file:
                 pid = int(file.read())
             pidfd = os.pidfd_open(pid)
+            process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)  # the first process is ours; others that lose their parent shall not be
             if listener is not None:
                 master = self._receive_master(listener)
             self._checked(self._call(["start", self._id], lambda: None, (quiet,) * 3))
@@ -147,7 +148,7 @@ class Container:
 
     # -- calls of the runtime
 
-    def _call(self, arguments: list[str], prepare: Callable[[], None], stdio: tuple[int, ...]) -> int:
+    def _call(self, arguments: list[str], prepare: Callable[[], None], stdio: tuple[int, ...], patience_ms: int = _PATIENCE_MS) -> int:
         """Run the runtime; its wait status.  ``prepare`` is done in its process first.  Raises StartFailure when it cannot be run."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{self._bundle}/{_LOG}")
@@ -160,7 +161,7 @@ class Container:
         os.close(writable)
         with os.fdopen(readable, "rb") as report:
             failure = report.read()
-        status = _wait(pid)
+        status = _wait(pid, patience_ms)
         if failure:
             told = json.loads(failure)
             raise StartFailure(told["code"], told["message"], complete=told["complete"])
@@ -245,13 +246,13 @@ def _code(message: str) -> int:
     return 126 if "permission denied" in lower or "not a directory" in lower or "is a directory" in lower else 128
 
 
-def _wait(pid: int) -> int:
+def _wait(pid: int, patience_ms: int) -> int:
     """The wait status of a child; one that does not end is killed."""
     pidfd = os.pidfd_open(pid)
     try:
         waiting = select.poll()
         waiting.register(pidfd, select.POLLIN)
-        if not waiting.poll(_PATIENCE_MS):
+        if not waiting.poll(patience_ms):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     finally:
         os.close(pidfd)
