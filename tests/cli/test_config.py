@@ -73,6 +73,48 @@ def test_helper_keeps_the_secret_out_of_the_file(tmp_path: Path, monkeypatch: py
     assert config.credentials("r") is None
 
 
+def test_every_server_of_a_store_and_of_helpers_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each server is asked of the helper that is its own, by its own name."""
+    for name, listed in (("all", '{"one":"u"}'), ("two", "{}")):
+        program = tmp_path / f"docker-credential-{name}"
+        answer = f'{{"ServerURL":"x","Username":"{name}","Secret":"s"}}'
+        program.write_text(f"#!/bin/sh\nread server; case $1 in list) echo '{listed}';; get) echo '{answer}';; esac\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / "config.json").write_text('{"credsStore":"all","credHelpers":{"two.example":"two"}}')
+    found = load(str(tmp_path)).all_credentials()
+    assert {server: body["username"] for server, body in found.items()} == {"one": "all", "two.example": "two"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("../../evil", "is not the name of a credential helper"),
+        ("a b", "is not the name of a credential helper"),
+        ("endless", "says more than 1048576 bytes"),
+        ("broken", "exit status 3, out: `why`"),
+    ],
+)
+def test_a_helper_that_misbehaves_is_told(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for helper, script in (("endless", "exec yes"), ("broken", "echo why; exit 3")):
+        program = tmp_path / f"docker-credential-{helper}"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / "config.json").write_text(json.dumps({"credHelpers": {"r": name}}))
+    with pytest.raises(ConfigError) as caught:
+        load(str(tmp_path)).credentials("r")
+    assert message in str(caught.value)
+
+
+def test_what_is_kept_already_is_not_written_again(tmp_path: Path) -> None:
+    config = load(str(tmp_path))
+    assert config.store(Credentials("r", "u", "secret"))
+    (tmp_path / "config.json").unlink()
+    assert not config.store(Credentials("r", "u", "secret"))
+    assert not (tmp_path / "config.json").exists()
+
+
 def test_absent_helper_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"credHelpers":{"r":"no-such-helper"}}')
     with pytest.raises(ConfigError, match="docker-credential-no-such-helper"):

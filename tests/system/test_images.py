@@ -237,7 +237,7 @@ def test_login_is_checked_kept_privately_and_forgotten(engine: Daemon, tmp_path:
         login = ("login", "-u", "al", "--password-stdin", private.address)
         wrong = engine.run(*login, stdin=b"wrong", check=False)
         assert wrong.code == 1
-        assert "401 Unauthorized" in wrong.err
+        assert f"login attempt to http://{private.address}/v2/ failed with status: 401 Unauthorized" in wrong.err
         name = f"{private.address}/secret:1"
         engine.run("tag", "bb", name)
         denied = engine.run("push", name, check=False)
@@ -245,6 +245,12 @@ def test_login_is_checked_kept_privately_and_forgotten(engine: Daemon, tmp_path:
         assert "Login Succeeded" in engine.out(*login, stdin=b"secret")
         config = engine.root / "config" / "config.json"
         assert config.stat().st_mode & 0o777 == 0o600
+        again = engine.run("login", private.address)
+        assert (again.out, again.err.partition("\n")[0]) == (
+            "Login Succeeded\n",
+            "Authenticating with existing credentials... [Username: al]",
+        )
+        assert "stored unencrypted" not in again.err
         engine.run("push", name)
         engine.run("logout", private.address)
         assert private.address not in config.read_text()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 HUB = "https://index.docker.io/v1/"
 TOKEN_USER = "<token>"
+_HELPER_S = 30  # a person may have to unlock something
+_HELPER_BYTES = 1 << 20
 
 
 class ConfigError(Failure):
@@ -111,8 +113,8 @@ class Config:
                 return _decode_entry(server, entry)
         return None
 
-    def store(self, credentials: Credentials) -> None:
-        """Keep them, in the helper or the file.  Raises ConfigError."""
+    def store(self, credentials: Credentials) -> bool:
+        """Keep them, in the helper or the file; whether that was new to it.  Raises ConfigError."""
         helper = self.helper(credentials.server)
         entry: dict[str, str] = {}
         if helper:
@@ -127,8 +129,11 @@ class Config:
             if credentials.identity_token:
                 entry["identitytoken"] = credentials.identity_token
         auths = self.values.setdefault("auths", {})
+        if auths.get(credentials.server) == entry:
+            return False
         auths[credentials.server] = entry
         self.save()
+        return True
 
     def erase(self, server: str) -> None:
         """Forget them; nothing known is success.  Raises ConfigError."""
@@ -145,6 +150,9 @@ class Config:
         auths = self.values.get("auths")
         helpers = self.values.get("credHelpers")
         servers = [*(auths if isinstance(auths, dict) else ()), *(helpers if isinstance(helpers, dict) else ())]
+        if self.text("credsStore"):
+            listed = jsontext.parse(_run_helper(self.text("credsStore"), "list", "") or "{}")
+            servers += [server for server in listed if isinstance(server, str)] if isinstance(listed, dict) else []
         found: dict[str, dict[str, str]] = {}
         for server in dict.fromkeys(servers):
             known = self.credentials(server)
@@ -226,19 +234,44 @@ def _decode_entry(server: str, entry: dict[str, Any]) -> Credentials:
 
 
 def _run_helper(name: str, action: str, text: str) -> str | None:
-    """Ask ``docker-credential-NAME``; None when it knows nothing.  Raises ConfigError."""
-    import subprocess
+    """Ask ``docker-credential-NAME``; None when it knows nothing.  Raises ConfigError.
 
-    program = f"docker-credential-{name}"
+    It is found on PATH, has so much time and so many words, and writes what it wants a person to read to our standard error.
+    """
+    import subprocess
+    import threading
+
+    verb = "getting" if action in ("get", "list") else "storing" if action == "store" else "erasing"
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or not name.isascii():
+        raise ConfigError(f"error {verb} credentials - err: {name!r} is not the name of a credential helper")
     try:
-        done = subprocess.run([program, action], input=text, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"error getting credentials - err: {error}") from error
-    if done.returncode == 0:
-        return done.stdout
-    message = done.stdout.strip() or done.stderr.strip()
+        process = subprocess.Popen([f"docker-credential-{name}", action], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    except OSError as error:
+        raise ConfigError(f"error {verb} credentials - err: {error}") from error
+    stdin, stdout = process.stdin, process.stdout
+    assert stdin is not None
+    assert stdout is not None
+    timer = threading.Timer(_HELPER_S, process.kill)
+    timer.start()
+    try:
+        try:
+            stdin.write(text.encode())
+            stdin.close()
+        except BrokenPipeError:
+            pass
+        answer = stdout.read(_HELPER_BYTES + 1)
+        if len(answer) > _HELPER_BYTES:
+            raise ConfigError(f"error {verb} credentials - err: docker-credential-{name} says more than {_HELPER_BYTES} bytes")
+        code = process.wait()
+    finally:
+        timer.cancel()
+        process.kill()
+        process.wait()
+        stdout.close()
+    if code == 0:
+        return answer.decode(errors="replace")
+    message = answer.decode(errors="replace").strip()
     if action in ("get", "erase") and message == "credentials not found in native keychain":
         return None
-    raise ConfigError(
-        f"error {'getting' if action == 'get' else 'storing'} credentials - err: exit status {done.returncode}, out: `{message}`"
-    )
+    status = f"exit status {code}" if code > 0 else f"it was killed after {_HELPER_S} seconds" if code == -9 else f"signal {-code}"
+    raise ConfigError(f"error {verb} credentials - err: {status}, out: `{message}`")

@@ -384,10 +384,7 @@ class Images:
         try:
             return await self._registry.login(credentials)
         except Refused as error:
-            if error.status == 401:
-                address = credentials.server_address or "https://index.docker.io/v1/"
-                raise Unauthorized(f"login attempt to {address} failed with status: 401 Unauthorized") from error
-            raise Internal(str(error)) from error
+            raise (Unauthorized if error.status == 401 else Internal)(str(error)) from error
         except RegistryError as error:
             raise Internal(str(error)) from error
 

@@ -98,8 +98,13 @@ class Client:
         domain = DEFAULT_DOMAIN if address in ("", _HUB_AUTH, DEFAULT_DOMAIN, HUB_HOST) else address
         endpoint = await self.endpoint(domain)
         authorizer = Authorizer(origin_of(endpoint.base), credentials, endpoint.challenge, wants_identity=not credentials.identity_token)
-        async with self.transport.request("GET", endpoint.base, authorizer):
-            return authorizer.identity_token
+        try:
+            async with self.transport.request("GET", endpoint.base, authorizer):
+                return authorizer.identity_token
+        except Refused as error:
+            if error.status != 401:
+                raise
+            raise Refused(401, error.code, f"login attempt to {endpoint.base} failed with status: 401 Unauthorized") from error
 
     async def search(self, term: str, limit: int) -> list[dict[str, object]]:
         """Repositories of Docker Hub that match ``term``, as the Hub describes them.  Raises Unreachable.  Source: ImageSearch."""

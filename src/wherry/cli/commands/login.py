@@ -6,7 +6,14 @@ import sys
 
 from wherry.cli.config import HUB, Config, Credentials, hostname, load
 from wherry.cli.flags import Command, Failure, Flag, Invocation
+from wherry.client.engine import ApiError
 
+EXISTING = """Authenticating with existing credentials... [Username: {user}]
+
+ Info -> To login with a different account, run 'wherry logout' followed by 'wherry login'
+
+
+"""
 UNENCRYPTED = """
 WARNING! Your credentials are stored unencrypted in '{path}'.
 Configure a credential helper to remove this warning. See
@@ -29,8 +36,13 @@ def run(invocation: Invocation) -> int:
     if not user and not password:
         known = config.credentials(server)
         if known is not None and (known.username or known.identity_token):
-            print("Authenticating with existing credentials... [Username: " + known.username + "]")
-            return _log_in(invocation, config, known)
+            sys.stderr.write(EXISTING.format(user=known.username))
+            try:
+                return _log_in(invocation, config, known)
+            except ApiError as error:
+                if error.status != 401:
+                    raise
+                sys.stderr.write(f"Login did not succeed, error: Error response from daemon: {error}\n")
     if not user or not password:
         user, password = _ask(server, user, password)
     return _log_in(invocation, config, Credentials(server, user, password))
@@ -67,8 +79,7 @@ def _log_in(invocation: Invocation, config: Config, credentials: Credentials) ->
     token = str(answer.get("IdentityToken") or "")
     if token:
         credentials = Credentials(credentials.server, credentials.username, "", token)
-    config.store(credentials)
-    if not config.helper(credentials.server):
+    if config.store(credentials) and not config.helper(credentials.server):
         sys.stderr.write(UNENCRYPTED.format(path=config.path) + "\n")
     print(answer.get("Status") or "Login Succeeded")
     return 0
