@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from wherry.errors import InvalidRequest
 from wherry.spec.docker.build import BuildPruned
 from wherry.spec.docker.container import Config, ContainersPruned, ContainerTop, ContainerUpdate, ContainerUpdated, FilesystemChange
 from wherry.spec.docker.exec import ExecCreate
@@ -318,3 +319,15 @@ def test_an_import_reads_its_source(client: Raw, engine: Recorder) -> None:
     client.request("POST", "/images/create?fromSrc=-&repo=r&tag=t&changes=CMD%20x&message=m", b"tar", Content_Type="text/plain").response()
     (name, (query, _), _), *_ = engine.calls
     assert (name, query) == ("import_image", ImportRequest(source="-", repo="r", tag="t", message="m", changes=("CMD x",)))
+
+
+def test_what_is_wrong_with_an_archive_is_told_in_the_stream_as_docker_does(client: Raw, engine: Recorder) -> None:
+    async def failing() -> AsyncIterator[dict[str, object]]:
+        raise InvalidRequest("unexpected EOF")
+        yield {}
+
+    engine.answer = failing
+    status, _, body = client.request("POST", "/images/load?quiet=1", b"tar", Content_Type="application/x-tar").response()
+    assert (status, json.loads(body)) == (200, {"errorDetail": {"message": "unexpected EOF"}, "error": "unexpected EOF"})
+    engine.answer = failing
+    assert client.request("POST", "/images/create?fromImage=a", b"").response()[0] == 400

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import tarfile
 from pathlib import Path
 
-from tests.conftest import Daemon
+from tests.conftest import WHERRY, Daemon
 from tests.system.terminal import Terminal
 from tests.system.test_images import build
 
@@ -59,6 +61,23 @@ def test_hostile_names_are_shown_and_do_not_drive_the_terminal(engine: Daemon) -
         assert terminal.code() == 0
         assert "\\x1b]0;owned\\x07" in terminal.seen
     engine.run("rmi", "hostile")
+
+
+def test_a_reader_that_leaves_ends_the_list_without_a_word(engine: Daemon) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for number in range(5000):
+            tar.addfile(tarfile.TarInfo(f"a-rather-long-name-that-fills-pipes/{number}"))
+    engine.run("import", "-", "many", stdin=out.getvalue())
+    done = subprocess.run(
+        ["bash", "-c", f"{WHERRY} image files many | head -n 2"],
+        env={**os.environ, "WHERRY_HOST": engine.host},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout.count("\n"), done.stderr) == (2, "")
+    engine.run("rmi", "many")
 
 
 def test_what_is_not_there_is_said(engine: Daemon) -> None:

@@ -106,6 +106,8 @@ def _run(command: Command, path: str, words: list[str], program: Program) -> int
         sys.stdout.flush()
     except Failure as failure:
         return _complain(str(failure), failure.status)
+    except BrokenPipeError:
+        raise
     except Exception as error:
         message = describe(error)
         if message is None:
