@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import zstandard
 from aiohttp import web
 
 from wherry.errors import EngineError, Internal, NotFound
@@ -468,5 +469,64 @@ def test_what_a_mirror_cannot_give_comes_from_the_registry(experiment: Experimen
         await lab.pull(f"{fake.host}/x/y:1")
         assert fake.count(layer) == 2
         assert lab.images.resolve(f"{fake.host}/x/y:1").id == made.id
+
+    experiment(body)
+
+
+def _zstd(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "packed"),
+    [
+        ("application/vnd.oci.image.layer.v1.tar", bytes),
+        ("application/vnd.oci.image.layer.v1.tar+gzip", gzip.compress),
+        ("application/vnd.oci.image.layer.v1.tar+zstd", _zstd),
+        ("application/vnd.docker.image.rootfs.diff.tar", bytes),
+        ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", gzip.compress),
+    ],
+)
+def test_layers_of_every_kind_are_pulled_and_saved_the_same(
+    kind: str, packed: Callable[[bytes], bytes], experiment: Experiment, make_image: Any
+) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": b"1" * 300_000}, {"b": b"2"})
+        made.blobs = [packed(tar) for tar in made.tars]
+        made.document["mediaType"] = "application/vnd.oci.image.manifest.v1+json"
+        made.document["config"]["mediaType"] = "application/vnd.oci.image.config.v1+json"
+        made.document["layers"] = [made.described(blob, kind) for blob in made.blobs]
+        fake.add(made)
+        await lab.pull(f"{fake.host}/x/y:1")
+        assert lab.images.resolve(f"{fake.host}/x/y:1").id == made.id
+        saved = await lab.save(f"{fake.host}/x/y:1")
+        assert all(tar in saved for tar in made.tars)
+
+    experiment(body)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [
+        ("linux/arm64", ("arm64", "v8")),
+        ("linux/arm64/v8", ("arm64", "v8")),
+        ("linux/arm/v7", ("arm", "v7")),
+        ("linux/arm/v6", ("arm", "v6")),
+        ("linux/arm", ("arm", "v7")),
+        ("linux/amd64", ("amd64", "")),
+    ],
+)
+def test_the_variant_of_a_platform_is_chosen(wanted: str, chosen: tuple[str, str], experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        entries, made = [], {}
+        for pair in (("arm", "v6"), ("arm", "v7"), ("arm64", "v8"), ("amd64", "")):
+            made[pair] = make_image({"machine": "".join(pair).encode()})
+            described = made[pair].described(fake.add(made[pair], "-".join(pair)), made[pair].document["mediaType"])
+            platform = {"os": "linux", "architecture": pair[0], **({"variant": pair[1]} if pair[1] else {})}
+            entries.append({**described, "platform": platform})
+        kind = "application/vnd.docker.distribution.manifest.list.v2+json"
+        fake.add_manifest("all", json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).encode(), kind)
+        await lab.pull(f"{fake.host}/x/y:all", platform=wanted)
+        assert lab.images.resolve(f"{fake.host}/x/y:all").id == made[chosen].id
 
     experiment(body)
