@@ -250,6 +250,31 @@ def test_a_container_ends_with_its_monitor_and_leaves_nothing(own_engine: Daemon
     assert accounting.settled(before, lambda: accounting.count(engine)) == {}
 
 
+def test_monitors_that_die_while_they_start_containers_leave_nothing(own_engine: Daemon) -> None:
+    engine = own_engine
+    engine.run("run", "--rm", "-p", "80", "bb", "true")
+    before = accounting.baseline(engine)
+    keep = {engine.process.pid if engine.process else 0, *_zygotes(engine)}
+    failed = 0
+    for number in range(24):
+        made = ask(engine, "POST", f"/containers/create?name=one{number}", {"Image": "bb", "Cmd": ["sleep", "9"]})
+        assert made[0] == 201, made
+        with ThreadPoolExecutor(1) as pool:
+            flying = pool.submit(ask, engine, "POST", f"/containers/one{number}/start")
+            time.sleep(number % 12 / 1000)  # another stage of the start each time
+            for pid in accounting.processes(engine):
+                if pid not in keep:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            failed += flying.result()[0] != 204
+        assert ask(engine, "DELETE", f"/containers/one{number}?force=1")[0] == 204
+        keep |= set(_zygotes(engine))
+    assert failed
+    engine.run("run", "--rm", "bb", "true")
+    left = {key: more for key, more in accounting.settled(before, lambda: accounting.count(engine)).items() if " descriptor " not in key}
+    assert left == {}
+
+
 def test_after_the_death_of_everything_each_end_is_known_and_policies_act_once(own_engine: Daemon) -> None:
     engine = own_engine
     engine.run("run", "-d", "--name", "once", "bb", "sh", "-c", "test -e /ran && sleep 1000; touch /ran; exit 3")

@@ -139,7 +139,7 @@ def open_all(path: str) -> list[Segment]:
         found = _open_each(path)
         if found is not None:
             return found
-    return []
+    return _open_each(path, whatever_happens=True) or []  # it rotates faster than we can look
 
 
 def successors(path: str, last: Segment) -> list[Segment]:
@@ -156,8 +156,8 @@ def successors(path: str, last: Segment) -> list[Segment]:
     return segments[place + 1 :]
 
 
-def _open_each(path: str) -> list[Segment] | None:
-    """None when a rotation came between."""
+def _open_each(path: str, *, whatever_happens: bool = False) -> list[Segment] | None:
+    """None when a rotation came between, unless that does not matter: then each file that could be caught, once."""
     before = _listing(path)
     found: list[Segment] = []
     for name, _ in before:
@@ -168,6 +168,12 @@ def _open_each(path: str) -> list[Segment] | None:
         found.append(PackedSegment(fd) if name.endswith(".gz") else Segment(fd))
     if _listing(path) == before and [segment.inode for segment in found] == [inode for _, inode in before]:
         return found
+    if whatever_happens:
+        newest = {segment.inode: segment for segment in found}
+        for segment in found:
+            if newest[segment.inode] is not segment:
+                segment.close()
+        return list(newest.values())
     for segment in found:
         segment.close()
     return None

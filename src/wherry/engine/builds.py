@@ -27,6 +27,7 @@ from wherry.engine.wiring import write_fresh
 from wherry.errors import EngineError, InvalidRequest, NotSupported
 from wherry.images.compression import BadStream, PlainReader
 from wherry.images.progress import stream
+from wherry.kernel import cgroup
 from wherry.networks import files
 from wherry.networks.sandbox import SandboxRequest
 from wherry.spec.docker.build import BuildParameters, BuildPruned
@@ -157,6 +158,7 @@ class BuildOperations:
 
         async def cleanup() -> None:
             await rooms.workers.run(rooms.networks.release, spec.id)
+            await rooms.workers.run(cgroup.end, rooms.cgroups, f"/{rooms.settings.tag}/{spec.id}")  # its monitor may have been killed
             await rooms.workers.run(shutil.rmtree, folder, ignore_errors=True)
 
         try:

@@ -54,11 +54,12 @@ class Execs:
 
     async def start(self, item: Exec, body: ExecStart, hijack: Hijack | None) -> None:
         """Run it; with ``hijack`` the client's connection goes to its monitor, and a failed start is told in the stream."""
-        if item.started:
-            raise Conflict(
-                f"exec command {item.id} has already run" if item.exit_code is not None else f"exec command {item.id} is already running"
-            )
-        self._check_running(item.container, item.container.id)
+        try:
+            self._check_startable(item)
+        except Conflict:
+            if hijack is not None:
+                await hijack(item.body.tty)  # Docker has taken the connection over before it looks: the error goes into the stream
+            raise
         item.started = True
         self._publish(item, f"exec_start: {_words(item.body.cmd or [])}")
         if hijack is None:
@@ -92,6 +93,12 @@ class Execs:
         """The events of one that is made and started at once."""
         for action in ("exec_create", "exec_start"):
             self._publish(item, f"{action}: {_words(item.body.cmd or [])}")
+
+    def _check_startable(self, item: Exec) -> None:
+        if item.started:
+            past = item.exit_code is not None
+            raise Conflict(f"exec command {item.id} has already run" if past else f"exec command {item.id} is already running")
+        self._check_running(item.container, item.container.id)
 
     async def check_user(self, container: Container, user: str) -> None:
         """Raises InvalidRequest in Docker's words for a name that nobody has there."""

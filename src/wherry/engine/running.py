@@ -109,6 +109,7 @@ class Running:
             rootfs = await rooms.furniture.dress(rooms.snapshotter.rootfs(record.snapshot), record.chain)
             launch = self._launch_request(container, oci.oci_config(record, around), rootfs, copy_ups, wired.forwards)
             pending = container.take_pending()
+            undo.push_async_callback(rooms.workers.run, self.clear_after_monitor, container)  # one that dies now clears nothing away
             try:
                 process = await rooms.supervisor.run(launch, netns_fd=wired.netns_fd, forward_fds=wired.forward_fds, attachments=pending)
             finally:
