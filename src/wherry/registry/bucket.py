@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from boto3.s3.transfer import TransferConfig
     from mypy_boto3_s3.client import S3Client
 
 _PIECE = 1 << 20
 _ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
 _CONNECTIONS = 64
 _ATTEMPTS = 5
+_PARTS_AT_ONCE = 4  # of 8 MiB, in memory, for each blob on its way
 
 
 class Bucket:
@@ -64,7 +66,7 @@ class Bucket:
 
     def adopt(self, key: str, path: str) -> None:
         with _translated(key):
-            self._client.upload_file(path, self._bucket, self._name(key))
+            self._client.upload_file(path, self._bucket, self._name(key), Config=_transfer())
         os.unlink(path)
 
     def pieces(self, key: str, start: int, count: int) -> Iterator[bytes]:
@@ -128,6 +130,12 @@ def open_bucket(address: str, *, endpoint: str = "", region: str = "") -> Bucket
     bucket = Bucket(client, parts.netloc, parts.path.strip("/"))
     bucket.check()
     return bucket
+
+
+def _transfer() -> TransferConfig:
+    from boto3.s3.transfer import TransferConfig
+
+    return TransferConfig(max_concurrency=_PARTS_AT_ONCE)
 
 
 @contextmanager

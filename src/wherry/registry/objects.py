@@ -53,6 +53,7 @@ class Directory:
         self._staging = staging
         for directory in (root, staging):
             os.makedirs(directory, mode=0o700, exist_ok=True)
+            sync_directory(os.path.dirname(directory))
 
     def sweep(self) -> None:
         """At start: drop what was being written when the last server ended."""

@@ -36,6 +36,7 @@ from wherry.registry.trust import Trust
 from wherry.registry.uploads import Uploads
 from wherry.spec.reference import DEFAULT_DOMAIN
 from wherry.spec.registry import Collect, Password, Serve, Storage
+from wherry.store.content import sync_directory
 
 log = logging.getLogger("wherry.registry")
 
@@ -186,6 +187,7 @@ def _accounts(path: str, stack: contextlib.AsyncExitStack) -> Accounts | None:
 
 def _directory(storage: Storage) -> None:
     os.makedirs(storage.data, mode=0o700, exist_ok=True)
+    sync_directory(os.path.dirname(storage.data))
 
 
 def _objects(storage: Storage) -> Objects:
