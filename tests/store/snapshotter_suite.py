@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from wherry.kernel import mount
 from wherry.spec.digest import Digest, chain_id, sha256
@@ -180,6 +183,41 @@ def furnished(root: Path) -> None:
     os.utime(root / "block", ns=(0, 5_000_000_000_123_456_789))
 
 
+def _below(found: dict[str, tuple[object, ...]]) -> dict[str, tuple[object, ...]]:
+    """Without the root directory, which no archive here describes."""
+    return {path: fact for path, fact in found.items() if path not in ("", ".")}
+
+
+@st.composite
+def archives(draw: st.DrawFn) -> list[tuple[Entry, bytes] | Entry]:
+    """Directories, then anything in them, some of it twice and as something else the second time."""
+    folders = ["a", "a/b", "a/b/" + "c" * 120, "é"]
+    times = st.sampled_from([0, 1, 1_700_000_000_123_456_789, -5 * 10**9])
+    owners = st.sampled_from([0, 5, 70_000, 4_000_000_000])
+    made: list[tuple[Entry, bytes] | Entry] = [
+        Entry(name=name, kind=Kind.DIRECTORY, mode=draw(st.sampled_from([0o755, 0o1777, 0o2750])), mtime_ns=draw(times)) for name in folders
+    ]
+    known: list[str] = []
+    for _ in range(draw(st.integers(0, 12))):
+        name = draw(st.sampled_from(["", *(f"{folder}/" for folder in folders)])) + draw(st.sampled_from(["x", "y", "z" * 101, "ü b"]))
+        kind = draw(st.sampled_from([Kind.FILE, Kind.FILE, Kind.SYMLINK, Kind.HARDLINK, Kind.FIFO, Kind.CHARACTER]))
+        fields: dict[str, Any] = {"uid": draw(owners), "gid": draw(owners), "mtime_ns": draw(times), "mode": draw(st.integers(0, 0o777))}
+        if kind is Kind.HARDLINK:
+            others = [other for other in known if other != name]
+            if not others:
+                continue
+            made.append(Entry(name=name, kind=kind, link=draw(st.sampled_from(others))))
+        elif kind is Kind.FILE:
+            fields["xattrs"] = draw(st.sampled_from([{}, {"user.a": b"1"}, {"user.a": b"1" * 300, "user.b": b""}]))
+            made.append((Entry(name=name, **fields), bytes(draw(st.sampled_from([0, 1, 511, 512, 513, 9000])))))
+        elif kind is Kind.SYMLINK:
+            made.append(Entry(name=name, kind=kind, link=draw(st.sampled_from(["x", "../y", "/etc/passwd", "l" * 200])), **fields))
+        else:
+            made.append(Entry(name=name, kind=kind, device=(1, 3) if kind is Kind.CHARACTER else (0, 0), **fields))
+        known.append(name)
+    return made
+
+
 @pytest.mark.root
 class Suite:
     @pytest.mark.parametrize("form", ["gnu", "posix", "posix --sparse-version=0.0", "posix --sparse-version=0.1", "oldgnu"])
@@ -203,6 +241,31 @@ class Suite:
         assert snapshots.adopt(diff_id, None, str(tmp_path / "layer.tar"), diff_id).size_bytes == size
         with mounted(snapshots.view(diff_id)) as root:
             assert facts(root) == facts(str(tmp_path / "unpacked"))
+
+    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(data=st.data())
+    def test_any_archive_shows_what_gnu_tar_unpacks(self, snapshots: Snapshotter, tmp_path: Path, data: st.DataObject) -> None:
+        archive = layer(*data.draw(archives()))
+        target = tempfile.mkdtemp(dir=tmp_path)
+        command = [
+            "tar",
+            "--numeric-owner",
+            "--xattrs",
+            "--xattrs-include=*",
+            "--same-owner",
+            "--delay-directory-restore",
+            "-pxf",
+            "-",
+            "-C",
+            target,
+        ]
+        subprocess.run(command, input=archive, check=True)
+        os.utime(target, (0, 0))
+        diff_id = snapshots.apply(None, None, io.BytesIO(archive)).diff_id
+        with mounted(snapshots.view(diff_id)) as root:
+            assert _below(facts(root)) == _below(facts(target))
+        snapshots.remove(diff_id)
+        shutil.rmtree(target)
 
     @pytest.fixture
     def records(self, tmp_path: Path) -> Iterator[Records]:

@@ -100,6 +100,7 @@ def _image_is_whole_or_absent(daemon: Daemon) -> None:
     tags = [tag for one in ask(daemon, "GET", "/images/json")[1] for tag in one["RepoTags"] or () if tag.startswith("new")]
     for reference in tags:
         assert daemon.out("run", "--rm", "--net", "none", "--entrypoint", "/bin/echo", reference, "whole") == "whole"
+    assert daemon.out("system", "fsck", "--quick") == "Nothing is wrong."
 
 
 DOCKERFILE = b"FROM bb\nRUN echo one > /one\nCOPY Dockerfile /two\n"
@@ -139,6 +140,16 @@ OPERATIONS = {
     "rmi": Operation(
         prepare=lambda daemon: daemon.run("import", "-", "new", stdin=busybox_tar()),
         act=_quiet("rmi", "new"),
+        check=_image_is_whole_or_absent,
+        undo=_remove_all,
+    ),
+    "tag": Operation(act=_quiet("tag", "bb", "newtag"), check=_image_is_whole_or_absent, undo=_remove_all),
+    "prune": Operation(
+        prepare=lambda daemon: (
+            daemon.run("build", "-q", "-t", "new", "-", stdin=tar_of({"Dockerfile": DOCKERFILE})),
+            daemon.run("run", "--name", "one", "--net", "none", "-v", "/v", "new", "true"),
+        ),
+        act=_quiet("system", "prune", "--all", "--volumes", "--force"),
         check=_image_is_whole_or_absent,
         undo=_remove_all,
     ),
