@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.registry.conftest import OCI_INDEX, OCI_MANIFEST, Registry, debian_at, digest_of, ours_at
+from tests.registry.conftest import OCI_INDEX, OCI_MANIFEST, WHERRY, Registry, debian_at, digest_of, ours_at
 
 PEERS = Path(os.environ.get("WHERRY_PEERS") or Path(__file__).parents[3] / "shared" / "peers" / "peers")
 TREE = Path(os.environ.get("PEERS") or Path.home() / ".cache" / "peers") / "sid"
@@ -29,11 +29,12 @@ pytestmark = [
 ]
 
 
-def peers(*words: str, check: bool = True) -> str:
+def peers(*words: str, check: bool = True, errors: bool = False) -> str:
+    """What it printed; with ``errors`` on standard error too."""
     done = subprocess.run([str(PEERS), *words], capture_output=True, text=True, check=False, timeout=110)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(words)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout.strip()
+    return done.stdout.strip() + (done.stderr if errors else "")
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +149,32 @@ def test_buildah_builds_and_pushes(registry: Registry, place: Path) -> None:
     peers("in", "buildah", *storage, "build", "-q", "--isolation", "chroot", "-t", name, str(place / "context"))
     peers("in", "buildah", *storage, "push", "-q", "--tls-verify=false", name)
     assert registry.call("GET", "/v2/wherry-registry-test/buildah/manifests/1").headers["content-type"] == OCI_MANIFEST
+
+
+def test_peers_log_in_with_a_password(docker: str, place: Path, tmp_path: Path) -> None:
+    line = subprocess.run([WHERRY, "registry", "passwd", "ann"], input="s3cret\n", capture_output=True, text=True, check=True).stdout
+    (tmp_path / "htpasswd").write_text(line)
+    with ours_at(tmp_path / "data", "--htpasswd", str(tmp_path / "htpasswd"), log=tmp_path / "log") as private:
+        name = f"{private.host}/wherry-registry-test/private:1"
+        config = ("--config", str(place / "docker-config"))
+        peers("docker", "tag", docker, name)
+        try:
+            assert "no basic auth credentials" in peers("docker", *config, "push", name, check=False, errors=True)
+            assert (
+                "unauthorized"
+                in peers("docker", *config, "login", "-u", "ann", "-p", "wrong", private.host, check=False, errors=True).lower()
+            )
+            peers("docker", *config, "login", "-u", "ann", "-p", "s3cret", private.host)
+            peers("docker", *config, "push", "-q", name)
+        finally:
+            peers("docker", "rmi", name)
+        source = f"docker://{name}"
+        assert peers("in", "skopeo", "inspect", "--tls-verify=false", "--creds", "ann:wrong", source, check=False) == ""
+        assert "linux" in peers("in", "skopeo", "inspect", "--tls-verify=false", "--creds", "ann:s3cret", source)
+        try:
+            peers("podman", "pull", "-q", "--tls-verify=false", "--creds", "ann:s3cret", name)
+        finally:
+            peers("podman", "rmi", "-f", name, check=False)
 
 
 def test_an_artifact_with_a_subject_travels_between_registries(docker: str, registry: Registry, place: Path, tmp_path: Path) -> None:
