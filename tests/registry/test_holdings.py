@@ -174,3 +174,78 @@ def test_what_others_hold_outlives_a_delete(holdings: Holdings, tmp_path: Path) 
         holdings.put_manifest("b", tag, raw, documents.read(raw))
     holdings.remove_manifest("b", _digest(first))
     assert holdings.tags("b") == ["3"]
+
+
+class _Killed(BaseException):
+    pass
+
+
+class _Dying(Directory):
+    """A directory whose process is killed before its change number ``left`` + 1."""
+
+    left = 1 << 30
+
+    def _count(self) -> None:
+        if not self.left:
+            raise _Killed
+        self.left -= 1
+
+    def write(self, key: str, data: bytes) -> None:
+        self._count()
+        super().write(key, data)
+
+    def adopt(self, key: str, path: str) -> None:
+        self._count()
+        super().adopt(key, path)
+
+    def delete(self, key: str) -> None:
+        self._count()
+        super().delete(key)
+
+
+def _life(holdings: Holdings, gate: Gate, place: Path) -> None:
+    for name, data in (("a", b"0"), ("a", b"1"), ("b", b"0")):
+        (place / "upload").write_bytes(data)
+        holdings.add_blob(name, _digest(data), str(place / "upload"))
+    about = _digest(_manifest(b"0"))
+    for tag, raw in (("1", _manifest(b"0")), ("2", _manifest(b"0")), ("3", _manifest(b"1", about))):
+        holdings.put_manifest("a", tag, raw, documents.read(raw))
+    holdings.mount_blob("b", _digest(b"1"), "a")
+    holdings.put_manifest("b", "1", _manifest(b"1"), documents.read(_manifest(b"1")))
+    holdings.remove_manifest("a", _digest(_manifest(b"1", about)))
+    holdings.remove_manifest("a", "1")
+    holdings.remove_blob("b", _digest(b"0"))
+    holdings.put_manifest("b", "1", _manifest(b"1", about), documents.read(_manifest(b"1", about)))
+    collect(holdings, gate, young_s=-1, untagged=True)
+    holdings.remove_manifest("a", about)
+    collect(holdings, gate, young_s=-1)
+
+
+def test_killed_before_any_change_all_that_is_seen_is_whole(tmp_path: Path) -> None:
+    for left in range(1000):
+        place = tmp_path / str(left)
+        place.mkdir()
+        objects = _Dying(str(place / "objects"), str(place / "staging"))
+        objects.left = left
+        gate = Gate(str(place / "gate"))
+        holdings = Holdings(objects, gate)
+        try:
+            _life(holdings, gate, place)
+        except _Killed:
+            objects.left = 1 << 30
+        else:
+            break
+        for _ in range(2):
+            for name in holdings.repositories():
+                for digest in holdings.manifests(name):
+                    stored = holdings.manifest(name, digest)
+                    assert _digest(stored.raw) == digest
+                    assert all(holdings.blob_size(name, blob) == 1 for blob in documents.read(stored.raw).blobs), left
+                for tag in holdings.tags(name):
+                    assert holdings.manifest(name, tag)
+                for listed in holdings.referrers(name, _digest(_manifest(b"0"))):
+                    assert holdings.manifest(name, AnyDigest(str(listed["digest"])))
+            for word in objects.children("links"):
+                assert objects.exists(blob_key(AnyDigest.of_word(word))), left
+            collect(holdings, gate, young_s=-1, untagged=True)  # and the next server's collector keeps it so
+    assert left > 20
