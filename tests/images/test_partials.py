@@ -44,6 +44,17 @@ def test_wrong_bytes_become_no_blob_and_are_not_kept(partials: Partials) -> None
     assert not partials.content.has(DIGEST)
 
 
+def test_what_is_removed_is_gone_also_after_it_was_closed(partials: Partials) -> None:
+    for closed in (False, True):
+        partial = partials.open(DIGEST, len(DATA))
+        partial.write(DATA[:1000])
+        if closed:
+            partial.close()
+        partial.remove()
+        assert partials.sizes() == {}
+        partial.close()
+
+
 def test_one_blob_has_one_writer(partials: Partials) -> None:
     with partials.open(DIGEST, len(DATA)), pytest.raises(BlockingIOError):
         partials.open(DIGEST, len(DATA))

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.conftest import Daemon, dispose, make_daemon
+from tests.conftest import WHERRY, Daemon, dispose, make_daemon
 from tests.images.conftest import FakeRegistry, Made, digest
 from tests.security.lying import lying_registry
 from tests.system.registry import Registry, registry
-from tests.system.talk import ask
+from tests.system.talk import UnixConnection, ask
 from tests.system.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -160,6 +164,89 @@ def test_a_pull_that_dies_at_any_stage_is_done_by_the_next(mortal: Daemon) -> No
             at.unlink()
     else:
         assert not STRIDE, "it never ended"
+
+
+def halting(made: Made, reached: threading.Event, go: threading.Event, ended: threading.Event) -> Callable[[web.Request], Any]:
+    """The first layer stops half-way until ``go``; ``ended``: whoever fetched it has hung up."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        blob = {digest(one): one for one in [made.config, *made.blobs]}[request.path.rpartition("/")[2]]
+        response = web.StreamResponse(headers={"Content-Length": str(len(blob))})
+        await response.prepare(request)
+        await response.write(blob[: len(blob) // 2])
+        if blob == made.blobs[0]:
+            reached.set()
+            while not go.is_set():
+                await asyncio.sleep(0.01)
+                if request.transport is None or request.transport.is_closing():
+                    ended.set()
+                    raise ConnectionResetError
+        await response.write(blob[len(blob) // 2 :])
+        return response
+
+    return answer
+
+
+def start_pull(daemon: Daemon, name: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "WHERRY_HOST": daemon.host, "DOCKER_CONFIG": f"{daemon.root}/config"}
+    return subprocess.Popen([WHERRY, "pull", name], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def test_a_download_goes_on_for_whom_it_is_left_and_ends_with_the_last(mortal: Daemon) -> None:
+    made = three_layers(11)
+    reached, go, ended = threading.Event(), threading.Event(), threading.Event()
+    with lying_registry() as fake:
+        fake.add(made)
+        fake.answers["/blobs/sha256:"] = halting(made, reached, go, ended)
+        name = f"{fake.host}/x/y:1"
+        with start_pull(mortal, name) as first:
+            assert reached.wait(20)
+            with start_pull(mortal, name) as second:
+                until(lambda: len([1 for _, path, _ in fake.log if path.endswith(made.id)]) == 2)
+                assert second.stdout is not None
+                assert b"Pulling from" in second.stdout.readline()
+                until(lambda: b"Pulling fs layer" in second.stdout.readline())
+                first.send_signal(signal.SIGINT)
+                first.wait(10)
+                go.set()
+                out, _ = second.communicate(timeout=30)
+                assert (second.returncode, b"Downloaded newer image" in out) == (0, True), out
+        assert [len(asked) for asked in ranges(fake, made).values()] == [1, 1, 1]
+        mortal.run("rmi", name)
+        reached.clear()
+        go.clear()
+        with start_pull(mortal, name) as only:
+            assert reached.wait(20)
+            only.send_signal(signal.SIGINT)
+            only.wait(10)
+            assert ended.wait(10)
+        assert ask(mortal, "GET", "/images/json")[1] == []
+        go.set()
+        mortal.run("pull", name)
+        assert leftovers(mortal) == []
+        mortal.run("rmi", name)
+
+
+def last_record(daemon: Daemon, path: str) -> str:
+    """How a pull over the API ends."""
+    connection = UnixConnection(daemon.socket_path)
+    try:
+        connection.request("POST", path)
+        return str(json.loads(connection.getresponse().read().splitlines()[-1]).get("status"))
+    finally:
+        connection.close()
+
+
+def test_twenty_clients_fetch_each_blob_once(mortal: Daemon) -> None:
+    made = three_layers(12)
+    with lying_registry() as fake:
+        fake.add(made)
+        name = f"{fake.host}/x/y"
+        with ThreadPoolExecutor(20) as clients:
+            last = list(clients.map(lambda _: last_record(mortal, f"/images/create?fromImage={name}&tag=1"), range(20)))
+        assert all(text.startswith("Status: ") for text in last), last
+        assert [len(asked) for asked in ranges(fake, made).values()] == [1, 1, 1]
+        mortal.run("rmi", f"{name}:1")
 
 
 @pytest.fixture

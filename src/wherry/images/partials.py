@@ -6,6 +6,7 @@ before it becomes a blob. It belongs to one registry: what that one withholds ke
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -158,6 +159,9 @@ class Partial:
         if self._fd >= 0:
             os.unlink(self._path)
             self._is_named = False
+        else:  # whoever wrote it gave up already
+            with contextlib.suppress(FileNotFoundError):
+                _remove_idle(self._path)
 
     def close(self) -> None:
         """Keep what has come.  Nothing after ``commit`` and ``discard``."""
