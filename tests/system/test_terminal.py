@@ -70,6 +70,11 @@ def test_detach_keys_of_ones_own_are_taken_in_place_of_the_usual_ones(engine: Da
         terminal.type("\x18q")
         assert terminal.code() == 0
     assert status(engine, "keys") == "running"
+    with Terminal(engine, "exec", "-it", "--detach-keys", "ctrl-x,q", "keys", "cat") as terminal:
+        terminal.type("\x18q")
+        assert terminal.code() == 0
+    seen = ("events", "--since", "1h", "--until", "0s", "--filter", "container=keys", "--format", "{{.Action}}")
+    until(lambda: {"detach", "exec_detach"} <= set(engine.out(*seen).split()))
     engine.run("rm", "-f", "keys")
 
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import select
 import struct
+from functools import partial
 
 from wherry.containers import oci, present
 from wherry.containers.container import Container, Exec
@@ -124,6 +125,7 @@ class Execs:
             raise
         finally:
             item.launched.set()
+        process.on_detach = partial(self._publish, item, "exec_detach")
         self._rooms.tasks.create_task(self._follow(item, process), name=f"exec {item.id[:12]}")
         return process
 

@@ -45,6 +45,7 @@ class Client:
         self._held = False
         self._ended = False
         self.closed = False
+        self.detached = False  # by its keys
         self._update()
 
     @property
@@ -80,6 +81,7 @@ class Client:
                 if expected == self._keys:
                     if out:
                         self._on_input(self, bytes(out))
+                    self.detached = True
                     self.close()
                     return
                 continue

@@ -296,6 +296,9 @@ class Monitor:
                 handler = self._handlers.get(fd)
                 if handler is not None:
                     handler(events)
+            for client in self._clients:
+                if client.detached:
+                    self._tell({"event": "detached"})
             self._clients = [client for client in self._clients if not client.closed]
             self._balance()
             if self._deadline and self._exit is None and (not self._streams or self._is_drained()):

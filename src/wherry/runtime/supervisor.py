@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Process:
         self.pid = 0
         self.started_at_ns = 0
         self.lost = False  # its monitor was killed, and could clear nothing away
+        self.on_detach: Callable[[], None] = lambda: None  # a client left by its keys
         self._control = control
         self._supervisor = supervisor
         self._loop = asyncio.get_running_loop()
@@ -108,6 +109,8 @@ class Process:
                 self._pidfd = fds.pop(0)
                 if not self._started.done():
                     self._started.set_result(None)
+            case "detached":
+                self.on_detach()
             case "failed" if not self._started.done():
                 self._started.set_exception(LaunchFailure(message["code"], message["message"]))
             case "exited" if not self._exited.done():
