@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import select
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.bundle.harness import COMMAND, bundle_config, leftovers
+from tests.runtime.harness import until
 
 pytestmark = pytest.mark.root
 MAPS = {
@@ -269,6 +271,25 @@ def test_a_container_whose_creator_dies_ends_with_it(runtime):
     fifo.write_text("x")
     assert runtime.state("t-killed")["status"] == "stopped"
     runtime("delete", "t-killed")
+
+
+def test_a_created_container_does_not_keep_its_dead_creators_lock(runtime):
+    path = runtime.place / "full"
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as waiting:
+        listener.bind(str(path))
+        listener.listen(0)
+        answer = 0
+        while answer == 0:  # until a connect has to wait
+            client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            answer = client.connect_ex(str(path))
+        bundle = str(runtime.bundle(bundle_config("sleep", "600")))
+        command = [*COMMAND, "--root", str(runtime.place / "state"), "create", "--pidfd-socket", str(path), "--bundle", bundle, "t-locked"]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            until(lambda: Path(f"/proc/{process.pid}/syscall").read_text().split()[0] in ("42", "203"))  # connect
+            process.kill()
+    assert runtime.state("t-locked")["status"] == "created"
+    runtime("delete", "--force", "t-locked")
 
 
 def test_root_and_mounts_propagate_as_they_are_told(runtime):

@@ -126,8 +126,12 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
     ours, report = channel.pair()
     undo.enter_context(ours)
     has_users = "user" in {one["type"] for one in linux.get("namespaces") or ()}
-    limits = prepared.found, prepared.state.cgroups_path, linux["resources"], undo
-    made = groups.make(*limits) if has_users else None  # the group is one of the sources then
+    state = replace(prepared.state, groups=groups.missing(prepared.found, prepared.state.cgroups_path))
+    place.write(state)  # whatever happens to us, `delete` knows what to look for
+    undo.callback(groups.remove, prepared.found, state.cgroups_path, state.groups)
+    limits = prepared.found, state.cgroups_path, linux["resources"]
+    if has_users:  # the group is one of the sources then
+        groups.make(*limits)
     with report, _opened_sources(prepared) as sources:
         if prepared.planned is None:
             assert prepared.cradle is not None
@@ -137,14 +141,15 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
             pid, pidfd = birth.clone(prepared.planned.birth.clone_flags, linux)
             if pid == 0:
                 ours.close()
+                os.close(place.lock)
                 gate.live(config, prepared.planned, prepared.found, prepared.start, report, listener, sources)
     undo.callback(os.close, pidfd)
     undo.callback(_end, pid, pidfd)
     if listener is not None:
         listener.close()
-    if made is None:  # while the process wakes up
-        made = groups.make(*limits)
-    state = replace(states.with_process(prepared.state, pid), groups=made)
+    if not has_users:  # while the process wakes up
+        groups.make(*limits)
+    state = states.with_process(state, pid)
     if has_users:
         userns.write_maps(f"/proc/{pid}", plan.id_maps(linux.get("uidMappings")), plan.id_maps(linux.get("gidMappings")))
         _adjust_oom_score(pid, config["process"].get("oomScoreAdj"))
@@ -183,6 +188,8 @@ def _await_gate(ours: socket.socket, prepared: _Prepared, state: State, console_
                 console.hand_over(console_socket, master)
                 os.close(master)
                 master = -1
+            elif not prepared.config["process"].get("consoleSize"):
+                console.copy_size(master)  # before the program can ask
         elif "limits" in message:
             for limit in prepared.config["process"].get("rlimits") or ():
                 credentials.set_rlimit(limit["type"], limit["soft"], limit["hard"], exact=True, pid=state.pid)

@@ -11,13 +11,20 @@ from typing import Any
 from wherry.kernel import cgroup
 
 
-def make(found: cgroup.Hierarchies, path: str, resources: Mapping[str, Any], undo: contextlib.ExitStack) -> tuple[str, ...]:
-    """Make and limit the group; the directories that were not there before, deepest first."""
-    missing = tuple(_missing(found, path))
-    undo.callback(remove, found, path, missing)
+def missing(found: cgroup.Hierarchies, path: str) -> tuple[str, ...]:
+    """The directories that a group needs and that are not there, deepest first."""
+    names: list[str] = []
+    current = posixpath.normpath(path)
+    while current.strip("/"):
+        names += [one for one in found.directories(current) if not os.path.isdir(one)]
+        current = posixpath.dirname(current)
+    return tuple(names)
+
+
+def make(found: cgroup.Hierarchies, path: str, resources: Mapping[str, Any]) -> None:
+    """Make and limit the group."""
     cgroup.create(found, path)
     cgroup.limit(found, path, resources)
-    return missing
 
 
 def remove(found: cgroup.Hierarchies, path: str, made: Iterable[str]) -> bool:
@@ -27,12 +34,3 @@ def remove(found: cgroup.Hierarchies, path: str, made: Iterable[str]) -> bool:
         with contextlib.suppress(OSError):
             os.rmdir(directory)
     return ended
-
-
-def _missing(found: cgroup.Hierarchies, path: str) -> list[str]:
-    names: list[str] = []
-    current = posixpath.normpath(path)
-    while current.strip("/"):
-        names += [one for one in found.directories(current) if not os.path.isdir(one)]
-        current = posixpath.dirname(current)
-    return names

@@ -32,7 +32,7 @@ _SLOTS = 16
 _FIRST_SLOT = 100
 _IDLE_S = 20
 _BREATH_MS = 4
-_CALLERS_STDIN = 8  # where the script keeps it
+_CALLERS_STDIO = (6, 7, 8)  # where the script keeps them
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children", "user", "uts")
 _STATUS = ("Uid:", "Gid:", "Groups:", "Cap", "NoNewPrivs:", "Seccomp:")
 _FILES = ("cgroup", "personality", "oom_score_adj", "loginuid", "attr/current")
@@ -179,7 +179,7 @@ def _take_place(caller: int, own: Mapping[str, str], first: int) -> list[str]:
     _check(words, caller)
     if _world(caller) != own:
         raise Unlike
-    for number, theirs in enumerate((_CALLERS_STDIN, 1, 2)):
+    for number, theirs in enumerate(_CALLERS_STDIO):
         fd = process.pidfd_getfd(pidfd, theirs)
         os.dup2(fd, number)
         os.close(fd)

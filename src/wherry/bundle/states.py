@@ -41,11 +41,12 @@ class State:
 
 
 class Place:
-    """The directory of one container; hold it locked with `opened` or `made`."""
+    """The directory of one container; hold it locked with `opened` or `made`: by ``lock``, which a process that lives on must close."""
 
     def __init__(self, root: str, ident: str) -> None:
         self.path = f"{root}/{ident}"
         self.ident = ident
+        self.lock = -1
 
     @property
     def socket(self) -> str:
@@ -101,6 +102,7 @@ def made(root: str, ident: str) -> Iterator[Place]:
     fd = os.open(place.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
+        place.lock = fd
         yield place
     except BaseException:
         place.remove()
@@ -125,6 +127,7 @@ def opened(root: str, ident: str) -> Iterator[Place]:
             except FileNotFoundError:
                 continue  # deleted while we waited
             if os.path.samestat(os.fstat(fd), current):
+                place.lock = fd
                 yield place
                 return
         finally:
