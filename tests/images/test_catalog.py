@@ -91,3 +91,11 @@ def test_an_image_whose_config_is_damaged_is_shown_refused_and_can_be_removed_an
     assert catalog.get(ident).damage == ""
     assert catalog.get(ident).raw == raw
     records.close()
+
+
+def test_an_image_that_is_gone_gets_no_name(tmp_path: Path) -> None:
+    records = Records(str(tmp_path / "state.db"))
+    with pytest.raises(NotFound, match="No such image: sha256:"):
+        Catalog(records, Content(str(tmp_path))).name(parse("gone:1"), "sha256:" + "0" * 64)
+    assert records.names("tag") == []
+    records.close()

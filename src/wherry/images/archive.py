@@ -206,16 +206,19 @@ class Loader:
                     parent = chain[position - 1] if position else None
                     self._layer(files, item.layers[position], diff_id, chain_id, parent, emit if not quiet else None)
                     undo.callback(self.layers.discard, [chain_id], set(), ())
-            ident = self.catalog.put(item.config, self.layers.sizes(chain))
+            sizes = self.layers.sizes(chain)
+            with self.catalog.transaction():  # somebody may remove it as soon as others see it
+                ident = self.catalog.put(item.config, sizes)
+                formers = [self.catalog.name(tag, ident) for tag in item.tags]
+                image = self.catalog.get(ident)
             undo.pop_all()
-        for tag in item.tags:
-            former = self.catalog.name(tag, ident)
+        for tag, former in zip(item.tags, formers, strict=True):
             if former is not None:
                 emit({"stream": f"The image {tag.familiar} already exists, renaming the old one with ID {former} to empty string\n"})
             emit({"stream": f"Loaded image: {tag.familiar}\n"})
         if not item.tags:
             emit({"stream": f"Loaded image ID: {ident}\n"})
-        return self.catalog.get(ident)
+        return image
 
     def _layer(self, files: Members, key: str, diff_id: Digest, chain_id: Digest, parent: Digest | None, emit: Emit | None) -> None:
         digest, size = files.stored(key)

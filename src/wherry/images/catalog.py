@@ -217,6 +217,8 @@ class Catalog:
         """Give the image a name, taking it from another one, whose id is returned.  ``by_hand``: that is the image's last tag time."""
         stored = _stored(reference)
         with self.transaction():
+            if ident not in self._rows:
+                raise NotFound(f"No such image: {ident}")
             former = self._records.name(_kind(stored), stored, ident)
             if former is not None and former in self._by_image:
                 self._by_image[former].discard(stored)
