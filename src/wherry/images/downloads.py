@@ -18,7 +18,7 @@ from wherry.images.arrivals import Arrival, ArrivingFile
 from wherry.images.blocking import Run, finish
 from wherry.images.flights import Flights, Progress, Spawn
 from wherry.images.partials import Partial, Partials
-from wherry.registry.client import Repository
+from wherry.registry.repository import Repository
 from wherry.registry.transport import Refused, Untrusted
 from wherry.spec.digest import Digest
 from wherry.spec.image import Descriptor

@@ -23,8 +23,9 @@ from wherry.images.flights import Flights
 from wherry.images.layers import Layers
 from wherry.images.progress import Emit, Meter, Record, about, status
 from wherry.images.soundness import is_whole
-from wherry.registry.client import Client, Fetched, Repository
+from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
+from wherry.registry.repository import Fetched, Repository
 from wherry.registry.transport import Refused, RegistryError, Unreachable, Untrusted
 from wherry.spec import image as spec
 from wherry.spec.digest import Digest, chain_ids

@@ -18,8 +18,9 @@ from wherry.images.catalog import Catalog, Image
 from wherry.images.compression import BLOCK, GzipWriter
 from wherry.images.layers import LayerDamaged, Layers
 from wherry.images.progress import Emit, Meter, aux, status
-from wherry.registry.client import Client, Repository
+from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
+from wherry.registry.repository import Repository
 from wherry.registry.transport import RegistryError
 from wherry.spec import image as spec
 from wherry.spec.digest import Digest

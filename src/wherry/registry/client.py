@@ -1,25 +1,19 @@
-"""A registry's repositories: manifests and blobs, down and up.
+"""All registries: where each answers, who may be asked, login and search.
 
-``Client.repository`` gives one repository as seen with one client's credentials. What comes down is checked against its descriptor
-before anybody else sees it.  Source: OCI distribution-spec 1.1.
+``Client.repository`` gives one repository as seen with one client's credentials.  Source: OCI distribution-spec 1.1.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 from urllib.parse import urlencode
 
-import aiohttp
-
 from wherry.registry.credentials import HUB_HOST, Credentials, is_loopback, origin_of
+from wherry.registry.repository import Endpoint, Repository
 from wherry.registry.transport import (
-    FLAKES,
     Authorizer,
     Patience,
     Refused,
@@ -28,42 +22,14 @@ from wherry.registry.transport import (
     Unreachable,
     Untrusted,
     read_capped,
-    reason,
 )
 from wherry.registry.trust import Trust, host_of
 from wherry.spec import image as spec
-from wherry.spec.digest import Digest, sha256
 from wherry.spec.mirrors import Mirror
 from wherry.spec.reference import DEFAULT_DOMAIN, Reference
 
-MANIFEST_TYPES = (spec.DOCKER_MANIFEST, spec.DOCKER_INDEX, spec.OCI_MANIFEST, spec.OCI_INDEX)
-_CHUNK = 1 << 20
-_LEAST_RATE = 512  # bytes in a second; what brings less is as good as silent
-_HELD_S = 0.5
 _PING_MEMORY_S = 300.0
-_MAX_TAG_PAGES = 1000
 _HUB_AUTH = "index.docker.io"
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-
-Write = Callable[[bytes], Awaitable[None]]
-Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """A manifest or index as it came: the digest is that of ``raw``, and of nothing the registry said."""
-
-    raw: bytes
-    media_type: str
-    digest: Digest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """Where a registry answers, and how."""
-
-    base: str  # https://host/v2/
-    challenge: str = ""
 
 
 class Client:
@@ -81,12 +47,14 @@ class Client:
 
     def repository(self, reference: Reference, credentials: Credentials, *, push: bool = False) -> Repository:
         """The repository that ``reference`` is in.  No connection is made yet."""
-        return Repository(self, reference.domain, reference.path, credentials, actions="pull,push" if push else "pull")
+        return Repository(
+            self.transport, self.endpoint, reference.domain, reference.path, credentials, actions="pull,push" if push else "pull"
+        )
 
     def sources(self, reference: Reference, credentials: Credentials) -> list[Repository]:
         """Where to pull ``reference`` from, best first: mirrors, never with its registry's credentials, then the registry itself."""
         hosts = [mirror.host for mirror in self.mirrors if mirror.of == reference.domain]
-        mirrors = [Repository(self, host, reference.path, Credentials(), actions="pull") for host in hosts]
+        mirrors = [Repository(self.transport, self.endpoint, host, reference.path, Credentials()) for host in hosts]
         return [*mirrors, self.repository(reference, credentials)]
 
     async def login(self, credentials: Credentials) -> str:
@@ -159,301 +127,3 @@ class Client:
             "GET", endpoint.base, nobody, expect=frozenset({200, 401}), retry=False, authorise=False
         ) as response:
             return replace(endpoint, challenge=response.headers.get("WWW-Authenticate", ""))
-
-
-class Repository:
-    """One repository on one registry, with one client's credentials."""
-
-    def __init__(self, client: Client, domain: str, path: str, credentials: Credentials, *, actions: str) -> None:
-        self.domain = domain
-        self.path = path
-        self._client = client
-        self._transport = client.transport
-        self._credentials = credentials
-        self._scope = f"repository:{path}:{actions}"
-        self._connecting = asyncio.Lock()  # one token for all who begin at once
-        self._endpoint: Endpoint | None = None
-        self._authorizer: Authorizer | None = None
-
-    async def reach(self) -> None:
-        """Find the registry, and be let in as far as a token does.  Raises Unreachable, Refused."""
-        await self._connect()
-
-    async def manifest(self, what: str, *, accept: Sequence[str] = MANIFEST_TYPES) -> Fetched:
-        """The manifest or index that a tag or digest names.  Raises Refused (404: MANIFEST_UNKNOWN or NAME_UNKNOWN), Untrusted."""
-        endpoint, authorizer = await self._connect()
-        url = f"{endpoint.base}{self.path}/manifests/{what}"
-        headers = {"Accept": ", ".join(accept)}
-        async with self._transport.request("GET", url, authorizer, scope=self._scope, headers=headers) as response:
-            raw = await read_capped(response, spec.MANIFEST_LIMIT, self._transport.patience.document_s)
-            media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
-        digest = sha256(raw)
-        if what.startswith("sha256:") and digest != what:
-            raise Untrusted(f"manifest verification failed for digest {what}")
-        return Fetched(raw=raw, media_type=media_type, digest=digest)
-
-    async def names(self, tag: str) -> str:
-        """The digest that the registry says ``tag`` names, or nothing if it does not say: no proof, and no pull in Docker Hub's count."""
-        endpoint, authorizer = await self._connect()
-        url = f"{endpoint.base}{self.path}/manifests/{tag}"
-        headers = {"Accept": ", ".join(MANIFEST_TYPES)}
-        async with self._transport.request("HEAD", url, authorizer, scope=self._scope, headers=headers) as response:
-            return response.headers.get("Docker-Content-Digest", "")
-
-    async def document(self, descriptor: spec.Descriptor, limit: int) -> bytes:
-        """A small blob (an image config) in memory, checked.  Raises Untrusted."""
-        if descriptor.size > limit:
-            raise Untrusted(f"blob {descriptor.digest} is larger than {limit} bytes")
-        parts: list[bytes] = []
-
-        async def keep(chunk: bytes) -> None:
-            parts.append(chunk)
-
-        await self.download(descriptor, keep)
-        raw = b"".join(parts)
-        if sha256(raw) != descriptor.digest:
-            raise Untrusted(f"filesystem layer verification failed for digest {descriptor.digest}")
-        return raw
-
-    async def download(self, descriptor: spec.Descriptor, write: Write, progress: Progress | None = None, *, start: int = 0) -> None:
-        """Hand the blob's bytes from ``start`` on to ``write``, in order, up to ``descriptor.size``; resumed by Range when a connection
-        breaks.
-
-        The caller checks the digest. Raises Untrusted (size), Refused, RegistryError.
-        """
-        if 0 < start == descriptor.size:
-            return
-        endpoint, authorizer = await self._connect()
-        url = f"{endpoint.base}{self.path}/blobs/{descriptor.digest}"
-        done = start
-        patience = self._transport.patience
-        attempt = 0
-        while True:
-            begun, broken = done, ""
-            headers = {"Range": f"bytes={done}-"} if done else {}
-            async with self._transport.request(
-                "GET", url, authorizer, scope=self._scope, headers=headers, expect=frozenset({200, 206})
-            ) as response:
-                skip = _to_skip(response, done, descriptor)
-                async for chunk in _chunks(response.content.iter_any(), _CHUNK, patience.idle_s):
-                    if isinstance(chunk, Exception):
-                        broken = reason(chunk)
-                        break
-                    if skip:
-                        cut = min(skip, len(chunk))
-                        skip -= cut
-                        chunk = chunk[cut:]
-                    done += len(chunk)
-                    if done > descriptor.size:
-                        raise Untrusted(f"blob {descriptor.digest}: more than the expected {descriptor.size} bytes")
-                    await write(chunk)
-                    if progress is not None:
-                        progress(done)
-            if done == descriptor.size:
-                return
-            attempt = attempt + 1 if done - begun < _CHUNK else 0  # who brings something may be asked again and again
-            if not patience.may_retry(attempt - 1):
-                raise RegistryError(f"blob {descriptor.digest}: unexpected EOF: {done} of {descriptor.size} bytes {broken}".rstrip())
-            await patience.rest(max(0, attempt - 1))
-
-    async def tags(self) -> list[str]:
-        """All tags of the repository.  Raises Refused, Untrusted."""
-        endpoint, authorizer = await self._connect()
-        url = f"{endpoint.base}{self.path}/tags/list"
-        names: list[str] = []
-        for _ in range(_MAX_TAG_PAGES):
-            async with self._transport.request("GET", url, authorizer, scope=self._scope) as response:
-                raw = await read_capped(response, spec.MANIFEST_LIMIT, self._transport.patience.document_s)
-                following = response.links["next"].get("url") if "next" in response.links else None
-            names += _tag_names(raw)
-            if following is None:
-                return names
-            url = self._transport.resolve(url, str(following), authorizer.origin)
-        raise Untrusted(f"{self.domain}/{self.path}: the list of tags does not end")
-
-    async def referrers(self, digest: str) -> list[dict[str, Any]]:
-        """Descriptors of the manifests that have ``digest`` as their subject; none where the registry does not know such lists."""
-        endpoint, authorizer = await self._connect()
-        url = f"{endpoint.base}{self.path}/referrers/{digest}"
-        found: list[dict[str, Any]] = []
-        for _ in range(_MAX_TAG_PAGES):
-            async with self._transport.request("GET", url, authorizer, scope=self._scope, expect=frozenset({200, 404})) as response:
-                if response.status == 404:
-                    return found
-                raw = await read_capped(response, spec.MANIFEST_LIMIT, self._transport.patience.document_s)
-                following = response.links["next"].get("url") if "next" in response.links else None
-            found += _described(raw)
-            if following is None:
-                return found
-            url = self._transport.resolve(url, str(following), authorizer.origin)
-        raise Untrusted(f"{self.domain}/{self.path}: the list of referrers does not end")
-
-    async def has_blob(self, digest: Digest) -> int | None:
-        """The size of a blob that the repository already holds, or None."""
-        endpoint, authorizer = await self._connect()
-        url = f"{endpoint.base}{self.path}/blobs/{digest}"
-        async with self._transport.request("HEAD", url, authorizer, scope=self._scope, expect=frozenset({200, 404})) as response:
-            return int(response.headers.get("Content-Length", "-1")) if response.status == 200 else None
-
-    async def mount(self, digest: Digest, source: str) -> bool:
-        """Take over a blob from the repository ``source`` of the same registry; whether it did."""
-        endpoint, authorizer = await self._connect()
-        url = f"{endpoint.base}{self.path}/blobs/uploads/?" + urlencode({"mount": digest, "from": source})
-        async with self._transport.request(
-            "POST",
-            url,
-            authorizer,
-            scope=self._scope,
-            headers={"Content-Length": "0"},
-            expect=frozenset({201, 202}),
-        ) as response:
-            mounted, location = response.status == 201, response.headers.get("Location", "")
-        if not mounted and location:
-            await self._cancel(self._transport.resolve(url, location, authorizer.origin))
-        return mounted
-
-    async def upload(self, body: Callable[[], AsyncIterator[bytes]], digest: Callable[[], Digest]) -> None:
-        """Send one blob as a stream.  ``digest`` is asked when ``body`` has ended, so a layer can be compressed as it goes out.
-
-        ``body`` may be called again: a broken upload starts over.
-        """
-        attempt = 0
-        while True:
-            try:
-                return await self._upload_once(body, digest)
-            except (Unreachable, Untrusted, Refused):
-                raise
-            except RegistryError:
-                if attempt >= self._transport.patience.retries:
-                    raise
-            await self._transport.patience.rest(attempt)
-            attempt += 1
-
-    async def _upload_once(self, body: Callable[[], AsyncIterator[bytes]], digest: Callable[[], Digest]) -> None:
-        endpoint, authorizer = await self._connect()
-        start = f"{endpoint.base}{self.path}/blobs/uploads/"
-        async with self._transport.request(
-            "POST", start, authorizer, scope=self._scope, headers={"Content-Length": "0"}, expect=frozenset({202})
-        ) as response:
-            url = self._transport.resolve(start, response.headers.get("Location", ""), authorizer.origin)
-        async with self._transport.request(
-            "PATCH",
-            url,
-            authorizer,
-            scope=self._scope,
-            headers={"Content-Type": "application/octet-stream"},
-            body=body,
-            expect=frozenset({202}),
-            retry=False,
-        ) as response:
-            url = self._transport.resolve(url, response.headers.get("Location", ""), authorizer.origin)
-        url += ("&" if "?" in url else "?") + urlencode({"digest": digest()})
-        async with self._transport.request(
-            "PUT",
-            url,
-            authorizer,
-            scope=self._scope,
-            headers={"Content-Length": "0"},
-            expect=frozenset({201, 204}),
-            retry=False,
-        ):
-            pass
-
-    async def put_manifest(self, tag: str, raw: bytes, media_type: str) -> Digest:
-        """Store a manifest under ``tag`` (or its digest); its blobs must be there already."""
-        endpoint, authorizer = await self._connect()
-        async with self._transport.request(
-            "PUT",
-            f"{endpoint.base}{self.path}/manifests/{tag}",
-            authorizer,
-            scope=self._scope,
-            headers={"Content-Type": media_type},
-            body=lambda: raw,
-            expect=frozenset({200, 201, 202}),
-        ):
-            return sha256(raw)
-
-    async def _cancel(self, url: str) -> None:
-        _, authorizer = await self._connect()
-        try:
-            async with self._transport.request(
-                "DELETE", url, authorizer, scope=self._scope, expect=frozenset({202, 204, 404}), retry=False
-            ):
-                pass
-        except RegistryError:  # the registry forgets an unfinished upload by itself
-            pass
-
-    async def _connect(self) -> tuple[Endpoint, Authorizer]:
-        async with self._connecting:
-            if self._endpoint is None or self._authorizer is None:
-                endpoint = await self._client.endpoint(self.domain)
-                authorizer = Authorizer(origin_of(endpoint.base), self._credentials, endpoint.challenge)
-                if endpoint.challenge:
-                    await self._transport.authorise(endpoint.base, authorizer, self._scope)
-                self._endpoint, self._authorizer = endpoint, authorizer
-            return self._endpoint, self._authorizer
-
-
-async def _chunks(source: AsyncIterator[bytes], size: int, idle_s: float) -> AsyncIterator[bytes | Exception]:
-    """``source`` in pieces of at least ``size``, or what has come for a while; a failure is the last piece, after all that did arrive.
-
-    A source that only drips is a failure too, after ``idle_s``.
-    """
-    parts: list[bytes] = []
-    held = received = 0
-    failure: Exception | None = None
-    looked = handed = time.monotonic()
-    try:
-        async for chunk in source:
-            parts.append(chunk)
-            held += len(chunk)
-            received += len(chunk)
-            now = time.monotonic()
-            if now - looked >= idle_s:
-                if received < _LEAST_RATE * (now - looked):
-                    raise TimeoutError
-                looked, received = now, 0
-            if held >= size or now - handed >= _HELD_S:
-                yield b"".join(parts)
-                parts, held, handed = [], 0, now
-    except FLAKES as error:
-        failure = error
-    if parts:
-        yield b"".join(parts)
-    if failure is not None:
-        yield failure
-
-
-def _to_skip(response: aiohttp.ClientResponse, done: int, descriptor: spec.Descriptor) -> int:
-    """How many bytes of the answer are here already: none when it begins where we asked.  Raises Untrusted."""
-    if response.status == 206:
-        _check_range(response.headers.get("Content-Range", ""), done, descriptor)
-        return 0
-    length = response.headers.get("Content-Length")
-    if length is not None and int(length) != descriptor.size:
-        raise Untrusted(f"blob {descriptor.digest}: {length} bytes offered, {descriptor.size} expected")
-    return done
-
-
-def _check_range(text: str, done: int, descriptor: spec.Descriptor) -> None:
-    found = _CONTENT_RANGE.fullmatch(text)
-    if found is None or int(found[1]) != done or (found[3] != "*" and int(found[3]) != descriptor.size):
-        raise Untrusted(f"blob {descriptor.digest}: the registry resumed at another place: {text[:100]!r}")
-
-
-def _described(raw: bytes) -> list[dict[str, Any]]:
-    try:
-        found = json.loads(raw)["manifests"] or []
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise Untrusted("the list of referrers is not an index") from error
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
-
-
-def _tag_names(raw: bytes) -> list[str]:
-    try:
-        names = json.loads(raw).get("tags") or []
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise Untrusted("the list of tags is not JSON") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise Untrusted("the list of tags is not a list of names")
-    return names

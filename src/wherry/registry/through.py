@@ -12,11 +12,12 @@ from typing import Any
 
 from wherry.registry import documents
 from wherry.registry.bodies import in_thread
-from wherry.registry.client import Client, Repository
+from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
 from wherry.registry.failures import Failure
 from wherry.registry.holdings import Holdings
 from wherry.registry.naming import AnyDigest
+from wherry.registry.repository import Repository
 from wherry.registry.transport import Refused, RegistryError, Untrusted
 from wherry.registry.uploads import TooManyUploads, Upload, Uploads
 from wherry.spec.digest import Digest

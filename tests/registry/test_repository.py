@@ -1,0 +1,112 @@
+"""Blobs from registries that break off; uploads and manifests are tested in tests/images, with a lying registry and a real one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from wherry.registry.client import Client
+from wherry.registry.credentials import Credentials
+from wherry.registry.transport import Patience, RegistryError
+from wherry.spec.digest import sha256
+from wherry.spec.image import Descriptor
+from wherry.spec.reference import parse
+
+BLOB = bytes(range(256)) * 32_000
+LAYER = Descriptor(media_type="x", digest=sha256(BLOB), size=len(BLOB))
+TWICE = Patience(connect_s=2, idle_s=0.3, retries=1, backoff_s=0.01)
+
+
+async def download(stack: AsyncExitStack, answer: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> bytes:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return web.json_response({}) if request.path == "/v2/" else await answer(request)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    client = Client(patience=TWICE)
+    stack.push_async_callback(client.close)
+    parts: list[bytes] = []
+
+    async def keep(chunk: bytes) -> None:
+        parts.append(chunk)
+
+    repository = client.repository(parse(f"127.0.0.1:{runner.addresses[0][1]}/x/y:1"), Credentials())
+    await repository.download(LAYER, keep)
+    return b"".join(parts)
+
+
+def run(body: Callable[[AsyncExitStack], Any]) -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            await body(stack)
+
+    asyncio.run(main())
+
+
+def cutting(each: int, asked: list[str | None]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Breaks off after ``each`` bytes, every time."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        wanted = request.headers.get("Range")
+        asked.append(wanted)
+        start = int((wanted or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        response = web.StreamResponse(status=206 if wanted else 200, headers={"Content-Length": str(len(BLOB) - start)})
+        if wanted:
+            response.headers["Content-Range"] = f"bytes {start}-{len(BLOB) - 1}/{len(BLOB)}"
+        await response.prepare(request)
+        await response.write(BLOB[start : start + each])
+        if start + each < len(BLOB):
+            assert request.transport is not None
+            request.transport.close()
+        return response
+
+    return answer
+
+
+def test_who_brings_something_each_time_is_asked_until_all_is_there() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        asked: list[str | None] = []
+        assert await download(stack, cutting(2_000_000, asked)) == BLOB
+        assert asked == [None, *(f"bytes={start}-" for start in range(2_000_000, len(BLOB), 2_000_000))]
+
+    run(body)
+
+
+def test_who_brings_next_to_nothing_is_asked_twice() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        asked: list[str | None] = []
+        with pytest.raises(RegistryError, match="unexpected EOF: 200 of 8192000 bytes"):
+            await download(stack, cutting(100, asked))
+        assert asked == [None, "bytes=100-"]
+
+    run(body)
+
+
+def test_who_only_drips_is_given_up() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        asked = 0
+
+        async def drip(request: web.Request) -> web.StreamResponse:
+            nonlocal asked
+            asked += 1
+            response = web.StreamResponse(headers={"Content-Length": str(len(BLOB))})
+            await response.prepare(request)
+            for byte in BLOB:
+                await response.write(bytes([byte]))
+                await asyncio.sleep(0.02)
+            return response
+
+        with pytest.raises(RegistryError, match="i/o timeout"):
+            await download(stack, drip)
+        assert asked == 2
+
+    run(body)
