@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -61,12 +62,16 @@ class Door:
 def door(runtime: Runtime) -> Iterator[Door]:
     made = Door(runtime)
     yield made
-    file = made.directory / "server"
-    if file.exists():
-        pidfd = os.pidfd_open(int(file.read_text().split()[0]))
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os.close(pidfd)
-        until(lambda: leftovers(runtime.place) == [])  # the next worker sees that it is alone
+    until(lambda: not end_processes(str(runtime.place)))
+
+
+def end_processes(place: str) -> bool:
+    """Kill servers and workers of the test, also one that is just being started; whether there were any."""
+    found = [Path(one) for one in leftovers(Path(place)) if one.startswith("/proc/")]
+    for process in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(process.name), signal.SIGKILL)
+    return bool(found)
 
 
 def parent_of_first(door: Door, **more: object) -> tuple[str, subprocess.CompletedProcess[str]]:
@@ -143,6 +148,19 @@ def test_a_dead_server_is_nobodys_trouble(door):
     os.kill(pid, signal.SIGKILL)
     _, done = parent_of_first(door, input="typed ")
     assert (done.returncode, done.stdout.startswith("out\ntyped ")) == (7, True), done.stderr
+
+
+def test_a_server_is_replaced_while_its_container_runs(door):
+    pid = door.warm()
+    configuration = bundle_config("sh", "-c", "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done")
+    with subprocess.Popen(door.command(configuration), env=door.environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.kill(pid, signal.SIGKILL)
+        assert door.run(bundle_config("true")).returncode == 0
+        until(lambda: (door.directory / "server").exists() and not (door.directory / "server").read_text().startswith(f"{pid} "))
+        process.terminate()
+    assert process.returncode == 3
 
 
 def test_a_directory_of_others_is_not_used(tmp_path: Path):

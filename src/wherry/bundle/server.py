@@ -126,7 +126,9 @@ def _hatch(own: Mapping[str, str]) -> socket.socket:
         theirs.close()
         return ours
     ours.close()
-    process.close_range(_FIRST_SLOT, last=_FIRST_SLOT + _SLOTS - 1)
+    if (own_fd := theirs.fileno()) > 3:
+        process.close_range(3, last=own_fd - 1)  # the lock among them: a container may outlive the server
+    process.close_range(own_fd + 1)
     cradle = Cradle(cgroup.find())
     rehearsal.plan_start()  # makes the pages private that the work will write to
     try:
