@@ -125,7 +125,7 @@ class Execs:
             raise
         finally:
             item.launched.set()
-        process.on_detach = partial(self._publish, item, "exec_detach")
+        process.tell_detached(partial(self._publish, item, "exec_detach"))
         self._rooms.tasks.create_task(self._follow(item, process), name=f"exec {item.id[:12]}")
         return process
 

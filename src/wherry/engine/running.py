@@ -201,7 +201,7 @@ class Running:
     def follow(self, container: Container, process: Process) -> None:
         """Watch a process that runs, just started or found again after a restart of the daemon."""
         container.process = process
-        process.on_detach = partial(self._publish, container, "detach")
+        process.tell_detached(partial(self._publish, container, "detach"))
         self._rooms.tasks.create_task(self._watch(container, process), name=f"watch {container.name}")
         self.health.begin(container)
         self.memory.begin(container)

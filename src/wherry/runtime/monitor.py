@@ -288,6 +288,7 @@ class Monitor:
 
     def _loop(self) -> None:
         self._watch(self._pidfd, _IN, self._on_exit)
+        self._part_from_clients()  # who left before the program ran
         while not self._done():
             timeout = -1.0
             if self._exit is None and self._deadline and not self._paused:
@@ -296,13 +297,16 @@ class Monitor:
                 handler = self._handlers.get(fd)
                 if handler is not None:
                     handler(events)
-            for client in self._clients:
-                if client.detached:
-                    self._tell({"event": "detached"})
-            self._clients = [client for client in self._clients if not client.closed]
+            self._part_from_clients()
             self._balance()
             if self._deadline and self._exit is None and (not self._streams or self._is_drained()):
                 self._record_exit()
+
+    def _part_from_clients(self) -> None:
+        for client in self._clients:
+            if client.detached:
+                self._tell({"event": "detached"})
+        self._clients = [client for client in self._clients if not client.closed]
 
     def _is_drained(self) -> bool:
         """After an exit: nobody is behind, and what outlived the process had its time."""

@@ -32,7 +32,8 @@ class Process:
         self.pid = 0
         self.started_at_ns = 0
         self.lost = False  # its monitor was killed, and could clear nothing away
-        self.on_detach: Callable[[], None] = lambda: None  # a client left by its keys
+        self._on_detach: Callable[[], None] | None = None
+        self._detached = 0  # clients that left by their keys before anyone asked to be told
         self._control = control
         self._supervisor = supervisor
         self._loop = asyncio.get_running_loop()
@@ -70,6 +71,12 @@ class Process:
     def pidfd(self) -> int:
         """A descriptor of its first process, -1 when it is gone; borrowed."""
         return self._pidfd
+
+    def tell_detached(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` for each client that left by its keys, also for those before."""
+        self._on_detach = listener
+        for _ in range(self._detached):
+            listener()
 
     def close(self) -> None:
         """Let go of the monitor; the container runs on."""
@@ -109,8 +116,10 @@ class Process:
                 self._pidfd = fds.pop(0)
                 if not self._started.done():
                     self._started.set_result(None)
+            case "detached" if self._on_detach is not None:
+                self._on_detach()
             case "detached":
-                self.on_detach()
+                self._detached += 1
             case "failed" if not self._started.done():
                 self._started.set_exception(LaunchFailure(message["code"], message["message"]))
             case "exited" if not self._exited.done():
