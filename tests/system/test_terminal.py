@@ -106,9 +106,9 @@ def test_exec_it_opens_a_second_terminal_in_a_running_container(engine: Daemon) 
 def test_several_clients_see_one_terminal(engine: Daemon) -> None:
     engine.run("run", "-dit", "--name", "shared", "bb", "cat")
     with Terminal(engine, "attach", "shared") as one, Terminal(engine, "attach", "shared") as two:
-        for terminal in (one, two):  # an answer of cat's shows that it is attached
-            terminal.type("here\n")
-            terminal.expect("here\r\nhere")
+        for name, terminal in (("first", one), ("second", two)):  # an answer of cat's shows that it is attached
+            terminal.type(f"{name}\n")
+            terminal.expect(f"{name}\r\n{name}")
         one.type("from one\n")
         two.expect("from one\r\nfrom one")
         two.type("\x10\x11")
