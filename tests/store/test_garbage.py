@@ -50,6 +50,18 @@ def test_what_no_record_leads_to_is_swept_children_first(world: World) -> None:
     assert world.snapshots.items() == []
 
 
+def test_a_snapshot_that_another_removes_during_a_sweep_is_gone_like_any(world: World) -> None:
+    base, top = world.layers()
+
+    def roots() -> Roots:
+        world.snapshots.remove(top)
+        return Roots()
+
+    swept = Garbage(world.content, world.snapshots, roots).sweep()
+    assert swept.snapshots == [base]
+    assert world.snapshots.items() == []
+
+
 def test_a_referenced_snapshot_keeps_its_parents_and_a_referenced_blob_stays(world: World) -> None:
     base, top = world.layers()
     blob = world.content.put(b"blob")

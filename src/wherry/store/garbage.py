@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from wherry.store.content import Content
-from wherry.store.snapshot import SnapshotInfo, Snapshotter
+from wherry.store.snapshot import SnapshotInfo, SnapshotMissing, Snapshotter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +142,10 @@ class Garbage:
                 held = _with_parents(frozenset(self._seen), parents)
                 if name in held:
                     continue
-                size = self._snapshots.usage(name)
+                try:
+                    size = self._snapshots.usage(name)
+                except SnapshotMissing:  # who used it last removed it since we looked
+                    continue
                 self._snapshots.remove(name)
             swept.snapshots.append(name)
             swept.reclaimed_bytes += size
