@@ -7,7 +7,7 @@ demo: ## build, run, edit and rebuild the Node application of the notes, then cl
 test: ## every test, on this machine, as root
 	tools/setup test
 	.venv/bin/python tools/check
-	.venv/bin/python -m pytest -q
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile
 
 check: ## format, lint, types, import direction, test mirror
 	tools/setup test

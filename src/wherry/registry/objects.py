@@ -144,6 +144,9 @@ class Directory:
             except FileNotFoundError:  # ``delete`` took an empty directory away meanwhile
                 if not os.path.exists(source):
                     raise
+            except FileExistsError:  # the same, between makedirs' two looks at it
+                if os.path.isfile(os.path.dirname(target)):
+                    raise
         with contextlib.suppress(FileNotFoundError):  # deleted again
             sync_directory(os.path.dirname(target))
 
