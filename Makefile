@@ -7,9 +7,7 @@ demo: ## build, run, edit and rebuild the Node application of the notes, then cl
 test: ## every test, on this machine, as root
 	tools/setup test
 	.venv/bin/python tools/check
-	# what fails beside another test has to pass alone
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
-		|| .venv/bin/python -m pytest -q --last-failed --last-failed-no-failures none
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: ## format, lint, types, import direction, test mirror
 	tools/setup test
