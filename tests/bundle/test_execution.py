@@ -26,6 +26,14 @@ def test_exec_enters_everything_and_takes_its_flags(runtime):
     )
 
 
+@pytest.mark.parametrize(("user", "expected"), [({"uid": 0, "gid": 0, "umask": 0}, "0000"), ({"uid": 0, "gid": 0}, "0022")])
+def test_a_umask_of_nothing_is_one(runtime, user, expected):
+    ident = runtime.create(bundle_config("sh", "-c", "umask > /dev/shm/umask; exec sleep 600", user=user))
+    runtime("start", ident)
+    script = "until [ -s /dev/shm/umask ]; do sleep 0.01; done; umask; cat /dev/shm/umask"
+    assert runtime("exec", ident, "sh", "-c", script).out.split() == [expected, expected]
+
+
 def test_exec_of_a_process_file_without_waiting(runtime):
     ident = runtime.create(bundle_config("sleep", "600"))
     runtime("start", ident)

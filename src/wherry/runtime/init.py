@@ -177,7 +177,8 @@ def _become(start: Start, report: socket.socket, slave_fd: int, names: Sequence[
     _connect(start.stdio, slave_fd, who.uid)
     _change_directory(wanted.get("cwd") or "/")
     _limit(start)
-    os.umask(int((wanted.get("user") or {}).get("umask") or 0o022))
+    mask = (wanted.get("user") or {}).get("umask")
+    os.umask(0o022 if mask is None else mask)
     process.close_range(3 + start.preserve_fds, cloexec=True)
     _schedule(wanted)
     for number in range(1, signal.NSIG):
