@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
+from tests.conftest import WHERRY, Daemon, busybox_tar, dispose, make_daemon
 from tests.system import accounting
 from tests.system.accounting import tar_of
 from tests.system.talk import ask
@@ -87,7 +87,7 @@ def _states_are_true(daemon: Daemon) -> None:
     running = set()
     for one in ask(daemon, "GET", "/containers/json?all=1")[1]:
         state = ask(daemon, "GET", f"/containers/{one['Id']}/json")[1]["State"]
-        assert state["Status"] in ("created", "running", "exited"), state
+        assert state["Status"] in ("created", "running", "paused", "exited"), state
         assert state["Running"] == (state["Pid"] > 0 and (accounting.PROC / str(state["Pid"])).exists()), state
         if state["Running"]:
             running.add(one["Id"])
@@ -157,6 +157,21 @@ OPERATIONS = {
         prepare=_quiet("create", "--name", "before", "bb", "true"),
         act=_quiet("rename", "before", "after"),
         check=lambda daemon: _check_one_of(daemon, {"before", "after"}),
+        undo=_remove_all,
+    ),
+    "steer": Operation(
+        prepare=_quiet("run", "-d", "--name", "new", "-p", "80", "bb", "sleep", "1000"),
+        act=lambda daemon: [
+            daemon.run(*words, check=False)
+            for words in (
+                ("update", "--memory", "64m", "--restart", "on-failure", "new"),
+                ("pause", "new"),
+                ("unpause", "new"),
+                ("cp", WHERRY, "new:/root/"),
+                ("restart", "-t", "0", "new"),
+            )
+        ],
+        check=_states_are_true,
         undo=_remove_all,
     ),
     "network": Operation(

@@ -110,6 +110,32 @@ def test_any_file_harmed(saved: tuple[Daemon, Path], seed: int) -> None:
     harmed(daemon, archive, seed)
 
 
+def test_rows_that_cannot_be_read_harm_nothing_else_and_lose_nothing(saved: tuple[Daemon, Path]) -> None:
+    daemon, _ = saved
+    ids = {name: daemon.out("image", "inspect", "-f", "{{.Id}}", name) for name in ("bb", "other")}
+    kept = daemon.out("inspect", "-f", "{{.Id}}", "kept")
+    lost = {"image": ids["other"], "volume": "data", "network": daemon.out("network", "inspect", "-f", "{{.Id}}", "net"), "container": kept}
+    daemon.kill()
+    with sqlite3.connect(daemon.root / "data" / "state.db") as connection:
+        for kind, ident in lost.items():
+            assert connection.execute("UPDATE item SET body = ? WHERE kind = ? AND ident = ?", (b"{", kind, ident)).rowcount == 1
+    connection.close()
+    (daemon.root / "data" / "state.journal").unlink()
+    daemon.start()
+    assert daemon.log.count("can't be read") == len(lost)
+    assert works(daemon, "bb")
+    assert "other" not in daemon.out("images")
+    daemon.run("system", "prune", "-af", "--filter", "label!=none")  # even now nothing goes that a lost record may name
+    assert set(lost) <= {line.split()[0] for line in daemon.run("system", "fsck", check=False).out.splitlines()}
+    assert daemon.run("system", "fsck", "--repair", check=False).code == 0
+    assert daemon.out("system", "fsck") == "Nothing is wrong."
+    assert works(daemon, "other")
+    assert daemon.out("run", "--rm", "--net", "none", "-v", "data:/data", "other", "cat", "/data/file") == "written"
+    quarantine = daemon.root / "data" / "quarantine"
+    assert any("said" in path.read_text() for path in quarantine.glob(f"container-{kept[:12]}*/*.log"))
+    assert list(quarantine.glob(f"container-{kept[:12]}-layer*"))
+
+
 def test_a_newer_data_root_is_refused(saved: tuple[Daemon, Path]) -> None:
     daemon, _ = saved
     daemon.stop()
@@ -124,4 +150,4 @@ def test_a_newer_data_root_is_refused(saved: tuple[Daemon, Path]) -> None:
         connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
     daemon.start()
-    assert "bb" in daemon.out("images")
+    assert "other" in daemon.out("images")

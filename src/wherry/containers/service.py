@@ -16,6 +16,7 @@ from wherry.containers.create import checked_name
 from wherry.containers.record import ContainerRecord
 from wherry.errors import Conflict, InvalidRequest, NotFound
 from wherry.ids import matching_prefix
+from wherry.store import unreadable
 from wherry.store.records import NameTaken, Records
 
 KIND = "container"
@@ -124,8 +125,9 @@ class Containers:
 
     def sweep_folders(self) -> None:
         """Remove folders that no record names, what a crash left; make again, empty, those that a power cut took."""
+        kept = self._by_id.keys() | unreadable.idents(self._records, KIND)
         for name in os.listdir(self._root):
-            if name not in self._by_id:
+            if name not in kept:
                 shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
         for ident in self._by_id:
             os.makedirs(self.folder(ident), mode=0o710, exist_ok=True)

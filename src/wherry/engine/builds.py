@@ -23,6 +23,7 @@ from wherry.containers.record import ContainerRecord, State
 from wherry.engine.container_filters import parse_until
 from wherry.engine.feeding import through_file
 from wherry.engine.rooms import Rooms
+from wherry.engine.unreadable import holds_garbage
 from wherry.engine.wiring import write_fresh
 from wherry.errors import EngineError, InvalidRequest, NotSupported
 from wherry.images.compression import BadStream, PlainReader
@@ -124,7 +125,9 @@ class BuildOperations:
         wanted = cache_choice(request, filters)
         if wanted is None:
             return BuildPruned()
-        images = {layer for image in rooms.images.list(every=True) for layer in image.chain_ids}
+        images: set[str] = {layer for image in rooms.images.list(every=True) for layer in image.chain_ids}
+        if holds_garbage(rooms.records):
+            images |= {info.name for info in rooms.snapshotter.items()}
         pruned = await rooms.workers.run(cache.prune, rooms.records, rooms.snapshotter, images, **wanted)
         freed = pruned.size_bytes + (await rooms.workers.run(rooms.garbage.collect)).reclaimed_bytes
         await rooms.workers.run(rooms.furniture.forget_gone, rooms.snapshotter)

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from wherry.build import cache
 from wherry.containers import security
 from wherry.containers.service import Containers
-from wherry.engine import recover, selftest
+from wherry.engine import recover, selftest, unreadable
 from wherry.engine.confined import Confined
 from wherry.engine.container_files import ContainerFiles
 from wherry.engine.creating import Creating
@@ -83,7 +83,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
     async with AsyncExitStack() as stack:
         os.makedirs(settings.data_root, mode=0o710, exist_ok=True)
         os.makedirs(f"{settings.run_root}/monitors", mode=0o700, exist_ok=True)
-        records = Records(f"{settings.data_root}/state.db")
+        records = Records(f"{settings.data_root}/state.db", unreadable.CHECKS)
         stack.callback(records.close)
         if records.is_new:
             set_aside(settings.data_root)
@@ -120,7 +120,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
             publish=publish_image,
             hold=garbage.hold,
             partials=Partials(f"{settings.data_root}/partial", content),
-            keeps=lambda: cache.layers(records),
+            keeps=lambda: unreadable.layers_kept(records, snapshotter),
             start=start,
         )
         networks = Networks(settings, records)
@@ -185,7 +185,8 @@ def garbage_roots(rooms: Rooms) -> Roots:
     """Everything that a record leads to."""
     images = rooms.images.roots()
     keys = {container.record.snapshot for container in rooms.containers.all()}
-    return Roots(content=images.content, snapshots=frozenset(images.snapshots | keys | cache.layers(rooms.records)))
+    snapshots = frozenset(images.snapshots | keys | cache.layers(rooms.records))
+    return Roots(content=images.content, snapshots=snapshots, complete=not unreadable.holds_garbage(rooms.records))
 
 
 def _remove_groups(settings: Settings, groups: cgroup.Hierarchies) -> None:

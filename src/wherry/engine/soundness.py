@@ -10,11 +10,13 @@ from functools import partial
 import msgspec
 
 from wherry.build import cache
+from wherry.engine import unreadable
 from wherry.engine.rooms import Rooms
 from wherry.images.blocking import produce
 from wherry.spec.docker.fsck import Found
 from wherry.store.records import Records
 from wherry.store.soundness import Finding, Tick, no_tick, quarantine
+from wherry.store.unreadable import idents
 from wherry.tree.tar import Sink
 
 
@@ -57,6 +59,7 @@ def findings(rooms: Rooms, *, quick: bool, tick: Tick = no_tick) -> Iterator[Fin
     yield from rooms.volumes.check()
     yield from _cache(rooms)
     yield from _unreferenced(rooms)
+    yield from unreadable.findings(rooms)
 
 
 def _records(records: Records) -> Iterator[Finding]:
@@ -80,8 +83,9 @@ def _containers(rooms: Rooms) -> Iterator[Finding]:
             mend = partial(os.makedirs, folder, mode=0o710, exist_ok=True)
             yield Finding(subject=subject, fact=f"has no folder {folder}", remedy="make it again, empty", mend=mend)
     root = os.path.join(rooms.settings.data_root, "containers")
+    doubtful = idents(rooms.records, "container")
     for name in os.listdir(root):
-        if name not in known and _is_gone(rooms, name):
+        if name not in known and name not in doubtful and _is_gone(rooms, name):
             mend = partial(_set_aside_folder, rooms, name)
             yield Finding(subject=f"containers/{name}", fact="belongs to no container", remedy="set it aside", mend=mend)
 
@@ -101,7 +105,7 @@ def _names(records: Records) -> Iterator[Finding]:
 
 def _is_dangling(records: Records, kind: str, name: str, ident: str) -> bool:
     with records.transaction():
-        return records.resolve(kind, name) == ident and records.get(kind, ident) is None
+        return records.resolve(kind, name) == ident and records.get(kind, ident) is None and ident not in idents(records, kind)
 
 
 def _release(records: Records, kind: str, name: str, ident: str) -> None:

@@ -12,6 +12,7 @@ from wherry.spec.digest import Digest
 from wherry.store.content import Content
 from wherry.store.records import Records
 from wherry.store.soundness import Finding
+from wherry.store.unreadable import idents
 
 _AGAIN = "pull, load or build it again, or remove it"
 
@@ -21,9 +22,10 @@ def check(catalog: Catalog, content: Content, layers: Layers, records: Records) 
     for ident in catalog.ids():
         if catalog.has(ident):
             yield from _image(ident, catalog, content, layers)
+    doubtful = idents(records, "image")
     for kind in ("tag", "digest"):
         for name, ident in records.names(kind):
-            if records.get("image", ident) is None and records.resolve(kind, name) == ident:
+            if ident not in doubtful and records.get("image", ident) is None and records.resolve(kind, name) == ident:
                 mend = partial(_release, records, kind, name, ident)
                 yield Finding(subject=f"{kind} {name}", fact=f"names image {ident}, which is not there", remedy="drop it", mend=mend)
 

@@ -13,10 +13,14 @@ from wherry.store.snapshot import SnapshotInfo, SnapshotMissing, Snapshotter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roots:
-    """What records refer to: digests of blobs; names and keys of snapshots (their parents follow by themselves)."""
+    """What records refer to: digests of blobs; names and keys of snapshots (their parents follow by themselves).
+
+    ``complete`` False: a record that can't be read refers to more, so that nothing is garbage.
+    """
 
     content: frozenset[str] = frozenset()
     snapshots: frozenset[str] = frozenset()
+    complete: bool = True
 
 
 @dataclass(slots=True)
@@ -86,6 +90,8 @@ class Garbage:
             blobs = list(self._content.digests())
             infos = self._snapshots.items()
             roots = self._roots()
+            if not roots.complete:
+                return swept
             self._sweep_snapshots(infos, roots.snapshots, swept)
             if swept.snapshots:
                 roots = self._roots()  # a blob may have been kept for a snapshot alone
@@ -119,6 +125,8 @@ class Garbage:
         infos = self._snapshots.items()
         blobs = list(self._content.digests())
         roots = roots or self._roots()
+        if not roots.complete:
+            return []
         with self._lock:
             held |= set().union(*self._holds.values())
         parents = {info.name: info.parent for info in infos}

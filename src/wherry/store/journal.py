@@ -10,7 +10,7 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -52,6 +52,13 @@ class Told:
 
     def after(self, number: int) -> list[Change]:
         return [change for entry in self.entries if entry.number > number for change in entry.changes]
+
+    def history(self, table: str, kind: str, key: str) -> Iterator[Change]:
+        """What a row was, the latest first."""
+        for entry in reversed(self.entries):
+            for change in reversed(entry.changes):
+                if (change.table, change.kind, change.key) == (table, kind, key):
+                    yield change
 
 
 def read(path: str) -> Told | None:

@@ -14,10 +14,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import Any
 
-from wherry.store import journal
+from wherry.store import journal, unreadable
 from wherry.store.journal import Change, Journal
+from wherry.store.unreadable import Checks
 
 log = logging.getLogger(__name__)
 _VERSION = 1
@@ -58,10 +60,11 @@ class Records:
     one and never out of order: the log has one end.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, checks: Checks = MappingProxyType({})) -> None:
         """Open or create the database at ``path``.  Raises ValueError when a newer Wherry wrote it.
 
         What was damaged is mended from the journal, and said in ``mended``. ``is_new``: nothing was there to read, for whatever reason.
+        Rows that do not pass ``checks`` are set aside (``unreadable``).
         """
         self._lock = threading.RLock()
         self._depth = 0
@@ -82,6 +85,9 @@ class Records:
         try:
             self._number = self._stored_number()
             self._mend(told, existed=existed)
+            for text in unreadable.set_aside(self, told, checks, os.path.dirname(path)):
+                log.warning("%s", text)
+                self.mended.append(text)
             self._take_room()
         except BaseException:
             self.close()
@@ -128,7 +134,7 @@ class Records:
         self._write("INSERT OR REPLACE INTO item VALUES (?, ?, ?)", Change("item", kind, ident, body))
 
     def get(self, kind: str, ident: str) -> bytes | None:
-        body: bytes | None = self._one("SELECT body FROM item WHERE kind = ? AND ident = ?", kind, ident)
+        body: bytes | None = self._one("SELECT CAST(body AS BLOB) FROM item WHERE kind = ? AND ident = ?", kind, ident)
         return body
 
     def delete(self, kind: str, ident: str) -> None:
@@ -137,7 +143,7 @@ class Records:
 
     def items(self, kind: str) -> list[tuple[str, bytes]]:
         """Every (ident, body), in order of ident."""
-        return self._all("SELECT ident, body FROM item WHERE kind = ? ORDER BY ident", kind)
+        return self._all("SELECT ident, CAST(body AS BLOB) FROM item WHERE kind = ? ORDER BY ident", kind)
 
     def claim(self, kind: str, name: str, ident: str) -> None:
         """Take ``name`` for ``ident``; taking it twice for the same one is success.  Raises NameTaken."""
@@ -254,9 +260,9 @@ class Records:
         self._execute(f"INSERT OR REPLACE INTO {change.table} (kind, {key}, {value}) VALUES (?, ?, ?)", change.kind, change.key, body)
 
     def _rows(self) -> dict[tuple[str, str, str], bytes]:
-        items = self._all("SELECT kind, ident, body FROM item WHERE kind != ?", _SEQUENCE)
+        items = self._all("SELECT kind, ident, CAST(body AS BLOB) FROM item WHERE kind != ?", _SEQUENCE)
         names = self._all("SELECT kind, name, ident FROM name")
-        found = {("item", kind, ident): bytes(body) for kind, ident, body in items}
+        found = {("item", kind, ident): body for kind, ident, body in items}
         return found | {("name", kind, name): ident.encode() for kind, name, ident in names}
 
     def _stored_number(self) -> int:

@@ -13,6 +13,7 @@ import msgspec
 
 from wherry.kernel import nodes
 from wherry.kernel.spread import spread
+from wherry.store import unreadable
 from wherry.store.content import sync_directory
 from wherry.store.records import Records
 from wherry.store.snapshot import Row, SnapshotDamaged, SnapshotExists, SnapshotInfo, SnapshotInUse, SnapshotMissing
@@ -154,12 +155,13 @@ class Shelf:
         """What is wrong with the rows, and directories without one."""
         before = set(os.listdir(self.root_dir)) - self._making
         rows = self.named_rows()
+        doubtful = bool(unreadable.idents(self._records, KIND))
         for name in before - {row.directory for _, row in rows}:
             yield Finding(
                 subject=f"snapshots/{name}",
                 fact="belongs to no snapshot",
-                remedy="remove it",
-                mend=partial(self._discard_unnamed, name),
+                remedy="set it aside: a record can't be read" if doubtful else "remove it",
+                mend=partial(self._quarantine_unnamed if doubtful else self._discard_unnamed, name),
             )
         directories = {name: row.directory for name, row in rows}
         for name, row in rows:
@@ -174,8 +176,15 @@ class Shelf:
                 )
 
     def _discard_unnamed(self, name: str) -> None:
-        if name not in {row.directory for row in self.rows()} | self._making:
+        if self._is_unnamed(name):
             self.discard(name)
+
+    def _quarantine_unnamed(self, name: str) -> None:
+        if self._is_unnamed(name):
+            quarantine(self._data_root, os.path.join(self.root_dir, name), f"layer-{name}")
+
+    def _is_unnamed(self, name: str) -> bool:
+        return name not in {row.directory for row in self.rows()} | self._making
 
     def new_directory(self, *parts: str) -> str:
         """A fresh directory with the subdirectories ``parts``, on no row yet."""
@@ -244,9 +253,10 @@ class Shelf:
     def sweep(self, *parts: str) -> None:
         """Remove directories without a row; make an active snapshot's directory ``parts`` again where a power cut took them."""
         known = {row.directory: row for _, row in self.named_rows()}
-        for name in os.listdir(self.root_dir):
-            if name not in known:
-                self.discard(name)
+        if not unreadable.idents(self._records, KIND):
+            for name in os.listdir(self.root_dir):
+                if name not in known:
+                    self.discard(name)
         for directory, row in known.items():
             if row.active:
                 for part in parts:

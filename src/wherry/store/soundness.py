@@ -30,11 +30,25 @@ class Finding:
 
 def quarantine(data_root: str, path: str, name: str) -> str:
     """Move what is at ``path`` to where nothing looks for it: the new place.  An absent one is success."""
-    folder = os.path.join(data_root, "quarantine")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    target = os.path.join(folder, f"{name}-{time.time_ns()}")
+    target = _place(data_root, name)
     try:
         os.rename(path, target)
     except FileNotFoundError:
         return target
     return target
+
+
+def keep(data_root: str, name: str, data: bytes) -> str:
+    """Write ``data`` where `quarantine` moves things: the file."""
+    target = _place(data_root, name)
+    with open(target, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return target
+
+
+def _place(data_root: str, name: str) -> str:
+    folder = os.path.join(data_root, "quarantine")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    return os.path.join(folder, f"{name}-{time.time_ns()}")

@@ -17,6 +17,7 @@ import msgspec
 
 from wherry.errors import Conflict, Internal, InvalidRequest, NotFound, NotSupported
 from wherry.ids import new_id
+from wherry.store import unreadable
 from wherry.store.content import sync_directory
 from wherry.store.records import Records
 from wherry.store.soundness import Finding, quarantine
@@ -195,8 +196,9 @@ class Volumes:
     def sweep(self) -> None:
         """At start: remove directories without a row, make again those a power cut took."""
         known = {name for name, _ in self._records.items(_KIND)}
+        kept = known | unreadable.idents(self._records, _KIND)
         for name in os.listdir(self._root):
-            if name not in known:
+            if name not in kept:
                 self._remove_directory(name)
         for name in known:
             self._make_directory(name)
@@ -209,7 +211,7 @@ class Volumes:
             if not os.path.isdir(path := os.path.join(self._root, name, "_data")) and self._find(name) is not None:
                 mend = partial(self._make_directory, name)
                 yield Finding(subject=f"volume {name}", fact=f"has no directory {path}", remedy="make it again, empty", mend=mend)
-        for name in sorted(root - known):
+        for name in sorted(root - known - unreadable.idents(self._records, _KIND)):
             if self._is_stray(name):
                 mend = partial(self._set_aside, name)
                 yield Finding(subject=f"volumes/{name}", fact="belongs to no volume", remedy="set it aside", mend=mend)
@@ -258,6 +260,13 @@ class Volumes:
             raise Internal(f"remove {name}: {error}") from error
         finally:
             os.close(fd)
+
+
+def check_row(name: str, body: bytes) -> None:
+    """Raises ValueError or msgspec.DecodeError for a row that is no volume's."""
+    if not _NAME.fullmatch(name):
+        raise ValueError("its name is that of no volume")
+    msgspec.json.decode(body, type=_Body)
 
 
 def _check_options(name: str, options: Mapping[str, str]) -> None:
