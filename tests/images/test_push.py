@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.request
 import uuid
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from wherry.errors import Internal, NotFound
 from wherry.images.push import manifest
 from wherry.spec.digest import Digest, sha256
-from wherry.spec.image import DOCKER_CONFIG, DOCKER_LAYER_GZIP, Descriptor
+from wherry.spec.image import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, Descriptor
 
 pytestmark = pytest.mark.root
 Experiment = Callable[..., None]
@@ -29,26 +30,29 @@ def test_an_image_goes_to_a_real_registry_and_comes_back_the_same(experiment: Ex
     repository = f"{real_registry}/t/{uuid.uuid4().hex}"
 
     async def body(lab: Any, fake: Any) -> None:
-        made = make_image({"a": bytes(range(256)) * 5000}, {"b": b"2"})
+        made = make_image({"a": bytes(range(256)) * 5000}, {"b": b"2"}, {"dense": os.urandom(2 << 20)})
         lab.loaded(made, f"{repository}:1")
         records = [record async for record in lab.images.push(f"{repository}:1")]
         shorts = [layer[7:19] for layer in json.loads(made.config)["rootfs"]["diff_ids"]]
         assert records[0] == {"status": f"The push refers to repository [{repository}]"}
-        assert records[1:3] == [{"status": "Preparing", "progressDetail": {}, "id": ident} for ident in reversed(shorts)]
+        assert records[1:4] == [{"status": "Preparing", "progressDetail": {}, "id": ident} for ident in reversed(shorts)]
         for ident in shorts:
             assert {"status": "Pushed", "progressDetail": {}, "id": ident} in records
         raw, headers = get(f"http://{real_registry}/v2/{repository.partition('/')[2]}/manifests/1")
         assert records[-2] == {"status": f"1: digest: {sha256(raw)} size: {len(raw)}"}
         assert records[-1] == {"progressDetail": {}, "aux": {"Tag": "1", "Digest": sha256(raw), "Size": len(raw)}}
+        *compressed, dense = json.loads(raw)["layers"]
+        assert {layer["mediaType"] for layer in compressed} == {DOCKER_LAYER_GZIP}
+        assert dense == made.described(made.tars[2], DOCKER_LAYER)
         assert headers["Content-Type"] == "application/vnd.docker.distribution.manifest.v2+json"
         assert lab.images.resolve(f"{repository}:1").repo_digests == (f"{repository}@{sha256(raw)}",)
 
         again = [record["status"] async for record in lab.images.push(f"{repository}:1") if "status" in record]
-        assert again.count("Layer already exists") == 2
+        assert again.count("Layer already exists") == 3
 
         lab.images.tag(f"{repository}:1", f"{repository}-beside:2")
         beside = [record["status"] async for record in lab.images.push(f"{repository}-beside:2") if "status" in record]
-        assert beside.count(f"Mounted from {repository.partition('/')[2]}") == 2
+        assert beside.count(f"Mounted from {repository.partition('/')[2]}") == 3
 
         for name in (f"{repository}:1", f"{repository}-beside:2"):
             lab.images.remove(name, in_use=lambda ident: [])

@@ -217,7 +217,7 @@ class GzipWriter:
         self._begun = True
         self._crc = isal_zlib.crc32(block, self._crc)
         self._size += len(block)
-        if _shrinks(block):
+        if shrinks(block):
             if self._deflate is None:
                 self._deflate = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, -15)
             pieces.append(self._deflate.compress(block))
@@ -231,7 +231,7 @@ class GzipWriter:
         return pieces
 
 
-def _shrinks(block: memoryview) -> bool:
+def shrinks(block: memoryview) -> bool:
     """Whether compressing is worth it, by a few samples of the block."""
     if len(block) < 4 * _SAMPLE:
         return True

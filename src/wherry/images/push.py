@@ -1,7 +1,8 @@
 """Push: an image goes to a registry as a Docker schema 2 manifest, and only what the registry lacks is sent.
 
-A layer's compressed digest is remembered with the repositories that hold it, so a second push asks and sends nothing, a push beside it
-mounts, and a layer is compressed only while it is being sent.
+A layer's digest there is remembered with the repositories that hold it, so a second push asks and sends nothing, a push beside it
+mounts, and a layer is compressed only while it is being sent. What does not become smaller is sent as it is: its digest is known already,
+and nobody has to unpack it.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Self
 
 from wherry.errors import Internal
 from wherry.images.blocking import Run, produce
 from wherry.images.catalog import Catalog, Image
-from wherry.images.compression import BLOCK, GzipWriter
+from wherry.images.compression import BLOCK
 from wherry.images.layers import LayerDamaged, Layers
+from wherry.images.outgoing import Gzipped, Plain, is_dense
 from wherry.images.progress import Emit, Meter, aux, status
 from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
@@ -26,10 +27,15 @@ from wherry.spec import image as spec
 from wherry.spec.digest import Digest
 from wherry.spec.reference import Reference
 from wherry.store.content import Content
-from wherry.store.layer import BackgroundHash
 from wherry.tree.tar import Sink
 
-_GZIPPED = frozenset({spec.DOCKER_LAYER_GZIP, spec.OCI_LAYER_GZIP})
+_KINDS = {  # of a layer that was pulled or pushed before -> as what a schema 2 manifest names it
+    spec.DOCKER_LAYER_GZIP: spec.DOCKER_LAYER_GZIP,
+    spec.OCI_LAYER_GZIP: spec.DOCKER_LAYER_GZIP,
+    spec.DOCKER_LAYER: spec.DOCKER_LAYER,
+    spec.OCI_LAYER: spec.DOCKER_LAYER,
+}
+_PLAIN_FROM = 1 << 20  # bytes; below that the difference is not worth a look
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,56 +92,64 @@ class Pusher:
         async with slots:
             place = f"{repository.domain}/{repository.path}"
             known = self.layers.blob(diff_id)
-            if known.digest and known.media_type in _GZIPPED:
-                digest = Digest(known.digest)
-                if await repository.has_blob(digest) == known.size:
+            kind = _KINDS.get(known.media_type)
+            if known.digest and kind:
+                blob = spec.Descriptor(media_type=kind, digest=Digest(known.digest), size=known.size)
+                if await repository.has_blob(blob.digest) == blob.size:
                     emit(status("Layer already exists", short))
-                    return self._sent(diff_id, digest, known.size, place)
+                    return self._sent(diff_id, blob, place)
                 source = _other_place(known.places, repository)
-                if source and await repository.mount(digest, source):
+                if source and await repository.mount(blob.digest, source):
                     emit(status(f"Mounted from {source}", short))
-                    return self._sent(diff_id, digest, known.size, place)
-                if self.content.has(digest):
-                    await repository.upload(lambda: self._stored(digest, Meter(emit, "Pushing", short, known.size)), lambda: digest)
+                    return self._sent(diff_id, blob, place)
+                if self.content.has(blob.digest):
+                    meter = Meter(emit, "Pushing", short, blob.size)
+                    await repository.upload(lambda: self._stored(blob.digest, meter), blob.digest, size=blob.size)
                     emit(status("Pushed", short))
-                    return self._sent(diff_id, digest, known.size, place)
-            digest, size = await self._compress_and_send(
-                repository, image, position, Meter(emit, "Pushing", short, image.layer_sizes[position])
-            )
+                    return self._sent(diff_id, blob, place)
+            blob = await self._send(repository, image, position, Meter(emit, "Pushing", short, image.layer_sizes[position]))
             emit(status("Pushed", short))
-            return self._sent(diff_id, digest, size, place)
+            return self._sent(diff_id, blob, place)
 
-    def _sent(self, diff_id: Digest, digest: Digest, size: int, place: str) -> spec.Descriptor:
-        self.layers.remember(diff_id, digest=digest, size=size, media_type=spec.DOCKER_LAYER_GZIP, place=place)
-        return spec.Descriptor(media_type=spec.DOCKER_LAYER_GZIP, digest=digest, size=size)
+    def _sent(self, diff_id: Digest, blob: spec.Descriptor, place: str) -> spec.Descriptor:
+        self.layers.remember(diff_id, digest=blob.digest, size=blob.size, media_type=blob.media_type, place=place)
+        return blob
 
-    async def _compress_and_send(self, repository: Repository, image: Image, position: int, meter: Meter) -> tuple[Digest, int]:
-        sent: list[tuple[Digest, int]] = []
+    async def _send(self, repository: Repository, image: Image, position: int, meter: Meter) -> spec.Descriptor:
+        """Send the layer's tar, compressed if that makes it smaller: what it is there."""
+        chain_id, diff_id = image.chain_ids[position], image.diff_ids[position]
+        is_plain = image.layer_sizes[position] >= _PLAIN_FROM and await self.attend(self._is_dense, chain_id)
+        size = await self.attend(self.layers.tar_size, diff_id) if is_plain else None
+        sent: list[spec.Descriptor] = []
         failures: list[Exception] = []
 
         async def body() -> AsyncIterator[bytes]:
-            outgoing = _Outgoing()
+            outgoing = Plain(diff_id) if is_plain else Gzipped()
+
+            def write(out: Sink) -> None:
+                with outgoing.into(out):
+                    self.layers.write_tar(chain_id, diff_id, outgoing)
+                    sent[:] = [outgoing.finish()]
+
             try:
-                async for chunk in produce(self.attend, lambda out: self._compress(image, position, outgoing.into(out))):
+                async for chunk in produce(self.attend, write):
                     meter(outgoing.plain_bytes)
                     yield chunk
             except (OSError, ValueError) as error:
                 failures.append(error)
                 raise
-            sent[:] = [outgoing.result()]
 
         try:
-            await repository.upload(body, lambda: sent[0][0])
+            await repository.upload(body, diff_id if is_plain else lambda: sent[0].digest, size=size)
         except RegistryError:
             if failures:  # what failed here is not the registry's fault, though it shows as a broken connection
                 raise failures[0] from None
             raise
         return sent[0]
 
-    def _compress(self, image: Image, position: int, out: _Outgoing) -> None:
-        with out:
-            self.layers.write_tar(image.chain_ids[position], image.diff_ids[position], out)
-            out.finish()
+    def _is_dense(self, chain_id: Digest) -> bool:
+        with self.layers.snapshotter.contents(chain_id) as contents:
+            return is_dense(contents)
 
     async def _stored(self, digest: Digest, meter: Meter) -> AsyncIterator[bytes]:
         with self.content.open(digest) as blob:
@@ -152,7 +166,7 @@ class Pusher:
             async def body() -> AsyncIterator[bytes]:
                 yield image.raw
 
-            await repository.upload(body, lambda: digest)
+            await repository.upload(body, digest, size=len(image.raw))
         return spec.Descriptor(media_type=spec.DOCKER_CONFIG, digest=digest, size=len(image.raw))
 
 
@@ -169,45 +183,6 @@ def manifest(config: spec.Descriptor, layers: list[spec.Descriptor]) -> bytes:
         "layers": [written(item) for item in layers],
     }
     return json.dumps(document, indent=3).encode()
-
-
-class _Outgoing:
-    """Compresses, hashes and counts on the way to a sink, from the producing thread; complete when its context is left."""
-
-    def __init__(self) -> None:
-        self._gzip = GzipWriter()
-        self._digest = BackgroundHash()
-        self._out: Sink | None = None
-        self.plain_bytes = 0
-        self._sent_bytes = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._digest.__exit__()
-
-    def into(self, out: Sink) -> _Outgoing:
-        self._out = out
-        return self
-
-    def write(self, data: bytes | bytearray | memoryview, /) -> int:
-        self.plain_bytes += len(data)
-        self._pass(self._gzip.compress(data))
-        return len(data)
-
-    def finish(self) -> None:
-        self._pass(self._gzip.finish())
-
-    def result(self) -> tuple[Digest, int]:
-        return self._digest.digest(), self._sent_bytes
-
-    def _pass(self, data: bytes) -> None:
-        assert self._out is not None
-        if data:
-            self._sent_bytes += len(data)
-            self._digest.update(data)
-            self._out.write(data)
 
 
 def _other_place(places: tuple[str, ...], repository: Repository) -> str:

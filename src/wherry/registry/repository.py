@@ -40,6 +40,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 Write = Callable[[bytes], Awaitable[None]]
 Progress = Callable[[int], None]
+Body = Callable[[], AsyncIterator[bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,15 +216,16 @@ class Repository:
             await self._cancel(self._transport.resolve(url, location, authorizer.origin))
         return mounted
 
-    async def upload(self, body: Callable[[], AsyncIterator[bytes]], digest: Callable[[], Digest]) -> None:
-        """Send one blob as a stream.  ``digest`` is asked when ``body`` has ended, so a layer can be compressed as it goes out.
+    async def upload(self, body: Body, digest: Digest | Callable[[], Digest], *, size: int | None = None) -> None:
+        """Send one blob as a stream, in one request where digest and ``size`` are known.
 
-        ``body`` may be called again: a broken upload starts over.
+        A callable ``digest`` is asked when ``body`` has ended, so that a layer can be compressed as it goes out. ``body`` may be called
+        again: a broken upload starts over.
         """
         attempt = 0
         while True:
             try:
-                return await self._upload_once(body, digest)
+                return await self._upload_once(body, digest, size)
             except (Unreachable, Untrusted, Refused):
                 raise
             except RegistryError:
@@ -232,35 +234,25 @@ class Repository:
             await self._transport.patience.rest(attempt)
             attempt += 1
 
-    async def _upload_once(self, body: Callable[[], AsyncIterator[bytes]], digest: Callable[[], Digest]) -> None:
-        endpoint, authorizer = await self._connect()
-        start = f"{endpoint.base}{self.path}/blobs/uploads/"
+    async def _upload_once(self, body: Body, digest: Digest | Callable[[], Digest], size: int | None) -> None:
+        start = f"{(await self._connect())[0].base}{self.path}/blobs/uploads/"
+        url = await self._step("POST", start, frozenset({202}), size=0)
+        if size is None:
+            url = await self._step("PATCH", url, frozenset({202}), body)
+        url += ("&" if "?" in url else "?") + urlencode({"digest": digest if isinstance(digest, str) else digest()})
+        await self._step("PUT", url, frozenset({201, 204}), None if size is None else body, size=size or 0)
+
+    async def _step(self, method: str, url: str, expect: frozenset[int], body: Body | None = None, *, size: int | None = None) -> str:
+        """One request of an upload; where the next goes."""
+        _, authorizer = await self._connect()
+        headers = {"Content-Type": "application/octet-stream"} if body else {}
+        if size is not None:
+            headers["Content-Length"] = str(size)
         async with self._transport.request(
-            "POST", start, authorizer, scope=self._scope, headers={"Content-Length": "0"}, expect=frozenset({202})
+            method, url, authorizer, scope=self._scope, headers=headers, body=body, expect=expect, retry=method == "POST"
         ) as response:
-            url = self._transport.resolve(start, response.headers.get("Location", ""), authorizer.origin)
-        async with self._transport.request(
-            "PATCH",
-            url,
-            authorizer,
-            scope=self._scope,
-            headers={"Content-Type": "application/octet-stream"},
-            body=body,
-            expect=frozenset({202}),
-            retry=False,
-        ) as response:
-            url = self._transport.resolve(url, response.headers.get("Location", ""), authorizer.origin)
-        url += ("&" if "?" in url else "?") + urlencode({"digest": digest()})
-        async with self._transport.request(
-            "PUT",
-            url,
-            authorizer,
-            scope=self._scope,
-            headers={"Content-Length": "0"},
-            expect=frozenset({201, 204}),
-            retry=False,
-        ):
-            pass
+            location = response.headers.get("Location", "")
+        return "" if method == "PUT" else self._transport.resolve(url, location, authorizer.origin)
 
     async def put_manifest(self, tag: str, raw: bytes, media_type: str) -> Digest:
         """Store a manifest under ``tag`` (or its digest); its blobs must be there already."""

@@ -159,11 +159,10 @@ class HashingSink:
 
 
 def write_all(out: Sink, data: bytes | bytearray | memoryview) -> None:
-    """Write everything: a raw file may take less at once."""
-    rest = memoryview(data)
-    while rest:
-        written = out.write(rest)
-        rest = rest[written if isinstance(written, int) else len(rest) :]
+    """Write everything: a raw file may take less at once.  What is taken whole is handed on as it is, so that nobody has to copy it."""
+    while data:
+        written = out.write(data)
+        data = memoryview(data)[written if isinstance(written, int) else len(data) :]
 
 
 def copy_directory(source: str, target: str) -> None:
