@@ -118,6 +118,46 @@ def test_nothing_inside_tells_a_warm_run_from_a_cold_one(door):
     assert seen() == cold
 
 
+def worker_of(door: Door, *before: str, umask: int = 0o022) -> tuple[str, str, str]:
+    """Who made a container, a limit that it has, and the umask of its hooks."""
+    configuration = bundle_config("sh", "-c", "ulimit -c")
+    record = door.runtime.place / "worker"
+    script = f"echo $PPID $(umask) > {record}"
+    configuration["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
+    done = subprocess.run(
+        [*before, *door.command(configuration)], env=door.environment(), capture_output=True, text=True, timeout=60, check=True, umask=umask
+    )
+    worker, hooks_umask = record.read_text().split()
+    return worker, done.stdout.strip(), hooks_umask
+
+
+def test_a_worker_serves_again_unless_something_of_its_caller_stays_with_it(door):
+    door.warm()
+    (door.script.parent / "python").unlink()
+    plain = [worker_of(door, umask=mask) for mask in (0o022, 0o077) * 3]
+    assert len({worker for worker, _, _ in plain}) <= 3
+    assert [(limit, mask) for _, limit, mask in plain] == [(plain[0][1], "0022"), (plain[0][1], "0077")] * 3
+    limited, limit, _ = worker_of(door, "prlimit", "--core=4096:8192")
+    assert limit != plain[0][1]
+    after = [worker_of(door) for _ in range(4)]
+    assert limited not in {worker for worker, _, _ in after}
+    assert {limit for _, limit, _ in after} == {plain[0][1]}
+
+
+def test_a_filter_is_compiled_anew_when_another_is_wanted(door):
+    door.warm()
+    (door.script.parent / "python").unlink()
+    for call, text in (("mkdir", "mkdir"), ("chmod", "chmod"), ("mkdir", "mkdir")):
+        configuration = bundle_config("sh", "-c", "mkdir /dev/shm/a; chmod 700 /dev/shm; exit 0")
+        names = [call, f"{call}at", f"f{call}at"]
+        configuration["linux"]["seccomp"] = {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": [{"names": names, "action": "SCMP_ACT_ERRNO"}],
+        }
+        assert [line.split(":")[0] for line in door.run(configuration).stderr.splitlines()] == [text]
+
+
 def test_signals_reach_the_program_and_failures_the_caller(door):
     door.warm()
     configuration = bundle_config("sh", "-c", "trap 'echo got; exit 3' TERM; echo ready; while :; do sleep 0.05; done")

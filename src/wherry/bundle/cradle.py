@@ -21,16 +21,36 @@ _EARLY = namespace.CLONE_NEWPID | namespace.CLONE_NEWIPC | namespace.CLONE_NEWUT
 _LATE = namespace.CLONE_NEWNS  # shows the mounts of the moment
 
 
-class Cradle:
-    """Belongs to the process that made it, and ends with it."""
+class Nest:
+    """A child of ours that forks the cradles, as children of ours too: a fork would share all our own pages again, and each is then
+    copied when it is written to."""
 
-    def __init__(self, found: cgroup.Hierarchies) -> None:
+    def __init__(self) -> None:
         self._orders, theirs = channel.pair()
-        self.pid, self.pidfd = process.clone(_EARLY)
+        self.pid, pidfd = process.clone(0)
         if self.pid == 0:
-            self._orders.close()
-            _lie(theirs, found)
+            if (own_fd := theirs.fileno()) > 3:
+                process.close_range(3, last=own_fd - 1)
+            process.close_range(own_fd + 1)
+            _breed(theirs)
         theirs.close()
+        os.close(pidfd)
+
+    def cradle(self, compiler: filters.Compiler) -> Cradle:
+        """Raises channel.Closed when the nest is gone."""
+        ours, theirs = channel.pair()
+        with theirs:
+            channel.send(self._orders, {}, [theirs.fileno()])
+        message, (pidfd,) = channel.receive(self._orders)
+        return Cradle(message["pid"], pidfd, ours, compiler)
+
+
+class Cradle:
+    """Belongs to the process whose child it is, and ends with it.  ``compiler``: what that process knows of filters already."""
+
+    def __init__(self, pid: int, pidfd: int, orders: socket.socket, compiler: filters.Compiler) -> None:
+        self.pid, self.pidfd, self.compiler = pid, pidfd, compiler
+        self._orders = orders
 
     @staticmethod
     def suits(linux: Mapping[str, Any]) -> bool:
@@ -41,9 +61,14 @@ class Cradle:
         flags = sum(plan.NAMESPACES[kind] for kind in {one["type"] for one in spaces})
         return flags & ~namespace.CLONE_NEWCGROUP == _EARLY | _LATE
 
-    def order(self, launch: Mapping[str, Any], start: init.Start, report: int) -> None:
+    def order(self, launch: Mapping[str, Any], start: init.Start, found: cgroup.Hierarchies, report: int) -> None:
         """Tell it what it is for; it goes on as any first process does, with ``report`` to its parent."""
-        message = {"launch": launch, "flags": start.program_flags, "has_program": bool(start.program)}
+        message = {
+            "launch": launch,
+            "flags": start.program_flags,
+            "has_program": bool(start.program),
+            "groups": {"v1": found.v1, "v2": found.v2},
+        }
         fds: list[int] = [report, *(start.stdio or (0, 1, 2))]
         program = -1
         try:
@@ -82,7 +107,22 @@ def describe_start(config: Mapping[str, Any], program: bytes, flags: int, stdio:
     )
 
 
-def _lie(orders: socket.socket, found: cgroup.Hierarchies) -> NoReturn:
+def _breed(orders: socket.socket) -> NoReturn:
+    try:
+        while True:
+            line = socket.socket(fileno=channel.receive(orders)[1][0])
+            pid, pidfd = process.clone(_EARLY | process.CLONE_PARENT)
+            if pid == 0:
+                orders.close()
+                _lie(line)
+            line.close()
+            channel.send(orders, {"pid": pid}, [pidfd])
+            os.close(pidfd)
+    except BaseException:  # noqa: BLE001 -- the edge of a forked child: who waits for its answer hears of its end
+        os._exit(0)
+
+
+def _lie(orders: socket.socket) -> NoReturn:
     try:
         rehearsal.plan_start()  # makes the pages private that the start will write to
         message, fds = channel.receive(orders)
@@ -99,4 +139,4 @@ def _lie(orders: socket.socket, found: cgroup.Hierarchies) -> NoReturn:
         init.report_failure(report, error)
         os._exit(1)
     start = describe_start(launch["config"], program, message["flags"], fds[:3])
-    gate.live(launch["config"], planned, found, start, report)
+    gate.live(launch["config"], planned, cgroup.Hierarchies(**message["groups"]), start, report)

@@ -88,7 +88,9 @@ def _prepare(place: Place, directory: str, config: dict[str, Any], options: Mapp
         "console_size": (size.get("height") or 0, size.get("width") or 0),
     }
     flags = bundles.seccomp_flags(linux.get("seccomp"))
-    program = filters.Compiler().program(linux["seccomp"]) if linux.get("seccomp") else b""
+    program = b""
+    if seccomp := linux.get("seccomp"):
+        program = cradle.compiler.remembered(seccomp) if cradle is not None else filters.Compiler().program(seccomp)
     start = init.Start(
         process=wanted,
         user="",
@@ -135,7 +137,7 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
     with report, _opened_sources(prepared) as sources:
         if prepared.planned is None:
             assert prepared.cradle is not None
-            prepared.cradle.order(prepared.launch, prepared.start, report.fileno())
+            prepared.cradle.order(prepared.launch, prepared.start, prepared.found, report.fileno())
             pid, pidfd = prepared.cradle.pid, prepared.cradle.pidfd
         else:
             pid, pidfd = birth.clone(prepared.planned.birth.clone_flags, linux)

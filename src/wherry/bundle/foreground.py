@@ -32,10 +32,11 @@ def gathered_signals() -> Iterator[socket.socket]:
     handlers = {}
     for number in _GATHERED:
         handlers[number] = _signal.signal(number, _gather)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         yield ours
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.set_wakeup_fd(before)
         for number, handler in handlers.items():
             _signal.signal(number, handler)

@@ -87,6 +87,14 @@ class Compiler:
             os.write(fd, program)
         return self._programs[profile]
 
+    def remembered(self, profile: Mapping[str, Any]) -> bytes:
+        """`program` of a profile that others may have had before."""
+        return read_program(self.open_program(json.dumps(profile).encode()))
+
+    def descriptors(self) -> list[int]:
+        """All that are kept."""
+        return list(self._programs.values())
+
     def program(self, profile: Mapping[str, Any]) -> bytes:
         """The program as bytes.  Raises ValueError for what it does not know."""
         if profile.get("listenerPath"):
