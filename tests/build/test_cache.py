@@ -39,7 +39,7 @@ def test_usage_and_prune_keep_what_images_use(bench: Bench) -> None:
     assert listed["RUN /bin/sh -c echo kept-by-image > /prune # buildkit"].shared
     assert listed["RUN /bin/sh -c echo gone > /prune2 # buildkit"].size_bytes == 5
     bench.images.remove(gone.result.image_id, in_use=lambda _: [])
-    pruned = cache.prune(records, snapshotter, used, everything=False)
+    pruned = cache.prune(records, snapshotter, used, cache.Choice())
     assert pruned.size_bytes >= 10
     assert not any(snapshotter.exists(str(chain)) for chain in gone_chain[1:])
     assert all(snapshotter.exists(str(chain)) for chain in kept_chain)

@@ -60,6 +60,8 @@ def test_each_spelling_of_a_flag_gives_its_value(words: list[str], name: str, ex
         (["--name"], "flag needs an argument: --name"),
         (["--=x"], "bad flag syntax: --=x"),
         (["-m", "bad"], 'invalid argument "bad" for "-m, --memory" flag: invalid size: \'bad\''),
+        (["-m", "1x"], 'invalid argument "1x" for "-m, --memory" flag: invalid suffix: \'x\''),
+        (["-m", "1.5.5g"], 'invalid argument "1.5.5g" for "-m, --memory" flag: strconv.ParseFloat: parsing "1.5.5": invalid syntax'),
         (["--all=x"], 'invalid argument "x" for "-a, --all" flag: strconv.ParseBool: parsing "x": invalid syntax'),
         (["-n", "x"], 'invalid argument "x" for "-n, --last" flag: strconv.ParseInt: parsing "x": invalid syntax'),
     ],

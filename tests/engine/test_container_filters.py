@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from wherry.engine.container_filters import ContainerFilter, has_labels, parse_until
-from wherry.errors import EngineError, InvalidRequest, NotFound
+from wherry.engine.container_filters import ContainerFilter, has_labels
+from wherry.errors import EngineError, NotFound
 
 
 def build(**filters: tuple[str, ...]) -> ContainerFilter:
@@ -50,18 +46,3 @@ def test_all_labels_must_hold() -> None:
     assert has_labels(labels, ("a", "a=1", "b"))
     assert not has_labels(labels, ("a", "c"))
     assert not has_labels(labels, ("a=2",))
-
-
-def test_until_is_a_duration_or_a_time() -> None:
-    assert abs(parse_until(("1h30m",)) - (time.time() - 5400)) < 5
-    assert parse_until(("1700000000.5",)) == 1700000000.5
-    assert parse_until(("2023-11-14",)) < time.time()
-
-
-@given(st.text(max_size=12))
-def test_any_other_until_is_refused(text: str) -> None:
-    try:
-        moment = parse_until((text,))
-    except InvalidRequest:
-        return
-    assert isinstance(moment, float)

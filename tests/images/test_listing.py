@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from wherry.errors import InvalidRequest, NotFound
-from wherry.images.listing import matches_name, parse_until
+from wherry.images.listing import matches_name
 
 Experiment = Callable[..., None]
 
@@ -62,11 +62,3 @@ def test_images_are_listed_newest_first_and_by_filter(experiment: Experiment, ma
 )
 def test_a_reference_pattern_stops_at_slashes(pattern: str, name: str, fits: bool) -> None:
     assert matches_name(pattern, name) is fits
-
-
-def test_until_reads_durations_and_moments() -> None:
-    assert parse_until("1h30m", now_ns=10**13) == 10**13 - 5400 * 10**9
-    assert parse_until("1700000000") == 1700000000 * 10**9
-    assert parse_until("2026-01-01T00:00:00Z") == parse_until("2026-01-01")
-    with pytest.raises(InvalidRequest, match="failed to parse value"):
-        parse_until("soon")

@@ -99,13 +99,10 @@ def test_unknown_filters_are_refused(filters: dict[str, list[str]], message: str
 def test_prune_filters() -> None:
     born = 1795231900.0  # the record's second
     one = record("ab", labels={"k": "1"})
-    assert definition.prune_filter({}, born)(one)
-    assert definition.prune_filter({"until": ["1h"]}, born + 3601)(one)
-    assert not definition.prune_filter({"until": ["1h30m"]}, born + 3601)(one)
-    assert definition.prune_filter({"until": [str(born + 1)]}, 0)(one)
-    assert not definition.prune_filter({"label!": ["k=1"]}, born)(one)
-    with pytest.raises(InvalidRequest, match="failed to parse"):
-        definition.prune_filter({"until": ["soon"]}, born)
+    assert definition.prune_filter({})(one)
+    assert not definition.prune_filter({"until": [str(born - 1)]})(one)
+    assert definition.prune_filter({"until": [str(born + 1)]})(one)
+    assert not definition.prune_filter({"label!": ["k=1"]})(one)
 
 
 @pytest.mark.parametrize(

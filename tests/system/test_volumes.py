@@ -62,6 +62,8 @@ def test_prune_removes_anonymous_volumes_and_with_all_the_named_too(own_engine: 
     engine.run("rm", "short")
     assert "Total reclaimed space" in engine.out("volume", "prune", "-f")
     assert engine.out("volume", "ls", "-q") == "named"
+    refused = engine.run("volume", "prune", "-a", "-f", "--filter", "all=false", check=False)
+    assert (refused.code, refused.err) == (1, "conflicting options: cannot specify both --all and --filter all=1\n")
     engine.run("volume", "prune", "-a", "-f")
     assert engine.out("volume", "ls", "-q") == ""
 

@@ -66,13 +66,16 @@ async def cancel(engine: Operations, request: Request) -> Response:
 
 
 async def prune(engine: Operations, request: Request) -> Response:
-    query = CachePrune(
+    return reply(await engine.prune_build_cache(cache_query(request), request.filters()))
+
+
+def cache_query(request: Request) -> CachePrune:
+    return CachePrune(
         all=request.flag("all"),
         reserved_space=request.integer("reserved-space") or request.integer("keep-storage"),
         max_used_space=request.integer("max-used-space"),
         min_free_space=request.integer("min-free-space"),
     )
-    return reply(await engine.prune_build_cache(query, request.filters()))
 
 
 async def session(engine: Operations, request: Request) -> Response | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from wherry.api import parameters, stream
+from wherry.api.builds import cache_query
 from wherry.api.exchange import JSON, TEXT, Request, Response, reply
 from wherry.api.ports import Operations
 from wherry.errors import InvalidRequest, NotSupported, Unavailable
 from wherry.spec.docker.body import encode
 from wherry.spec.docker.event import Event
-from wherry.spec.docker.request import CachePrune
 
 PING_HEADERS = {
     "Builder-Version": "1",  # the classic builder: BuildKit's protocol is not spoken
@@ -51,8 +51,7 @@ async def preview_prune(engine: Operations, request: Request) -> Response:
     wanted = {kind: parameters.filters(request.text(kind)) for kind in PRUNED_KINDS if request.values(kind)}
     if not wanted:
         raise InvalidRequest(f"nothing to look at: name one of {', '.join(PRUNED_KINDS)} with its filters")
-    cached = CachePrune(all=request.flag("all"), reserved_space=request.integer("reserved-space"))
-    return reply(await engine.preview_prune(wanted, cached))
+    return reply(await engine.preview_prune(wanted, cache_query(request)))
 
 
 async def check_store(engine: Operations, request: Request) -> None:

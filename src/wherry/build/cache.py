@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,6 +161,11 @@ def layers(records: Records) -> set[str]:
     return {entry.chain for _, body in records.items(KIND) if (entry := msgspec.json.decode(body, type=Entry)).chain}
 
 
+def shown_kind(entry: Entry) -> str:
+    """As BuildKit calls it."""
+    return "exec.cachemount" if entry.kind == "mount" else "regular"
+
+
 def usage(records: Records, images: Container[str]) -> list[Usage]:
     """Every entry that holds something on disk.  ``images``: chain ids that images use."""
     found: list[Usage] = []
@@ -170,7 +175,7 @@ def usage(records: Records, images: Container[str]) -> list[Usage]:
             found.append(
                 Usage(
                     id=key,
-                    kind="regular" if entry.kind == "layer" else "exec.cachemount",
+                    kind=shown_kind(entry),
                     description=entry.description,
                     parent=entry.parent,
                     size_bytes=entry.size_bytes,
@@ -192,14 +197,23 @@ class Pruned:
     size_bytes: int = 0
 
 
-def prune(
-    records: Records, snapshotter: Snapshotter, images: Container[str], *, everything: bool, unused_for_s: float = 0.0, keep_bytes: int = 0
-) -> Pruned:
-    """Forget entries, least recently used first, and remove the layers that no image (``images``: their chain ids) is made of.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which entries may go: those that ``fits`` and were not used for so long, least recently used first.
 
-    Without ``everything`` entries whose layer an image uses are kept: they cost nothing. ``keep_bytes``: stop when that little is left.
+    Without ``everything`` entries whose layer an image uses are kept: they cost nothing. ``keeps``: how much of so many bytes may stay;
+    when that little is left no more goes.
     """
-    gone, kept = _prunable(records, images, everything=everything, unused_for_s=unused_for_s, keep_bytes=keep_bytes)
+
+    everything: bool = False
+    unused_for_s: float = 0.0
+    keeps: Callable[[int], int] = lambda total: 0
+    fits: Callable[[str, Entry], bool] = lambda key, entry: True
+
+
+def prune(records: Records, snapshotter: Snapshotter, images: Container[str], choice: Choice) -> Pruned:
+    """Forget entries, and remove the layers that no image (``images``: their chain ids) is made of."""
+    gone, kept = _prunable(records, images, choice)
     with records.transaction():
         for key, _ in gone:
             records.delete(KIND, key)
@@ -209,26 +223,25 @@ def prune(
     return Pruned(ids=[key for key, _ in gone], size_bytes=freed)
 
 
-def preview(
-    records: Records, images: Container[str], *, everything: bool, unused_for_s: float = 0.0, keep_bytes: int = 0
-) -> tuple[list[str], set[str]]:
+def preview(records: Records, images: Container[str], choice: Choice) -> tuple[list[str], set[str]]:
     """What `prune` would do: the keys that go, the layers of those that stay.  ``images`` may leave out what goes before."""
-    gone, kept = _prunable(records, images, everything=everything, unused_for_s=unused_for_s, keep_bytes=keep_bytes)
+    gone, kept = _prunable(records, images, choice)
     return [key for key, _ in gone], kept - {""}
 
 
-def _prunable(
-    records: Records, images: Container[str], *, everything: bool, unused_for_s: float, keep_bytes: int
-) -> tuple[list[tuple[str, Entry]], set[str]]:
+def _prunable(records: Records, images: Container[str], choice: Choice) -> tuple[list[tuple[str, Entry]], set[str]]:
     """The entries that go, and the layers of those that stay."""
     entries = [(key, msgspec.json.decode(body, type=Entry)) for key, body in records.items(KIND)]
     left = sum(entry.size_bytes for _, entry in entries if entry.chain not in images)
-    limit = time.time() - unused_for_s
+    keep_bytes = choice.keeps(left)
+    limit = time.time() - choice.unused_for_s
     gone: list[tuple[str, Entry]] = []
     for key, entry in sorted(entries, key=lambda item: item[1].used_at):
         if keep_bytes and left <= keep_bytes:
             break
-        if entry.kind == "mount" or entry.used_at > limit or (entry.chain in images and not everything):
+        if entry.kind == "mount" or entry.used_at > limit or (entry.chain in images and not choice.everything):
+            continue
+        if not choice.fits(key, entry):
             continue
         gone.append((key, entry))
         left -= 0 if entry.chain in images else entry.size_bytes

@@ -6,6 +6,8 @@ imported here: this is on the way of every command.
 
 from __future__ import annotations
 
+from wherry.spec.moment import parse_duration
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -289,59 +291,27 @@ def _integer(text: str, function: str, low: int, high: int) -> int:
 
 def parse_bytes(text: str) -> int:
     """A size with an optional binary unit (``512m``, ``1.5GiB``), as Docker's ``units.RAMInBytes``."""
-    digits = text.rstrip("bBiIkKmMgGtTpPeE ")
-    unit = text[len(digits) :].strip().lower()
-    if (
-        digits.strip() != digits
-        or not digits
-        or digits[0] not in "0123456789."
-        or digits.count(".") > 1
-        or not digits.replace(".", "").isdecimal()
-    ):
+    end = max((text.rfind(character) for character in "0123456789. "), default=-1)
+    if end < 0:
         raise ValueError(f"invalid size: '{text}'")
-    factor = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}.get(
-        unit if unit == "b" else unit.removesuffix("b").removesuffix("i")
-    )
-    if factor is None:
-        raise ValueError(f"invalid suffix: '{unit}'")
-    return int(float(digits) * 1024**factor) if "." in digits else int(digits) * 1024**factor
+    digits, unit = text[:end] if text[end] == " " else text[: end + 1], text[end + 1 :]
+    try:
+        if digits.strip() != digits or "_" in digits:
+            raise ValueError
+        number = int(digits) if digits.isdecimal() else float(digits)
+        if number < 0 or number > 1 << 63:
+            raise ValueError(f"invalid size: '{text}'")
+    except ValueError as error:
+        raise ValueError(str(error) if "size" in str(error) else f'strconv.ParseFloat: parsing "{digits}": invalid syntax') from None
+    rest = unit.lower()
+    if rest and not (rest == "b" or (rest[0] in "kmgtpe" and rest[1:] in ("", "b", "ib"))):
+        raise ValueError(f"invalid suffix: '{unit if len(unit) > 3 else rest}'")
+    return int(number * 1024 ** ("bkmgtpe".index(rest[0]) if rest else 0))
 
 
 def parse_swap(text: str) -> int:
     """A size, or -1 for no limit."""
     return -1 if text == "-1" else parse_bytes(text)
-
-
-DURATION_UNITS = (("ns", 1), ("us", 1000), ("µs", 1000), ("ms", 1_000_000), ("s", 10**9), ("m", 60 * 10**9), ("h", 3600 * 10**9))
-
-
-def parse_duration(text: str) -> int:
-    """A Go duration (``1h30m``, ``-1.5s``, ``0``) in nanoseconds."""
-    rest = text.lstrip("+-") if text[:1] in ("+", "-") and len(text) - len(text.lstrip("+-")) == 1 else text
-    if rest == "0":
-        return 0
-    if not rest:
-        raise ValueError(f'time: invalid duration "{text}"')
-    total = 0
-    while rest:
-        digits = 0
-        while digits < len(rest) and rest[digits] in "0123456789.":
-            digits += 1
-        number, rest = rest[:digits], rest[digits:]
-        letters = 0
-        while letters < len(rest) and rest[letters] not in "0123456789.":
-            letters += 1
-        unit, rest = rest[:letters], rest[letters:]
-        whole, point, fraction = number.partition(".")
-        if not (whole or fraction) or "." in fraction:
-            raise ValueError(f'time: invalid duration "{text}"')
-        if not unit:
-            raise ValueError(f'time: missing unit in duration "{text}"')
-        factor = dict(DURATION_UNITS).get(unit)
-        if factor is None:
-            raise ValueError(f'time: unknown unit "{unit}" in duration "{text}"')
-        total += int(whole or "0") * factor + (int(fraction or "0") * factor // 10 ** len(fraction) if point else 0)
-    return -total if text[0] == "-" else total
 
 
 def parse_cpus(text: str) -> int:

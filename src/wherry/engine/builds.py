@@ -8,9 +8,8 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import BinaryIO, TypedDict
+from typing import BinaryIO
 
 from wherry.build import cache
 from wherry.build.packed import PackedContext
@@ -20,7 +19,7 @@ from wherry.build.solve import build
 from wherry.containers import oci
 from wherry.containers.create import complete_host_config
 from wherry.containers.record import ContainerRecord, State
-from wherry.engine.container_filters import parse_until
+from wherry.engine.cache_choice import cache_choice
 from wherry.engine.feeding import through_file
 from wherry.engine.rooms import Rooms
 from wherry.engine.unreadable import holds_garbage
@@ -122,13 +121,13 @@ class BuildOperations:
 
     async def prune_build_cache(self, request: CachePrune, filters: Filters) -> BuildPruned:
         rooms = self.rooms
-        wanted = cache_choice(request, filters)
+        wanted = cache_choice(request, filters, rooms.settings.data_root)
         if wanted is None:
             return BuildPruned()
         images: set[str] = {layer for image in rooms.images.list(every=True) for layer in image.chain_ids}
         if holds_garbage(rooms.records):
             images |= {info.name for info in rooms.snapshotter.items()}
-        pruned = await rooms.workers.run(cache.prune, rooms.records, rooms.snapshotter, images, **wanted)
+        pruned = await rooms.workers.run(cache.prune, rooms.records, rooms.snapshotter, images, wanted)
         freed = pruned.size_bytes + (await rooms.workers.run(rooms.garbage.collect)).reclaimed_bytes
         await rooms.workers.run(rooms.furniture.forget_gone, rooms.snapshotter)
         rooms.events.publish("builder", "prune", "", {"reclaimed": str(freed)})
@@ -252,26 +251,6 @@ def _request(parameters: BuildParameters, context: PackedContext) -> BuildReques
             ulimits=tuple(parameters.ulimits),
         ),
     )
-
-
-class CacheChoice(TypedDict):
-    """Arguments of `cache.prune`."""
-
-    everything: bool
-    unused_for_s: float
-    keep_bytes: int
-
-
-def cache_choice(request: CachePrune, filters: Filters) -> CacheChoice | None:
-    """What of the build cache is meant, None for nothing.  Raises NotSupported, InvalidRequest."""
-    for key in filters:
-        if key in ("label", "label!"):  # `system prune` sends its filters to all; steps have no labels, so that none is meant
-            return None
-        if key not in ("until", "unused-for"):
-            raise NotSupported(f"the build cache filter '{key}' is not supported (supported: until, unused-for)")
-    until = filters.get("until") or filters.get("unused-for")
-    unused = max(0.0, time.time() - parse_until(until)) if until else 0.0
-    return CacheChoice(everything=request.all, unused_for_s=unused, keep_bytes=request.reserved_space)
 
 
 def receive_context(file: BinaryIO, directory: str) -> PackedContext:

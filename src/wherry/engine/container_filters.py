@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 from wherry.containers.container import Container
@@ -34,24 +33,6 @@ def has_labels(labels: Mapping[str, str], wanted: Sequence[str]) -> bool:
         if key not in labels or (equals and labels[key] != value):
             return False
     return True
-
-
-def parse_until(values: Sequence[str]) -> float:
-    """The `until` filter as seconds since the epoch: a Go duration before now, RFC3339, or a unix time."""
-    if len(values) != 1:
-        raise InvalidRequest("more than one until filter specified")
-    text = values[0]
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", text)
-    if parts and "".join(number + unit for number, unit in parts) == text:
-        return time.time() - sum(float(number) * {"h": 3600, "m": 60, "s": 1, "ms": 0.001}[unit] for number, unit in parts)
-    for form in ("%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d"):
-        try:
-            return time.mktime(time.strptime(text.replace("Z", "+0000"), form))
-        except ValueError:
-            continue
-    raise InvalidRequest(f'failed to parse value as time or duration: "{text}"')
 
 
 class ContainerFilter:

@@ -13,7 +13,7 @@ from wherry.containers.lifecycle import Status
 from wherry.containers.logs import LogQuery
 from wherry.engine import container_logs, container_stats
 from wherry.engine.container_files import ContainerFiles
-from wherry.engine.container_filters import PRUNE_KEYS, ContainerFilter, check_keys, has_labels, parse_until
+from wherry.engine.container_filters import PRUNE_KEYS, ContainerFilter, check_keys, has_labels
 from wherry.engine.creating import Creating
 from wherry.engine.execs import DEFAULT_DETACH_KEYS, Execs, is_pressable
 from wherry.engine.rooms import Rooms
@@ -39,6 +39,7 @@ from wherry.spec.docker.network import EndpointSettings
 from wherry.spec.docker.request import ArchiveRequest, AttachRequest, Filters, Hijack, LogRequest, LogStream
 from wherry.spec.docker.stats import ContainerStats
 from wherry.spec.launch import Attachment
+from wherry.spec.moment import until_ns
 
 CONDITIONS = ("not-running", "next-exit", "removed")
 STATS_EVERY_S = 1.0
@@ -343,7 +344,7 @@ class ContainerOperations:
     def prunable_containers(self, filters: Filters) -> list[Container]:
         """What a prune removes."""
         check_keys(filters, PRUNE_KEYS)
-        before = parse_until(filters["until"]) if filters.get("until") else None
+        before = until_ns(filters)
         chosen = []
         for container in self.rooms.containers.all():
             labels = container.record.config.labels or {}
@@ -351,7 +352,7 @@ class ContainerOperations:
                 continue
             if any(has_labels(labels, (wanted,)) for wanted in filters.get("label!", ())):
                 continue
-            if before is None or container.record.created_ns / 1e9 <= before:
+            if before is None or container.record.created_ns <= before:
                 chosen.append(container)
         return chosen
 

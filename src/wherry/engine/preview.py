@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from wherry.build import cache
 from wherry.containers.container import Container
-from wherry.engine.builds import BuildOperations, cache_choice
+from wherry.engine.builds import BuildOperations
+from wherry.engine.cache_choice import cache_choice
 from wherry.engine.disk import DiskOperations
 from wherry.engine.rooms import Rooms
 from wherry.images.removal import ContainerUse
@@ -73,9 +74,9 @@ class _Preview:
         self._found.images_deleted += [ImageDeleted(deleted=name) for name, _ in self._unreferenced() if name not in before]
 
     def _cache(self, filters: Filters) -> None:
-        choice = cache_choice(self._request, filters)
+        choice = cache_choice(self._request, filters, self._rooms.settings.data_root)
         if choice is not None:
-            self._found.caches_deleted, self._cached = cache.preview(self._rooms.records, self._layers(), **choice)
+            self._found.caches_deleted, self._cached = cache.preview(self._rooms.records, self._layers(), choice)
 
     def _left(self, idents: Sequence[str]) -> list[str]:
         return [ident for ident in idents if ident not in self._gone]

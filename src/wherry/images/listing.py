@@ -6,7 +6,6 @@ Source: Engine API 1.51 ImageList, ImageHistory, SystemDataUsage.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,10 +14,10 @@ from wherry.images import timestamp
 from wherry.images.catalog import Catalog, Image
 from wherry.images.removal import parse_dangling
 from wherry.spec import reference as names
+from wherry.spec.moment import until_ns
 
 LIST_FILTERS = frozenset({"before", "dangling", "label", "label!", "reference", "since", "until"})
 PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 Filters = Mapping[str, Sequence[str]]
 
 
@@ -68,8 +67,6 @@ def select(catalog: Catalog, filters: Filters, *, every: bool) -> list[Image]:
 def prunable(catalog: Catalog, filters: Filters) -> list[Image]:
     """The images that ``docker image prune`` may remove if no container stands on them.  Raises InvalidRequest."""
     check(filters, PRUNE_FILTERS)
-    if len(filters.get("until", ())) > 1:
-        raise InvalidRequest("more than one until filter specified")
     only_dangling = parse_dangling(filters.get("dangling", ())) is not False
     fits = _predicate(catalog, filters)
     images = [catalog.get(ident) for ident in catalog.ids()]
@@ -143,25 +140,10 @@ def matches_name(pattern: str, text: str) -> bool:
     return bool(compiled.fullmatch(reference.familiar) or compiled.fullmatch(reference.familiar_name))
 
 
-def parse_until(value: str, now_ns: int | None = None) -> int:
-    """A moment as ``10m``, ``1h30m``, seconds since the epoch or RFC 3339, in nanoseconds.  Raises InvalidRequest."""
-    found = _DURATION.fullmatch(value)
-    if value and found and any(found.groups()):
-        hours, minutes, seconds = (float(part or 0) for part in found.groups())
-        return (now_ns or time.time_ns()) - int((hours * 3600 + minutes * 60 + seconds) * 1e9)
-    if re.fullmatch(r"\d{1,11}(\.\d{1,9})?", value):
-        whole, _, fraction = value.partition(".")
-        return int(whole) * 1_000_000_000 + int(fraction.ljust(9, "0") or 0)
-    for text in (value, f"{value}Z", f"{value}:00Z", f"{value}T00:00:00Z"):
-        if moment := timestamp.to_ns(text):
-            return moment
-    raise InvalidRequest(f'failed to parse value as time or duration: "{value}"')
-
-
 def _predicate(catalog: Catalog, filters: Filters) -> Callable[[Image], bool]:
     older = [_moment(catalog, text) for text in filters.get("before", ())]
     newer = [_moment(catalog, text) for text in filters.get("since", ())]
-    until = [parse_until(text) for text in filters.get("until", ())]
+    until = until_ns(filters)
     labels, without = filters.get("label", ()), filters.get("label!", ())
 
     def fits(image: Image) -> bool:
@@ -169,7 +151,7 @@ def _predicate(catalog: Catalog, filters: Filters) -> Callable[[Image], bool]:
         return (
             all(created < moment for moment in older)
             and all(created > moment for moment in newer)
-            and all(created <= moment for moment in until)
+            and (until is None or created <= until)
             and has_labels(image.labels, labels)
             and not (without and has_labels(image.labels, without))
         )

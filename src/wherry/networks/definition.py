@@ -13,6 +13,7 @@ from wherry.errors import Conflict, Forbidden, InvalidRequest, NotFound, NotSupp
 from wherry.networks.ipam import parse_address, parse_subnet
 from wherry.networks.record import NetworkRecord
 from wherry.spec.docker.network import AddressPool, EndpointSettings, Network, NetworkAddresses, NetworkContainer, NetworkCreate
+from wherry.spec.moment import until_ns
 
 OPTION_HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 _OPTION_NAME = "com.docker.network.bridge.name"
@@ -189,17 +190,15 @@ def list_filter(filters: Mapping[str, Sequence[str]], used: Collection[str]) -> 
     return chosen
 
 
-def prune_filter(filters: Mapping[str, Sequence[str]], now_s: float) -> Choice:
-    """What a prune may remove.  ``until``: seconds since the epoch, or a Go duration before now.  Raises InvalidRequest."""
+def prune_filter(filters: Mapping[str, Sequence[str]]) -> Choice:
+    """What a prune may remove.  Raises InvalidRequest."""
     _refuse_unknown(filters, _PRUNE_FILTERS)
-    if len(filters.get("until", ())) > 1:
-        raise InvalidRequest("more than one until filter specified")
-    until = [_moment(value, now_s) for value in filters.get("until", ())]
+    until = until_ns(filters)
 
     def chosen(record: NetworkRecord) -> bool:
         born = datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", record.created)).timestamp()
         return (
-            all(born <= moment for moment in until)
+            (until is None or born * 1e9 <= until)
             and all(has_label(record.labels, value) for value in filters.get("label", ()))
             and not any(has_label(record.labels, value) for value in filters.get("label!", ()))
         )
@@ -322,21 +321,3 @@ def _matches(pattern: str, name: str) -> bool:
         return re.search(pattern, name) is not None
     except re.error:
         return pattern in name
-
-
-_DURATION_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "ns": 1e-9}
-
-
-def _moment(value: str, now_s: float) -> float:
-    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
-        return float(value)
-    if re.fullmatch(r"([0-9.]+(h|ms|us|ns|m|s))+", value):
-        parts = re.findall(r"([0-9.]+)(h|ms|us|ns|m|s)", value)
-        try:
-            return now_s - sum(float(number) * _DURATION_UNITS_S[unit] for number, unit in parts)
-        except ValueError:
-            pass
-    try:
-        return datetime.fromisoformat(value).timestamp()
-    except ValueError:
-        raise InvalidRequest(f'failed to parse value as time or duration: "{value}"') from None

@@ -164,7 +164,7 @@ class Networks:
 
     def prunable(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[NetworkRecord]:
         """What `prune` removes."""
-        chosen = definition.prune_filter(filters or {}, time.time())
+        chosen = definition.prune_filter(filters or {})
         with self._lock:
             return [
                 record

@@ -32,6 +32,8 @@ _PRUNE_FILTERS: Final = frozenset({"all", "label", "label!"})
 _OPTIONS: Final = frozenset({"type", "o", "device", "size"})
 _TRUE: Final = frozenset({"1", "t", "true"})
 _FALSE: Final = frozenset({"0", "f", "false"})
+_GO_TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_GO_FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 InUse = Callable[[str], Sequence[str]]
 """The ids of the containers that use the volume of this name."""
@@ -180,7 +182,7 @@ class Volumes:
         """What `prune` removes."""
         filters = filters or {}
         _check_filters(filters, _PRUNE_FILTERS)
-        every = _truth(filters, "all") or False
+        every = _every(filters)
         return [
             volume for volume in self.list() if (every or volume.is_anonymous) and _matches(volume, filters) and not in_use(volume.name)
         ]
@@ -301,6 +303,16 @@ def _truth(filters: Filters, key: str) -> bool | None:
     if len(values) == 1 and values[0] in _TRUE | _FALSE:
         return values[0] in _TRUE
     raise InvalidRequest(f"invalid filter '{key}=[{' '.join(filters[key])}]'")
+
+
+def _every(filters: Filters) -> bool:
+    """The filter ``all``, in Docker's own words for it."""
+    values = filters.get("all", ())
+    if len(values) > 1:
+        raise InvalidRequest(f"invalid filter 'all=[{' '.join(values)}]': only one value is expected")
+    if values and values[0] not in _GO_TRUE | _GO_FALSE:
+        raise InvalidRequest(f"invalid filter 'all': strconv.ParseBool: parsing \"{values[0]}\": invalid syntax")
+    return bool(values) and values[0] in _GO_TRUE
 
 
 def _matches(volume: Volume, filters: Filters) -> bool:

@@ -25,15 +25,13 @@ LISTING = Listing(
 
 def run_prune(invocation: Invocation) -> int:
     everything = invocation.flag("all")
+    sizes = {flag: invocation.number(flag) or None for flag in ("reserved-space", "max-used-space", "min-free-space")}
     if invocation.flag("dry-run"):
-        kept = invocation.number("reserved-space") or None
-        return show_preview(invocation, {"build-cache": filters(invocation.texts("filter"))}, {"all": everything, "reserved-space": kept})
+        return show_preview(invocation, {"build-cache": filters(invocation.texts("filter"))}, {"all": everything, **sizes})
     what = "all build cache" if everything else "all dangling build cache"
     if not invocation.flag("force") and not confirm(f"WARNING! This will remove {what}. Are you sure you want to continue? [y/N] ", ""):
         return 0
-    query: dict[str, Any] = {"all": everything, "filters": filters(invocation.texts("filter"))}
-    for flag in ("reserved-space", "max-used-space", "min-free-space"):
-        query[flag] = invocation.number(flag) or None
+    query: dict[str, Any] = {"all": everything, "filters": filters(invocation.texts("filter")), **sizes}
     report = invocation.program.engine.post("/build/prune", query) or {}
     if report.get("CachesDeleted"):
         print("Deleted build cache objects:\n" + "\n".join(report["CachesDeleted"]) + "\n")

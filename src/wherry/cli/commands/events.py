@@ -6,8 +6,8 @@ import sys
 import time
 
 from wherry.cli.flags import Command, Failure, Flag, Invocation, filters
-from wherry.cli.timestamp import to_unix
 from wherry.client import jsontext
+from wherry.spec.moment import to_unix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import sys
 
 from wherry.cli.flags import Command, Failure, Flag, Invocation
 from wherry.cli.session import Demultiplexer, write_all
-from wherry.cli.timestamp import to_unix
 from wherry.client.engine import container_path
+from wherry.spec.moment import to_unix
 
 
 def run(invocation: Invocation) -> int:

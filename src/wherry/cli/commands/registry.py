@@ -115,7 +115,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def positive_duration(text: str) -> int:
-    from wherry.cli.flags import parse_duration
+    from wherry.spec.moment import parse_duration
 
     value = parse_duration(text)
     if value < 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from wherry.cli.flags import Command, Flag, Invocation, filters
+from wherry.cli.flags import Command, Failure, Flag, Invocation, filters
 from wherry.cli.inspection import run_inspect
 from wherry.cli.many import for_each
 from wherry.cli.output import Listing, size
@@ -116,6 +116,8 @@ def run_remove(invocation: Invocation) -> int:
 def run_prune(invocation: Invocation) -> int:
     wanted = filters(invocation.texts("filter"))
     if invocation.flag("all"):
+        if "all" in wanted:
+            raise Failure("conflicting options: cannot specify both --all and --filter all=1")
         wanted["all"] = {"true": True}
     if invocation.flag("dry-run"):
         return show_preview(invocation, {"volumes": wanted})
