@@ -8,7 +8,7 @@ directories where nothing is below).
 
 from __future__ import annotations
 
-import errno
+import mmap
 import os
 import stat
 import time
@@ -38,9 +38,9 @@ class Placement:
             raise Unfit
         self._root_fd = root_fd
         self._plan = plan
-        self._fds = fds
+        self._archives = [_mapped(fd) for fd in fds]
         self._owner = resolve_owner(root_fd, plan.owner) if plan.owner else (0, 0)
-        self._sources: dict[int, tuple[int, int]] = {}  # of a file's node: descriptor and place there
+        self._content: dict[int, memoryview] = {}  # of a file's node
         self._now = _cut(time.time_ns())
         self._below: dict[int, frozenset[str]] = {}  # of a directory that is below too: what is in it
         self.root = self._existing(".")
@@ -79,12 +79,11 @@ class Placement:
                 if known != entry.name:
                     entry.kind, entry.link, entry.size, entry.xattrs = Kind.HARDLINK, known, 0, {}
                 out.add(entry)
-                source = self._sources.get(id(node), (-1, 0))
                 if entry.kind is Kind.FILE:
                     node.offset = out.offset
-                for piece in _content(*source, node.size) if entry.kind is Kind.FILE else ():
-                    out.write(piece)
-                    yield
+                    for piece in _pieces(self._content[id(node)]):
+                        out.write(piece)
+                        yield
             pending += reversed(below)
 
     # -- what is added
@@ -122,7 +121,7 @@ class Placement:
             node.mtime_ns = self._now
         node.size, node.link = packed.size, packed.link
         node.xattrs = {name: bytes.fromhex(value) for name, value in packed.attributes} or None
-        self._sources[id(node)] = (self._fds[descriptor + packed.descriptor], packed.offset)
+        self._content[id(node)] = self._archives[descriptor + packed.descriptor][packed.offset : packed.offset + packed.size]
         return node
 
     def _mode(self, packed: Packed) -> int:
@@ -221,14 +220,16 @@ class _Collected:
         self._pieces.append(bytes(data))
 
 
-def _content(fd: int, offset: int, size: int) -> Iterator[bytes]:
-    while size:
-        piece = os.pread(fd, min(size, _PIECE), offset)
-        if not piece:
-            raise OSError(errno.EIO, "the archive ends early")
-        yield piece
-        offset += len(piece)
-        size -= len(piece)
+def _mapped(fd: int) -> memoryview:
+    """A file's bytes: for many small pieces that is half the work of reading each."""
+    if not os.fstat(fd).st_size:
+        return memoryview(b"")
+    return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_READ))
+
+
+def _pieces(data: memoryview) -> Iterator[memoryview]:
+    for start in range(0, len(data), _PIECE):
+        yield data[start : start + _PIECE]
 
 
 def _cut(time_ns: int) -> int:

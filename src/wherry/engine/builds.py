@@ -81,7 +81,7 @@ class BuildOperations:
                 try:
                     result = await build(_request(parameters, context), self.build_services, tell)
                 finally:
-                    context.close()
+                    rooms.tasks.create_task(rooms.workers.run(context.close))  # a large one takes a while to go
                     if context.left:
                         self._remove_later(context.left)
             rooms.events.publish("image", "build", result.image_id, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import tarfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from wherry.cli.commands import build
 from wherry.cli.flags import Failure, HelpWanted, UsageFailure, parse
 from wherry.cli.program import Program
+from wherry.spec.reference import parse as parse_reference
 
 Prepared = tuple[str, dict[str, bytes]]
 
@@ -124,3 +126,11 @@ def test_help_and_unknown_flags_come_before_the_context() -> None:
         parse(build.COMMAND, "build", program, [".", "--help"])
     with pytest.raises(UsageFailure, match="unknown flag: --bogus"):
         parse(build.COMMAND, "build", program, [".", "--bogus"])
+
+
+def test_a_name_that_is_not_looked_at_any_further_is_one_the_parser_takes() -> None:
+    texts = ["".join(letters) for length in range(1, 6) for letters in itertools.product("aA0é.:/-", repeat=length)]
+    simple = [text for text in texts if build._is_simple(text)]
+    assert {"a", "a0", "a/0", "a:A", "0/a:0"} <= set(simple)
+    for text in simple:
+        parse_reference(text)

@@ -139,10 +139,18 @@ def _extra_host(word: str) -> str:
 
 
 def _tag(text: str) -> str:
-    from wherry.spec.reference import parse
+    if not _is_simple(text):
+        from wherry.spec.reference import parse  # and what it imports, which takes as long as sending a small context
 
-    parse(text)  # its InvalidReference is a ValueError
+        parse(text)  # its InvalidReference is a ValueError
     return text
+
+
+def _is_simple(text: str) -> bool:
+    """Whether a name needs no further look: a few lower-case words, ``bench/app:1``."""
+    name, colon, tag = text.partition(":")
+    words = [*name.split("/"), tag] if colon else name.split("/")
+    return len(text) < 64 and text.isascii() and name == name.lower() and all(word.isalnum() for word in words)
 
 
 def _progress(text: str) -> str:
