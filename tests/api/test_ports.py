@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from wherry.errors import InvalidRequest
-from wherry.spec.docker.build import BuildPruned
+from wherry.spec.docker.build import BuildCacheRecord, BuildPruned
 from wherry.spec.docker.container import Config, ContainersPruned, ContainerTop, ContainerUpdate, ContainerUpdated, FilesystemChange
 from wherry.spec.docker.exec import ExecCreate
 from wherry.spec.docker.image import Distribution, HistoryEntry, ImageDeleted, ImageInspect, ImagesPruned, ImageSummary, SearchResult
@@ -70,6 +70,7 @@ PLATFORM = Platform(os="linux", architecture="arm", variant="v7")
 NO_PLATFORM = {"message": "failed to parse platform: invalid character 'x' looking for beginning of value"}
 FILTERS = "filters=%7B%22label%22%3A%5B%22a%22%5D%7D"
 LABEL = {"label": ("a",)}
+NO_USAGE = {"LayersSize": 0, "Images": None, "Containers": None, "Volumes": None, "BuildCache": None}
 
 # request line, body, the engine's answer, the call it must get, status, body of the answer (None: none)
 TABLE: list[tuple[str, Any, Any, Any, int, Any]] = [
@@ -273,8 +274,8 @@ TABLE: list[tuple[str, Any, Any, Any, int, Any]] = [
     ("DELETE /volumes/v?force=1", None, None, call("remove_volume", "v", force=True), 204, None),
     ("PUT /volumes/v", None, None, None, 503, ...),
     ("POST /volumes/prune", None, VolumesPruned(), call("prune_volumes", {}), 200, {"VolumesDeleted": [], "SpaceReclaimed": 0}),
-    ("GET /system/df", None, DiskUsage(), call("disk_usage", frozenset()), 200, {}),
-    ("GET /system/df?type=image&type=volume", None, DiskUsage(), call("disk_usage", frozenset({"image", "volume"})), 200, {}),
+    ("GET /system/df", None, DiskUsage(), call("disk_usage", frozenset()), 200, NO_USAGE),
+    ("GET /system/df?type=image&type=volume", None, DiskUsage(), call("disk_usage", frozenset({"image", "volume"})), 200, NO_USAGE),
     ("GET /system/df?type=x", None, None, None, 400, {"message": "unknown object type: x"}),
     ("GET /events?since=5&until=4", None, None, None, 400, {"message": "`since` time (5) cannot be after `until` time (4)"}),
 ]
@@ -298,6 +299,11 @@ def test_a_request_becomes_its_call(
     elif reply is not ...:
         assert json.loads(data) == reply
     assert client.request("GET", "/_ping").response()[0] == 200
+
+
+def test_an_old_client_is_told_the_builders_size(client: Raw, engine: Recorder) -> None:
+    engine.answer = DiskUsage(build_cache=[BuildCacheRecord(id="a", size=7)])
+    assert json.loads(client.request("GET", "/v1.41/system/df").response()[2])["BuilderSize"] == 7
 
 
 def test_an_update_reads_resources_and_the_restart_policy(client: Raw, engine: Recorder) -> None:

@@ -40,7 +40,13 @@ async def disk_usage(engine: Operations, request: Request) -> Response:
     kinds = frozenset(request.values("type"))
     for kind in sorted(kinds - DISK_USAGE_KINDS):
         raise InvalidRequest(f"unknown object type: {kind}")
-    return reply(await engine.disk_usage(kinds))
+    usage = await engine.disk_usage(kinds)
+    if request.version < (1, 44):
+        for image in usage.images or ():
+            image.virtual_size = image.size
+    if request.version < (1, 42):
+        usage.builder_size = sum(record.size for record in usage.build_cache or ())
+    return reply(usage)
 
 
 async def disk_parts(engine: Operations, request: Request) -> Response:

@@ -222,6 +222,11 @@ def local_time(seconds: float) -> str:
     return f"{moment.tm_year:04}" + time.strftime("-%m-%d %H:%M:%S %z %Z", moment)
 
 
+def go_time(text: str) -> str:
+    """``2026-11-21T03:15:45.36Z`` as Go prints a time."""
+    return text.replace("T", " ").replace("Z", " +0000 UTC") if text.endswith("Z") else text.replace("T", " ")
+
+
 def rfc3339_local(seconds: float) -> str:
     """``2026-11-21T00:57:13Z`` in the local zone."""
     import time

@@ -96,6 +96,7 @@ class DiskOperations(ImageOperations):
         return [
             BuildCacheRecord(
                 id=item.id,
+                parents=[item.parent] if item.parent else None,
                 type=item.kind,
                 description=item.description,
                 in_use=item.in_use,

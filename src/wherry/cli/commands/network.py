@@ -8,7 +8,7 @@ from wherry.cli.commands.volume import joined, label_method, natural, pairs
 from wherry.cli.flags import Command, Failure, Flag, Invocation, filters
 from wherry.cli.inspection import run_inspect
 from wherry.cli.many import for_each, is_absent
-from wherry.cli.output import Listing
+from wherry.cli.output import Listing, go_time
 from wherry.cli.prompt import confirm
 from wherry.cli.pruning import DRY_RUN, show_preview
 from wherry.client.http import quote
@@ -125,17 +125,12 @@ def _row(network: dict[str, Any], *, trunc: bool) -> dict[str, str]:
         "IPv6": _word(network.get("EnableIPv6")),
         "Internal": _word(network.get("Internal")),
         "Labels": joined(network.get("Labels")),
-        "CreatedAt": _created(network.get("Created") or ""),
+        "CreatedAt": go_time(network.get("Created") or ""),
     }
 
 
 def _word(value: object) -> str:
     return "true" if value else "false"
-
-
-def _created(text: str) -> str:
-    """``2026-11-21T03:15:45.36Z`` as Go prints a time."""
-    return text.replace("T", " ").replace("Z", " +0000 UTC") if text.endswith("Z") else text.replace("T", " ")
 
 
 def run_inspect_networks(invocation: Invocation) -> int:

@@ -7,7 +7,7 @@ import sys
 from wherry.cli.commands.images import NEVER, image_rows
 from wherry.cli.commands.ps import container_row
 from wherry.cli.flags import Command, Failure, Flag, Invocation
-from wherry.cli.output import Listing, ago, parse_time, print_formatted, size, table
+from wherry.cli.output import Listing, ago, go_time, parse_time, print_formatted, size, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,11 +81,16 @@ def rows(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
     found_rows = {
         "Images": [next(image_rows(image, trunc=False, digests=False)) | {"Digest": ""} for image in found.get("Images") or ()],
-        "Containers": [container_row(item, trunc=False) for item in found.get("Containers") or ()],
+        "Containers": [_container_row(item, trunc=False) for item in found.get("Containers") or ()],
         "Volumes": [volume_row(volume) for volume in found.get("Volumes") or ()],
         "BuildCache": [_cache_row(item) for item in found.get("BuildCache") or ()],
     }
     return {kind: [{name: row[name] for name in sorted(row)} for row in listed] for kind, listed in found_rows.items()}
+
+
+def _container_row(item: Mapping[str, Any], *, trunc: bool) -> dict[str, Any]:
+    """As ``ps`` shows it, but for its virtual size."""
+    return container_row({**item, "SizeRootFs": 0}, trunc=trunc)
 
 
 def _cache_row(item: Mapping[str, Any]) -> dict[str, str]:
@@ -98,9 +103,9 @@ def _cache_row(item: Mapping[str, Any]) -> dict[str, str]:
         "InUse": "true" if item.get("InUse") else "false",
         "Shared": "true" if item.get("Shared") else "false",
         "Size": size(item["Size"], 3),
-        "CreatedAt": item["CreatedAt"],
+        "CreatedAt": go_time(item["CreatedAt"]),
         "CreatedSince": ago(parse_time(item["CreatedAt"])),
-        "LastUsedAt": used,
+        "LastUsedAt": go_time(used),
         "LastUsedSince": ago(parse_time(used)) if used else "",
         "UsageCount": str(item.get("UsageCount", 0)),
     }
@@ -130,7 +135,7 @@ def _image(item: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _container(item: Mapping[str, Any]) -> Sequence[str]:
-    row = container_row({**item, "SizeRootFs": 0}, trunc=True)
+    row = _container_row(item, trunc=True)
     return [row[key] for key in ("ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names")]
 
 

@@ -148,11 +148,11 @@ class Info(Body):
 class DiskUsage(Body):
     """GET /system/df.  None: that kind was not asked for."""
 
-    layers_size: int = 0
-    images: list[ImageSummary] | None = None
-    containers: list[ContainerSummary] | None = None
-    volumes: list[Volume] | None = None
-    build_cache: list[BuildCacheRecord] | None = None
+    layers_size: int = shown(0)
+    images: list[ImageSummary] | None = shown(None)
+    containers: list[ContainerSummary] | None = shown(None)
+    volumes: list[Volume] | None = shown(None)
+    build_cache: list[BuildCacheRecord] | None = shown(None)
     builder_size: int = 0  # only before API 1.42
 
 
