@@ -24,6 +24,7 @@ from wherry.errors import EngineError
 from wherry.runtime.supervisor import Supervisor
 from wherry.spec import configuration
 from wherry.spec.mirrors import parse_mirror
+from wherry.spec.proxies import Proxies, of_environment
 from wherry.spec.settings import RUNTIME, SECURITY_PROFILES, SELF_TESTS, Settings
 
 log = logging.getLogger("wherry")
@@ -44,6 +45,10 @@ def parse(arguments: Sequence[str]) -> Settings:
         for text in given.registry_mirror:
             parse_mirror(text)
         options = {**standard.default_log_options, **dict(_pair(text) for text in given.log_opt)}
+        found = of_environment(os.environ)
+        proxies = Proxies(
+            http=given.http_proxy or found.http, https=given.https_proxy or found.https, no=given.no_proxy or found.no
+        ).checked()
         runtimes = _runtimes(given.add_runtime)
         if given.default_runtime not in (RUNTIME, *runtimes):
             raise ValueError(f"specified default runtime '{given.default_runtime}' does not exist")
@@ -61,6 +66,7 @@ def parse(arguments: Sequence[str]) -> Settings:
         insecure_registries=tuple(given.insecure_registry),
         registry_mirrors=tuple(given.registry_mirror),
         certificate_dirs=tuple(given.registry_cert_dir) or standard.certificate_dirs,
+        proxies=proxies,
         registry_connect_s=given.registry_connect_timeout,
         registry_idle_s=given.registry_idle_timeout,
         download_attempts=given.max_download_attempts,
@@ -160,6 +166,12 @@ def _add_registry_options(parser: argparse.ArgumentParser, standard: Settings) -
     )
     for name, metavar, text in texts:
         parser.add_argument(name, metavar=metavar, help=text, **several)
+    for name, metavar, text in (
+        ("--http-proxy", "URL", "for registries and downloads without TLS (default $HTTP_PROXY)"),
+        ("--https-proxy", "URL", "for those with TLS (default $HTTPS_PROXY)"),
+        ("--no-proxy", "HOST,...", "hosts, domains and networks that are reached directly (default $NO_PROXY)"),
+    ):
+        parser.add_argument(name, metavar=metavar, help=text, default="")
     numbers: tuple[tuple[str, str, str, float], ...] = (
         ("--registry-connect-timeout", "SECONDS", "until a registry must have taken a connection", standard.registry_connect_s),
         ("--registry-idle-timeout", "SECONDS", "until a registry must have said something", standard.registry_idle_s),

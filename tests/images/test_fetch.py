@@ -13,6 +13,7 @@ import pytest
 
 from wherry.errors import Internal, InvalidRequest
 from wherry.images import fetch
+from wherry.spec.proxies import Proxies
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def site(tmp_path: Path) -> Iterator[str]:
 
 
 async def fetched(url: str) -> bytes:
-    async with fetch.opened(url) as pieces:
+    async with fetch.opened(url, Proxies()) as pieces:
         return b"".join([piece async for piece in pieces])
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import shutil
 import ssl
 import subprocess
@@ -18,6 +20,7 @@ from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
 from wherry.registry.transport import Patience, RegistryError, Untrusted
 from wherry.registry.trust import Trust
+from wherry.spec.proxies import Proxies
 from wherry.spec.reference import parse
 
 PATIENCE = Patience(connect_s=5, idle_s=5, retries=0)
@@ -55,7 +58,7 @@ class Papers:
         self._request("authority", "-out", "ca.crt", "-keyout", "ca.key", "-addext", "basicConstraints=critical,CA:TRUE")
         for name in ("server", "client"):
             files = ("-out", f"{name}.cert", "-keyout", f"{name}.key", "-CA", "ca.crt", "-CAkey", "ca.key")
-            self._request(name, *files, "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE")
+            self._request(name, *files, "-addext", "subjectAltName=IP:127.0.0.1,DNS:registry.test", "-addext", "basicConstraints=CA:FALSE")
 
     def _request(self, name: str, *arguments: str) -> None:
         key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
@@ -93,8 +96,8 @@ async def manifest(request: web.Request) -> web.StreamResponse:
     return web.Response(body=MANIFEST)
 
 
-async def fetch(host: str, trust: Trust) -> bytes:
-    client = Client(trust=trust, patience=PATIENCE)
+async def fetch(host: str, trust: Trust, proxies: Proxies | None = None) -> bytes:
+    client = Client(trust=trust, patience=PATIENCE, proxies=proxies)
     try:
         return (await client.repository(parse(f"{host}/x/y:1"), Credentials()).manifest("1")).raw
     finally:
@@ -161,5 +164,72 @@ def test_half_a_pair_is_named(tmp_path: Path, papers: Papers, names: tuple[str, 
         with pytest.raises(Untrusted) as caught:
             await fetch(host, trusting(tmp_path, host, papers, "ca.crt", *names))
         assert str(caught.value) == message
+
+    run(body)
+
+
+async def proxy(stack: AsyncExitStack, log: list[str]) -> str:
+    """A proxy that knows alice, and no name but ``*.test``: all of those are here."""
+    pipes = await stack.enter_async_context(asyncio.TaskGroup())
+    alice = b"Proxy-Authorization: Basic " + base64.b64encode(b"alice:secret")
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        method, target, rest = head.split(b" ", 2)
+        log.append(f"{method.decode()} {target.decode()}")
+        if alice not in rest:
+            writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.close()
+            return
+        place = target if method == b"CONNECT" else target.split(b"/")[2]
+        assert place.rpartition(b":")[0].endswith(b".test")
+        inner, outer = await asyncio.open_connection("127.0.0.1", int(place.rpartition(b":")[2]))
+        if method == b"CONNECT":
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        else:
+            outer.write(head)
+        pipes.create_task(pump(reader, outer))
+        pipes.create_task(pump(inner, writer))
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    stack.callback(server.close)
+    return f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def test_a_registry_behind_a_proxy_is_reached_through_it_and_held_to_its_authority(tmp_path: Path, papers: Papers) -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        log: list[str] = []
+        address = await proxy(stack, log)
+        port = (await serve(stack, papers, manifest)).rpartition(":")[2]
+        host = f"registry.test:{port}"
+        trust = trusting(tmp_path, host, papers, "ca.crt")
+        known = Proxies(http=f"alice:secret@{address}", https=f"http://alice:secret@{address}", no="other.test")
+        assert await fetch(host, trust, known) == MANIFEST
+        assert log == [f"CONNECT {host}"]  # one connection, for the ping too
+        with pytest.raises(RegistryError, match="certificate verify failed"):
+            await fetch(host, Trust(), known)
+        with pytest.raises(RegistryError, match=rf'Get "https://{host}/v2/": Proxy Authentication Required'):
+            await fetch(host, trust, Proxies(https=f"http://{address}"))
+        with pytest.raises(RegistryError, match=r"proxyconnect tcp: dial tcp 127\.0\.0\.1:1: connect: connection refused"):
+            await fetch(host, trust, Proxies(https="127.0.0.1:1"))
+        with pytest.raises(RegistryError, match=r"lookup registry\.test"):
+            await fetch(host, trust, Proxies(https=f"http://alice:secret@{address}", no=".test"))
+
+        plain = web.AppRunner(web.Application(), shutdown_timeout=0.1)
+        plain.app.router.add_route("*", "/{path:.*}", manifest)
+        await plain.setup()
+        stack.push_async_callback(plain.cleanup)
+        await web.TCPSite(plain, "127.0.0.1", 0).start()
+        host = f"plain.test:{plain.addresses[0][1]}"
+        log.clear()
+        assert await fetch(host, Trust(insecure=[host]), known) == MANIFEST
+        assert log == [f"CONNECT {host}", f"GET http://{host}/v2/"]
 
     run(body)

@@ -16,6 +16,7 @@ def test_every_kind_of_value_becomes_its_flag() -> None:
         "runtimes": {"a": {"path": "/x y", "runtimeArgs": ["--z"]}},
         "no-new-privileges": False,
         "security-profile": "strict",
+        "proxies": {"http-proxy": "http://p"},
         "log-opts": {"max-size": "1m"},
         "default-address-pools": [{"base": "10.1.0.0/16", "size": 24}],
     }
@@ -27,6 +28,7 @@ def test_every_kind_of_value_becomes_its_flag() -> None:
         "--security-profile=strict",
         "--log-opt=max-size=1m",
         "--default-address-pool=base=10.1.0.0/16,size=24",
+        "--http-proxy=http://p",
     ]
     assert configuration.arguments(b"", ()) == []
 
@@ -42,6 +44,7 @@ def test_every_kind_of_value_becomes_its_flag() -> None:
         ('{"debug": "yes"}', "invalid value for debug"),
         ('{"default-address-pools": [{"base": "x"}]}', "invalid value for default-address-pools"),
         ('{"runtimes": {"a": {}}}', "invalid value for runtimes"),
+        ('{"proxies": {"bad": "x"}}', "any configuration option: bad"),
         ('{"log-opts": {"a": 1}}', "invalid value for log-opts"),
     ],
 )

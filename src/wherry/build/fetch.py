@@ -12,6 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
+from wherry.spec.proxies import Proxies
+
 _CHUNK = 1 << 18
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
 
@@ -40,14 +42,17 @@ def is_git(source: str) -> bool:
     return is_url(source) and urlsplit(source).path.endswith(".git")
 
 
-async def download(url: str, directory: str) -> Downloaded:
+async def download(url: str, directory: str, proxies: Proxies) -> Downloaded:
     """Fetch ``url`` into ``directory``.  Raises FetchError."""
     shown = without_credentials(url)
     name = posixpath.basename(unquote(urlsplit(url).path))
     path = os.path.join(directory, "download")
     hashed = hashlib.sha256()
     try:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True, auto_decompress=False) as session, session.get(url) as response:
+        async with (
+            aiohttp.ClientSession(timeout=_TIMEOUT, auto_decompress=False) as session,
+            session.get(url, proxy=proxies.for_url(url)) as response,
+        ):
             if response.status >= 400:
                 raise FetchError(f"failed to GET {shown} with status {response.status} {response.reason}")
             with open(path, "wb", opener=_private) as file:

@@ -503,7 +503,7 @@ class _Copying:
         directory = os.path.join(self.stage.work.steps.directory, f"download-{os.urandom(6).hex()}")
         os.mkdir(directory, 0o700)
         try:
-            got = await download(url, directory)
+            got = await download(url, directory, self.stage.work.services.settings.proxies)
         except FetchError as error:
             raise BuildFailed(f"ADD failed: {error}", detail=str(error)) from error
         if self.instruction.checksum and got.digest != self.instruction.checksum:

@@ -166,6 +166,7 @@ def _registry_client(settings: Settings) -> Client:
     return Client(
         trust=Trust(insecure=settings.insecure_registries, certificates=settings.certificate_dirs),
         mirrors=[parse_mirror(text) for text in settings.registry_mirrors],
+        proxies=settings.proxies,
         patience=Patience(connect_s=settings.registry_connect_s, idle_s=settings.registry_idle_s, retries=settings.download_attempts - 1),
     )
 

@@ -185,7 +185,7 @@ class ImageOperations(ContainerOperations):
         return self._import(request, chunks, url, _new_name(request.repo, request.tag))
 
     async def _import(self, request: ImportRequest, chunks: AsyncIterator[bytes], url: str, name: str) -> AsyncIterator[Progress]:
-        async with fetch.opened(url) if url else nullcontext(chunks) as source:
+        async with fetch.opened(url, self.rooms.settings.proxies) if url else nullcontext(chunks) as source:
             if url:
                 yield {"status": f"Downloading from {url}"}
             image = await self.rooms.images.import_(

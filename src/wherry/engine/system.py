@@ -13,6 +13,7 @@ from wherry.engine.rooms import Rooms
 from wherry.spec.docker.event import Event
 from wherry.spec.docker.request import Filters
 from wherry.spec.docker.system import Component, Info, PlatformName, RegistryConfig, RegistryIndex, Runtime, Version
+from wherry.spec.proxies import masked
 from wherry.spec.settings import RUNTIME, Settings
 
 VERSION = "0.1.0"
@@ -103,6 +104,9 @@ class SystemOperations:
             kernel_version=os.uname().release,
             operating_system=operating_system(),
             architecture=platform.machine(),
+            http_proxy=masked(rooms.settings.proxies.http),
+            https_proxy=masked(rooms.settings.proxies.https),
+            no_proxy=rooms.settings.proxies.no,
             registry_config=registry_config(rooms.settings),
             cpus=len(os.sched_getaffinity(0)),
             mem_total=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),

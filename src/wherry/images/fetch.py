@@ -10,6 +10,7 @@ import aiohttp
 
 from wherry.errors import Internal, InvalidRequest
 from wherry.registry.transport import USER_AGENT, reason
+from wherry.spec.proxies import Proxies
 
 _CHUNK = 1 << 18
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
@@ -27,12 +28,12 @@ def address(text: str) -> str:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[AsyncIterator[bytes]]:
+async def opened(url: str, proxies: Proxies) -> AsyncIterator[AsyncIterator[bytes]]:
     """The bytes at ``url``, once the server has agreed to send them.  Raises Internal in Docker's words, also while they come."""
     with _failing(url):
         async with (
-            aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True, headers={"User-Agent": USER_AGENT}) as session,
-            session.get(url, headers={"Accept-Encoding": "identity"}) as response,
+            aiohttp.ClientSession(timeout=_TIMEOUT, headers={"User-Agent": USER_AGENT}) as session,
+            session.get(url, headers={"Accept-Encoding": "identity"}, proxy=proxies.for_url(url)) as response,
         ):
             if response.status >= 400:
                 raise Internal(f"failed to GET {url} with status {response.status} {response.reason}")

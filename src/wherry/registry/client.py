@@ -26,6 +26,7 @@ from wherry.registry.transport import (
 from wherry.registry.trust import Trust, host_of
 from wherry.spec import image as spec
 from wherry.spec.mirrors import Mirror
+from wherry.spec.proxies import Proxies
 from wherry.spec.reference import DEFAULT_DOMAIN, Reference
 
 _PING_MEMORY_S = 300.0
@@ -35,10 +36,17 @@ _HUB_AUTH = "index.docker.io"
 class Client:
     """All registries of a daemon.  ``mirrors``: asked before the registry that they mirror."""
 
-    def __init__(self, *, trust: Trust | None = None, mirrors: Sequence[Mirror] = (), patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        trust: Trust | None = None,
+        mirrors: Sequence[Mirror] = (),
+        patience: Patience | None = None,
+        proxies: Proxies | None = None,
+    ) -> None:
         self.trust = trust or Trust()
         self._plain = frozenset(mirror.host for mirror in mirrors if mirror.is_plain)
-        self.transport = Transport(patience, self.trust)
+        self.transport = Transport(patience, self.trust, proxies)
         self.mirrors = tuple(mirrors)
         self._endpoints: dict[str, tuple[Endpoint, float]] = {}
 

@@ -230,7 +230,7 @@ async def _upstream(order: Serve, holdings: Holdings, uploads: Uploads, tasks: _
     if order.proxy_user:
         with open(order.proxy_password_file, encoding="utf-8") as file:
             credentials = Credentials(username=order.proxy_user, password=file.readline().rstrip("\r\n"))
-    client = Client(trust=Trust(insecure=insecure))
+    client = Client(trust=Trust(insecure=insecure), proxies=order.proxies)
     stack.push_async_callback(client.close)
     return Upstream(client, domain, credentials, holdings, uploads, tasks.spawn, fresh_s=order.proxy_fresh_s)
 

@@ -25,6 +25,7 @@ from yarl import URL
 
 from wherry.registry.credentials import Credentials, Origin, may_issue_tokens, may_reach, origin_of
 from wherry.registry.trust import Trust
+from wherry.spec.proxies import Proxies
 
 USER_AGENT = "wherry/0.1"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -109,9 +110,10 @@ class Authorizer:
 class Transport:
     """One pool of connections for all registries.  ``close`` it."""
 
-    def __init__(self, patience: Patience | None = None, trust: Trust | None = None) -> None:
+    def __init__(self, patience: Patience | None = None, trust: Trust | None = None, proxies: Proxies | None = None) -> None:
         self.patience = patience or Patience()
         self.trust = trust or Trust()
+        self.proxies = proxies or Proxies()
         self._session: aiohttp.ClientSession | None = None
         self._contexts: dict[Origin, tuple[ssl.SSLContext | bool, float]] = {}
 
@@ -285,7 +287,13 @@ class Transport:
                 read_bufsize=1 << 20,
             )
         return await self._session.request(
-            method, URL(url, encoded=True), headers=headers, data=data, allow_redirects=False, ssl=self._context(origin_of(url))
+            method,
+            URL(url, encoded=True),
+            headers=headers,
+            data=data,
+            allow_redirects=False,
+            ssl=self._context(origin_of(url)),
+            proxy=self.proxies.for_url(url),
         )
 
     def _context(self, origin: Origin) -> ssl.SSLContext | bool:
@@ -363,7 +371,9 @@ def _json_object(raw: bytes) -> dict[str, Any]:
 
 def _is_final(error: BaseException) -> bool:
     """Whether the failure is one that waiting a second does not mend."""
-    return isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL | aiohttp.ConnectionTimeoutError)
+    return isinstance(
+        error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError | aiohttp.InvalidURL | aiohttp.ConnectionTimeoutError
+    )
 
 
 def _unreachable(method: str, url: str, error: BaseException) -> RegistryError:
@@ -378,10 +388,13 @@ def reason(error: BaseException) -> str:
         return f"dial tcp: lookup {error.host}: {'Temporary failure in name resolution' if temporary else 'no such host'}"
     if isinstance(error, _TLS_FAILURES):
         return f"tls: failed to verify certificate: {error}" if isinstance(error, _TLS_FAILURES[1]) else f"tls: {error}"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return error.message
     if isinstance(error, aiohttp.ClientConnectorError):
         words = {"ConnectionRefusedError": "connection refused"}
         text = words.get(type(error.os_error).__name__, (error.os_error.strerror or str(error.os_error)).lower())
-        return f"dial tcp {error.host}:{error.port}: connect: {text}"
+        first = "proxyconnect tcp: " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
+        return f"{first}dial tcp {error.host}:{error.port}: connect: {text}"
     if isinstance(error, TimeoutError):
         return "i/o timeout"
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):

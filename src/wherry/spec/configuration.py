@@ -27,6 +27,8 @@ def arguments(document: bytes, given: Collection[str]) -> list[str]:
         raise ValueError(f"invalid JSON: {error}") from None
     if not isinstance(data, dict):
         raise ValueError("invalid JSON: it is not an object")
+    if isinstance(data.get("proxies"), dict):  # a group of keys, which may as well stand alone
+        data |= data.pop("proxies")
     unknown = sorted(key for key in data if key not in KEYS)
     if unknown:
         raise ValueError(f"the following directives don't match any configuration option: {', '.join(unknown)}")
@@ -94,6 +96,9 @@ KEYS = {
     "insecure-registries": Key("--insecure-registry", _texts),
     "registry-mirrors": Key("--registry-mirror", _texts),
     "registry-cert-dirs": Key("--registry-cert-dir", _texts),
+    "http-proxy": Key("--http-proxy", _text),
+    "https-proxy": Key("--https-proxy", _text),
+    "no-proxy": Key("--no-proxy", _text),
     "registry-connect-timeout": Key("--registry-connect-timeout", _number),
     "registry-idle-timeout": Key("--registry-idle-timeout", _number),
     "max-download-attempts": Key("--max-download-attempts", _number),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from wherry.spec.proxies import Proxies
+
 
 class Storage(msgspec.Struct, frozen=True, kw_only=True):
     """``data``: the directory that holds everything, or, with ``s3`` (``s3://bucket/prefix``), what is on its way there."""
@@ -31,6 +33,7 @@ class Serve(msgspec.Struct, frozen=True, kw_only=True):
     proxy_user: str = ""
     proxy_password_file: str = ""
     proxy_fresh_s: float = 60.0
+    proxies: Proxies = Proxies()
 
 
 class Collect(msgspec.Struct, frozen=True, kw_only=True):

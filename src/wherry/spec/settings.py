@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from wherry.spec.proxies import Proxies
+
 SECURITY_PROFILES = ("default", "strict")
 RUNTIME = "wherry"  # the name of our own
 SELF_TESTS = ("refuse", "warn")
@@ -26,6 +28,7 @@ class Settings:
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()  # URL for Docker Hub, REGISTRY=URL for another
     certificate_dirs: tuple[str, ...] = ("/etc/wherry/certs.d", "/etc/docker/certs.d")  # HOST[:PORT]/{*.crt,*.cert,*.key} below them
+    proxies: Proxies = field(default_factory=Proxies)  # to registries, and to what ADD and import fetch
     registry_connect_s: float = 10.0
     registry_idle_s: float = 60.0  # a registry that says nothing for so long is given up, or asked again
     download_attempts: int = 5

@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from wherry.spec.proxies import Proxies
     from wherry.spec.registry import Collect, Password, Serve, Storage
 
 SECOND_NS = 10**9
@@ -41,6 +42,7 @@ def run_serve(invocation: Invocation) -> int:
         proxy_user=invocation.text("proxy-user"),
         proxy_password_file=invocation.text("proxy-password-file"),
         proxy_fresh_s=_seconds(invocation, "proxy-ttl", 60.0),
+        proxies=_proxies(),
     )
     _become("serve", order)
 
@@ -57,6 +59,15 @@ def run_passwd(invocation: Invocation) -> int:
     from wherry.spec.registry import Password
 
     _become("passwd", Password(name=invocation.arguments[0]))
+
+
+def _proxies() -> Proxies:
+    from wherry.spec.proxies import of_environment
+
+    try:
+        return of_environment(os.environ).checked()
+    except ValueError as error:
+        raise Failure(f"wherry: {error}", 125) from error
 
 
 def _become(work: str, order: Serve | Collect | Password) -> NoReturn:
