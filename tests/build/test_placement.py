@@ -76,8 +76,6 @@ def told(data: bytes) -> Told:
     found: Told = {}
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         for member in tar:
-            if member.name.endswith("/.wh..wh..opq"):
-                continue  # overlayfs marks whatever directory is made in one from below, though nothing is hidden by it
             content = tar.extractfile(member) if member.isreg() else None
             made = "now" if abs(member.mtime - time.time()) < 60 else member.mtime
             pax = tuple(sorted((key, value) for key, value in member.pax_headers.items() if key != "mtime"))
@@ -103,7 +101,7 @@ def copied(tmp_path: Path, patterns: list[str], destination: str, **options: str
         os.close(overlay)
         upper = os.open(tmp_path / "upper", os.O_RDONLY | os.O_DIRECTORY)
         packed = io.BytesIO()
-        pack(upper, packed, PackOptions(overlay=True))
+        pack(upper, packed, PackOptions(overlay=True, hides=lambda *_: False))
         os.close(upper)
     finally:
         os.close(root_fd)

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -329,6 +330,23 @@ class Suite:
             Change(path="/opt", kind=ChangeKind.CHANGED),
             Change(path="/opt/old", kind=ChangeKind.DELETED),
         ]
+
+    def test_a_directory_made_anew_hides_what_was_in_it_and_a_new_one_says_nothing(self, snapshots: Snapshotter, base: Digest) -> None:
+        with mounted(snapshots.prepare("c1", base)) as root:
+            shutil.rmtree(f"{root}/etc")
+            os.makedirs(f"{root}/etc/passwd")
+            os.makedirs(f"{root}/opt/new/er")
+        assert [(change.path, change.kind.name[0]) for change in snapshots.changes("c1")] == [
+            *[("/etc", "C"), ("/etc/passwd", "C"), ("/etc/shadow", "D"), ("/opt", "C"), ("/opt/new", "A"), ("/opt/new/er", "A")]
+        ]
+        captured = snapshots.capture("c1").diff_id
+        out = io.BytesIO()
+        assert snapshots.pack("c1", out).diff_id == captured
+        with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as tar:
+            assert {name.partition("/")[0] for name in tar.getnames() if "/.wh." in name} == {"etc"}
+        with mounted(snapshots.view(chain_id([base, captured]))) as root:
+            assert listing(root) >= {"etc/passwd", "opt/new/er"}
+            assert "etc/shadow" not in listing(root)
 
     def test_a_committed_container_packs_and_applies_to_the_same_tree(
         self, snapshots: Snapshotter, base: Digest, make: Make, tmp_path: Path

@@ -2,8 +2,7 @@
 
 `tree.place` makes each file in an overlay, to be packed again; here the layer is written as the tar that packing would give. Only the
 plain cases are decided here (new files, files in place of files, directories in place of directories): for the rest, errors among them,
-`Unfit` is raised, and who asked has it carried out by `tree.place`, whose result this must equal (but for overlayfs's marks of opaque
-directories where nothing is below).
+`Unfit` is raised, and who asked has it carried out by `tree.place`, whose result this must equal.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class Erofs(Overlay):
             tar = ends.enter_context(open(self._shelf.path(directory, _TAR), "xb", buffering=0))
             indexing = ends.enter_context(self._indexing(directory, row.below, growing=True))
             keeper = ends.enter_context(Background(_Keeper(tar, indexing).take))
-            facts = self._pack(row.directory, _Handed(keeper))
+            facts = self._pack(row.directory, _Handed(keeper), row.below, mend=False)
             keeper.finish()
             return self._finish_tar(None, row.parent, directory, indexing.finish(), facts.diff_id)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -75,7 +76,7 @@ class Overlay:
         row = self._shelf.active(key)
         with self._shelf.making(_TREE) as directory:
             copy_directory(self._tree(row.directory), self._tree(directory))
-            facts = self._pack(directory, NullSink())
+            facts = self._pack(directory, NullSink(), row.below)
             copied = Row(directory=directory, parent=row.parent, below=row.below, packs=True)
             self._finish(stacked(row.parent, facts.diff_id), copied, facts)
         return facts
@@ -99,7 +100,7 @@ class Overlay:
 
     def pack(self, key_or_name: str, out: Sink) -> LayerFacts:
         row = self._shelf.row(key_or_name)
-        facts = self._pack(row.directory, out)
+        facts = self._pack(row.directory, out, row.below if row.active else None)
         if row.active:
             self._shelf.note_size(row.directory, facts.size_bytes)
         return facts
@@ -201,14 +202,14 @@ class Overlay:
         except SnapshotExists:
             self._shelf.discard(row.directory)
 
-    def _pack(self, directory: str, out: Sink) -> LayerFacts:
-        fd = os.open(self._tree(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+    def _pack(self, directory: str, out: Sink, below: Sequence[str] | None = None, *, mend: bool = True) -> LayerFacts:
+        """``below`` (of a layer in the making): opaque marks that hide nothing of these are left out; with ``mend`` for ever."""
+        with contextlib.ExitStack() as stack:
+            fd = _opened(self._tree(directory), stack)
+            hides = None if below is None else partial(_hides, [_opened(path, stack) for path in self._lower(below)], mend)
             with HashingSink(out) as sink:
-                packed = pack(fd, sink, PackOptions(overlay=True))
+                packed = pack(fd, sink, PackOptions(overlay=True, hides=hides))
                 return LayerFacts(diff_id=sink.digest(), size_bytes=packed.size_bytes)
-        finally:
-            os.close(fd)
 
     def _drop_work(self, directory: str) -> None:
         fd = os.open(os.path.join(self._shelf.root_dir, directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -218,45 +219,76 @@ class Overlay:
             os.close(fd)
 
 
+def _opened(path: str, stack: contextlib.ExitStack) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _hides(below: Sequence[int], mend: bool, fd: int, path: str) -> bool:
+    """Whether a directory ``path`` lies below.  overlayfs marks a new directory in any case, to spare itself the look-ups."""
+    for lower in below:
+        with contextlib.suppress(OSError):
+            os.close(files.open_beneath(lower, path or ".", os.O_PATH | os.O_DIRECTORY))
+            return True
+    if mend:
+        os.removexattr(fd, OVERLAY_OPAQUE)
+    return False
+
+
 def _make_directory(path: str) -> None:
     os.makedirs(path, mode=0o755, exist_ok=True)
     os.chmod(path, 0o755)
 
 
 def _changes(root_fd: int, below: list[str]) -> Iterator[Change]:
-    """Walk the upper tree ``root_fd`` beside the directories that show through it, topmost first."""
-    pending: list[tuple[str, list[str]]] = []
-    _push_children(pending, root_fd, "", below)
+    """Walk the upper tree ``root_fd`` beside the directories that lie below it, topmost first."""
+    pending: list[tuple[str, list[str], bool]] = [("", below, False)]
     while pending:
-        path, lower = pending.pop()
-        parent, _, name = path.rpartition("/")
-        fd = files.open_beneath(root_fd, parent or ".", os.O_PATH | os.O_DIRECTORY)
+        path, lower, hidden = pending.pop()
+        directories = lower
+        if path:
+            parent, _, name = path.rpartition("/")
+            fd = files.open_beneath(root_fd, parent or ".", os.O_PATH | os.O_DIRECTORY)
+            try:
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                if hidden:
+                    yield Change(path="/" + path, kind=ChangeKind.DELETED)
+                continue  # else removed meanwhile
+            finally:
+                os.close(fd)
+            if _is_whiteout(status):
+                yield Change(path="/" + path, kind=ChangeKind.DELETED)
+                continue
+            shows, directories = _shown(lower, name)
+            yield Change(path="/" + path, kind=ChangeKind.CHANGED if shows else ChangeKind.ADDED)
+            if not stat.S_ISDIR(status.st_mode):
+                continue
         try:
-            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        except FileNotFoundError:
-            continue  # removed meanwhile
+            fd = files.open_beneath(root_fd, path or ".", os.O_RDONLY | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        try:
+            hidden = hidden or _is_opaque(fd)
+            names = set(os.listdir(fd))
         finally:
             os.close(fd)
-        if _is_whiteout(status):
-            yield Change(path="/" + path, kind=ChangeKind.DELETED)
-            continue
-        shows, directories = _shown(lower, name)
-        yield Change(path="/" + path, kind=ChangeKind.CHANGED if shows else ChangeKind.ADDED)
-        if stat.S_ISDIR(status.st_mode):
-            _push_children(pending, root_fd, path, directories)
+        if hidden:  # what the directory's namesake had is gone, without a mark for each
+            names |= _names(directories)
+        pending += [(f"{path}/{name}" if path else name, directories, hidden) for name in sorted(names, reverse=True)]
 
 
-def _push_children(pending: list[tuple[str, list[str]]], root_fd: int, path: str, lower: list[str]) -> None:
-    try:
-        fd = files.open_beneath(root_fd, path or ".", os.O_RDONLY | os.O_DIRECTORY)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    try:
-        if _is_opaque(fd):
-            lower = []
-        pending += [(f"{path}/{name}" if path else name, lower) for name in sorted(os.listdir(fd), reverse=True)]
-    finally:
-        os.close(fd)
+def _names(lower: list[str]) -> set[str]:
+    """What the merged directories show."""
+    shown: set[str] = set()
+    hidden: set[str] = set()
+    for directory in lower:
+        with os.scandir(directory) as entries:
+            found = {entry.name: _is_whiteout(entry.stat(follow_symlinks=False)) for entry in entries}
+        shown |= {name for name, gone in found.items() if not gone} - hidden
+        hidden |= found.keys()
+    return shown
 
 
 def _shown(lower: list[str], name: str) -> tuple[bool, list[str]]:

@@ -28,7 +28,8 @@ class PackOptions:
     ``prefix``: put this path before every name; "" packs the content without an entry for the root itself.
     ``skip``: paths (relative to the root) that are left out with all below. ``deleted``: names to write as ``.wh.`` entries, by the path of
     the directory they were in. ``whole_seconds``: cut times as Docker does;
-    the archive is half as large without the PAX headers that nanoseconds need.
+    the archive is half as large without the PAX headers that nanoseconds need. ``hides``: whether an opaque directory, by descriptor and
+    path, hides anything; without it each is taken to.
     """
 
     overlay: bool = False
@@ -36,6 +37,7 @@ class PackOptions:
     skip: Callable[[str], bool] | None = None
     deleted: Mapping[str, Sequence[str]] = field(default_factory=dict)
     whole_seconds: bool = True
+    hides: Callable[[int, str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ class _Walk:
                 attributes = _attributes(fd)
                 if name:
                     self._add(self._entry(name, os.fstat(fd), attributes))
-                if self._options.overlay and attributes.get(OVERLAY_OPAQUE) == b"y":
+                if self._options.overlay and attributes.get(OVERLAY_OPAQUE) == b"y" and self._hides(fd, path):
                     self._add(Entry(name=f"{name}/{OPAQUE}" if name else OPAQUE, mode=0o600))
                 for gone in sorted(self._options.deleted.get(path, ())):
                     self._add(Entry(name=f"{name}/{WHITEOUT}{gone}" if name else WHITEOUT + gone, mode=0o600))
@@ -92,6 +94,9 @@ class _Walk:
             finally:
                 os.close(fd)
             pending += reversed(subdirectories)
+
+    def _hides(self, fd: int, path: str) -> bool:
+        return self._options.hides is None or self._options.hides(fd, path)
 
     def _directory(self, fd: int, path_prefix: str, name_prefix: str) -> list[str]:
         """Add what is no directory; return the paths of those."""
