@@ -76,7 +76,7 @@ def test_faults_without_a_line_in_the_message() -> None:
     ):
         with pytest.raises(DockerfileError) as fault:
             one(f"FROM x\n{text}\n")
-        assert str(fault.value) == message
+        assert str(fault.value) == f"failed to parse Dockerfile: {message}"
 
 
 def test_forms() -> None:

@@ -63,7 +63,7 @@ def test_shifts_and_quoted_text_are_no_heredocs() -> None:
 @pytest.mark.parametrize(
     ("text", "message", "lines"),
     [
-        ("", "the Dockerfile cannot be empty", None),
+        ("\n", "file with no instructions", (1, 1)),
         ("# only comment\n", "file with no instructions", (1, 1)),
         ("FROM a\nRUN <<EOF\nfoo\n", "unterminated heredoc", (2, 3)),
         ("# escape=x\nFROM a\n", "invalid escape token 'x' does not match ` or \\", (1, 1)),
@@ -73,7 +73,7 @@ def test_shifts_and_quoted_text_are_no_heredocs() -> None:
 def test_faults_are_told_as_docker_tells_them(text: str, message: str, lines: tuple[int, int] | None) -> None:
     with pytest.raises(DockerfileError) as fault:
         of(text)
-    assert (str(fault.value), fault.value.lines) == (message, lines)
+    assert (str(fault.value), fault.value.lines) == (f"failed to parse Dockerfile: {message}", lines)
 
 
 def test_words_keep_quotes_and_escapes() -> None:

@@ -37,6 +37,11 @@ def parse_error(line: int, end: int, message: str) -> DockerfileError:
     return DockerfileError(f"dockerfile parse error on line {line}: {message}", (line, end))
 
 
+def syntax_error(lines: tuple[int, int], message: str) -> DockerfileError:
+    """The error for a file that can't be parted into instructions, in the classic builder's words."""
+    return DockerfileError(f"failed to parse Dockerfile: {message}", lines)
+
+
 def excerpt(name: str, source: str, lines: tuple[int, int]) -> str:
     """The lines at fault marked with ``>>>`` between their neighbours, as BuildKit prints them."""
     first, last = lines

@@ -13,6 +13,7 @@ from wherry.build.failures import DockerfileError
 from wherry.build.instructions import Arg, Copy, From, Instruction, Run, read
 from wherry.build.parse import Document
 from wherry.build.variables import ExpansionError, expand
+from wherry.spec import platform as platforms
 from wherry.spec.reference import InvalidReference
 from wherry.spec.reference import parse as parse_reference
 
@@ -117,6 +118,8 @@ def _stages(instructions: list[Instruction], values: Mapping[str, str], escape: 
         base_stage = None if image.isdigit() else find_stage(image, stages, index)
         if base_stage is None and image != SCRATCH:
             _check_reference(image, origin)
+        platform = _expanded(origin.platform, values, origin, escape)
+        _check_platform(platform, origin)
         stages.append(
             Stage(
                 index=index,
@@ -124,7 +127,7 @@ def _stages(instructions: list[Instruction], values: Mapping[str, str], escape: 
                 origin=origin,
                 base_stage=base_stage,
                 base_image="" if base_stage is not None else image,
-                platform=_expanded(origin.platform, values, origin, escape),
+                platform=platform,
                 instructions=tuple(instructions[start + 1 : end]),
             )
         )
@@ -136,6 +139,14 @@ def _check_reference(image: str, origin: From) -> None:
         parse_reference(image)
     except InvalidReference as error:
         raise DockerfileError(f'failed to parse stage name "{image}": {error}', origin.line.lines) from None
+
+
+def _check_platform(platform: str, origin: From) -> None:
+    try:
+        if platform:
+            platforms.parse(platform)
+    except platforms.InvalidPlatform as error:
+        raise DockerfileError(f"failed to parse platform {platform}: {error}", origin.line.lines) from None
 
 
 def _target(stages: Sequence[Stage], target: str) -> int:

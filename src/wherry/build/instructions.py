@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from wherry.build.failures import DockerfileError, did_you_mean, parse_error
+from wherry.build.failures import DockerfileError, did_you_mean, parse_error, syntax_error
 from wherry.build.parse import Heredoc, Line, heredoc_word, json_strings, parse, unknown_instruction, words
 
 Pairs = tuple[tuple[str, str], ...]
@@ -260,13 +260,13 @@ def _pairs(line: Line, escape: str) -> tuple[Pairs, bool]:
     if "=" not in found[0]:
         name, value = found[0], line.rest.strip()[len(found[0]) :]
         if not value.strip():
-            raise DockerfileError(f"{line.name} must have two arguments", line.lines)
+            raise syntax_error(line.lines, f"{line.name} must have two arguments")
         return ((name, value.strip()),), True
     pairs: list[tuple[str, str]] = []
     for word in found:
         name, equals, value = word.partition("=")
         if not equals:
-            raise DockerfileError(f'Syntax error - can\'t find = in "{word}". Must be of the form: name=value', line.lines)
+            raise syntax_error(line.lines, f'Syntax error - can\'t find = in "{word}". Must be of the form: name=value')
         if not name:
             raise _fault(line, f"{line.name} names can not be blank")
         pairs.append((name, value))

@@ -7,13 +7,14 @@ writes to a writable bind is thrown away. Source: BuildKit's reference of RUN --
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import posixpath
 import re
 import shutil
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from wherry.build.context import Source
 from wherry.build.failures import DockerfileError
 from wherry.build.instructions import Run
 from wherry.build.state import Expander
+from wherry.kernel import files
 from wherry.tree.place import Item, Plan, place
 
 _KEYS = {
@@ -206,6 +208,58 @@ def _is_opaque(directory: str) -> bool:
         return os.getxattr(directory, "trusted.overlay.opaque", follow_symlinks=False) == b"y"
     except OSError:
         return False
+
+
+def missing(layers: Sequence[str], targets: Iterable[str]) -> tuple[str, ...]:
+    """The targets and the directories that lead to them which no layer has, deepest first; without those reached by a symlink."""
+    paths = {path for target in targets for path in _leading(target)}
+    for layer in layers:
+        fd = os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            paths = {path for path in paths if _is_missing(fd, path)}
+        finally:
+            os.close(fd)
+    return tuple(sorted(paths, key=lambda path: (-path.count("/"), path)))
+
+
+def _leading(path: str) -> Iterator[str]:
+    path = path.strip("/")
+    while path:
+        yield path
+        path = posixpath.dirname(path)
+
+
+def _is_missing(layer_fd: int, path: str) -> bool:
+    try:
+        os.close(files.open_beneath(layer_fd, path, os.O_PATH | os.O_NOFOLLOW))
+    except OSError as error:
+        return error.errno == errno.ENOENT
+    return False
+
+
+def remove_stubs(upper: str, paths: Iterable[str]) -> None:
+    """What was made only to mount on does not stay in the layer: empty directories and files of ``paths``, deepest first."""
+    root_fd = os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for path in paths:
+            parent, _, name = path.rpartition("/")
+            with contextlib.suppress(OSError):
+                fd = files.open_beneath(root_fd, parent or ".", os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    _remove_stub(fd, name)
+                finally:
+                    os.close(fd)
+    finally:
+        os.close(root_fd)
+
+
+def _remove_stub(fd: int, name: str) -> None:
+    before, status = os.fstat(fd), os.stat(name, dir_fd=fd, follow_symlinks=False)
+    if stat.S_ISDIR(status.st_mode):
+        os.rmdir(name, dir_fd=fd)
+    elif stat.S_ISREG(status.st_mode) and not status.st_size:
+        os.unlink(name, dir_fd=fd)
+    os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def cache_directory(root: str, namespace: str, ident: str) -> str:

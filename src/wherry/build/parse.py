@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 
-from wherry.build.failures import DockerfileError, parse_error
+from wherry.build.failures import DockerfileError, parse_error, syntax_error
 from wherry.build.variables import ExpansionError, expand
 
 _SIZE_LIMIT = 4 << 20
@@ -63,8 +63,6 @@ class Document:
 
 def parse(data: bytes) -> Document:
     """Read a Dockerfile.  Raises DockerfileError."""
-    if not data.strip():
-        raise DockerfileError("the Dockerfile cannot be empty")
     if len(data) > _SIZE_LIMIT:
         raise DockerfileError(f"the Dockerfile is larger than {_SIZE_LIMIT} bytes")
     source = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
@@ -170,7 +168,7 @@ class _Reader:
             if line is not None:
                 lines.append(line)
         if not lines:
-            raise DockerfileError("file with no instructions", (1, max(1, len(self.physical))))
+            raise syntax_error((1, max(1, len(self.physical))), "file with no instructions")
         return Document(
             lines=tuple(lines),
             escape=self.escape,
@@ -188,10 +186,10 @@ class _Reader:
                 return
             name, value = match[1].lower(), match[2]
             if name in self.directives:
-                raise DockerfileError(f"only one {name} parser directive can be used", (1, number))
+                raise syntax_error((1, number), f"only one {name} parser directive can be used")
             if name == "escape":
                 if value not in ("\\", "`"):
-                    raise DockerfileError(f"invalid escape token '{value}' does not match ` or \\", (number, number))
+                    raise syntax_error((number, number), f"invalid escape token '{value}' does not match ` or \\")
                 self.escape = value
             self.directives[name] = value
 
@@ -257,7 +255,7 @@ class _Reader:
             if text.removesuffix("\r") == name:
                 return "".join(body)
             body.append(text + "\n")
-        raise DockerfileError("unterminated heredoc", (line.first, self.at))
+        raise syntax_error((line.first, self.at), "unterminated heredoc")
 
 
 def heredoc_word(word: str, escape: str = "\\") -> tuple[int, bool, str, bool] | None:

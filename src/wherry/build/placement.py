@@ -167,7 +167,7 @@ class Placement:
                 if name in self._below.get(id(node), ()):
                     child = self._existing(done)
                 else:
-                    child = new_directory(0o755, *self._owner, self._now)
+                    child = new_directory(self._plan.directory_mode, *self._owner, self._now)
                     self._touch(node)
                 children[name] = child
             if child.children is None:

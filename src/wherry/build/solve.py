@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -30,10 +29,10 @@ from wherry.build.state import PROXY_ARGS, State, label_change
 from wherry.build.steps import Steps
 from wherry.errors import EngineError, InvalidRequest, NotSupported
 from wherry.kernel.spread import spread
+from wherry.spec import platform as platforms
 from wherry.spec.reference import InvalidReference
 from wherry.spec.reference import parse as parse_reference
 
-_MACHINES = {"x86_64": ("amd64", ""), "aarch64": ("arm64", ""), "armv7l": ("arm", "v7")}
 _DOCKERFILE_LIMIT = 4 << 20
 
 
@@ -46,7 +45,7 @@ async def build(request: BuildRequest, services: BuildServices, progress: Progre
     tags = _checked(request)
     source = request.context
     document = _document(request, source)
-    arguments = _platform_args(request.platform)
+    arguments = {**_platform_args(request.platform), "TARGETSTAGE": request.target or "default"}
     graph = make_graph(document, target=request.target, build_args=request.build_args, platform_args=arguments)
     source.ignored = _ignored(source, request)
     async with _directory(services) as directory:
@@ -154,6 +153,8 @@ def _document(request: BuildRequest, source: Source) -> Document:
         return parse(request.dockerfile_bytes)
     try:
         data = source.read(request.dockerfile, _DOCKERFILE_LIMIT)
+        if not data:
+            raise InvalidRequest(f"the Dockerfile ({request.dockerfile}) cannot be empty")
     except (FileNotFoundError, NotADirectoryError):
         raise InvalidRequest(f"Cannot locate specified Dockerfile: {request.dockerfile}") from None
     except OSError as error:
@@ -169,11 +170,13 @@ def _ignored(source: Source, request: BuildRequest) -> ignore.Matcher:
 
 
 def _platform_args(asked: str) -> dict[str, str]:
-    """The arguments that need only an ARG line: TARGETPLATFORM and its kin."""
-    architecture, variant = _MACHINES.get(platform.machine(), (platform.machine(), ""))
-    own = ("linux", architecture, variant)
-    parts = [*asked.split("/"), "", ""] if asked else [*own]
-    target = (parts[0], parts[1], parts[2]) if parts[1] else own
+    """The arguments that need only an ARG line: TARGETPLATFORM and its kin.  Raises InvalidRequest."""
+    architecture, variant = platforms.machine()
+    own = ("linux", architecture, "" if architecture == "arm64" else variant)
+    try:
+        target = platforms.parse(asked) if asked else own
+    except platforms.InvalidPlatform as error:
+        raise InvalidRequest(str(error)) from None
     named: dict[str, str] = {}
     for prefix, (system, machine, kind) in (("TARGET", target), ("BUILD", own)):
         named[f"{prefix}PLATFORM"] = "/".join(filter(None, (system, machine, kind)))

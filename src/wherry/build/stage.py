@@ -220,10 +220,10 @@ class StageBuild:
         expander = Expander(values=state.values, escape=self.work.graph.escape, instruction=instruction)
         asked = read_mounts(instruction, expander, state.workdir)
         args, script = _run_words(state, instruction)
-        env = self._run_environment(state)
+        env = state.values
         told = [[*mount.told(), await self._mount_digest(mount)] for mount in asked]
         network = self._network(instruction)
-        shown = [f"{name}={value}" for name, value in state.args.items() if name in state.declared]
+        shown = [f"{name}={state.values.get(name, '')}" for name in state.declared]
         words = [f"|{len(shown)}", *shown] if shown else []
         parts = {
             "instruction": "RUN",
@@ -254,10 +254,6 @@ class StageBuild:
             if mount.kind == "secret" and mount.env and mount.id in self.work.request.secrets:
                 extra.append(f"{mount.env}={self.work.request.secrets[mount.id].decode('utf-8', 'replace')}")
         return await self.work.steps.run(state, replace(step, env=(*step.env, *extra)), watch)
-
-    def _run_environment(self, state: State) -> dict[str, str]:
-        """Declared arguments, and the image's variables above them."""
-        return {**state.args, **state.environment}
 
     def _network(self, instruction: Run) -> str:
         asked = self.work.request.network_mode or "default"
@@ -336,7 +332,7 @@ class StageBuild:
             layers = self.work.inputs.layers(origin) or (os.path.join(self.work.steps.directory, "scratch"),)
             return mounts.bind_layers(layers, resolved, mount.target, scratch)
         except FileNotFoundError:
-            raise _not_found("RUN", mount.source) from None
+            raise _not_found("RUN", mount.source, origin) from None
 
     def _secret(self, mount: RunMount, stack: contextlib.AsyncExitStack) -> dict[str, Any] | None:
         content = self.work.request.secrets.get(mount.id)
@@ -382,7 +378,8 @@ class StageBuild:
     async def _copy(self, state: State, instruction: Copy) -> Ready:
         expander = Expander(values=state.values, escape=self.work.graph.escape, instruction=instruction)
         _check_copy(instruction)
-        destination, is_directory = joined(state.workdir, expander.one(instruction.destination))
+        written = expander.one(instruction.destination)
+        destination, is_directory = joined(state.workdir, written)
         sources = [expander.one(source) for source in instruction.sources]
         excludes = tuple(expander.one(pattern) for pattern in instruction.excludes)
         copying = _Copying(
@@ -414,7 +411,7 @@ class StageBuild:
             directory=is_directory or instruction.parents,
             replace_links=instruction.link,
         )
-        made = plain_change(state, _copy_history(instruction, expander), parts)
+        made = plain_change(state, _copy_history(plan, instruction, sources, written), parts)
         return Ready(parts=parts, change=made, carry_out=lambda: copying.place(state, plan))
 
     async def _guarded(self, work: Awaitable[tuple[State, bool]], instruction: Instruction) -> tuple[State, bool]:
@@ -515,7 +512,7 @@ class _Copying:
         try:
             return await work
         except NothingThere as error:
-            raise _not_found(self.instruction.line.name, error.path) from None
+            raise _not_found(self.instruction.line.name, error.path, self.origin) from None
         except ignore.BadPattern as error:
             raise DockerfileError(f"{self.instruction.line.name} failed: {error}", self.instruction.line.lines) from None
         except OSError as error:
@@ -621,18 +618,17 @@ def _check_copy(instruction: Copy) -> None:
         raise NotSupported("ADD --keep-git-dir is not supported: git repositories can't be added")
 
 
-def _copy_history(instruction: Copy, expander: Expander) -> str:
-    flags = " ".join(instruction.line.flags)
-    words = " ".join(
-        filter(None, [instruction.line.name, expander.one(flags) if flags else "", *map(expander.one, instruction.line.rest.split())])
-    )
-    return f"{words} # buildkit"
+def _copy_history(plan: Plan, instruction: Copy, sources: Sequence[str], destination: str) -> str:
+    flags = {"parents": instruction.parents, f"chown={plan.owner}": plan.owner, f"chmod={plan.mode}": plan.mode}
+    words = [instruction.line.name, *(f"--{flag}" for flag, given in flags.items() if given), *sources]
+    return " ".join([*words, *(f"<<{document.name}" for document in instruction.documents), destination, "# buildkit"])
 
 
-def _not_found(name: str, path: str) -> BuildFailed:
+def _not_found(name: str, path: str, origin: Origin) -> BuildFailed:
     plain = path.strip("/")
+    where = "file not found in build context or excluded by .dockerignore: " if origin.is_context else ""
     return BuildFailed(
-        f"{name} failed: file not found in build context or excluded by .dockerignore: stat {plain}: file does not exist",
+        f"{name} failed: {where}stat {plain}: file does not exist",
         detail=f'failed to compute cache key: failed to calculate checksum of ref: "/{plain}": not found',
     )
 

@@ -58,7 +58,8 @@ class State:
     """A stage so far.
 
     ``key`` names what led to its files: a label or an unused argument is not part of it, so that changing one runs nothing again.
-    ``trail`` names everything, for the times in the history. ``args``: declared build arguments with a value, in order.
+    ``trail`` names everything, for the times in the history. ``declared``: build arguments in order; ``args``: those with a value
+    that no later ENV of the same name has replaced.
     """
 
     key: str
@@ -71,7 +72,7 @@ class State:
     created: str | None = None
     author: str = ""
     args: Mapping[str, str] = field(default_factory=dict)
-    declared: frozenset[str] = frozenset()
+    declared: tuple[str, ...] = ()
     own_cmd: bool = False  # this stage has set CMD
 
     @property
@@ -81,8 +82,8 @@ class State:
 
     @property
     def values(self) -> dict[str, str]:
-        """What ``$name`` means: arguments, and the environment above them."""
-        return {**self.args, **self.environment}
+        """What ``$name`` means, also to a RUN: of an ARG and an ENV the later, as in BuildKit."""
+        return {**self.environment, **self.args}
 
     @property
     def shell(self) -> tuple[str, ...]:
@@ -166,13 +167,13 @@ class Expander:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What an instruction without files does: the config after it, the history line, and what its key covers."""
+    """What an instruction without files does: the config after it, the history line (empty: none), and what its key covers."""
 
     config: Config
     created_by: str
     parts: Mapping[str, Any]
     args: Mapping[str, str] | None = None
-    declared: frozenset[str] | None = None
+    declared: tuple[str, ...] | None = None
     author: str | None = None
     own_cmd: bool | None = None
     warnings: tuple[str, ...] = ()
@@ -217,7 +218,8 @@ def change(state: State, instruction: Instruction, given: Mapping[str, str | Non
             return _health_check(state, instruction)
         case OnBuild():
             triggers = [*(state.config.on_build or ()), instruction.trigger]
-            return _changed(state, instruction, f"ONBUILD {instruction.trigger}", on_build=triggers)
+            made = _changed(state, instruction, f"ONBUILD {instruction.trigger}", on_build=triggers)
+            return replace(made, created_by="")
         case Maintainer():
             made = _changed(state, instruction, f"MAINTAINER {instruction.author}")
             return replace(made, author=instruction.author)
@@ -231,14 +233,14 @@ def workdir_of(state: State, instruction: Workdir, escape: str) -> str:
 
 
 def advance(state: State, made: Change, trail: str, created: str, *, empty: bool = True) -> State:
-    """The state after ``made``: one more line of history; ``trail`` as `next_key` gave it."""
+    """The state after ``made``; ``trail`` as `next_key` gave it."""
     line = History(created=created, created_by=made.created_by, comment=COMMENT, empty_layer=empty)
     return replace(
         state,
         trail=trail,
         config=made.config,
         created=created,
-        history=(*state.history, line),
+        history=(*state.history, line) if made.created_by else state.history,
         args=state.args if made.args is None else made.args,
         declared=state.declared if made.declared is None else made.declared,
         author=state.author if made.author is None else made.author,
@@ -264,10 +266,9 @@ def _arg(state: State, instruction: Arg, expander: Expander, given: Mapping[str,
         if value is None:
             value = expander.one(default) if default is not None else predefined.get(name)
         shown.append(name if value is None else f"{name}={value}")
-        args.pop(name, None)
         if value is not None:
             args[name] = value
-    declared = state.declared | {name for name, _ in instruction.pairs}
+    declared = tuple(dict.fromkeys([*state.declared, *(name for name, _ in instruction.pairs)]))
     text = "ARG " + " ".join(shown)
     parts = {"instruction": "ARG", "names": sorted(name for name, _ in instruction.pairs), "effect": text}
     return Change(config=state.config, created_by=text, parts=parts, args=args, declared=declared)
@@ -287,7 +288,8 @@ def _env(state: State, instruction: Env, expander: Expander) -> Change:
         else:
             env.append(entry)
     made = plain_change(state, "ENV " + " ".join(shown), {"instruction": "ENV", "effect": shown}, env=env)
-    return made
+    names = {entry.partition("=")[0] for entry in shown}
+    return replace(made, args={name: value for name, value in state.args.items() if name not in names})
 
 
 def _label(state: State, instruction: Label, expander: Expander) -> Change:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from wherry.build.failures import BuildFailed
 from wherry.build.inputs import open_view
+from wherry.build.mounts import missing, remove_stubs
 from wherry.build.placement import Placement, Unfit
 from wherry.build.services import BuildRequest, BuildServices, RunSandbox, RunSpec
 from wherry.build.state import State
@@ -104,7 +105,12 @@ class Steps:
 
         async def work(rootfs: Rootfs) -> bool:
             async with step.mounts() as mounts:
-                await self._container(await self.services.dress(rootfs, state.chain), step, mounts, watch)
+                dressed = await self.services.dress(rootfs, state.chain)
+                targets = [mount["destination"] for mount in mounts]
+                stubs = await self.services.blocking(missing, dressed.lower or (rootfs.upper or "",), targets) if targets else ()
+                await self._container(dressed, step, mounts, watch)
+            if stubs:
+                await self.services.blocking(remove_stubs, rootfs.upper or "", stubs)
             return True
 
         return await self._layer(state, work)

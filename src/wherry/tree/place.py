@@ -78,6 +78,11 @@ class Plan:
     directory: bool = False
     replace_links: bool = False
 
+    @property
+    def directory_mode(self) -> int:
+        """Of the directories that lead to the destination, where they are missing."""
+        return apply_mode(self.mode, 0o755, directory=True) if self.mode else 0o755
+
     def to_json(self) -> dict[str, Any]:
         items = [
             {
@@ -122,6 +127,8 @@ def make_directory(root_fd: int, path: str, owner: str) -> bool:
         uid, gid = resolve_owner(root_fd, owner) if owner else (0, 0)
         os.close(files.mkdirs_in_root(root_fd, path, 0o755, uid, gid))
         return True
+    except NotADirectoryError:
+        raise OSError(errno.ENOTDIR, f"Cannot mkdir: {path} is not a directory") from None
     return False
 
 
@@ -356,7 +363,7 @@ class _Placing:
         self._entry(origin, target_fd, name, name, gives_group=_gives_group(target_fd))
 
     def _into_directory(self, item: Item) -> None:
-        target_fd = self._directory(self.plan.destination)
+        target_fd = self._directory(self.plan.destination, 0o755 if item.kind == "tar" else None)
         try:
             if item.kind == "tar":
                 with os.fdopen(os.dup(self.fds[item.descriptor]), "rb") as archive:
@@ -407,7 +414,7 @@ class _Placing:
             parent, _, name = path.rstrip("/").rpartition("/")
             try:
                 fd = files.open_in_root(self.root_fd, parent or "/", _PATH_DIRECTORY)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return path
             try:
                 link = os.readlink(name, dir_fd=fd)
@@ -421,19 +428,19 @@ class _Placing:
     def _is_directory(self, path: str) -> bool:
         try:
             fd = files.open_in_root(self.root_fd, path, os.O_PATH)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         try:
             return stat.S_ISDIR(os.fstat(fd).st_mode)
         finally:
             os.close(fd)
 
-    def _directory(self, path: str) -> int:
+    def _directory(self, path: str, mode: int | None = None) -> int:
         uid, gid = self.owner or (0, 0)
         if self.plan.replace_links:
             self._drop_link(path)
         try:
-            fd = files.mkdirs_in_root(self.root_fd, path, 0o755, uid, gid)
+            fd = files.mkdirs_in_root(self.root_fd, path, self.plan.directory_mode if mode is None else mode, uid, gid)
         except NotADirectoryError:
             raise OSError(errno.ENOTDIR, f"cannot copy to non-directory: {path}") from None
         try:
