@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.registry import conformance
 from tests.registry.conftest import WHERRY, digest_of, wait_for
 from tests.registry.objects_suite import ObjectsSuite
 
@@ -86,6 +87,7 @@ def test_a_registry_keeps_images_in_a_bucket_and_serves_them_from_another_direct
         assert (part.status, part.body) == (206, layer[1_000_000:1_000_010])
         assert registry.call("DELETE", f"/v2/in/bucket/manifests/{digest}").status == 202
         assert registry.call("GET", "/v2/in/bucket/tags/list").code == "NAME_UNKNOWN"
+        conformance.check_storage(registry)
 
 
 def test_a_bucket_that_is_not_there_is_named_at_the_start(store: str, tmp_path: Path) -> None:

@@ -78,10 +78,10 @@ def test_parts_of_a_blob_are_those_parts(ours: Registry) -> None:
         assert (answer.status, answer.body == LAYER[start:end]) == (206, True), text
         assert answer.headers["content-range"] == f"bytes {start}-{end - 1}/{size}"
         assert answer.headers["docker-content-digest"] == digest
-    for text in ("bytes=9-5", "lines=0-1", "bytes=0-1,3-4", "bytes=-", "x" * 200):
+    for text in ("lines=0-1", "bytes=0-1,3-4", "bytes=-", "x" * 200):
         answer = ours.call("GET", path, headers={"Range": text})
         assert (answer.status, answer.body == LAYER) == (200, True), text
-    for text in (f"bytes={size}-", "bytes=-0", "bytes=9999999999999999999-"):
+    for text in ("bytes=9-5", f"bytes={size}-", "bytes=-0", "bytes=9999999999999999999-"):
         answer = ours.call("GET", path, headers={"Range": text})
         assert (answer.status, answer.headers["content-range"]) == (416, f"bytes */{size}"), text
     whole = ours.call("GET", path, headers={"Range": "bytes=0-1", "If-Range": '"other"'})

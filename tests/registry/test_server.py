@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.registry import conformance
 from tests.registry.conftest import CONFIG, OCI_MANIFEST, WHERRY, Registry, digest_of, manifest_of
 
 from wherry.registry import failures
@@ -98,6 +99,11 @@ def _story(registry: Registry) -> list[tuple[Any, ...]]:
 
 def test_a_repository_lives_as_in_the_distribution_projects_registry(ours: Registry, debian: Registry) -> None:
     assert _story(ours) == _story(debian)
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_everything_that_ocis_conformance_suite_asks_is_answered_so(ours: Registry, algorithm: str) -> None:
+    conformance.check(ours, algorithm)
 
 
 # --- who may
