@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import io
+import lzma
 import os
 import signal
 import tarfile
@@ -13,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from wherry.engine.confined import Confined
-from wherry.kernel import landlock
+from wherry.images.compression import PlainReader
+from wherry.kernel import credentials, landlock
 from wherry.runtime.supervisor import Supervisor
+from wherry.spec.mounts import Rootfs
 from wherry.store.parsing import Job
+from wherry.tree.compression import BadStream
 from wherry.tree.growing import MARK
 from wherry.tree.tar import InvalidArchive
 
@@ -156,3 +162,52 @@ def test_all_that_an_archive_may_hold_is_unpacked(tmp_path: Path) -> None:
     assert (target / "d/f").read_bytes() == b""
     assert (target / "h").read_bytes() == b"abc"
     assert os.getxattr(target / "d", "trusted.overlay.opaque") == b"y"
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress, lzma.compress])
+def test_compressed_streams_are_made_plain_elsewhere(pack: Callable[[bytes], bytes]) -> None:
+    data = os.urandom(1 << 20) * 3
+
+    async def main() -> bytes:
+        supervisor = Supervisor()
+        await supervisor.start()
+        try:
+            start = Confined(supervisor)
+            whole = await asyncio.to_thread(lambda: PlainReader(io.BytesIO(pack(data)), start).read())
+            with pytest.raises(BadStream):
+                await asyncio.to_thread(lambda: PlainReader(io.BytesIO(pack(data)[:-9] + b"damaged"), start).read())
+            return whole
+        finally:
+            await supervisor.close()
+
+    assert asyncio.run(main()) == data
+
+
+def test_work_inside_a_root_can_reach_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    reader, writer = os.pipe()
+
+    async def main() -> dict[str, str]:
+        supervisor = Supervisor()
+        await supervisor.start()
+        try:
+            task = asyncio.ensure_future(supervisor.task(Rootfs(upper=str(tmp_path / "root")), "unpack", {"path": "/"}, [reader]))
+            pid = await asyncio.to_thread(reader_of, Path(os.readlink(f"/proc/self/fd/{reader}")))
+            with open(f"/proc/{pid}/status") as file:
+                status = dict(line.rstrip("\n").split(":\t", 1) for line in file)
+            os.write(writer, bytes(1024))
+            os.close(writer)
+            await task
+            return status
+        finally:
+            await supervisor.close()
+
+    status = asyncio.run(main())
+    os.close(reader)
+    assert status["NoNewPrivs"].strip() == "1"
+    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == tasks_capabilities()
+
+
+def tasks_capabilities() -> int:
+    names = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP")
+    return credentials.mask(names)

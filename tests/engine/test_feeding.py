@@ -9,7 +9,8 @@ from typing import BinaryIO
 
 import pytest
 
-from wherry.engine.feeding import drain, feed, make_pipe, through_file
+from wherry.engine.feeding import drain, feed, through_file
+from wherry.store.parsing import wide_pipe
 
 
 async def pieces(*chunks: bytes, failure: Exception | None = None) -> AsyncIterator[bytes]:
@@ -56,7 +57,7 @@ def test_work_that_fails_early_leaves_no_descriptor_and_no_writer() -> None:
 
 def test_a_pipe_is_drained_to_its_end() -> None:
     async def scenario() -> int:
-        reader, writer = make_pipe()
+        reader, writer = wide_pipe()
         feeding = asyncio.ensure_future(feed(pieces(b"x" * 4_000_000), writer))
         feeding.add_done_callback(lambda _: os.close(writer))
         total = 0

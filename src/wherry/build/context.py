@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from wherry.build import ignore
-from wherry.build.archive import is_tar_header
 from wherry.kernel import files
+from wherry.tree.compression import kind_of
 from wherry.tree.place import Item
+from wherry.tree.tar import is_header
 
 T = TypeVar("T")
 
@@ -25,7 +26,6 @@ _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _SMALL = 65536
 _KEPT_XATTRS = ("user.", "security.capability")
-_ARCHIVE_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 
 
 class NothingThere(LookupError):
@@ -95,7 +95,7 @@ class Source:
     def archive_kind(self, chosen: Chosen) -> bool:
         """Whether a chosen file's first bytes are those of a compressed file or of a tar header."""
         head = self._head(chosen.path)
-        return head.startswith(_ARCHIVE_MAGIC) or is_tar_header(head)
+        return bool(kind_of(head)) or is_header(head)
 
     def open_file(self, path: str, directory: str) -> int:
         """A descriptor of one file's content, the caller's.  ``directory``: for a copy, where it has no file of its own."""

@@ -13,15 +13,19 @@ import os
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from wherry.build import ignore
 from wherry.build.context import Chosen, Source, content_hash, tell, tell_attributes
-from wherry.tree import tar
-from wherry.tree.apply import apply
-from wherry.tree.erofs_tree import Node, new_directory, read_tree, walk
+from wherry.store.layer import write_all
+from wherry.store.parsing import Base, Indexing, Start, inline
+from wherry.tree.apply import Whiteouts
+from wherry.tree.erofs_image import Damaged, decode
+from wherry.tree.erofs_tree import Node, walk
 from wherry.tree.place import Item, Packed
+from wherry.tree.tar import InvalidArchive, Limits
+from wherry.tree.tar import Source as Stream
 
 _BLOCK = 1 << 20
 _MAX_LINKS = 40
@@ -33,23 +37,29 @@ class PackedContext(Source):
     ``left``: the directory that `unpacked` made, for whoever closes the context to remove; empty when it did not.
     """
 
-    def __init__(self, source: tar.Source, directory: str) -> None:
-        """Takes ``source`` to its end.  Raises InvalidArchive, OSError."""
+    def __init__(self, source: Stream, directory: str, start: Start = inline) -> None:
+        """Takes ``source``, a plain tar, to its end.  Raises InvalidArchive, OSError."""
         self._staging = directory
+        self._start = start
         self._unpacking = threading.Lock()
         self._unpacked = False
         self.left = ""
         self._hashed: dict[int, bytes] = {}
         with contextlib.ExitStack() as undo:
-            self._files = [undo.enter_context(_nameless(directory)) for _ in range(2)]
-            archive, sparse = self._files
-            reader = tar.Reader(_Kept(source, archive))
-            self._root = read_tree(reader, new_directory(), lowest=True, sparse_fd=sparse.fileno(), literal=True).root
-            reader.drain()
+            with tempfile.TemporaryDirectory(prefix="context-", dir=directory) as folder:
+                names = [f"{folder}/{name}" for name in ("tar", "sparse", "index")]
+                self._files = [undo.enter_context(open(names[0], "x+b", buffering=0))]
+                with Indexing(start, *names, base=Base(), limits=Limits(), growing=True, literal=True) as indexing:
+                    _keep(source, self._files[0], indexing)
+                    has_sparse = indexing.finish().sparse_bytes > 0
+                if has_sparse:
+                    self._files.append(undo.enter_context(open(names[1], "rb", buffering=0)))
+                with open(names[2], "rb") as index:
+                    self._root = _tree(index.read())
             self._bytes = [memoryview(undo.enter_context(_mapped(file))) for file in self._files]
+            self._identities = _several_names(self._root, [len(view) for view in self._bytes])
             self._undo = undo.pop_all()
-        super().__init__(archive.fileno())
-        self._identities = _several_names(self._root)
+        super().__init__(self._files[0].fileno())
 
     def close(self) -> None:
         for view in self._bytes:
@@ -105,7 +115,12 @@ class PackedContext(Source):
                 root_fd = os.open(self.left, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:
                     self._files[0].seek(0)
-                    apply(tar.Reader(self._files[0]), root_fd)
+                    arguments = {"whiteouts": Whiteouts.LITERAL.value}
+                    job = self._start("unpack", arguments, [self._files[0].fileno(), root_fd])
+                    try:
+                        job.result()
+                    finally:
+                        job.end()
                 finally:
                     os.close(root_fd)
                 self._unpacked = True
@@ -232,23 +247,21 @@ class _Open:
         self.owed = owed
 
 
-class _Kept:
-    """Reads from ``source`` and keeps the same bytes."""
-
-    def __init__(self, source: tar.Source, file: BinaryIO) -> None:
-        self._source = source
-        self._file = file
-
-    def read(self, size: int, /) -> bytes:
-        data = self._source.read(size)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._file.write(rest) :]
-        return data
+def _keep(source: Stream, file: BinaryIO, indexing: Indexing) -> None:
+    """The stream into the file, as far as its index is on its way."""
+    size_bytes = 0
+    while data := source.read(_BLOCK):
+        write_all(file, data)
+        size_bytes += len(data)
+        indexing.mark(size_bytes)
+        indexing.check()
 
 
-def _nameless(directory: str) -> BinaryIO:
-    return tempfile.TemporaryFile(dir=directory, buffering=0)
+def _tree(index: bytes) -> Node:
+    try:
+        return decode(index)
+    except Damaged as error:
+        raise InvalidArchive(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -261,12 +274,14 @@ def _mapped(file: BinaryIO) -> Iterator[mmap.mmap | bytes]:
         yield mapped
 
 
-def _several_names(root: Node) -> dict[int, int]:
-    """A number for each inode that has more than one name."""
+def _several_names(root: Node, sizes: Sequence[int]) -> dict[int, int]:
+    """A number for each inode that has more than one name; what lies outside of the files of these sizes is no context."""
     seen: set[int] = set()
     shared: dict[int, int] = {}
     for node in walk(root):
         if id(node) in seen:
             shared.setdefault(id(node), len(shared))
         seen.add(id(node))
+        if stat.S_ISREG(node.mode) and node.size and not (node.device < len(sizes) and node.offset + node.size <= sizes[node.device]):
+            raise InvalidArchive("a file that lies outside of the archive")
     return shared

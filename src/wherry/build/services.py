@@ -16,6 +16,7 @@ from wherry.spec.docker.container import Ulimit
 from wherry.spec.image import ImageConfig
 from wherry.spec.mounts import Rootfs
 from wherry.spec.settings import Settings
+from wherry.store.parsing import Start, inline
 from wherry.store.records import Records
 from wherry.store.snapshot import Snapshotter
 
@@ -146,7 +147,7 @@ class BuildServices:
     """Other rooms, as callables and objects; one value for the daemon's whole life.
 
     ``sandbox``: OCI config and network for a RUN step. ``dress``: puts under a step's own layer the mount points that every container
-    needs, so that they do not end up in the image. ``mount_locks``: who holds which cache mount.
+    needs, so that they do not end up in the image. ``start``: where archives are read. ``mount_locks``: who holds which cache mount.
     """
 
     settings: Settings
@@ -158,5 +159,6 @@ class BuildServices:
     pull: Pull
     sandbox: Callable[[RunSpec], Awaitable[RunSandbox]]
     blocking: Blocking
+    start: Start = inline
     dress: Callable[[Rootfs, str | None], Awaitable[Rootfs]] = undressed
     mount_locks: dict[str, asyncio.Lock] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from wherry.build import ignore, mounts
-from wherry.build.archive import BROKEN, open_archive
+from wherry.build.archive import open_archive
 from wherry.build.cache import Cache, Entry, explain, place_of
 from wherry.build.context import NothingThere, Source
 from wherry.build.failures import BuildFailed, DockerfileError
@@ -46,6 +46,7 @@ from wherry.build.variables import ExpansionError, expand_text
 from wherry.errors import EngineError, NotFound, NotSupported
 from wherry.spec.digest import Digest, sha256
 from wherry.tree.place import Item, Plan
+from wherry.tree.tar import InvalidArchive
 
 _MAKES_FILES = (Run, Copy, Workdir)
 
@@ -543,8 +544,9 @@ class _Copying:
     async def _archive(self, fd: int) -> int | None:
         """The plain tar in a file, whose descriptor is closed; None when there is none in it."""
         try:
-            return await self.stage.work.services.blocking(open_archive, fd, self.stage.work.steps.directory)
-        except BROKEN as error:
+            services = self.stage.work.services
+            return await services.blocking(open_archive, fd, self.stage.work.steps.directory, services.start)
+        except InvalidArchive as error:
             raise BuildFailed(f"ADD failed: the archive is damaged: {error}", detail=f"the archive is damaged: {error}") from error
         finally:
             os.close(fd)

@@ -25,7 +25,7 @@ from wherry.engine.rooms import Rooms
 from wherry.engine.unreadable import holds_garbage
 from wherry.engine.wiring import write_fresh
 from wherry.errors import EngineError, InvalidRequest, NotSupported
-from wherry.images.compression import BadStream, PlainReader
+from wherry.images.compression import PlainReader
 from wherry.images.progress import stream
 from wherry.kernel import cgroup
 from wherry.networks import files
@@ -36,6 +36,8 @@ from wherry.spec.docker.network import EndpointSettings
 from wherry.spec.docker.request import CachePrune, Filters
 from wherry.spec.docker.system import AuthConfig
 from wherry.spec.settings import Settings
+from wherry.store.parsing import Start
+from wherry.tree.compression import BadStream
 from wherry.tree.remove import remove
 from wherry.tree.tar import InvalidArchive
 
@@ -96,7 +98,9 @@ class BuildOperations:
     async def _receive(self, chunks: AsyncIterator[bytes]) -> PackedContext:
         """Raises InvalidRequest where the archive's own entries stand in each other's way."""
         try:
-            return await through_file(chunks, lambda file: self.rooms.workers.run(receive_context, file, _staging(self.rooms)))
+            return await through_file(
+                chunks, lambda file: self.rooms.workers.run(receive_context, file, _staging(self.rooms), self.rooms.start)
+            )
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV):
                 raise
@@ -146,6 +150,7 @@ class BuildOperations:
             pull=rooms.images.pull,
             sandbox=self._sandbox,
             blocking=rooms.workers.run,
+            start=rooms.start,
             dress=rooms.furniture.dress,
         )
 
@@ -253,10 +258,11 @@ def _request(parameters: BuildParameters, context: PackedContext) -> BuildReques
     )
 
 
-def receive_context(file: BinaryIO, directory: str) -> PackedContext:
+def receive_context(file: BinaryIO, directory: str, start: Start) -> PackedContext:
     """The tar a client sent, in any compression.  Raises InvalidRequest for what is no archive."""
     try:
-        return PackedContext(PlainReader(file), directory)
+        with PlainReader(file, start) as plain:
+            return PackedContext(plain, directory, start)
     except (InvalidArchive, BadStream) as error:
         raise InvalidRequest(f"Error processing tar file: {error}") from error
 

@@ -12,13 +12,16 @@ from typing import BinaryIO
 
 from wherry.containers.container import Container
 from wherry.containers.present import rfc3339
-from wherry.engine.feeding import drain, make_pipe, through_file
+from wherry.engine.feeding import drain, through_file
 from wherry.engine.rooms import Rooms
 from wherry.errors import Forbidden, Internal, InvalidRequest, NotFound
-from wherry.images.compression import BadStream, PlainReader
+from wherry.images.compression import PlainReader
 from wherry.spec.docker.container import PathStat
 from wherry.spec.docker.request import ArchiveRequest
 from wherry.spec.mounts import Rootfs
+from wherry.store.layer import write_all
+from wherry.store.parsing import Start, wide_pipe
+from wherry.tree.compression import BadStream
 
 # Go's os.FileMode bits, which the stat header carries.  Source: Go's io/fs.
 _GO_KINDS = {
@@ -96,9 +99,9 @@ class ContainerFiles:
         await through_file(chunks, lambda file: self._unpack(container, target, arguments, file))
 
     async def _unpack(self, container: Container, target: Rootfs | int, arguments: dict[str, object], file: BinaryIO) -> None:
-        """Decompress in a worker of ours, so that nothing in the container's root is asked to; unpack in a task."""
-        reader, writer = make_pipe()
-        copying = asyncio.ensure_future(self._rooms.workers.run(_copy_plain, file, writer))
+        """Decompress outside of the container's root; unpack in a task inside."""
+        reader, writer = wide_pipe()
+        copying = asyncio.ensure_future(self._rooms.workers.run(_copy_plain, file, writer, self._rooms.start))
         try:
             await self._rooms.supervisor.task(target, "unpack", arguments, [reader])
         except OSError as error:
@@ -117,7 +120,7 @@ class ContainerFiles:
         return self._packed(rootfs, {"path": "/.", "name": ""})
 
     async def _packed(self, target: Rootfs | int, arguments: dict[str, object]) -> AsyncIterator[bytes]:
-        reader, writer = make_pipe()
+        reader, writer = wide_pipe()
         task = asyncio.ensure_future(self._rooms.supervisor.task(target, "pack", arguments, [writer]))
         task.add_done_callback(lambda _: os.close(writer))  # the end of the stream: the task's own copy went with it
         try:
@@ -131,15 +134,12 @@ class ContainerFiles:
                 task.cancel()
 
 
-def _copy_plain(file: BinaryIO, writer: int) -> None:
+def _copy_plain(file: BinaryIO, writer: int, start: Start) -> None:
     """What ``file`` holds, without its compression, into ``writer``, which is closed."""
-    with os.fdopen(writer, "wb", buffering=0) as out:
-        plain = PlainReader(file)
+    with os.fdopen(writer, "wb", buffering=0) as out, PlainReader(file, start) as plain:
         try:
-            while data := plain.read(COPY_BYTES):
-                view = memoryview(data)
-                while view:
-                    view = view[out.write(view) or 0 :]
+            while data := plain.read1():
+                write_all(out, data)
         except BrokenPipeError:
             while file.read(COPY_BYTES):
                 pass  # the task has failed and says why; the client's stream is still taken to its end

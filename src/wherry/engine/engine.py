@@ -129,6 +129,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
             records=records,
             content=content,
             snapshotter=snapshotter,
+            start=start,
             supervisor=supervisor,
             furniture=Furniture(f"{settings.data_root}/init", supervisor),
             images=images,

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import BinaryIO, TypeVar
 
+from wherry.store.parsing import wide_pipe
+
 T = TypeVar("T")
-PIPE_BYTES = 1 << 20
 READ_BYTES = 1 << 18
-
-
-def make_pipe() -> tuple[int, int]:
-    """A pipe as large as is allowed: fewer turns between the two sides."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    return reader, writer
 
 
 async def through_file(chunks: AsyncIterator[bytes], work: Callable[[BinaryIO], Awaitable[T]]) -> T:
@@ -27,7 +18,7 @@ async def through_file(chunks: AsyncIterator[bytes], work: Callable[[BinaryIO], 
 
     When the stream breaks off the file ends early and the stream's error is raised.
     """
-    reader, writer = make_pipe()
+    reader, writer = wide_pipe()
     feeding = asyncio.ensure_future(feed(chunks, writer))
     feeding.add_done_callback(lambda _: os.close(writer))  # also when it is cancelled before it began
     try:

@@ -16,6 +16,7 @@ from wherry.runtime.supervisor import Supervisor
 from wherry.spec.settings import Settings
 from wherry.store.content import Content
 from wherry.store.garbage import Garbage
+from wherry.store.parsing import Start
 from wherry.store.records import Records
 from wherry.store.snapshot import Snapshotter
 from wherry.volumes.service import Volumes
@@ -23,12 +24,13 @@ from wherry.volumes.service import Volumes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rooms:
-    """``capabilities``: what the daemon itself may hand on; ``boot_id``: of this boot of the machine."""
+    """``start``: where archives are read. ``capabilities``: what the daemon may hand on; ``boot_id``: of this boot of the machine."""
 
     settings: Settings
     records: Records
     content: Content
     snapshotter: Snapshotter
+    start: Start
     supervisor: Supervisor
     furniture: Furniture
     images: Images

@@ -15,7 +15,6 @@ from typing import Any
 from wherry.errors import Internal, InvalidRequest, NotFound
 from wherry.images import platforms
 from wherry.images.catalog import Catalog, Image
-from wherry.images.compression import PlainReader, kind_of
 from wherry.images.layers import Layers
 from wherry.images.layouts import NAME, REF_NAME, Found, images
 from wherry.images.members import Members
@@ -28,6 +27,7 @@ from wherry.spec.reference import InvalidReference, Reference
 from wherry.store.content import Content
 from wherry.store.layer import NullSink
 from wherry.store.parsing import Start, inline
+from wherry.tree.compression import HEAD, kind_of
 from wherry.tree.tar import Entry, Kind, Sink, Source, Writer
 
 _MEDIA_TYPES = {"": spec.OCI_LAYER, "gzip": spec.DOCKER_LAYER_GZIP, "zstd": spec.OCI_LAYER_ZSTD}
@@ -186,9 +186,9 @@ class Loader:
     def _unpacked(self, source: Source) -> Iterator[Members]:
         """The archive's files; at the end, those that no image took are deleted again."""
         with self.layers.holding() as hold:
-            files = Members(self.content, hold)
+            files = Members(self.content, hold, self.start)
             try:
-                files.read(self.start, PlainReader(source))
+                files.read(source)
                 yield files
             finally:
                 for digest in files.unused:
@@ -224,7 +224,7 @@ class Loader:
         digest, size = files.stored(key)
         meter = None if emit is None else Meter(emit, "Loading layer", diff_id.hex[:12], size)
         with self.content.open(digest) as blob:
-            kind = kind_of(blob.read(6))
+            kind = kind_of(blob.read(HEAD))
             if digest == diff_id and not kind:
                 self.layers.unpack_tar(chain_id, parent, diff_id)
             else:

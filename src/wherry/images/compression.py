@@ -2,72 +2,49 @@
 
 from __future__ import annotations
 
-import bz2
 import io
-import lzma
+import os
+import select
 import struct
-import zlib
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, suppress
+from typing import Any
 
-import zstandard
-from isal import igzip_lib, isal_zlib
+from isal import isal_zlib
 
-from wherry.tree.tar import Source
+from wherry.store.parsing import PATIENCE_S, Start, inline, wide_pipe
+from wherry.tree.compression import HEAD, BadStream, kind_of
+from wherry.tree.tar import InvalidArchive, Source
 
 BLOCK = 1 << 20
 _INPUT = 512 << 10
-_MAGIC = (
-    (b"\x1f\x8b\x08", "gzip"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"\xfd7zXZ\x00", "xz"),
-    (b"BZh", "bz2"),
-)
-_MEMORY_LIMIT = 128 << 20
 _GZIP_LEVEL = 2
 _GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
 _LAST_BLOCK = b"\x01\x00\x00\xff\xff"
 _STORED = 0xFFFF  # bytes at most in one stored block
 _SAMPLE = 8 << 10
-_ISAL_ERROR = cast(type[Exception], igzip_lib.IsalError)  # its stub calls it an instance
-_FAILURES = (zlib.error, _ISAL_ERROR, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError)
-
-
-class BadStream(ValueError):
-    """The bytes are not what their first ones promised, or they end too early."""
-
-
-class _Decompressor(Protocol):
-    """What bz2, lzma and igzip have in common.  ``max_length`` keeps a bomb small."""
-
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-
-
-def kind_of(head: bytes) -> str:
-    """gzip, zstd, xz, bz2, or "" for anything else, by the first bytes."""
-    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), "")
 
 
 class PlainReader(io.RawIOBase):
-    """``source`` without its compression; a reader of blocks, not of single bytes.  Raises BadStream from ``read``.
+    """``source`` without its compression, which ``start`` has undone elsewhere; a reader of blocks, not of single bytes.
 
     ``consumed``: how many bytes of ``source`` have been used, for a progress bar. Closing it leaves ``source`` open.
+    Raises BadStream from ``read``.
     """
 
-    def __init__(self, source: Source, head: bytes = b"") -> None:
+    def __init__(self, source: Source, start: Start = inline) -> None:
         self._source = source
-        while len(head) < 6 and (more := source.read(6 - len(head))):
+        head = b""
+        while len(head) < HEAD and (more := source.read(HEAD - len(head))):
             head += more
         self.kind = kind_of(head)
         self.consumed = len(head)
-        self._pieces = self._decompressed(head) if self.kind else self._plain(head)
+        self._pieces = _elsewhere(start, self.kind, head, self._block) if self.kind else self._plain(head)
         self._held = memoryview(b"")
+
+    def close(self) -> None:
+        self._pieces.close()
+        super().close()
 
     def readable(self) -> bool:
         return True
@@ -115,44 +92,12 @@ class PlainReader(io.RawIOBase):
             parts.append(part)
         return b"".join(parts)
 
-    def _plain(self, head: bytes) -> Iterator[bytes]:
+    def _plain(self, head: bytes) -> Generator[bytes, None, None]:
         if head:
             yield head
         while block := self._source.read(BLOCK):
             self.consumed += len(block)
             yield block
-
-    def _decompressed(self, head: bytes) -> Iterator[bytes]:
-        try:
-            yield from self._zstd(head) if self.kind == "zstd" else self._members(head)
-        except _FAILURES as error:
-            raise BadStream(f"{self.kind}: {error}") from error
-
-    def _members(self, block: bytes) -> Iterator[bytes]:
-        """Every member of the stream; zero padding after the last is ignored, anything else is refused."""
-        decompressor = _decompressor(self.kind)
-        while True:
-            if plain := decompressor.decompress(block, BLOCK):
-                yield plain
-            block = b""
-            if decompressor.eof:
-                block = decompressor.unused_data.lstrip(b"\0")
-                while not block:
-                    block = self._block()
-                    if not block:
-                        return
-                    block = block.lstrip(b"\0")
-                decompressor = _decompressor(self.kind)
-            elif decompressor.needs_input:
-                block = self._block()
-                if not block:
-                    raise BadStream("unexpected EOF")
-
-    def _zstd(self, head: bytes) -> Iterator[bytes]:
-        source: Any = _Joined(head, self._block)
-        reader = zstandard.ZstdDecompressor(max_window_size=_MEMORY_LIMIT).stream_reader(source, read_across_frames=True)
-        while plain := reader.read(BLOCK):
-            yield plain
 
     def _block(self) -> bytes:
         block = self._source.read(_INPUT)
@@ -160,25 +105,41 @@ class PlainReader(io.RawIOBase):
         return block
 
 
-class _Joined(io.RawIOBase):
-    """``head``, then blocks, as the file that zstandard reads."""
-
-    def __init__(self, head: bytes, block: Callable[[], bytes]) -> None:
-        super().__init__()
-        self._head = head
-        self._block = block
-
-    def read(self, _size: int = -1) -> bytes:
-        head, self._head = self._head, b""
-        return head or self._block()
-
-
-def _decompressor(kind: str) -> _Decompressor:
-    if kind == "gzip":
-        return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-    if kind == "xz":
-        return lzma.LZMADecompressor(memlimit=_MEMORY_LIMIT)
-    return bz2.BZ2Decompressor()
+def _elsewhere(start: Start, kind: str, head: bytes, take: Callable[[], bytes]) -> Generator[bytes, None, None]:
+    """What `tree.parsing.plain` makes of ``head`` and the blocks that ``take`` brings.  Raises BadStream; what ``take`` raises."""
+    with ExitStack() as ends:
+        their_source, source = wide_pipe()
+        plain, their_target = wide_pipe()
+        try:
+            job = start("plain", {"kind": kind}, [their_source, their_target])
+            ends.callback(job.end)
+        finally:
+            os.close(their_source)
+            os.close(their_target)
+            ends.callback(os.close, plain)
+            feed = ends.enter_context(open(source, "wb", buffering=0))  # closed first: who reads it must see that no more comes
+        os.set_blocking(source, False)
+        ready = select.poll()
+        ready.register(plain, select.POLLIN)
+        ready.register(source, select.POLLOUT)
+        rest = memoryview(head)
+        while found := {fd for fd, _ in ready.poll(PATIENCE_S * 1000)}:
+            if plain in found:  # before more is fed, so that neither side waits for the other in a circle
+                if not (data := os.read(plain, BLOCK)):
+                    break
+                yield data
+                continue
+            rest = rest or memoryview(take())
+            with suppress(BrokenPipeError):  # it says at the end why it takes no more
+                if rest:
+                    rest = rest[feed.write(rest) or 0 :]
+                    continue
+            ready.unregister(source)
+            feed.close()
+        try:
+            job.result(PATIENCE_S if found else 0.0)
+        except InvalidArchive as error:
+            raise BadStream(str(error)) from error
 
 
 class GzipWriter:

@@ -141,7 +141,7 @@ class Layers:
 
         Raises DigestMismatch, InvalidArchive, BadStream, Stopped, OSError.
         """
-        reader = _Watched(PlainReader(source), progress, stop)
+        reader = _Watched(PlainReader(source, self._start), progress, stop)
         facts = self.snapshotter.apply(str(chain_id), str(parent) if parent else None, reader, expected=diff_id)
         self._remember_size(diff_id, reader.size_bytes, str(chain_id))
         return facts
@@ -158,14 +158,14 @@ class Layers:
         It is that of our own packing where the tar itself is not kept. Raises InvalidArchive, BadStream, OSError.
         """
         if self.snapshotter.keeps_tars:
-            watched = _Watched(PlainReader(source), None, None)
+            watched = _Watched(PlainReader(source, self._start), None, None)
             base = self.snapshotter.apply(None, None, watched).diff_id
             self._remember_size(base, watched.size_bytes, str(base))
             return base
         key = f"import-{secrets.token_hex(8)}"
         root = self.snapshotter.prepare(key, None)
         try:
-            watched = _Watched(PlainReader(source), None, None)
+            watched = _Watched(PlainReader(source, self._start), None, None)
             unpack(self._start, watched, root.upper or "", Whiteouts.DELETE, Limits(), None)
             diff_id = self.snapshotter.pack(key, NullSink()).diff_id
             self.snapshotter.commit(key, str(diff_id))
@@ -190,7 +190,7 @@ class Layers:
                 found = _copy(tar, counted)
         elif blob.digest and self._content.has(Digest(blob.digest)):
             with self._content.open(Digest(blob.digest)) as compressed:
-                found = _copy(PlainReader(compressed), counted)
+                found = _copy(PlainReader(compressed, self._start), counted)
         else:
             found = self.snapshotter.pack(chain_id, counted).diff_id
         if found != diff_id:

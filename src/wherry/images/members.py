@@ -6,12 +6,13 @@ import posixpath
 from collections.abc import Callable
 
 from wherry.errors import InvalidRequest
-from wherry.images.compression import PlainReader, kind_of
+from wherry.images.compression import PlainReader
 from wherry.spec.digest import Digest, sha256
 from wherry.store.content import Content
 from wherry.store.layer import hash_only
 from wherry.store.parsing import Outline, Start
-from wherry.tree.tar import Entry, Kind, Limits
+from wherry.tree.compression import HEAD, kind_of
+from wherry.tree.tar import Entry, Kind, Limits, Source
 
 _SMALL = 1 << 20
 _SMALL_TOTAL = 64 << 20
@@ -22,8 +23,9 @@ _MAX_HOPS = 8
 class Members:
     """The regular files of an archive: small ones in memory, others as blobs in content; links by what they name."""
 
-    def __init__(self, content: Content, hold: Callable[[str], None]) -> None:
+    def __init__(self, content: Content, hold: Callable[[str], None], start: Start) -> None:
         self._content = content
+        self._start = start
         self._hold = hold
         self._held: set[Digest] = set()
         self._small: dict[str, bytes] = {}
@@ -32,8 +34,9 @@ class Members:
         self._links: dict[str, str] = {}
         self.unused: set[Digest] = set()
 
-    def read(self, start: Start, source: PlainReader) -> None:
-        with Outline(start, source, _LIMITS) as reader:
+    def read(self, source: Source) -> None:
+        """An archive in any compression.  Raises InvalidRequest, InvalidArchive, BadStream, OSError."""
+        with PlainReader(source, self._start) as plain, Outline(self._start, plain, _LIMITS) as reader:
             self._read(reader)
             reader.drain()
         if not (self._small or self._blobs or self._links):
@@ -85,10 +88,10 @@ class Members:
         """The digest of a layer's tar, as it is or compressed.  Raises InvalidRequest, BadStream."""
         digest, _ = self.stored(name)
         with self._content.open(digest) as blob:
-            if not kind_of(blob.read(6)):
+            if not kind_of(blob.read(HEAD)):
                 return digest
             blob.seek(0)
-            return hash_only(PlainReader(blob), None)
+            return hash_only(PlainReader(blob, self._start), None)
 
     def used(self, digest: Digest) -> None:
         """An image refers to this blob: it stays."""

@@ -17,7 +17,6 @@ from wherry.images import platforms
 from wherry.images.arrivals import Broken
 from wherry.images.blocking import Run
 from wherry.images.catalog import Catalog, Image
-from wherry.images.compression import BadStream
 from wherry.images.downloads import Download, Downloads
 from wherry.images.flights import Flights
 from wherry.images.layers import Layers
@@ -33,6 +32,7 @@ from wherry.spec.image import Descriptor, Index, InvalidDocument, Manifest, Plat
 from wherry.spec.reference import Reference
 from wherry.store.content import Content, ContentMismatch
 from wherry.store.layer import DigestMismatch
+from wherry.tree.compression import BadStream
 from wherry.tree.tar import InvalidArchive
 
 _MAX_NESTING = 3

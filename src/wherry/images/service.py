@@ -12,7 +12,6 @@ from wherry.images import archive, embedded, listing, platforms, soundness, time
 from wherry.images.blocking import Pipe, Run, consume, produce
 from wherry.images.catalog import Catalog, Image
 from wherry.images.changes import apply_changes
-from wherry.images.compression import BadStream
 from wherry.images.downloads import Downloads
 from wherry.images.flights import Flights, Spawn
 from wherry.images.layers import Hold, Layers, all_present, no_garbage
@@ -37,6 +36,7 @@ from wherry.store.parsing import Start, inline
 from wherry.store.records import Records
 from wherry.store.snapshot import SnapshotMissing, Snapshotter
 from wherry.store.soundness import Finding
+from wherry.tree.compression import BadStream
 from wherry.tree.tar import InvalidArchive, Sink
 
 _EMBEDDED_WAIT_S = 2.0

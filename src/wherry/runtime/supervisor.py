@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib.util
 import os
 import signal
 import socket
@@ -19,9 +20,10 @@ from wherry.runtime.failure import LaunchFailure as LaunchFailure  # the seam na
 from wherry.spec.launch import Attachment, ExecLaunch, ExitRecord, Launch
 from wherry.spec.mounts import Rootfs
 
-_BOOT = "import sys; sys.path.insert(0, {path!r}); from wherry.runtime.zygote import main; main({fd})"
+_BOOT = "import sys; sys.path[:] = [{path!r}, *sys.path, *{libraries!r}]; from wherry.runtime.zygote import main; main({fd})"
 _ADOPT_S = 10.0  # a monitor that does not answer by then hangs
 _ROOT = str(Path(__file__).resolve().parents[2])
+_LIBRARIES = ("isal", "zstandard")  # all that the zygote needs beside the standard library: `tree.compression`'s
 
 
 class Process:
@@ -165,9 +167,9 @@ class Supervisor:
         ours, theirs = channel.pair()
         ours.setblocking(False)
         with theirs:
-            fd = theirs.fileno()
+            boot = _BOOT.format(path=_ROOT, libraries=_libraries(), fd=theirs.fileno())
             self._zygote = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", "-c", _BOOT.format(path=_ROOT, fd=fd)), pass_fds=(fd,), stdin=asyncio.subprocess.DEVNULL
+                *(sys.executable, "-I", "-S", "-c", boot), pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL
             )
         self._requests = ours
 
@@ -388,3 +390,9 @@ def _fields(value: Any) -> dict[str, Any]:
 
 def _attachment(attachment: Attachment) -> dict[str, Any]:
     return {**_fields(attachment), "leftover": attachment.leftover.hex()}
+
+
+def _libraries() -> list[str]:
+    """The directories that hold `_LIBRARIES`: the zygote has no site-packages."""
+    specs = [importlib.util.find_spec(name) for name in _LIBRARIES]
+    return sorted({str(Path(spec.origin).parents[1]) for spec in specs if spec is not None and spec.origin})

@@ -20,6 +20,7 @@ _KEPT = credentials.mask(("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"
 _CELLS = {
     "index": confinement.Cell(),
     "outline": confinement.Cell(),
+    "plain": confinement.Cell(),
     "unpack": confinement.Cell(directories=1, capabilities=_KEPT | credentials.SYS_ADMIN),  # overlayfs's marks are trusted.* attributes
 }
 Task = Callable[[int, Mapping[str, Any], Sequence[int]], dict[str, Any]]
@@ -34,8 +35,11 @@ def run(message: Mapping[str, Any], control: socket.socket, fds: Sequence[int]) 
             root_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
         else:
             root_fd = _enter(message["rootfs"])
-        kept = _KEPT & credentials.capget()[1]
-        credentials.capset(effective=kept, permitted=kept, inheritable=0)
+        # archives, and names that a container chose: nothing outside of this root and of what was handed over can be reached
+        directories = [fd for fd in rest if stat.S_ISDIR(os.fstat(fd).st_mode)] + [root_fd]
+        others = [fd for fd in rest if fd not in directories]
+        cell = confinement.Cell(directories=len(directories), capabilities=_KEPT)
+        confinement.confine(cell, [*others, *directories], control.fileno())
         answer: dict[str, Any] = {"event": "done", "result": TASKS[message["name"]](root_fd, message["arguments"], rest)}
     except OSError as error:
         text = error.strerror or str(error)

@@ -102,11 +102,21 @@ class Base:
 class Indexing:
     """The index of the tar at ``tar_path`` on its way, with the file of its sparse files; both must not exist yet.
 
-    ``growing``: the tar is still written, and `mark` says how far. Leaving the context ends the work.
+    ``growing``: the tar is still written, and `mark` says how far. ``literal``: a name like a whiteout's is a name. Leaving the context
+    ends the work.
     """
 
     def __init__(
-        self, start: Start, tar_path: str, sparse_path: str, index_path: str, *, base: Base, limits: Limits, growing: bool = False
+        self,
+        start: Start,
+        tar_path: str,
+        sparse_path: str,
+        index_path: str,
+        *,
+        base: Base,
+        limits: Limits,
+        growing: bool = False,
+        literal: bool = False,
     ) -> None:
         self._sparse_path = sparse_path
         self._marks = -1
@@ -119,7 +129,8 @@ class Indexing:
                 reader, self._marks = os.pipe()
                 fds.append(reader)
             root = [base.mode, base.uid, base.gid, base.mtime_ns]
-            self._job = start("index", {"root": root, "lowest": base.lowest, "limits": asdict(limits)}, fds)
+            arguments = {"root": root, "lowest": base.lowest, "literal": literal, "limits": asdict(limits)}
+            self._job = start("index", arguments, fds)
         except BaseException:
             self._close()
             raise
@@ -274,14 +285,20 @@ def _entry(fields: Mapping[str, Any]) -> Entry:
     )
 
 
+def wide_pipe() -> tuple[int, int]:
+    """The ends of a pipe as large as is allowed: fewer turns between the two sides."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    with suppress(PermissionError):
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _CHUNK)
+    return reader, writer
+
+
 def unpack(start: Start, stream: Source, target: str, whiteouts: Whiteouts, limits: Limits, expected: Digest | None) -> LayerFacts:
     """Unpack a plain layer into the directory ``target`` and hash it, to its end.  Raises InvalidArchive, DigestMismatch, OSError."""
-    reader, writer = os.pipe()
+    reader, writer = wide_pipe()
     with contextlib.ExitStack() as undo:
         out = undo.enter_context(os.fdopen(writer, "wb", buffering=0))
         with os.fdopen(reader):
-            with suppress(PermissionError):
-                fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _CHUNK)
             directory = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 job = start("unpack", {"whiteouts": whiteouts.value, "limits": asdict(limits)}, [reader, directory])

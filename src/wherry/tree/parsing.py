@@ -6,6 +6,7 @@ stay the caller's, and answers with a plain dictionary. Raises InvalidArchive, O
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -17,10 +18,12 @@ from typing import Any, Final
 
 from wherry.tree import erofs_image as image
 from wherry.tree.apply import ApplyOptions, Whiteouts, apply
+from wherry.tree.compression import BadStream, decompress
 from wherry.tree.erofs_tree import BLOCK, SPARSE, TAR, Node, new_directory, read_tree, sizes, walk
 from wherry.tree.growing import GrowingFile
-from wherry.tree.tar import Entry, Limits, Reader
+from wherry.tree.tar import Entry, InvalidArchive, Limits, Reader, is_header
 
+_INPUT: Final = 512 << 10
 WINDOW: Final = 64 << 10  # bytes that a header reader is shown at once
 Parse = Callable[[Mapping[str, Any], Sequence[int]], dict[str, Any]]
 
@@ -29,12 +32,14 @@ def index(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
     """The EROFS index of a layer's tar.
 
     ``fds``: the tar, an empty file for its sparse files, an empty file for the index, and while the tar is still written a pipe that
-    tells how far (`growing.MARK`). ``root``: mode, uid, gid and mtime_ns of the root directory; ``lowest``: no layer lies below.
+    tells how far (`growing.MARK`). ``root``: mode, uid, gid and mtime_ns of the root directory; ``lowest``: no layer lies below;
+    ``literal``: a name like a whiteout's is a name.
     Answers ``size_bytes`` (as Docker counts), ``sparse_bytes``, ``index_sum`` (CRC-32), ``tar_bytes``.
     """
     tar_fd, sparse_fd, index_fd, *marks = fds
     source = GrowingFile(tar_fd, *marks)
-    tree = read_tree(Reader(source, _limits(arguments)), new_directory(*arguments["root"]), lowest=arguments["lowest"], sparse_fd=sparse_fd)
+    reader, root = Reader(source, _limits(arguments)), new_directory(*arguments["root"])
+    tree = read_tree(reader, root, lowest=arguments["lowest"], sparse_fd=sparse_fd, literal=arguments.get("literal", False))
     return write_index(tree.root, tar_fd, source.size(), sparse_fd, index_fd)
 
 
@@ -46,9 +51,7 @@ def write_index(root: Node, tar_fd: int, tar_bytes: int, sparse_fd: int, index_f
     devices = [image.Device(tar_bytes, "tar"), *([image.Device(sparse_bytes, "sparse")] if sparse_bytes else [])]
     data = image.encode(root, devices)
     with os.fdopen(os.dup(index_fd), "wb", buffering=0) as out:
-        view = memoryview(data)
-        while view:
-            view = view[out.write(view) or 0 :]
+        _write(out, data)
     return {"size_bytes": size_bytes, "sparse_bytes": sparse_bytes, "index_sum": zlib.crc32(data), "tar_bytes": tar_bytes}
 
 
@@ -59,6 +62,30 @@ def unpack(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         applied = apply(reader, fds[1], ApplyOptions(whiteouts=Whiteouts(arguments["whiteouts"])))
         reader.drain()
     return {"size_bytes": applied.size_bytes, "entries": applied.entries}
+
+
+def plain(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+    """What is left of ``fds[0]``, without the compression ``kind`` (as `compression.kind_of` tells it), into ``fds[1]``.
+
+    ``only_tar``: what does not begin as a tar is left alone.
+    """
+    size = BLOCK if arguments.get("only_tar") else _INPUT  # damage further on is no doubt about the kind
+    with os.fdopen(os.dup(fds[0]), "rb", buffering=0) as source, os.fdopen(os.dup(fds[1]), "wb", buffering=0) as target:
+        try:
+            pieces = decompress(arguments["kind"], lambda: source.read(size) or b"")
+            if arguments.get("only_tar"):
+                head = b""
+                while len(head) < BLOCK and (piece := next(pieces, b"")):
+                    head += piece
+                if not is_header(head[:BLOCK]):
+                    return {}
+                _write(target, head)
+                size = _INPUT
+            for data in pieces:
+                _write(target, data)
+        except BadStream as error:
+            raise InvalidArchive(str(error)) from error
+    return {}
 
 
 def outline(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
@@ -95,6 +122,12 @@ class Shown:
         return size - int(self._talk.recv(32))
 
 
+def _write(out: io.RawIOBase, data: bytes | bytearray) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[out.write(view) or 0 :]
+
+
 def _fields(entry: Entry) -> dict[str, Any]:
     return {
         "name": entry.name,
@@ -124,4 +157,4 @@ def _move_end(root: Node, tar_fd: int, tar_bytes: int, sparse_fd: int) -> None:
                 copy.truncate(node.offset + node.size + -node.size % BLOCK)
 
 
-PARSERS: dict[str, Parse] = {"index": index, "unpack": unpack, "outline": outline}
+PARSERS: dict[str, Parse] = {"index": index, "unpack": unpack, "plain": plain, "outline": outline}

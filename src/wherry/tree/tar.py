@@ -187,7 +187,7 @@ class Reader:
             if (self._position < len(self._chunk) or self._more()) and self._take(BLOCK) != _ZERO:
                 raise InvalidArchive("invalid tar header: a lone zero block")
             return None
-        if sum(header) - sum(header[148:156]) + 256 != _number(header[148:156]) and not _signed_sum_matches(header):
+        if not _sum_matches(header):
             raise InvalidArchive("invalid tar header: wrong checksum")
         return header
 
@@ -371,6 +371,16 @@ class Reader:
         self._taken += size
         if self._taken > self._limits.total_bytes:
             raise InvalidArchive(f"archive is larger than {self._limits.total_bytes} bytes")
+
+
+def is_header(block: bytes) -> bool:
+    """Whether these bytes are a member's header: they are 512, not all zero, and their checksum holds."""
+    if len(block) != BLOCK or block == _ZERO:
+        return False
+    try:
+        return _sum_matches(block)
+    except InvalidArchive:
+        return False
 
 
 class Writer:
@@ -616,10 +626,12 @@ def _old_segments(data: bytes) -> list[tuple[int, int]]:
     return segments
 
 
-def _signed_sum_matches(header: bytes) -> bool:
-    """Some old writers summed signed bytes."""
-    total = sum(byte - 256 if byte > 127 else byte for byte in header[:148] + header[156:])
-    return total + 256 == _number(header[148:156])
+def _sum_matches(header: bytes) -> bool:
+    told = _number(header[148:156])
+    if sum(header) - sum(header[148:156]) + 256 == told:
+        return True
+    signed = sum(byte - 256 if byte > 127 else byte for byte in header[:148] + header[156:])  # some old writers summed signed bytes
+    return signed + 256 == told
 
 
 def _text(data: bytes) -> str:
