@@ -73,3 +73,18 @@ def test_layers_are_stacked_as_overlayfs_would(tmp_path: Path) -> None:
     for missing in ("gone", "gone/f", "nosuch"):
         with pytest.raises(FileNotFoundError):
             bind_layers(layers, missing, "/t", None)
+
+
+@pytest.mark.root
+def test_a_link_that_a_directory_above_hides_is_not_followed_on_the_host(tmp_path: Path) -> None:
+    low, top, host = (tmp_path / name for name in ("low", "top", "host"))
+    for directory in (low, top / "a/etc", host / "etc"):
+        directory.mkdir(parents=True)
+    (low / "a").symlink_to(host)
+    (host / "etc/secret").write_text("the host's")
+    layers = [str(top), str(low)]
+    assert bind_layers(layers, "a/etc", "/t", None)["source"] == f"{top}/a/etc"
+    assert bind_layers(layers, "a", "/t", None)["source"] == f"{top}/a"
+    for path in ("a/etc/secret", "a/etc"):
+        with pytest.raises(FileNotFoundError):
+            bind_layers([str(low)], path, "/t", None)

@@ -74,6 +74,10 @@ def test_a_mount_of_each_type() -> None:
         (Mount(type="npipe", source="x", target="/t"), "not supported"),
         (Mount(type="image", target="/t"), "field Source must not be empty"),
         (Mount(type="image", source="x", target="/t", image_options=ImageOptions(subpath="a/../../b")), "must be a relative path"),
+        (
+            Mount(type="volume", source="vol", target="/t", volume_options=VolumeOptions(subpath="/b")),
+            '"volume": subpath must be a relative',
+        ),
     ],
 )
 def test_bad_mounts_are_refused(mount: Mount, message: str) -> None:

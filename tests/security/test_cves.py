@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.conftest import Daemon
+from tests.conftest import Daemon, Result, busybox_tar
 from tests.security.kernelfiles import writable
-from tests.security.test_hostile import Canary, image_with, member, symlink, tar_with
+from tests.security.test_hostile import Canary, archive_of, image_with, member, symlink, tar_with
 from tests.system.talk import UnixConnection, ask
 from tests.system.waiting import until
 
@@ -285,6 +285,50 @@ def test_a_volume_that_waits_with_links_is_not_filled_through_them(engine: Daemo
     (root / "deep").symlink_to(canary.path)
     engine.run("run", "--rm", *ALONE, "-v", "waiting:/data", "filling", "true")
     engine.run("volume", "rm", "waiting")
+
+
+def test_a_part_of_a_volume_is_never_outside_of_it(engine: Daemon, canary: Canary) -> None:
+    root = Path(engine.out("volume", "inspect", "-f", "{{.Mountpoint}}", engine.out("volume", "create", "parted")))
+    (root / "d").mkdir()
+    (root / "d/own").write_text("own\n")
+    (root / "out").symlink_to(canary.path)
+    (root / "d/up").symlink_to("../../../../../../../../../.." + str(canary.path))
+    (root / "in").symlink_to("d")
+    try:
+
+        def look(part: str) -> Result:
+            mount = f"type=volume,src=parted,dst=/m,volume-subpath={part}"
+            return engine.run("run", "--rm", *ALONE, "--mount", mount, "bb", "sh", "-c", "cd /m && ls || cat /m", check=False)
+
+        assert (look("d").out, look("in").out, look("d/own").out) == ("own\nup\n", "own\nup\n", "own\n")
+        for part in ("out", "out/file", "d/up", "in/up/file"):
+            done = look(part)
+            assert (done.out, done.code) == ("", 125)
+            assert f"path concatenation escapes the base directory, base: {root}, subpath: {part}" in done.err
+        assert f"cannot access path {root}/gone: lstat {root}/gone: no such file or directory" in look("gone").err
+        engine.run("create", "--name", "parted", "--mount", "type=volume,src=parted,dst=/m,volume-subpath=d", "bb", "true")
+        engine.run("cp", "-", "parted:/m", stdin=tar_with(member("new")))
+        engine.run("rm", "parted")
+        assert (root / "d/new").exists()
+        assert not os.listdir(engine.root / "run/image-mounts")
+    finally:
+        engine.run("volume", "rm", "-f", "parted")
+
+
+def test_a_bind_of_a_build_shows_nothing_through_a_hidden_link(engine: Daemon, canary: Canary) -> None:
+    """A layer's directory hides a link of the layer below: who looks for that directory in every layer must not follow it."""
+    folders = [member(name, tarfile.DIRTYPE, data=b"") for name in ("a", "a/sub")]
+    (canary.path.parent / "sub").mkdir()
+    (canary.path.parent / "sub/secret").write_text("untouched")
+    layers = (busybox_tar(), tar_with(symlink("a", canary.path.parent)), tar_with(*folders, member("a/sub/mine")))
+    engine.run("load", stdin=archive_of(*layers))
+    try:
+        for options in ("", ",rw"):
+            line = f"FROM bb\nRUN --mount=type=bind,from=hostile,source=a/sub,target=/x{options} ls /x > /seen\n"
+            engine.run("build", "-q", "-t", "seen", "-", stdin=tar_with(member("Dockerfile", data=line.encode())))
+            assert engine.out("run", "--rm", *ALONE, "seen", "cat", "/seen") == "mine"
+    finally:
+        engine.run("rmi", "-f", "hostile", "seen")
 
 
 def archive(engine: Daemon, method: str, container: str, path: str, body: bytes | None = None) -> bytes:

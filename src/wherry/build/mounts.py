@@ -179,7 +179,10 @@ def bind_layers(layers: Sequence[str], path: str, target: str, scratch: str | No
 
 
 def _layers_at(layers: Sequence[str], path: str) -> list[str]:
-    """The directories (or the one file) that make up ``path``, top first, as overlayfs would merge them."""
+    """The directories (or the one file) that make up ``path``, top first, as overlayfs would merge them.
+
+    A layer may have a symlink where one above it has a directory: it is hidden, as is all below it, and must not be followed.
+    """
     found: list[str] = []
     for layer in layers:
         here = layer
@@ -191,12 +194,11 @@ def _layers_at(layers: Sequence[str], path: str) -> list[str]:
                 status = os.lstat(here)
             except (FileNotFoundError, NotADirectoryError):
                 break
-            if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-                return found
-            opaque = opaque or (stat.S_ISDIR(status.st_mode) and _is_opaque(here))
-        else:
             if not stat.S_ISDIR(status.st_mode):
-                return found or [here]
+                is_whole = here == os.path.join(layer, path) and stat.S_ISREG(status.st_mode)
+                return [here] if is_whole and not found else found
+            opaque = opaque or _is_opaque(here)
+        else:
             found.append(here)
         if opaque:
             return found

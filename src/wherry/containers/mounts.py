@@ -142,7 +142,7 @@ def parse_mount(mount: Mount) -> MountRecord:
         mode="z",
         read_only=mount.read_only,
         copy_up=not (options and options.no_copy),
-        subpath=options.subpath if options else "",
+        subpath=_subpath("volume", options.subpath if options else ""),
         spec="mounts",
     )
 
@@ -172,18 +172,21 @@ def _image(mount: Mount, destination: str) -> MountRecord:
         raise InvalidRequest('invalid mount config for type "image": field Source must not be empty')
     if mount.volume_options or mount.bind_options or mount.tmpfs_options:
         raise InvalidRequest('invalid mount config for type "image": only field ImageOptions may be given')
-    subpath = mount.image_options.subpath if mount.image_options else ""
-    if subpath and (subpath.startswith("/") or posixpath.normpath(subpath).split("/")[0] == ".." or "\0" in subpath):
-        raise InvalidRequest('invalid mount config for type "image": subpath must be a relative path within the volume')
     return MountRecord(
         type="image",
         name=mount.source,
         destination=destination,
         read_only=True,
         propagation="rprivate",
-        subpath=subpath,
+        subpath=_subpath("image", mount.image_options.subpath if mount.image_options else ""),
         spec="mounts",
     )
+
+
+def _subpath(kind: str, subpath: str) -> str:
+    if subpath and (subpath.startswith("/") or posixpath.normpath(subpath).split("/")[0] == ".." or "\0" in subpath):
+        raise InvalidRequest(f'invalid mount config for type "{kind}": subpath must be a relative path within the volume')
+    return subpath
 
 
 def _tmpfs_options(text: str) -> list[str]:

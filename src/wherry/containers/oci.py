@@ -23,13 +23,15 @@ class Surroundings:
     """What the engine knows of a start beyond the record.
 
     ``files``: path in the container -> file on the host (hosts, hostname, resolv.conf). ``joined``: namespace type -> path of one to join,
-    "" for the host's own. ``environment``: link variables. ``cgroups_path``: below each hierarchy's root.
+    "" for the host's own. ``environment``: link variables. ``cgroups_path``: below each hierarchy's root. ``parts``: where those of
+    volumes show, by destination.
     """
 
     cgroups_path: str
     files: Mapping[str, str] = field(default_factory=dict)
     joined: Mapping[str, str] = field(default_factory=dict)
     environment: Sequence[str] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
     available_capabilities: Sequence[str] = security.CAPABILITIES
 
 
@@ -173,7 +175,7 @@ def mounts(record: ContainerRecord, around: Surroundings) -> list[dict[str, Any]
     own = sorted(record.mounts, key=lambda mount: mount.destination.count("/"))
     replaced = {mount.destination for mount in own}
     result = [mount for mount in result if mount["destination"] not in replaced or mount["destination"] in ("/dev", "/proc", "/sys")]
-    result += [_own_mount(mount) for mount in own]
+    result += [_own_mount(mount, around.parts) for mount in own]
     for destination, source in around.files.items():
         if destination not in replaced:
             access = ["ro"] if host.readonly_rootfs else []
@@ -187,7 +189,7 @@ def _joined_shm(around: Surroundings) -> dict[str, Any]:
     return {"destination": "/dev/shm", "type": "bind", "source": source, "options": ["rbind", "rprivate"]}
 
 
-def _own_mount(mount: MountRecord) -> dict[str, Any]:
+def _own_mount(mount: MountRecord, parts: Mapping[str, str]) -> dict[str, Any]:
     access = "ro" if mount.read_only else "rw"
     if mount.type == "tmpfs":
         options = ["nosuid", "nodev", "noexec", *(["ro"] if mount.read_only else []), *mount.options]
@@ -195,7 +197,7 @@ def _own_mount(mount: MountRecord) -> dict[str, Any]:
             if word in mount.options:
                 options = [option for option in options if option != "no" + word]
         return {"destination": mount.destination, "type": "tmpfs", "source": "tmpfs", "options": options}
-    source = os.path.join(mount.source, mount.subpath) if mount.subpath and mount.type != "image" else mount.source
+    source = parts.get(mount.destination, mount.source)
     bind = "bind" if mount.non_recursive else "rbind"
     return {"destination": mount.destination, "type": "bind", "source": source, "options": [bind, access, mount.propagation or "rprivate"]}
 

@@ -55,6 +55,8 @@ class ContainerFiles:
             return container.process.pid, keep, closed
         if holder is not None and os.path.isdir(holder.source):
             inside = keep.removeprefix(holder.destination) or "/."
+            if holder.subpath and holder.type == "volume":
+                inside = f"/{holder.subpath}{inside}"
             return Rootfs(upper=holder.source), inside, closed
         return await self._dressed(container), keep, closed
 

@@ -1,15 +1,18 @@
-"""``--mount type=image``: another image's files inside a container, read-only.
+"""``--mount type=image``: another image's files inside a container, read-only; and parts of volumes (``volume-subpath``).
 
-For the moment of a start the image is mounted on a directory of the daemon's, where the container's first process takes its own mount from;
-then it is unmounted. Nothing stays on the host, and a start sweeps what a crash left. Runtimes of others see an ordinary bind mount.
+For the moment of a start the image, or the part, is mounted on a directory of the daemon's, where the container's first process takes its
+own mount from; then it is unmounted. Nothing stays on the host, and a start sweeps what a crash left. Runtimes of others see an ordinary
+bind mount.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import posixpath
-from collections.abc import AsyncIterator, Sequence
+import stat
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 
 from wherry.containers.container import Container
@@ -27,11 +30,15 @@ class ImageMounts:
         self._root = os.path.join(rooms.settings.run_root, "image-mounts")
 
     @asynccontextmanager
-    async def shown(self, container: Container) -> AsyncIterator[None]:
-        """Within the context every image mount's ``source`` is there.  Raises NotFound, InvalidRequest (the subpath), OSError."""
+    async def shown(self, container: Container) -> AsyncIterator[Mapping[str, str]]:
+        """Within the context every image mount's ``source`` is there; and where the parts of volumes show, by their destinations.
+
+        Raises NotFound, InvalidRequest (the subpath), OSError.
+        """
         wanted = [one for one in container.record.mounts if one.type == "image"]
-        if not wanted:
-            yield
+        parts = [one for one in container.record.mounts if one.type == "volume" and one.subpath]
+        if not wanted and not parts:
+            yield {}
             return
         images = [self._rooms.images.get(one.image_id) for one in wanted]
         with self._rooms.images.layers.hold([chain_id for image in images for chain_id in image.chain_ids]), ExitStack() as undo:
@@ -41,7 +48,13 @@ class ImageMounts:
                 await self._rooms.workers.run(_attach, view.lower, place)
                 undo.callback(_detach, place)
                 one.source = _inside(place, one)
-            yield
+            places = {}
+            for number, one in enumerate(parts):
+                place = places[one.destination] = os.path.join(self._root, f"{container.id[:24]}-v{number}")
+                volume = self._rooms.volumes.path(one.name)
+                undo.callback(_detach, place)
+                await self._rooms.workers.run(_attach_part, volume, one, place)
+            yield places
 
     def sweep(self) -> None:
         """At start: what a daemon that was killed left mounted."""
@@ -67,11 +80,47 @@ def _attach(lower: Sequence[str], place: str) -> None:
         os.close(tree)
 
 
+def _attach_part(volume: str, one: MountRecord, place: str) -> None:
+    """Show a volume's subpath, found without a step outside of it: its files are its containers', which may change them meanwhile."""
+    root = os.open(volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            part = files.open_beneath(root, one.subpath, os.O_PATH, symlinks=True)
+        except OSError as error:
+            path = posixpath.join(volume, one.subpath)
+            if error.errno == errno.EXDEV:
+                words = f"path concatenation escapes the base directory, base: {volume}, subpath: {one.subpath}"
+                raise InvalidRequest(words) from error
+            raise InvalidRequest(f"cannot access path {path}: lstat {path}: {os.strerror(error.errno or 0).lower()}") from error
+    finally:
+        os.close(root)
+    try:
+        if stat.S_ISDIR(os.fstat(part).st_mode):
+            os.makedirs(place, mode=0o700, exist_ok=True)
+        else:
+            os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+            os.close(os.open(place, os.O_CREAT | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        tree = mount.open_tree(part, "", recursive=not one.non_recursive)
+        try:
+            fd = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                mount.move_mount(tree, fd)
+            finally:
+                os.close(fd)
+        finally:
+            os.close(tree)
+    finally:
+        os.close(part)
+
+
 def _detach(place: str) -> None:
     with contextlib.suppress(OSError):
         mount.umount2(place, mount.MNT_DETACH)
     with contextlib.suppress(OSError):
-        os.rmdir(place)
+        if os.path.isdir(place):
+            os.rmdir(place)
+        else:
+            os.unlink(place)
 
 
 def _inside(place: str, one: MountRecord) -> str:

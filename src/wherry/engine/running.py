@@ -95,7 +95,7 @@ class Running:
     async def _launch(self, container: Container) -> None:
         rooms, record = self._rooms, container.record
         check_runtime(record.host_config, rooms.settings.runtimes)  # the daemon may have been started anew with others
-        async with self.image_mounts.shown(container), AsyncExitStack() as undo:
+        async with self.image_mounts.shown(container) as parts, AsyncExitStack() as undo:
             copy_ups = self._prepare_mounts(record.mounts)
             self._publish_mounts(container)
             wired = await self.wiring.connect(container)
@@ -105,6 +105,7 @@ class Running:
                 files=wired.files,
                 joined=wired.joined,
                 environment=wired.environment,
+                parts=parts,
                 available_capabilities=rooms.capabilities,
             )
             rootfs = await rooms.furniture.dress(rooms.snapshotter.rootfs(record.snapshot), record.chain)
