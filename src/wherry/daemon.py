@@ -247,7 +247,7 @@ def _remove_own_pid(path: str) -> None:
 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT."""
-    supervisor = Supervisor()
+    supervisor = Supervisor(f"/{settings.tag}")
     await supervisor.start()  # first of all: the zygote is a fresh interpreter, and nothing else is loaded yet
     from wherry.api.server import Server
     from wherry.engine.engine import running_engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,31 @@ def test_a_real_group_limits_counts_and_goes():
     assert cgroup.remove(found, path)
     with pytest.raises(FileNotFoundError):
         cgroup.usage(found, path)
+
+
+@pytest.mark.root
+def test_a_v1_group_takes_a_free_name_with_who_is_in_it():
+    found = cgroup.find()
+    if os.getuid() != 0 or found.v2:
+        pytest.skip("needs root and cgroup v1")
+    above = f"/wherry-test-{secrets.token_hex(4)}"
+    for name in ("one", "taken"):
+        cgroup.create(found, f"{above}/{name}")
+    with subprocess.Popen(["sleep", "60"], preexec_fn=lambda: cgroup.join(found, f"{above}/one")) as process:
+        try:
+            with pytest.raises(OSError):
+                cgroup.rename(found, f"{above}/one", f"{above}/taken")
+            os.rmdir(found.directories(f"{above}/taken")[0])  # the first is free, the second is not: all get the old name again
+            with pytest.raises(OSError):
+                cgroup.rename(found, f"{above}/one", f"{above}/taken")
+            assert all(os.path.isdir(directory) for directory in found.directories(f"{above}/one"))
+            cgroup.rename(found, f"{above}/one", f"{above}/two")
+            assert cgroup.processes(found, f"{above}/two") == [process.pid]
+            assert not any(os.path.exists(directory) for directory in found.directories(f"{above}/one"))
+        finally:
+            process.kill()
+            process.wait()
+            assert cgroup.remove(found, above)
 
 
 def test_groups_in_hierarchies_of_others_are_removed_too(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ async def exchange(ours: socket.socket, stdin: bytes | None, *, multiplexed: boo
 @asynccontextmanager
 async def bench(image: Path, place: Path) -> AsyncIterator[Bench]:
     """A supervisor for one test."""
-    supervisor = Supervisor()
+    supervisor = Supervisor("/wherry-test")
     await supervisor.start()
     try:
         yield Bench(supervisor, image, place)

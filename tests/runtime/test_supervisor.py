@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import fcntl
 import json
 import os
@@ -620,15 +621,86 @@ def _name(pid: str) -> str:
         return ""
 
 
+def test_a_container_has_its_own_nodes_and_limits_where_others_were_made_ahead(image, tmp_path):
+    """What a waiting first process has made already is what most containers want, and nothing that this one does not."""
+
+    async def check(b):
+        wanted = config(
+            "sh", "-c", "stat -c %a,%t /dev/null /dev/zero /dev/fuse; stat -c %a /tmp; ls /tmp; cat /sys/fs/cgroup/pids/pids.max"
+        )
+        wanted["linux"]["devices"] = [
+            {"path": "/dev/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o600},
+            {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229},
+        ]
+        other = {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]}
+        wanted["mounts"] = [*wanted["mounts"], other]
+        until(lambda: is_ready(b))
+        assert (await b.run(wanted)).stdout.decode().split() == ["666,1", "600,1", "666,a", "755", "512"]
+        if not cgroup.find().v2:
+            until(lambda: is_ready(b))
+            wanted = config("cat", "/sys/fs/cgroup/devices/devices.list")
+            assert (await b.run(copy.deepcopy(wanted))).stdout.decode().split("\n")[2] == "c 1:3 rwm"
+            until(lambda: is_ready(b))
+            wanted["linux"]["resources"] = {"devices": [{"allow": True, "access": "rwm"}]}
+            result = await b.run(wanted)
+            assert result.stdout == b"a *:* rwm\n", result
+
+    run(check, image, tmp_path)
+
+
+def test_what_waits_and_is_killed_or_let_go_leaves_no_control_group(image, tmp_path):
+    def waiting():
+        return [name for name in cgroup.children(cgroup.find(), "/wherry-test") if name.startswith(f"{defaults.SPARE_GROUP}-{zygote}-")]
+
+    zygote = 0
+
+    async def check(b):
+        nonlocal zygote
+        zygote = b.supervisor._zygote.pid
+        until(lambda: is_ready(b))
+        before = waiting()
+        assert before or cgroup.find().v2
+        for name in before:
+            os.kill(pid := int(name.rpartition("-")[2]), signal.SIGKILL)
+            until(lambda: not os.path.exists(f"/proc/{pid}"))
+        assert await b.shell("echo well") == "well\n"
+        until(lambda: is_ready(b))
+        assert not set(before) & set(waiting())
+
+    run(check, image, tmp_path)
+    assert not waiting()
+
+
+def test_program_waits_for_what_its_launch_says_it_needs(image, tmp_path):
+    async def check(b):
+        for kind in (None, "pid"):  # with a first process that was made ahead, and without
+            wanted = config("true")
+            wanted["linux"]["namespaces"] = [one for one in wanted["linux"]["namespaces"] if one["type"] != kind]
+            gate, opener = os.pipe()
+            starting = asyncio.ensure_future(b.supervisor.run(b.launch(copy.deepcopy(wanted)), gate_fd=gate))
+            done, _ = await asyncio.wait([starting], timeout=0.1)
+            assert not done
+            os.write(opener, b"1")
+            process = await starting
+            assert (await process.wait()).code == 0
+            await process.acknowledge()
+            os.close(opener)  # the end without another byte
+            with pytest.raises(LaunchFailure, match="the network of the container was not made"):
+                await b.supervisor.run(b.launch(wanted), gate_fd=gate)
+            os.close(gate)
+
+    run(check, image, tmp_path)
+
+
 def test_hundred_runs_leak_nothing(image, tmp_path):
     async def check(b):
         await b.shell("true")
-        until(lambda: children(b) == ["wherry-spare"] * 2)  # those kept ready
+        until(lambda: is_ready(b))
         before = count_everything()
         zygote_fds = len(os.listdir(f"/proc/{b.supervisor._zygote.pid}/fd"))
         for _ in range(20):
             await asyncio.gather(*[b.run(config("true")) for _ in range(5)])
-        until(lambda: children(b) == ["wherry-spare"] * 2)  # those kept ready
+        until(lambda: is_ready(b))
         after = count_everything()
         assert after["mounts"] == before["mounts"]
         assert after["descriptors"] <= before["descriptors"]
@@ -637,6 +709,13 @@ def test_hundred_runs_leak_nothing(image, tmp_path):
         assert not any((tmp_path / ident / "sock").exists() for ident in b.made)
 
     run(check, image, tmp_path)
+
+
+def is_ready(b: Bench) -> bool:
+    """Whether the zygote waits, with two monitors for the next requests and nobody else."""
+    zygote = b.supervisor._zygote.pid
+    waits = Path(f"/proc/{zygote}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+    return children(b) == ["wherry-spare"] * 2 and waits
 
 
 def children(b: Bench) -> list[str]:

@@ -14,12 +14,13 @@ from tests.conftest import Daemon
 
 from wherry.netlink import link, nftables
 from wherry.netlink.request import Netlink
+from wherry.runtime.defaults import SPARE_GROUP
 from wherry.spec.settings import Settings
 
 PROC = Path("/proc")
 _NOT_COUNTED = ("state.db-wal", "state.db-shm")
 _SETS = ("bridges", "internal", "pairs", "subnets", "ports", "addressed-ports", "guarded", "macs", "addresses")
-_SPARE = "wherry-spare"  # one or two processes that wait for the next start
+_SPARE = "wherry-spare"  # one or two processes that wait for the next start, and what they have
 
 
 def settings_of(daemon: Daemon) -> Settings:
@@ -75,7 +76,8 @@ def count(daemon: Daemon) -> Counter[str]:
     for base, folders, _ in os.walk("/sys/fs/cgroup"):
         if os.path.basename(base) == tag:
             for folder in folders:
-                found[f"cgroup {base}/{folder}"] += 1
+                if not folder.startswith(SPARE_GROUP):
+                    found[f"cgroup {base}/{folder}"] += 1
         elif base.count("/") > 5:
             folders.clear()
     for part in ("data", "run"):

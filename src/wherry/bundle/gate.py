@@ -12,6 +12,7 @@ from wherry.bundle import hooks
 from wherry.kernel import cgroup
 from wherry.runtime import channel, init, plan
 from wherry.runtime.failure import StartFailure
+from wherry.runtime.steps import Sandbox
 
 
 def live(
@@ -52,7 +53,7 @@ def live(
         os._exit(1)
     has_users = any(one["type"] == "user" for one in config["linux"].get("namespaces") or ())
     start = replace(start, rendezvous=rendezvous, gate=gate, limit=limit if has_users else None)
-    init.run_container(planned, found, start, report, sources=sources)
+    init.run_container(planned, start, report, Sandbox(found, sources=dict(sources or {})))
     os._exit(1)
 
 

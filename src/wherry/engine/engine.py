@@ -150,6 +150,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         if settings.ephemeral:
             stack.callback(_remove_groups, settings, rooms.cgroups)
             stack.callback(networks.destroy)
+            stack.push_async_callback(supervisor.close)  # what waits for the next start has a group too
         stack.callback(networks.close)
         engine = Engine(rooms)
         await workers.run(garbage.start)

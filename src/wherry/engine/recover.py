@@ -43,6 +43,8 @@ def survivors(rooms: Rooms) -> set[str]:
         elif state.boot_id == rooms.boot_id and state.pid and start_ticks(state.pid) == state.pid_start_ticks:
             found.add(container.id)
     for name in cgroup.children(rooms.cgroups, f"/{rooms.settings.tag}") - found - {selftest.CGROUP}:
+        if rooms.supervisor.made_ahead(name):
+            continue
         log.info("ending processes that no container accounts for: %s", name)
         cgroup.end(rooms.cgroups, f"/{rooms.settings.tag}/{name}")
     told = {container.id for container in rooms.containers.all() if has_process(container.status)}  # or will tell how it ended

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from copy import copy
 from functools import partial
@@ -21,14 +22,14 @@ from wherry.engine.health import HealthWatcher
 from wherry.engine.image_mounts import ImageMounts
 from wherry.engine.memory import MemoryWatcher
 from wherry.engine.rooms import Rooms
-from wherry.engine.wiring import Wiring
+from wherry.engine.wiring import Wired, Wiring
 from wherry.errors import Conflict, EngineError, InvalidRequest, NotModified
 from wherry.kernel import cgroup
 from wherry.runtime import foreign
 from wherry.runtime.failure import LaunchFailure
 from wherry.runtime.supervisor import Process
 from wherry.spec.docker.container import ContainerWaited, HostConfig
-from wherry.spec.launch import CopyUp, ExitRecord, Forward, Launch
+from wherry.spec.launch import Attachment, CopyUp, ExitRecord, Forward, Launch
 from wherry.spec.mounts import Rootfs
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class Running:
             pending = container.take_pending()
             undo.push_async_callback(rooms.workers.run, self.clear_after_monitor, container)  # one that dies now clears nothing away
             try:
-                process = await rooms.supervisor.run(launch, netns_fd=wired.netns_fd, forward_fds=wired.forward_fds, attachments=pending)
+                process = await self._run_plugged(launch, wired, pending)
             finally:
                 for fd, _ in pending:
                     os.close(fd)
@@ -123,6 +124,29 @@ class Running:
             undo.pop_all()
         self.follow(container, process)
         rooms.events.publish("container", "start", container.id, present.attributes(record))
+
+    async def _run_plugged(self, launch: Launch, wired: Wired, attachments: Sequence[tuple[int, Attachment]]) -> Process:
+        """Start the first process and finish its network at the same time: the program waits for that.  Raises what either does."""
+        start = partial(self._rooms.supervisor.run, launch, forward_fds=wired.forward_fds, attachments=attachments)
+        if wired.netns_fd is None or wired.sandbox.plugged or launch.runtime:
+            await self.wiring.plug(wired)
+            return await start(netns_fd=wired.netns_fd)
+        gate_fd, opener_fd = os.pipe2(os.O_CLOEXEC)
+
+        async def plug() -> None:
+            try:
+                await self.wiring.plug(wired)
+                os.write(opener_fd, b"1")
+            finally:
+                os.close(opener_fd)
+
+        plugged, process = await asyncio.gather(plug(), start(netns_fd=wired.netns_fd, gate_fd=gate_fd), return_exceptions=True)
+        os.close(gate_fd)
+        if isinstance(plugged, BaseException):
+            raise plugged  # the program never ran
+        if isinstance(process, BaseException):
+            raise process
+        return process
 
     async def _end_unrecorded(self, process: Process) -> None:
         """A program whose start could not be recorded must not run."""
@@ -238,11 +262,8 @@ class Running:
         again = policy.wants(exit_code=state.exit_code, manually_stopped=state.manually_stopped, count=state.restart_count)
         state.status = advance(state.status, Event.RETRY if again else Event.EXIT)
         removing = record.host_config.auto_remove and not again
-        if not removing:
-            await self._record_end(container, process)
-        elif process is not None:
-            await process.acknowledge()
-        await self.wiring.disconnect(container)
+        # either may come first: a daemon that dies between finds the rest by the records or by what is left
+        await asyncio.gather(self.wiring.disconnect(container), self._let_go(container, process, recorded=not removing))
         for mount in record.mounts:
             if mount.type == "volume":
                 rooms.events.publish("volume", "unmount", mount.name, {"container": container.id, "driver": mount.driver})
@@ -261,6 +282,13 @@ class Running:
             await self._remove(container, volumes=True)
         else:
             container.tell("not-running", "next-exit")
+
+    async def _let_go(self, container: Container, process: Process | None, *, recorded: bool) -> None:
+        """Let the monitor go, once its word is ``recorded`` where it has to be."""
+        if recorded:
+            await self._record_end(container, process)
+        elif process is not None:
+            await process.acknowledge()
 
     async def _record_end(self, container: Container, process: Process | None) -> None:
         """Save what is known of the end; until that succeeds, on a full disk, the monitor stays, which knows it too."""

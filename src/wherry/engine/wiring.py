@@ -58,7 +58,7 @@ class Wiring:
     # --- connect and disconnect
 
     async def connect(self, container: Container) -> Wired:
-        """Make the network and the files.  Raises EngineError; nothing is left then."""
+        """Prepare the network, which `plug` finishes, and write the files.  Raises EngineError; nothing is left then."""
         rooms, record = self._rooms, container.record
         host = record.host_config
         joined = self._joined_namespaces(container)
@@ -80,9 +80,9 @@ class Wiring:
             guarded=not (host.privileged or RAW_NETWORK & set(capabilities)),
         )
         try:
-            sandbox = await rooms.workers.run(rooms.networks.attach, request)
+            sandbox = await rooms.workers.run(rooms.networks.prepare, request)
         except EngineError as error:
-            raise type(error)(f"failed to set up container networking: {error}") from error
+            raise _networking(error) from error
         try:
             written = self._write_files(container, sandbox, links, donor)
         except BaseException:
@@ -94,6 +94,13 @@ class Wiring:
             [line for link in links for line in files.link_environment(record.name, link)] if self._has_legacy_links(container) else []
         )
         return Wired(sandbox=sandbox, files=written, joined=joined, environment=environment)
+
+    async def plug(self, wired: Wired) -> None:
+        """Interfaces, rules, names: the program must not run before.  Raises EngineError; `disconnect` must follow then."""
+        try:
+            await self._rooms.workers.run(self._rooms.networks.plug, wired.sandbox)
+        except EngineError as error:
+            raise _networking(error) from error
 
     async def disconnect(self, container: Container) -> None:
         sandbox = self._rooms.networks.sandbox(container.id)
@@ -280,6 +287,10 @@ class Wiring:
 
     def sandbox_id(self, container: Container) -> str:
         return container.id if self._rooms.networks.sandbox(container.id) is not None else ""
+
+
+def _networking(error: EngineError) -> EngineError:
+    return type(error)(f"failed to set up container networking: {error}")
 
 
 def _text(path: str) -> str:

@@ -78,6 +78,19 @@ def join(found: Hierarchies, path: str) -> None:
         _write(f"{directory}/{'cgroup.procs' if found.v2 else 'tasks'}", "0")
 
 
+def rename(found: Hierarchies, old: str, new: str) -> None:
+    """Give a v1 group, with who is in it, another name beside the old one.  Raises FileExistsError; it has the old name then."""
+    done: list[tuple[str, str]] = []
+    try:
+        for directories in zip(found.directories(old), found.directories(new), strict=True):
+            os.rename(*directories)
+            done.append(directories)
+    except OSError:
+        for former, now in done:
+            os.rename(now, former)
+        raise
+
+
 def limit(found: Hierarchies, path: str, resources: Mapping[str, Any]) -> None:
     """Apply an OCI ``linux.resources`` object; fields it does not have stay as they are.
 
@@ -257,9 +270,10 @@ def _remove(directory: str) -> bool:
         except OSError as error:
             if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
                 raise
-            for entry in os.scandir(directory):
-                if entry.is_dir(follow_symlinks=False):
-                    _remove(entry.path)
+            with suppress(FileNotFoundError), os.scandir(directory) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        _remove(entry.path)
             time.sleep(0.001)
         else:
             return True

@@ -42,7 +42,7 @@ class Sandbox:
     """What a running container has.  The daemon keeps its ``namespace`` open until ``Networks.release``.
 
     ``forwards``: sockets that hold published ports, for the monitor; ``close_forwards`` once it has them. ``hosts_addresses``: for the
-    container's own line in its hosts file. ``internal_resolver``: names are served at 127.0.0.11.
+    container's own line in its hosts file. ``internal_resolver``: names are served at 127.0.0.11. ``plugged``: its interfaces are there.
     """
 
     container_id: str
@@ -50,6 +50,7 @@ class Sandbox:
     namespace: Namespace | None = None
     forwards: list[tuple[socket.socket, Forward]] = field(default_factory=list)
     internal_resolver: bool = False
+    plugged: bool = True
 
     @property
     def netns_fd(self) -> int | None:

@@ -218,6 +218,19 @@ class Networks:
 
     def attach(self, request: SandboxRequest) -> Sandbox:
         """Give a container its network: namespace, interfaces, names, ports.  Raises; nothing is left then."""
+        sandbox = self.prepare(request)
+        try:
+            self.plug(sandbox)
+        except BaseException:
+            self.release(request.container_id)
+            raise
+        return sandbox
+
+    def prepare(self, request: SandboxRequest) -> Sandbox:
+        """All of `attach` but what takes the kernel long: the namespace, addresses and ports are the container's when this returns.
+
+        Raises; nothing is left then.
+        """
         if request.mode == "host":
             return self._register(Sandbox(container_id=request.container_id, record=_empty(request)))
         if request.mode.startswith("container:"):
@@ -226,7 +239,25 @@ class Networks:
             return self._register(Sandbox(container_id=request.container_id, record=_empty(request), namespace=joined))
         if request.mode == "none":
             return self._register(Sandbox(container_id=request.container_id, record=_empty(request), namespace=self._new_namespace()))
-        return self._attach(request, self._asked(request.mode, request.networks))
+        return self._prepare(request, self._asked(request.mode, request.networks))
+
+    def plug(self, sandbox: Sandbox) -> None:
+        """The rest of `attach`: interfaces, rules, names.  Raises OSError or EngineError; `release` must follow then."""
+        record, inner = sandbox.record, sandbox.namespace
+        if sandbox.plugged or inner is None:
+            return
+        with ExitStack() as undo:
+            gateway = _gateway_endpoint(record.endpoints)
+            for endpoint in record.endpoints:
+                self._plug(inner, sandbox.container_id, endpoint, default_route=endpoint is gateway, undo=undo)
+            self._firewall.add(record.ports(), record.targets())
+            undo.callback(self._withdraw_rules, record)
+            if sandbox.internal_resolver:
+                undo.callback(self._withdraw_names, record)
+                self._serve_names(sandbox)
+            self._publish_names(sandbox)
+            sandbox.plugged = True
+            undo.pop_all()
 
     def adopt(self, container_id: str, pid: int) -> Sandbox:
         """The sandbox of a container that outlived the last daemon.  ``pid``: its first process."""
@@ -334,7 +365,9 @@ class Networks:
             self._withdraw_names(record)
         sandbox.close()
         if record.endpoints:
-            self._withdraw(record)
+            if sandbox.plugged:
+                self._withdraw_rules(record)
+            self._withdraw_ports(record)
             self._depart(record.endpoints)
             self._ledger.forget(container_id)
 
@@ -495,7 +528,7 @@ class Networks:
                 raise InvalidRequest("cannot attach both user-defined and non-user-defined network-modes")
         return found
 
-    def _attach(self, request: SandboxRequest, asked: Sequence[tuple[NetworkRecord, EndpointSettings]]) -> Sandbox:
+    def _prepare(self, request: SandboxRequest, asked: Sequence[tuple[NetworkRecord, EndpointSettings]]) -> Sandbox:
         for network, wish in asked:
             definition.check_endpoint(network, wish)
         with ExitStack() as undo:
@@ -511,17 +544,7 @@ class Networks:
             undo.callback(self._ledger.forget, request.container_id)
             inner = self._new_namespace()
             undo.callback(inner.close)
-            sandbox = self._sandbox(request, record, inner, held)
-            gateway = _gateway_endpoint(record.endpoints)
-            for endpoint in record.endpoints:
-                self._plug(inner, request.container_id, endpoint, default_route=endpoint is gateway, undo=undo)
-            self._firewall.add(record.ports(), record.targets())
-            undo.callback(self._withdraw_rules, record)
-            if sandbox.internal_resolver:
-                undo.callback(self._withdraw_names, record)
-                self._serve_names(sandbox)
-            self._publish_names(sandbox)
-            self._register(sandbox)
+            sandbox = self._register(self._sandbox(request, record, inner, held))
             undo.pop_all()
         return sandbox
 
@@ -531,7 +554,14 @@ class Networks:
             (one.holder, Forward(protocol=one.publication.protocol, target_ip=record.target, target_port=one.publication.port))
             for one in held
         ]
-        return Sandbox(container_id=request.container_id, record=record, namespace=inner, forwards=forwards, internal_resolver=named)
+        return Sandbox(
+            container_id=request.container_id,
+            record=record,
+            namespace=inner,
+            forwards=forwards,
+            internal_resolver=named,
+            plugged=not record.endpoints,
+        )
 
     def _allocate(
         self, container_id: str, name: str, network: NetworkRecord, wish: EndpointSettings, record: SandboxRecord, *, guarded: bool
@@ -647,8 +677,7 @@ class Networks:
 
     # --- private: release
 
-    def _withdraw(self, record: SandboxRecord) -> None:
-        self._withdraw_rules(record)
+    def _withdraw_ports(self, record: SandboxRecord) -> None:
         self._ports.release(one.publication() for one in record.publications)
         if any(one.protocol == "udp" for one in record.publications):
             # A UDP client that goes on sending would keep its flow, and so the dead address, for ever.

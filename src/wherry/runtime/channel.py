@@ -55,15 +55,25 @@ def send_encoded(channel: socket.socket, data: bytes, fds: Sequence[int] = ()) -
             os.close(extra)
 
 
-def request(kind: bytes, message: dict[str, Any], profile: bytes = b"") -> bytes:
-    """What the zygote is asked: ``kind``, then the message, which it passes on unread, then a seccomp profile, which it reads."""
-    return _SEPARATOR.join((kind, encode(message), profile))
+def request(kind: bytes, message: dict[str, Any], plan: dict[str, Any] | None = None, profile: bytes = b"") -> bytes:
+    """What the zygote is asked: ``kind``, then the order, which it passes on unread, then a seccomp profile, which it reads.
+
+    An order is the monitor's message, then what only a container's first process reads.
+    """
+    return _SEPARATOR.join((kind, encode(message), encode(plan) if plan else b"", profile))
 
 
 def split_request(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """A `request` as kind, encoded message, profile.  Raises ValueError."""
-    kind, message, profile = data.split(_SEPARATOR, 2)
-    return kind, message, profile
+    """A `request` as kind, order, profile.  Raises ValueError."""
+    kind, rest = data.split(_SEPARATOR, 1)
+    order, profile = rest.rsplit(_SEPARATOR, 1)
+    return kind, order, profile
+
+
+def split_order(order: bytes) -> tuple[bytes, bytes]:
+    """An order as the monitor's message and the first process's, both encoded.  Raises ValueError."""
+    message, plan = order.split(_SEPARATOR)
+    return message, plan
 
 
 def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:

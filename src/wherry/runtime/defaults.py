@@ -29,6 +29,7 @@ MASKED_PATHS = (
 )
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 PIDS_LIMIT = 4096
+SPARE_GROUP = "spare"  # how the names of control groups made ahead begin; the pids of zygote and monitor follow
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
 _IO_URING = ("io_uring_setup", "io_uring_enter", "io_uring_register")

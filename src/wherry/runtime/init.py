@@ -40,6 +40,7 @@ _EXEC_NAMESPACES = (
 class Start:
     """What a first process needs besides its plan.  ``stdio``: three descriptors, or () with a terminal; ``program``: the filter or b"".
 
+    ``gate_fd``: read before privileges go; no byte there means that what the program was to wait for, its network, has failed.
     For a bundle: ``exact``: ids and groups are what the config says, whatever the image's files add; ``outlives``: its parent's end is not
     its own; ``preserve_fds``: how many descriptors from 3 on the program inherits; ``limit`` has another set the resource limits, who may
     do more; ``rendezvous`` is called before the root is entered, ``gate`` before privileges go, and may put another channel in the place
@@ -53,6 +54,7 @@ class Start:
     terminal: bool
     program: bytes
     reaper: bool = False
+    gate_fd: int = -1
     program_flags: int = 0
     exact: bool = False
     outlives: bool = False
@@ -63,7 +65,7 @@ class Start:
     gate: Callable[[socket.socket], None] | None = None
 
 
-def describe_start(message: Mapping[str, Any], stdio: tuple[int, ...], program_fd: int) -> Start:
+def describe_start(message: Mapping[str, Any], stdio: tuple[int, ...], program_fd: int, gate_fd: int = -1) -> Start:
     """The `Start` of a launch's or an exec's message."""
     return Start(
         process=message["process"] if message["op"] == "execute" else message["config"]["process"],
@@ -73,17 +75,14 @@ def describe_start(message: Mapping[str, Any], stdio: tuple[int, ...], program_f
         terminal=bool(message["terminal"]),
         program=filters.read_program(program_fd) if program_fd >= 0 else b"",
         reaper=bool(message.get("init")),
+        gate_fd=gate_fd,
     )
 
 
-def run_container(
-    plan: Plan, groups: cgroup.Hierarchies, start: Start, report: socket.socket, *, sources: Mapping[int, int] | None = None
-) -> None:
-    """Body of a container's first process.  ``sources``: trees that the parent opened.  Never returns."""
+def run_container(plan: Plan, start: Start, report: socket.socket, sandbox: Sandbox) -> None:
+    """Body of a container's first process.  ``sandbox``: what there is of it already.  Never returns."""
     try:
         os.umask(0)
-        sandbox = Sandbox(groups)
-        sandbox.sources.update(sources or {})
         sandbox.at_hooks = start.rendezvous
         if start.keyring:
             process.join_session_keyring("_ses")
@@ -190,6 +189,8 @@ def _become(start: Start, report: socket.socket, slave_fd: int, names: Sequence[
     if start.gate is not None:
         find_program(arguments[0], environment.get("PATH", defaults.PATH.partition("=")[2]))
         start.gate(report)
+    if start.gate_fd >= 0 and not os.read(start.gate_fd, 1):
+        raise StartFailure(128, "the network of the container was not made")
     _drop_privileges(wanted, who, start.program, start.program_flags)
     if not start.outlives:
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import gc
 import json
 import os
 import select
@@ -28,6 +27,7 @@ from wherry.runtime.failure import CREATE, EXEC, StartFailure, words
 from wherry.runtime.logdriver import Log, open_log
 from wherry.runtime.logfile import Loop
 from wherry.runtime.spare import Spare
+from wherry.runtime.steps import Sandbox
 
 if TYPE_CHECKING:
     import signal as _signal
@@ -46,11 +46,13 @@ _F_SETPIPE_SZ = 1031
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launched:
-    """A request as it came, decoded and encoded; ``program_fd``: its seccomp program or -1."""
+    """A request: the monitor's message, what the first process needs, in JSON, and descriptors for that, -1 for none."""
 
     message: Mapping[str, Any]
     body: bytes
-    program_fd: int
+    program_fd: int = -1
+    netns_fd: int = -1
+    gate_fd: int = -1
 
 
 class Monitor:
@@ -62,8 +64,11 @@ class Monitor:
         control: socket.socket | None,
         groups: cgroup.Hierarchies,
         spare: Spare | None = None,
+        nest: socket.socket | None = None,
     ) -> None:
+        """``nest``: closed once the program runs."""
         self._spare = spare
+        self._nest = nest
         self._launched = launched
         self._message = message = launched.message
         self._control = control
@@ -95,13 +100,13 @@ class Monitor:
         self._relay: relay.Relay | None = None
         self._foreign: foreign.Container | None = None
 
-    def run(self, netns_fd: int, forward_fds: list[int], target_pidfd: int, attachments: list[tuple[int, Mapping[str, Any]]]) -> None:
+    def run(self, forward_fds: list[int], target_pidfd: int, attachments: list[tuple[int, Mapping[str, Any]]]) -> None:
         """The whole life, from pipes to record."""
         try:
             self._open_log()
             for fd, attachment in attachments:
                 self._attach(fd, attachment)
-            self._start(netns_fd, target_pidfd)
+            self._start(target_pidfd)
         except StartFailure as failure:
             self._fail(failure)
             return
@@ -111,8 +116,9 @@ class Monitor:
         try:
             self._listen()
             self._tell_started()
-            if self._spare is not None:
-                self._spare.dismiss()
+            if self._nest is not None:
+                self._nest.close()
+            self._discard_spare()
             if forward_fds:
                 self._relay = relay.Relay(self._watch, self._unwatch, forward_fds, self._message["forwards"])
             self._loop()
@@ -130,50 +136,57 @@ class Monitor:
         if target := self._message.get("log"):
             self._log = open_log(target, Loop(watch=self._watch, unwatch=self._unwatch))
 
-    def _start(self, netns_fd: int, target_pidfd: int) -> None:
+    def _start(self, target_pidfd: int) -> None:
         ours, report = channel.pair()
         stdio = () if self._message["terminal"] else self._make_pipes()
         if self._is_exec:
             self._clone_exec(stdio, report, ours, target_pidfd)
         else:
-            self._clone_container(stdio, report, ours, netns_fd)
+            self._clone_container(stdio, report, ours)
         report.close()
-        for fd in stdio:
-            os.close(fd)
-        if netns_fd >= 0:
-            os.close(netns_fd)
+        for fd in (*stdio, self._launched.netns_fd, self._launched.gate_fd):
+            if fd >= 0:
+                os.close(fd)
         self._await_start(ours)
         ours.close()
 
-    def _clone_container(self, stdio: tuple[int, ...], report: socket.socket, ours: socket.socket, netns_fd: int) -> None:
+    def _clone_container(self, stdio: tuple[int, ...], report: socket.socket, ours: socket.socket) -> None:
+        launched, netns_fd = self._launched, self._launched.netns_fd
         birth = plan.birth(self._message, netns_fd=netns_fd)
         self._private_pids = bool(birth.clone_flags & namespace.CLONE_NEWPID)
         self._cgroups_path = birth.cgroups_path
         self._cgroup_made = bool(self._cgroups_path)
         if self._message.get("runtime"):
+            if self._spare is not None:
+                self._spare.dismiss()
             self._start_foreign(stdio, report, netns_fd)
             return
-        if self._cgroups_path:
+        resources = self._message["config"]["linux"].get("resources") or {}
+        spare = self._spare if self._spare is not None and self._spare.suits(birth) else None
+        further = spare.give_group(self._cgroups_path, resources) if spare is not None else None
+        if self._cgroups_path and further is None:
             cgroup.create(self._groups, self._cgroups_path)
-            resources = (self._message["config"].get("linux") or {}).get("resources")
-            if resources:
-                cgroup.limit(self._groups, self._cgroups_path, resources)
-        if self._spare is not None and Spare.suits(birth):
-            spare, self._spare = self._spare, None
-            spare.order(self._launched.body, self._launched.program_fd, report.fileno(), netns_fd, stdio)
+        if self._cgroups_path:
+            cgroup.limit(self._groups, self._cgroups_path, resources if further is None else further)
+        passed = (launched.program_fd, netns_fd, launched.gate_fd)
+        if spare is not None and spare.order(launched.body, passed, (report.fileno(), *stdio)):
             self._pid, self._pidfd = spare.pid, spare.pidfd
             return
-        planned = plan.make(self._message, netns_fd=netns_fd)
+        if self._spare is not None:
+            self._spare.dismiss()
+        launch = json.loads(launched.body)
+        planned = plan.make(launch, netns_fd=netns_fd)
         pid, pidfd = self._clone_into(birth.clone_flags, birth.pid_namespace)
         if pid == 0:
             ours.close()
-            init.run_container(planned, self._groups, self._describe_start(stdio), report)
+            start = init.describe_start(launch, stdio, launched.program_fd, launched.gate_fd)
+            init.run_container(planned, start, report, Sandbox(self._groups))
         self._pid, self._pidfd = pid, pidfd
 
     def _start_foreign(self, stdio: tuple[int, ...], report: socket.socket, netns_fd: int) -> None:
         from wherry.runtime import foreign  # few containers have another runtime: the others share no pages with it
 
-        container = foreign.Container(self._message, self._groups)
+        container = foreign.Container(json.loads(self._launched.body), self._groups)
         self._pid, self._pidfd, master = container.start(stdio, netns_fd)
         self._foreign = container
         if master >= 0:
@@ -188,16 +201,12 @@ class Monitor:
         if pid == 0:
             ours.close()
             size = self._message.get("console_size") or (0, 0)
-            init.run_exec(
-                target, self._message.get("cgroups_path") or "", self._groups, self._describe_start(stdio), (size[0], size[1]), report
-            )
+            start = init.describe_start(self._message, stdio, self._launched.program_fd)
+            init.run_exec(target, self._message.get("cgroups_path") or "", self._groups, start, (size[0], size[1]), report)
         namespace.setns(own, namespace.CLONE_NEWPID)
         os.close(own)
         os.close(target)
         self._pid, self._pidfd = pid, pidfd
-
-    def _describe_start(self, stdio: tuple[int, ...]) -> init.Start:
-        return init.describe_start(self._message, stdio, self._launched.program_fd)
 
     def _clone_into(self, flags: int, pid_namespace: str) -> tuple[int, int]:
         if not pid_namespace:
@@ -574,12 +583,8 @@ class Monitor:
                 os.unlink(path)
 
 
-def prepare(name: str) -> None:
+def prepare() -> None:
     """Turn a fresh fork of the zygote into a process of its own."""
-    gc.disable()
-    if os.getsid(0) != os.getpid():
-        os.setsid()
+    os.setsid()
     _signal.signal(signal.SIGCHLD, _signal.SIG_DFL)
     _signal.signal(signal.SIGPIPE, _signal.SIG_IGN)
-    process.set_name(name)
-    process.set_title(process.argument_area(), name)

@@ -27,10 +27,6 @@ _PROPAGATION = {
     **{"rprivate": mount.MS_REC | mount.MS_PRIVATE, "rslave": mount.MS_REC | mount.MS_SLAVE},
     **{"rshared": mount.MS_REC | mount.MS_SHARED, "runbindable": mount.MS_REC | mount.MS_UNBINDABLE},
 }
-_DEVICES = (
-    *(("/dev/null", "c", 1, 3, 0o666, 0, 0), ("/dev/zero", "c", 1, 5, 0o666, 0, 0), ("/dev/full", "c", 1, 7, 0o666, 0, 0)),
-    *(("/dev/random", "c", 1, 8, 0o666, 0, 0), ("/dev/urandom", "c", 1, 9, 0o666, 0, 0), ("/dev/tty", "c", 5, 0, 0o666, 0, 5)),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +194,7 @@ def _devices(linux: Mapping[str, Any]) -> steps.MakeDevices:
         for one in linux.get("devices") or ()
     )
     named = {one[0] for one in extra}
-    return steps.MakeDevices((*(one for one in _DEVICES if one[0] not in named), *extra))
+    return steps.MakeDevices((*(one for one in steps.DEVICES if one[0] not in named), *extra))
 
 
 def _check_destination(destination: str, kind: str) -> None:

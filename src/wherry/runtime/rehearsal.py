@@ -19,13 +19,7 @@ _LAUNCH = json.dumps(
         "config": {
             "process": {"args": ["true"], "cwd": "/", "env": [defaults.PATH], "capabilities": {"bounding": ["CAP_CHOWN"]}},
             "hostname": "rehearsal",
-            "mounts": [
-                {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
-                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755"]},
-                {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
-                {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "ro"]},
-                _BIND,
-            ],
+            "mounts": [*defaults.mounts(), _BIND],
             "linux": {
                 "cgroupsPath": "/rehearsal",
                 "namespaces": [{"type": one} for one in ("mount", "pid", "network", "ipc", "uts", "cgroup")],
@@ -38,12 +32,18 @@ _LAUNCH = json.dumps(
 )
 
 
-def plan_start() -> None:
-    """Decode a launch, plan it, and find out who the user is, once."""
+def plan_start() -> plan.Plan:
+    """Decode a launch, plan it, and find out who the user is, once.  Returns the plan, which is like that of most containers."""
     planned = plan.make(json.loads(_LAUNCH), netns_fd=0)
     for step in planned.steps:
         step.describe()
     users.resolve(b"root:x:0:0:root:/root:/bin/sh\n", b"root:x:0:\n", "", ())
+    return planned
+
+
+def plan_birth() -> None:
+    """The monitor's share of a start."""
+    plan.birth(json.loads(_LAUNCH))
 
 
 def specialise(more: Callable[[], None]) -> None:

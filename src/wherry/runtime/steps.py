@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +19,12 @@ from wherry.runtime import copyup, labels
 from wherry.runtime.failure import StartFailure
 from wherry.runtime.options import MountOptions
 
+Key = tuple[str, str, str, tuple[tuple[str, str | None], ...], int]  # of a new file system: destination, type, source, its options
+Device = tuple[str, str, int, int, int, int, int]  # path, type, major, minor, mode, uid, gid
+DEVICES: tuple[Device, ...] = (
+    *(("/dev/null", "c", 1, 3, 0o666, 0, 0), ("/dev/zero", "c", 1, 5, 0o666, 0, 0), ("/dev/full", "c", 1, 7, 0o666, 0, 0)),
+    *(("/dev/random", "c", 1, 8, 0o666, 0, 0), ("/dev/urandom", "c", 1, 9, 0o666, 0, 0), ("/dev/tty", "c", 5, 0, 0o666, 0, 5)),
+)
 ROOT = 1 << 20  # among the sources: a root that the parent opened
 
 
@@ -27,6 +33,7 @@ class Sandbox:
     """What the steps have made so far."""
 
     groups: cgroup.Hierarchies
+    in_group: bool = False
     root_fd: int = -1
     pts_fd: int = -1
     dev_fd: int = -1
@@ -38,6 +45,8 @@ class Sandbox:
     at_hooks: Callable[[], None] | None = None
     labels: list[tuple[int, str]] = field(default_factory=list)
     sources: dict[int, int] = field(default_factory=dict)
+    ahead: dict[Key, int] = field(default_factory=dict)  # file systems made already
+    has_devices: bool = False  # the one for /dev has its nodes
 
 
 class Step(Protocol):
@@ -61,7 +70,7 @@ class JoinCgroup:
         return f"join cgroup {self.path}" + (" and make it the root of a cgroup namespace" if self.private else "")
 
     def execute(self, sandbox: Sandbox) -> None:
-        if self.path:
+        if self.path and not sandbox.in_group:
             cgroup.join(sandbox.groups, self.path)
         if self.private:
             namespace.unshare(namespace.CLONE_NEWCGROUP)
@@ -224,7 +233,11 @@ class Mount:
     def execute(self, sandbox: Sandbox) -> None:
         tree = sandbox.sources.pop(self.index, -1)
         if tree < 0:
-            tree = mount.new_mount(self.kind, self.options.data, source=self.source, attributes=self.options.add)
+            tree = sandbox.ahead.pop(self.key, -1)
+            if tree < 0:
+                tree = self.make()
+            elif self.destination == "/dev":
+                sandbox.has_devices = True
             if self.options.propagation:
                 mount.mount_setattr(tree, propagation=self.options.propagation)
             if self.options.copy_up:
@@ -241,6 +254,15 @@ class Mount:
         finally:
             os.close(target)
         self._remember(sandbox, tree)
+
+    @property
+    def key(self) -> Key:
+        """Two steps with one key need the same file system."""
+        return self.destination, self.kind, self.source, self.options.data, self.options.add
+
+    def make(self) -> int:
+        """A new file system, mounted nowhere."""
+        return mount.new_mount(self.kind, self.options.data, source=self.source, attributes=self.options.add)
 
     def _restrict(self, tree: int) -> None:
         options = self.options
@@ -319,7 +341,7 @@ class OpenCgroups:
 class MakeDevices:
     """The device nodes and links of /dev; where mknod is not allowed the host's nodes are bound."""
 
-    devices: tuple[tuple[str, str, int, int, int, int, int], ...]  # path, type, major, minor, mode, uid, gid
+    devices: tuple[Device, ...]
 
     def describe(self) -> str:
         return "make devices " + " ".join(device[0] for device in self.devices)
@@ -335,21 +357,10 @@ class MakeDevices:
             raise StartFailure(128, "/dev/null of the container is not the null device")
 
     def _fill(self, sandbox: Sandbox) -> None:
-        for path, kind, major, minor, mode, uid, gid in self.devices:
-            parent, name = os.path.split(path)
-            parent_fd = files.mkdirs_in_root(sandbox.root_fd, parent, 0o755) if parent != "/dev" else os.dup(sandbox.dev_fd)
-            try:
-                made = _make_device(parent_fd, name, kind, os.makedev(major, minor), mode, path)
-                if made and (uid or gid):
-                    os.chown(name, uid, gid, dir_fd=parent_fd, follow_symlinks=False)
-            finally:
-                os.close(parent_fd)
-        for target, name in (
-            *(("/proc/self/fd", "fd"), ("/proc/self/fd/0", "stdin"), ("/proc/self/fd/1", "stdout")),
-            *(("/proc/self/fd/2", "stderr"), ("pts/ptmx", "ptmx"), ("/proc/kcore", "core")),
-        ):
-            with contextlib.suppress(FileExistsError):
-                os.symlink(target, name, dir_fd=sandbox.dev_fd)
+        if not sandbox.has_devices:
+            fill_dev(self.devices, sandbox.dev_fd, sandbox.root_fd)
+        elif added := [one for one in self.devices if one not in DEVICES]:
+            make_nodes(added, sandbox.dev_fd, sandbox.root_fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -591,6 +602,30 @@ def _attach(root_fd: int, tree: int, destination: str) -> None:
     mount.move_mount(tree, target)
     os.close(target)
     os.close(tree)
+
+
+def fill_dev(devices: Iterable[Device], dev_fd: int, root_fd: int = -1) -> None:
+    """Nodes and links of /dev; ``root_fd``: for those that lie elsewhere.  Raises OSError."""
+    make_nodes(devices, dev_fd, root_fd)
+    for target, name in (
+        *(("/proc/self/fd", "fd"), ("/proc/self/fd/0", "stdin"), ("/proc/self/fd/1", "stdout")),
+        *(("/proc/self/fd/2", "stderr"), ("pts/ptmx", "ptmx"), ("/proc/kcore", "core")),
+    ):
+        with contextlib.suppress(FileExistsError):
+            os.symlink(target, name, dir_fd=dev_fd)
+
+
+def make_nodes(devices: Iterable[Device], dev_fd: int, root_fd: int) -> None:
+    """Device nodes, in /dev and elsewhere.  Raises OSError."""
+    for path, kind, major, minor, mode, uid, gid in devices:
+        parent, name = os.path.split(path)
+        parent_fd = files.mkdirs_in_root(root_fd, parent, 0o755) if parent != "/dev" else os.dup(dev_fd)
+        try:
+            made = _make_device(parent_fd, name, kind, os.makedev(major, minor), mode, path)
+            if made and (uid or gid):
+                os.chown(name, uid, gid, dir_fd=parent_fd, follow_symlinks=False)
+        finally:
+            os.close(parent_fd)
 
 
 def _make_device(parent_fd: int, name: str, kind: str, number: int, mode: int, path: str) -> bool:

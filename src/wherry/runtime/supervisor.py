@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from wherry.runtime import channel, filters
+from wherry.runtime.defaults import SPARE_GROUP
 from wherry.runtime.failure import LaunchFailure as LaunchFailure  # the seam names it here
 from wherry.spec.launch import Attachment, ExecLaunch, ExitRecord, Launch
 from wherry.spec.mounts import Rootfs
 
-_BOOT = "import sys; sys.path[:] = [{path!r}, *sys.path, *{libraries!r}]; from wherry.runtime.zygote import main; main({fd})"
+_BOOT = "import sys; sys.path[:] = [{path!r}, *sys.path, *{libraries!r}]; from wherry.runtime.zygote import main; main({fd}, {groups!r})"
 _ADOPT_S = 10.0  # a monitor that does not answer by then hangs
+_FIRST_PROCESSES = frozenset({"config", "rootfs", "copy_ups"})  # what of a launch the monitor need not know
 _ROOT = str(Path(__file__).resolve().parents[2])
 _LIBRARIES = ("isal", "zstandard")  # all that the zygote needs beside the standard library: `tree.compression`'s
 
@@ -155,7 +157,9 @@ class Process:
 class Supervisor:
     """Starts processes through the zygote, which it replaces when it dies."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: str = "") -> None:
+        """``groups``: the control group above those of most containers; "": not known, so none is made ahead of time."""
+        self._groups = groups
         self._requests: socket.socket | None = None
         self._zygote: asyncio.subprocess.Process | None = None
         self._processes: dict[str, Process] = {}
@@ -167,7 +171,7 @@ class Supervisor:
         ours, theirs = channel.pair()
         ours.setblocking(False)
         with theirs:
-            boot = _BOOT.format(path=_ROOT, libraries=_libraries(), fd=theirs.fileno())
+            boot = _BOOT.format(path=_ROOT, libraries=_libraries(), fd=theirs.fileno(), groups=self._groups)
             self._zygote = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", "-c", boot), pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL
             )
@@ -178,10 +182,14 @@ class Supervisor:
         launch: Launch,
         *,
         netns_fd: int | None = None,
+        gate_fd: int | None = None,
         forward_fds: Sequence[int] = (),
         attachments: Sequence[tuple[int, Attachment]] = (),
     ) -> Process:
-        """Start a container; returns once its program executes.  All descriptors stay the caller's.  Raises LaunchFailure."""
+        """Start a container; returns once its program executes.  All descriptors stay the caller's.  Raises LaunchFailure.
+
+        ``gate_fd``: a pipe that the first process reads a byte from before it executes the program; at its end it gives up.
+        """
         message = {
             "op": "run",
             **_fields(launch),
@@ -190,10 +198,11 @@ class Supervisor:
             "forwards": [_fields(one) for one in launch.forwards],
             "copy_ups": [_fields(one) for one in launch.copy_ups],
             "has_netns": netns_fd is not None,
+            "has_gate": gate_fd is not None,
             "has_pidfd": False,
             "attachments": [_attachment(one) for _, one in attachments],
         }
-        fds = [*([] if netns_fd is None else [netns_fd]), *forward_fds, *(fd for fd, _ in attachments)]
+        fds = [*(fd for fd in (netns_fd, gate_fd) if fd is not None), *forward_fds, *(fd for fd, _ in attachments)]
         return await self._launch(launch.id, message, fds)
 
     async def execute(self, launch: ExecLaunch, *, attachments: Sequence[tuple[int, Attachment]] = ()) -> Process:
@@ -205,6 +214,7 @@ class Supervisor:
                 "op": "execute",
                 **_fields(launch),
                 "has_netns": False,
+                "has_gate": False,
                 "has_pidfd": pidfd >= 0,
                 "attachments": [_attachment(one) for _, one in attachments],
             }
@@ -288,6 +298,10 @@ class Supervisor:
             await self._zygote.wait()
             self._zygote = None
 
+    def made_ahead(self, group: str) -> bool:
+        """Whether the zygote made the control group of that name for the next start."""
+        return self._zygote is not None and group.startswith(f"{SPARE_GROUP}-{self._zygote.pid}-")
+
     def forget(self, process: Process) -> None:
         """A process let go of."""
         if self._processes.get(process.ident) is process:
@@ -299,8 +313,11 @@ class Supervisor:
             process = Process(ident, ours, self)
             try:
                 rest, profile = filters.split_profile(message)
-                kind = channel.RUN if message["op"] == "run" else channel.OTHER
-                await self._ask(channel.request(kind, rest, profile), [theirs.fileno(), *fds])
+                if message["op"] == "run":
+                    request = channel.request(channel.RUN, _monitors_part(rest), rest, profile)
+                else:
+                    request = channel.request(channel.OTHER, rest, None, profile)
+                await self._ask(request, [theirs.fileno(), *fds])
             except BaseException:
                 process.close()
                 raise
@@ -386,6 +403,13 @@ def _resolve(ready: asyncio.Future[None]) -> None:
 def _fields(value: Any) -> dict[str, Any]:
     """A spec value's fields, not copied deeply: it goes straight into JSON."""
     return {name: getattr(value, name) for name in value.__slots__}
+
+
+def _monitors_part(message: dict[str, Any]) -> dict[str, Any]:
+    """What a monitor needs of a launch.  It keeps that as long as the container runs; the first process keeps nothing."""
+    linux = message["config"].get("linux") or {}
+    shown = {name: linux[name] for name in ("namespaces", "cgroupsPath", "resources") if name in linux}
+    return {**{name: value for name, value in message.items() if name not in _FIRST_PROCESSES}, "config": {"linux": shown}}
 
 
 def _attachment(attachment: Attachment) -> dict[str, Any]:

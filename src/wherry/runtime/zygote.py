@@ -1,4 +1,4 @@
-"""A small single-threaded interpreter that forks monitors: ``python -m wherry.runtime.zygote FD``.
+"""A small single-threaded interpreter that forks monitors.
 
 Executed by the daemon before anything else. Everything a container start needs is imported and loaded here, once, and frozen, so a fork
 shares it. It answers nothing: each request carries the channel on which its monitor talks to the daemon.
@@ -13,13 +13,13 @@ import os
 import select
 import signal
 import socket
-import sys
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from wherry.kernel import cgroup, process
 from wherry.runtime import channel, confinement, filters, rehearsal, tasks
+from wherry.runtime.defaults import SPARE_GROUP
 from wherry.runtime.jsonlog import JsonLog
 from wherry.runtime.logfile import Limits
 from wherry.runtime.monitor import Launched, Monitor, prepare
@@ -27,34 +27,39 @@ from wherry.runtime.spare import Spare
 
 _NAMES = {"task": "wherry-task", "parse": "wherry-parse"}
 
+_START_MS = 50  # how long the next fork waits for a start; one that takes longer hardly keeps the processors busy
+_FAREWELL_S = 2.0
 _OOM_SCORE = -999  # of zygote and monitors: a monitor's death is its container's; what they start has a score of its own
 
 
 class Zygote:
     """Serves one daemon until it closes the channel."""
 
-    def __init__(self, requests: socket.socket) -> None:
+    def __init__(self, requests: socket.socket, above: str) -> None:
+        """``above``: the control group in which groups are made ahead of time, "" for none."""
         self._requests = requests
+        self._title_area = process.argument_area()  # in every fork too
+        self._above = above
         self._compiler = filters.Compiler()
         self._groups = cgroup.find()
-        self._nests: dict[bytes, socket.socket] = {}
+        self._nests: dict[bytes, tuple[socket.socket, str]] = {}  # to the monitors that wait, and their control groups
+        self._starting: dict[int, socket.socket] = {}  # to monitors whose program does not run yet, by descriptor
+        self._waiting = select.poll()
 
     def serve(self) -> None:
-        rehearsal.specialise(self._rehearse)
+        rehearsal.specialise(lambda: self._rehearse("wherry-zygote"))
         for files in (False, True):
             confinement.program(files=files)
         gc.collect()
         gc.freeze()
         gc.disable()
-        waiting = select.poll()
-        waiting.register(self._requests, select.POLLIN)
+        self._waiting.register(self._requests, select.POLLIN)
         while True:
-            for kind in (channel.RUN, channel.OTHER):
-                if kind not in self._nests and not waiting.poll(0):
-                    self._hatch(kind)
+            self._hatch_until_asked()
             try:
                 body, fds = channel.receive_encoded(self._requests)
             except channel.Closed:
+                self._leave()
                 return
             try:
                 self._dispatch(body, fds)
@@ -65,79 +70,123 @@ class Zygote:
                 for fd in fds:
                     os.close(fd)
 
-    def _rehearse(self) -> None:
-        """What a monitor does that touches nothing outside."""
+    def _rehearse(self, name: str) -> None:
+        """What a monitor does that touches nothing outside.  ``name``: the process's."""
+        rehearsal.plan_birth()
         ours, theirs = channel.pair()
         with ours, theirs:
             channel.send(ours, {"event": "rehearsed", "pid": 0}, [theirs.fileno()])
             for fd in channel.receive(theirs)[1]:
                 os.close(fd)
-        process.set_name("wherry-zygote")
+        process.set_name(name)
         log = JsonLog("/dev/null", Limits())
         log.write("stdout", b"rehearsed\n", 0)
         log.finish(0)
-        Monitor(Launched(message={"op": "run"}, body=b"", program_fd=-1), None, self._groups)
+        Monitor(Launched(message={"op": "run"}, body=b""), None, self._groups)
         cgroup.oom_kills(self._groups, "/rehearsal")
 
     def _dispatch(self, data: bytes, fds: list[int]) -> None:
-        kind, body, profile = channel.split_request(data)
+        kind, order, profile = channel.split_request(data)
         passed = [*fds, self._compiler.open_program(profile)] if profile else fds
         if kind in self._nests:
-            with self._nests.pop(kind) as nest, contextlib.suppress(channel.Closed):
-                channel.send_encoded(nest, body, passed)
+            nest, group = self._nests.pop(kind)
+            try:
+                channel.send_encoded(nest, order, passed)
+            except channel.Closed:  # it was killed
+                nest.close()
+                if group:
+                    cgroup.remove(self._groups, group)
+            else:
+                self._starting[nest.fileno()] = nest
+                self._waiting.register(nest, 0)  # its end is told all the same
                 return
         if self._fork():
             return
-        _live(lambda: self._work(body, passed, None))
+        _live(lambda: self._work(order, passed, None, None))
+
+    def _hatch_until_asked(self) -> None:
+        """Fork what the next requests need, but not while a start is under way, which would have less of the processors."""
+        while missing := [kind for kind in (channel.RUN, channel.OTHER) if kind not in self._nests]:
+            events = self._waiting.poll(_START_MS if self._starting else 0)
+            for fd, _ in events:
+                if fd == self._requests.fileno():
+                    return
+                self._let_go(fd)
+            if not events:
+                for fd in list(self._starting):
+                    self._let_go(fd)
+                self._hatch(missing[0])
+
+    def _let_go(self, fd: int) -> None:
+        self._waiting.unregister(fd)
+        self._starting.pop(fd).close()
 
     def _hatch(self, kind: bytes) -> None:
         """Fork the next monitor ahead of its request; one for a container has a first process ready too."""
         ours, theirs = channel.pair()
-        if self._fork():
+        above = f"{self._above}/{SPARE_GROUP}-{os.getpid()}-" if self._above and kind == channel.RUN else ""
+        if pid := self._fork():
             theirs.close()
-            self._nests[kind] = ours
+            self._nests[kind] = ours, above and f"{above}{pid}"
             return
         ours.close()
-        _live(lambda: self._wait(theirs, Spare(self._groups) if kind == channel.RUN else None))
+        _live(lambda: self._wait(theirs, Spare(self._groups, above and f"{above}{os.getpid()}", theirs) if kind == channel.RUN else None))
 
-    def _fork(self) -> bool:
-        """True in the zygote, False in the new monitor."""
+    def _leave(self) -> None:
+        """Let the monitors that wait clear away what they made ahead, and see them do it."""
+        for nest, _ in self._nests.values():
+            nest.shutdown(socket.SHUT_WR)
+            nest.settimeout(_FAREWELL_S)
+            with contextlib.suppress(OSError):
+                nest.recv(1)
+
+    def _fork(self) -> int:
+        """The new monitor's pid; 0 in that itself."""
         if len(os.listdir("/proc/self/task")) != 1:
             raise OSError("the zygote has more than one thread")
-        if os.fork():
-            return True
-        self._requests.close()
-        return False
+        if pid := os.fork():
+            return pid
+        for inherited in (self._requests, *(nest for nest, _ in self._nests.values()), *self._starting.values()):
+            inherited.close()
+        prepare()
+        return 0
 
     def _wait(self, nest: socket.socket, spare: Spare | None) -> None:
         """A monitor's life until it knows what it is for.  ``spare``: made first, since a clone shares all pages again."""
-        prepare("wherry-spare")
+        self._rehearse("wherry-spare")  # the pages that the real thing will write to are its own then
         try:
-            body, fds = channel.receive_encoded(nest)
+            order, fds = channel.receive_encoded(nest)
         except channel.Closed:
             if spare is not None:
                 spare.discard()
             return
-        nest.close()
-        self._work(body, fds, spare)
+        self._work(order, fds, spare, nest)
 
-    def _work(self, body: bytes, fds: list[int], spare: Spare | None) -> None:
-        message: Mapping[str, Any] = json.loads(body)
-        prepare(_NAMES.get(message["op"], "wherry-monitor"))
+    def _work(self, order: bytes, fds: list[int], spare: Spare | None, nest: socket.socket | None) -> None:
+        """``nest``: closed once the program runs, which lets the zygote fork the next."""
+        head, body = channel.split_order(order)
+        message: Mapping[str, Any] = json.loads(head)
+        name = _NAMES.get(message["op"], "wherry-monitor")
+        process.set_name(name)
+        process.set_title(self._title_area, name)
         rest = iter(fds)
         control = socket.socket(fileno=next(rest))
         if message["op"] in _NAMES:
+            if nest is not None:
+                nest.close()
             _set_oom_score(0)  # what it works on is somebody else's
             (tasks.run if message["op"] == "task" else tasks.parse)(message, control, list(rest))
             if spare is not None:
                 spare.discard()
             return
         netns_fd = next(rest) if message["has_netns"] else -1
+        gate_fd = next(rest) if message["has_gate"] else -1
         target_pidfd = next(rest) if message["has_pidfd"] else -1
         forwards = [next(rest) for _ in message.get("forwards") or ()]
         attachments = [(next(rest), attachment) for attachment in message["attachments"]]
-        launch = Launched(message=message, body=body, program_fd=fds[-1] if message["has_program"] else -1)
-        Monitor(launch, control, self._groups, spare).run(netns_fd, forwards, target_pidfd, attachments)
+        program_fd = fds[-1] if message["has_program"] else -1
+        launch = Launched(message=message, body=body, program_fd=program_fd, netns_fd=netns_fd, gate_fd=gate_fd)
+        Monitor(launch, control, self._groups, spare, nest).run(forwards, target_pidfd, attachments)
 
 
 def _set_oom_score(score: int) -> None:
@@ -157,8 +206,8 @@ def _live(work: Callable[[], None]) -> NoReturn:
     os._exit(status)
 
 
-def main(fd: int) -> None:
-    """Run until the daemon goes."""
+def main(fd: int, above: str) -> None:
+    """Run until the daemon goes.  ``above``: see `Zygote`."""
     os.umask(0o022)
     os.chdir("/")
     os.setsid()
@@ -169,8 +218,4 @@ def main(fd: int) -> None:
     _set_oom_score(_OOM_SCORE)
     process.set_name("wherry-zygote")
     process.set_title(process.argument_area(), "wherry-zygote")
-    Zygote(socket.socket(fileno=fd)).serve()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    Zygote(socket.socket(fileno=fd), above).serve()
