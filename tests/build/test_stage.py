@@ -204,6 +204,18 @@ RUN cat /docs/F1 /docs/F2; stat -c %a /docs/F1
     ]
 
 
+def test_a_documents_name_is_no_path(bench: Bench) -> None:
+    for name, message in (
+        ("../../../../../../tmp/escaped", "open /tmp/escaped: no such file or directory"),
+        ("a/b", "open /a/b: no such file or directory"),
+        ("..", "open : is a directory"),
+    ):
+        with pytest.raises(BuildFailed, match=message):
+            bench.build(f"FROM base\nCOPY <<{name} /x/\nhello\n{name}\n")
+    assert not os.path.exists("/tmp/escaped")
+    assert listing(bench, "FROM base\nCOPY <<a/../q /x/\nhello\na/../q\n", show="cat /x/q") == "hello\n"
+
+
 def test_environment_arguments_and_user_of_run(bench: Bench) -> None:
     text = """FROM base
 ARG A=1

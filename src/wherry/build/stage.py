@@ -390,7 +390,7 @@ class StageBuild:
             sources=sources,
             excludes=excludes,
             documents={
-                document.name: _body(document.body, state, expander) if document.expand else document.body
+                _document_name(document.name): _body(document.body, state, expander) if document.expand else document.body
                 for document in instruction.documents
             },
         )
@@ -603,6 +603,16 @@ def _run_words(state: State, instruction: Run) -> tuple[tuple[str, ...], tuple[s
         return (*state.shell, first.body), None
     whole = "\n".join([instruction.args[0], *(document.body + document.name for document in documents)])
     return (*state.shell, whole), None
+
+
+def _document_name(name: str) -> str:
+    """The file that a document of COPY becomes, in a directory of its own.  Raises BuildFailed in BuildKit's words for any other place."""
+    clean = posixpath.normpath(f"/{name}").strip("/")
+    if not clean:
+        raise BuildFailed("open : is a directory")
+    if "/" in clean or "\0" in clean:
+        raise BuildFailed(f"open /{clean}: no such file or directory")
+    return clean
 
 
 def _body(text: str, state: State, expander: Expander) -> str:
