@@ -55,7 +55,7 @@ def test_each_spelling_of_a_flag_gives_its_value(words: list[str], name: str, ex
     [
         (["--nope"], "unknown flag: --nope"),
         (["-x"], "unknown shorthand flag: 'x' in -x"),
-        (["-tzx"], "unknown shorthand flag: 'z' in -tzx"),
+        (["-tzx"], "unknown shorthand flag: 'z' in -zx"),
         (["-p"], "flag needs an argument: 'p' in -p"),
         (["--name"], "flag needs an argument: --name"),
         (["--=x"], "bad flag syntax: --=x"),

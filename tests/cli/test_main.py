@@ -44,6 +44,16 @@ def test_wrong_words_are_told_with_usage(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err.startswith("unknown flag: --nope\n\nUsage:  wherry run [OPTIONS] IMAGE")
 
 
+def test_help_of_a_command_and_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, start in (
+        ("help", "Usage:  wherry [OPTIONS] COMMAND"),
+        ("help image ls", "Usage:  wherry image ls "),
+        ("help image", "Usage:  wherry image C"),
+    ):
+        assert main(words.split()) == 0
+        assert capsys.readouterr().out.startswith(start)
+
+
 def test_an_absent_daemon_that_was_named_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-H", "unix:///nosuch.sock", "ps"]) == 1
     assert capsys.readouterr().err == "Cannot connect to the Docker daemon at unix:///nosuch.sock. Is the docker daemon running?\n"
@@ -60,3 +70,5 @@ def test_the_installed_command_writes_all_it_has_to_say_and_ends_with_its_status
     wrong = subprocess.run([*command, "nothing"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 1
     assert "unknown command" in wrong.stderr
+    closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command, "--version"], capture_output=True, text=True, check=False)
+    assert (closed.returncode, closed.stderr) == (0, "")

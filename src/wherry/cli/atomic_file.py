@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from wherry.cli.flags import Failure
 
 
-@contextmanager
-def writing(path: str, what: str) -> Iterator[int]:
-    """A descriptor that becomes ``path`` when the block ends well; a device or pipe is written as it is.  Raises Failure."""
+def check_target(path: str, what: str) -> None:
+    """Raises Failure, begun by ``what``, for a path that can't be written."""
     folder = os.path.dirname(path)
     if folder and not os.path.isdir(folder):
         raise Failure(f"{what}: invalid output path: stat {folder}: no such file or directory")
     if os.path.isdir(path):
-        raise Failure(f'{what}: invalid output path: "{path}" must be a regular file')
+        raise Failure(f"{what}: cannot write to a directory")
+    if os.path.exists(path) and stat.S_ISCHR(os.stat(path).st_mode):
+        raise Failure(f"{what}: cannot write to a character device file")
+
+
+@contextmanager
+def writing(path: str, what: str) -> Iterator[int]:
+    """A descriptor that becomes ``path`` when the block ends well; a pipe or block device is written as it is.  Raises Failure."""
+    check_target(path, what)
     special = os.path.exists(path) and not os.path.isfile(path)
-    target = path if special else os.path.join(folder, f".tmp-{os.path.basename(path)}{os.getpid()}")
+    target = path if special else os.path.join(os.path.dirname(path), f".tmp-{os.path.basename(path)}{os.getpid()}")
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         yield descriptor

@@ -36,6 +36,8 @@ def create(invocation: Invocation, body: dict[str, Any], meanwhile: Callable[[],
 def _create(invocation: Invocation, body: dict[str, Any], meanwhile: Callable[[], None] | None) -> str:
     program = invocation.program
     image, platform = body["Image"], invocation.text("platform")
+    if not image:
+        raise Failure("invalid reference format")
     quiet = invocation.flag("quiet")
     if invocation.text("pull") == "always":
         from wherry.cli import pulling

@@ -212,7 +212,7 @@ def _cluster(word: str, words: Sequence[str], position: int, flags: dict[str, Fl
         if flag is None:
             if letter == "h":
                 raise HelpWanted(deprecated=True)
-            raise UsageFailure(f"unknown shorthand flag: {letter!r} in {word}")
+            raise UsageFailure(f"unknown shorthand flag: {letter!r} in -{letter}{letters}")
         if letters.startswith("=") and len(letters) > 1:
             text, letters = letters[1:], ""
         elif flag.kind == "bool":

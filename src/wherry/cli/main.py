@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from wherry.cli.flags import Failure, HelpWanted, UsageFailure, parse, parse_flags
+from wherry.cli.flags import MANY, Failure, HelpWanted, UsageFailure, parse, parse_flags
 from wherry.cli.program import VERSION, Program
 from wherry.cli.table import COMMANDS, GLOBAL_FLAGS, load, resolve
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from wherry.cli.flags import Command
+
+
+LOG_LEVELS = ("panic", "fatal", "error", "warn", "warning", "info", "debug", "trace")
 
 
 def program() -> NoReturn:
@@ -31,12 +34,24 @@ def program() -> NoReturn:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
+    if sys.stdout is None or sys.stderr is None:
+        _open_standard_streams()
     try:
         return _dispatch(list(sys.argv[1:] if words is None else words))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         return _quiet_exit()
+
+
+def _open_standard_streams() -> None:
+    """In place of what the shell has closed (``>&-``)."""
+    import os
+
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
 
 
 def _dispatch(words: list[str]) -> int:
@@ -50,13 +65,28 @@ def _dispatch(words: list[str]) -> int:
         )
     except HelpWanted as wanted:
         return _help("", deprecated=wanted.deprecated)
+    if str(values["log-level"]).lower() not in LOG_LEVELS:
+        return _complain(f"Unable to parse logging level: {values['log-level']}", 1)
     if values["version"]:
         print(f"Wherry version {VERSION}, build {VERSION}")
         return 0
+    if words[:1] == ["help"]:
+        return _help_on(words[1:])
     path, rest = resolve(words)
     if path not in COMMANDS:
         return _not_a_command(path, rest)
-    return _run(load(path), path, rest, Program(values, given))
+    program = Program(values, given)
+    try:
+        return _run(load(path), path, rest, program)
+    finally:
+        program.close()
+
+
+def _help_on(words: list[str]) -> int:
+    path, rest = resolve(words)
+    if path in COMMANDS:
+        return _run(load(path), path, ["--help"], Program({}, set()))
+    return _complain(f"unknown help topic: {' '.join(words)}", 1) if rest else _help(path, deprecated=False)
 
 
 def _not_a_command(group: str, rest: list[str]) -> int:
@@ -91,7 +121,8 @@ def _run(command: Command, path: str, words: list[str], program: Program) -> int
     except UsageFailure as failure:
         prefix = "wherry: " if failure.prefixed else ""
         usage = f"Usage:  wherry {path} {command.usage}".rstrip()
-        return _complain(f"{prefix}{failure}\n\n{usage}\n\nRun 'wherry {path} --help' for more information", failure.status)
+        see = "See" if failure.prefixed and command.maximum == MANY else "Run"
+        return _complain(f"{prefix}{failure}\n\n{usage}\n\n{see} 'wherry {path} --help' for more information", failure.status)
     except HelpWanted as wanted:
         from wherry.cli import help as help_texts
 
@@ -118,9 +149,11 @@ def _run(command: Command, path: str, words: list[str], program: Program) -> int
 
 def describe(error: BaseException) -> str | None:
     """What a person is told about an error of the client or the daemon; None for one that is a bug."""
-    from wherry.client.engine import ApiError
+    from wherry.client.engine import ApiError, InvalidName
     from wherry.client.http import ConnectError, ProtocolError
 
+    if isinstance(error, InvalidName):
+        return str(error)
     if isinstance(error, ApiError):
         return f"Error response from daemon: {error}"
     if isinstance(error, ConnectError):

@@ -71,7 +71,7 @@ class Program:
         if "host" in self.given:
             if "context" in self.given:
                 raise Failure("conflicting options: cannot specify both --host and --context")
-            return self._named(str(self.values["host"]))
+            return self._named(str(self.values["host"])) if self.values["host"] else (DEFAULT_HOST, None, True)
         context = self.context_name
         if context != "default":
             return (*context_endpoint(self.config_dir, context), False)
@@ -113,6 +113,10 @@ class Program:
                 address, tls=tls, version=version.removeprefix("v") if version else None, start=_start_daemon if own else None
             )
         return self._engine
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
 
     def another_engine(self) -> Engine:
         """An engine with a connection pool of its own, for a second thread."""

@@ -112,6 +112,8 @@ class Registry:
             return answer
         reason = problem.__cause__ if problem is not None and problem.__cause__ is not None else problem
         text = f"dial tcp {self.host}: connect: connection refused" if isinstance(reason, ConnectionRefusedError) else str(reason)
+        if type(reason).__name__ == "gaierror":
+            text = f"dial tcp: lookup {self.host.partition(':')[0]}: no such host"
         raise Failure(f'failed to configure transport: error pinging v2 registry: Get "https://{self.host}/v2/": {text}')
 
     def _elsewhere(self, location: str) -> Answer:

@@ -11,7 +11,7 @@ from typing import Any
 
 from wherry.cli import template_syntax as syntax
 from wherry.cli.flags import Failure
-from wherry.cli.template_values import MISSING, Null, Record, format_value, go_type, is_true, sprintf, to_json, to_text
+from wherry.cli.template_values import MISSING, NIL_MAP, Null, Record, format_value, go_type, is_true, sprintf, to_json, to_text
 
 FUEL = 2_000_000
 MAX_OUTPUT = 64 << 20
@@ -257,6 +257,8 @@ class _Run:
                 return value[name]
             if self.strict:
                 raise self.fault(node, f"map has no entry for key {syntax.quote(name)}")
+            return MISSING
+        if value is NIL_MAP and not self.strict:
             return MISSING
         if value is None or value is MISSING or isinstance(value, Null):
             raise self.fault(node, f"nil pointer evaluating interface {{}}.{name}")

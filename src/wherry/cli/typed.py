@@ -47,7 +47,7 @@ def typed(value: Any, name: str = "", parent: str = "") -> Any:
     if isinstance(value, dict):
         free = name in _MAPS or (name == "Config" and parent == "LogConfig")
         items = {key: typed(item, "" if free else key, name) for key, item in value.items()}
-        return items if free else Record(items, optional=_ABSENT)
+        return items if free else Record(items, optional={**_ABSENT, "ID": value["Id"]} if not name and "Id" in value else _ABSENT)
     if isinstance(value, list):
         return [typed(item, "", name) for item in value]
     return _null(name) if value is None else value
@@ -59,7 +59,7 @@ def _image(value: dict[str, Any]) -> Record:
     config = items.get("Config")
     if isinstance(config, dict):
         items["Config"] = Record({key: config[key] for key in _IMAGE_CONFIG if config.get(key)}, optional=_IMAGE_CONFIG)
-    return Record(items, optional=_IMAGE_ABSENT)
+    return Record(items, optional={**_IMAGE_ABSENT, "ID": value["Id"]})
 
 
 def _null(name: str) -> Null:

@@ -32,6 +32,10 @@ class ApiError(Exception):
         self.status = status
 
 
+class InvalidName(ApiError):
+    """Nothing was asked, for this can name nothing; the message is Docker's."""
+
+
 class Hijacked:
     """A taken-over connection: raw bytes both ways, framed unless ``raw``."""
 
@@ -263,8 +267,20 @@ def query_string(query: Query | None) -> str:
 
 
 def container_path(name: str, *rest: str) -> str:
-    """``/containers/NAME/...`` with the name escaped."""
+    """``/containers/NAME/...`` with the name escaped.  Raises InvalidName for none."""
+    if not name.strip():
+        raise InvalidName(0, "invalid container name or ID: value is empty")
     return "/".join(("/containers", quote(name), *rest))
 
 
-__all__ = ["API_VERSION", "ApiError", "ConnectError", "Engine", "Hijacked", "ProtocolError", "container_path", "query_string"]
+__all__ = [
+    "API_VERSION",
+    "ApiError",
+    "ConnectError",
+    "Engine",
+    "Hijacked",
+    "InvalidName",
+    "ProtocolError",
+    "container_path",
+    "query_string",
+]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from wherry.errors import EngineError, Internal, NotFound
+from wherry.errors import EngineError, Internal, InvalidRequest, NotFound
 from wherry.images import platforms
 from wherry.images.arrivals import Broken
 from wherry.images.blocking import Run
@@ -54,6 +54,8 @@ class Puller:
 
     async def pull(self, reference: Reference, wanted: Platform | None, credentials: Credentials, emit: Emit) -> Image:
         """As ``bring``, with the last words of a pull."""
+        if reference.familiar_name == "scratch":
+            raise InvalidRequest("'scratch' is a reserved name")
         image, is_new = await self.bring(reference, wanted, credentials, emit)
         reference = reference.with_default_tag()
         emit(outcome(reference.familiar, is_new=is_new))

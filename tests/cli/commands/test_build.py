@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import itertools
 import json
@@ -27,6 +28,10 @@ def prepared(root: Path, dockerfile: str = "") -> Prepared:
             content = tar.extractfile(member) if member.isfile() else None
             found[member.name] = content.read() if content is not None else b""
     return name, found
+
+
+def test_a_compressed_context_is_gzip() -> None:
+    assert gzip.decompress(b"".join(build._compressed([b"one", memoryview(b"two")]))) == b"onetwo"
 
 
 def test_dockerfile_of_the_context_is_found_in_either_case(tmp_path: Path) -> None:

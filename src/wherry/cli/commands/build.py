@@ -30,6 +30,8 @@ def run(invocation: Invocation) -> int:
     dockerfile, context = _prepare(invocation.arguments[0], invocation.text("file"))
     query = {**_query(invocation), "dockerfile": dockerfile, "q": quiet}
     engine = invocation.program.engine
+    if invocation.flag("compress"):
+        context = _compressed(context)
     body = context if quiet else _counted(context)
     response = engine.stream("POST", "/build", query, raw=body, headers=all_auth_headers(invocation.program))
     ident = _quietly(response) if quiet else _aloud(invocation, response)
@@ -39,8 +41,11 @@ def run(invocation: Invocation) -> int:
     if iidfile:
         if not ident:
             raise Failure("server did not provide an image ID. Cannot write " + iidfile)
-        with open(iidfile, "w", encoding="utf-8") as file:
-            file.write(ident)
+        try:
+            with open(iidfile, "w", encoding="utf-8") as file:
+                file.write(ident)
+        except OSError as error:
+            raise Failure(f"open {iidfile}: {(error.strerror or '').lower()}") from None
     return 0
 
 
@@ -61,6 +66,16 @@ def _quietly(response: Response) -> str:
         sys.stderr.write("".join(said))
         raise
     return next((ident for ident in reversed(found) if ident), "".join(said).strip())
+
+
+def _compressed(context: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    import zlib
+
+    packer = zlib.compressobj(wbits=31)  # gzip's framing
+    for piece in context:
+        if packed := packer.compress(piece):
+            yield packed
+    yield packer.flush()
 
 
 def _counted(context: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
@@ -280,6 +295,7 @@ COMMAND = Command(
         Flag("add-host", "list", 'Add a custom host-to-IP mapping ("host:ip")', parse=_extra_host),
         Flag("build-arg", "list", "Set build-time variables"),
         Flag("cgroup-parent", "string", 'Set the parent cgroup for the "RUN" instructions during build'),
+        Flag("compress", "bool", "Compress the build context using gzip"),
         Flag("cpu-period", "int", "Limit the CPU CFS (Completely Fair Scheduler) period"),
         Flag("cpu-quota", "int", "Limit the CPU CFS (Completely Fair Scheduler) quota"),
         Flag("cpu-shares", "int", "CPU shares (relative weight)", short="c"),
@@ -317,7 +333,6 @@ COMMAND = Command(
                 ("cache-to", "list", "Cache export destinations", ""),
                 ("call", "string", "Method for evaluating the build", ""),
                 ("check", "bool", "Check the Dockerfile only", ""),
-                ("compress", "bool", "Compress the build context using gzip", ""),
                 ("isolation", "string", "Container isolation technology", ""),
                 ("metadata-file", "string", "Write the result's metadata to a file", ""),
                 ("no-cache-filter", "list", "Do not cache the given stages", ""),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from wherry.cli.flags import Command, Failure, Flag, Invocation
+from wherry.client.engine import container_path
 
 
 def run(invocation: Invocation) -> int:
     name, *image = invocation.arguments
+    container_path(name)
     query = {
         "container": name,
         "comment": invocation.text("message"),

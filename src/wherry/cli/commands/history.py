@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 LISTING = Listing(
-    "*formatter.historyContext",
+    "*image.historyContext",
     {
         "ID": "IMAGE", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT", "CreatedBy": "CREATED BY", "Size": "SIZE",
         "Comment": "COMMENT",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wherry.cli.flags import Command, Flag, Invocation
+from wherry.cli.flags import Command, Failure, Flag, Invocation
 from wherry.cli.inspection import run_inspect
 from wherry.cli.platforms import platform_query
 from wherry.client.http import quote
@@ -11,9 +11,13 @@ from wherry.client.http import quote
 def run(invocation: Invocation) -> int:
     engine = invocation.program.engine
     query = {"platform": platform_query(invocation.text("platform"), "")}
-    return run_inspect(
-        invocation.text("format"), invocation.arguments, lambda name: engine.get(f"/images/{quote(name, b'/:@')}/json", query)
-    )
+
+    def fetch(name: str) -> object:
+        if not name:
+            raise Failure("Error: No such image: ")
+        return engine.get(f"/images/{quote(name, b'/:@')}/json", query)
+
+    return run_inspect(invocation.text("format"), invocation.arguments, fetch)
 
 
 COMMAND = Command(

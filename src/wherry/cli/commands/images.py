@@ -30,7 +30,7 @@ LISTING = Listing(
 
 def run(invocation: Invocation) -> int:
     wanted = filters(invocation.texts("filter"))
-    if invocation.arguments:
+    if invocation.arguments and invocation.arguments[0]:
         wanted.setdefault("reference", {})[invocation.arguments[0]] = True
     digests = invocation.flag("digests")
     layout = invocation.text("format")
@@ -48,6 +48,8 @@ def run(invocation: Invocation) -> int:
     if invocation.flag("quiet") and layout in ("", "table"):
         sys.stdout.write("".join(row["ID"] + "\n" for row in rows))
         return 0
+    if invocation.flag("quiet") and layout == "raw":
+        layout = "image_id: {{.ID}}"
     fields = ("Repository", "Tag", "Digest", "ID", "CreatedSince", "Size") if digests else ()
     layout = layout or _configured(invocation)
     if layout in ("", "table"):

@@ -58,9 +58,16 @@ def _ways(invocation: Invocation) -> dict[str, Callable[[str], Any]]:
     """How each type of object is asked for."""
     engine = invocation.program.engine
     size = {"size": invocation.flag("size")}
+
+    def image(name: str) -> Any:
+        found = engine.get(f"/images/{quote(name, b'/:@')}/json")
+        if size["size"]:
+            sys.stderr.write("WARNING: --size ignored for image\n")
+        return found
+
     return {
         "container": lambda name: engine.call("GET", container_path(name, "json"), size),
-        "image": lambda name: engine.get(f"/images/{quote(name, b'/:@')}/json"),
+        "image": image,
         "network": lambda name: engine.get(f"/networks/{quote(name)}"),
         "volume": lambda name: engine.get(f"/volumes/{quote(name)}"),
     }

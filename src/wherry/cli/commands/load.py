@@ -36,9 +36,13 @@ def run(invocation: Invocation) -> int:
 def open_source(path: str) -> int:
     """A descriptor of the file at ``path``.  Raises Failure in Docker's words."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise Failure(f"open {path}: {(error.strerror or '').lower()}") from None
+    if os.path.isdir(path):
+        os.close(descriptor)
+        raise Failure(f"read {path}: is a directory")
+    return descriptor
 
 
 def pieces(descriptor: int) -> Iterator[bytes]:

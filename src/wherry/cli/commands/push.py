@@ -10,6 +10,7 @@ from wherry.client.http import quote
 
 
 def run(invocation: Invocation) -> int:
+    query = {"platform": platform_query(invocation.text("platform"), "Invalid platform " + invocation.text("platform"))}
     reference = read_reference(invocation.arguments[0])
     everything = invocation.flag("all-tags")
     quiet = invocation.flag("quiet")
@@ -19,9 +20,11 @@ def run(invocation: Invocation) -> int:
         reference = reference.with_default_tag()
         if not quiet:
             print("Using default tag: latest", flush=True)
+    if not everything and reference.tag is None:
+        raise Failure("cannot push a digest reference")
     engine = invocation.program.engine
     path = f"/images/{quote(reference.familiar_name, b'/:')}/push"
-    query = {"tag": None if everything else reference.tag, "platform": platform_query(invocation.text("platform"))}
+    query["tag"] = None if everything else reference.tag
     response = engine.stream("POST", path, query, headers=auth_headers(invocation.program, reference.domain))
     if quiet:
         Display(len).show_all(response)
