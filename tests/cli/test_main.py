@@ -64,7 +64,7 @@ def test_texts_wrap_with_an_indent_and_a_little_slop() -> None:
 
 
 def test_the_installed_command_writes_all_it_has_to_say_and_ends_with_its_status(tmp_path):
-    command = [sys.executable, str(Path(__file__).parents[2] / "bin" / "wherry")]
+    command = [sys.executable, str(Path(__file__).parents[2] / "bin" / "wherry-cold"), "", ""]
     told = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
     assert told.stdout.startswith("Wherry version")
     wrong = subprocess.run([*command, "nothing"], capture_output=True, text=True, check=False)

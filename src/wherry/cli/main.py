@@ -20,16 +20,21 @@ LOG_LEVELS = ("panic", "fatal", "error", "warn", "warning", "info", "debug", "tr
 
 
 def program() -> NoReturn:
-    """The installed command.  Ends without taking the interpreter apart, which costs as much as a request."""
+    """The command without its shell script.  Ends without taking the interpreter apart, which costs as much as a request."""
     import os
 
-    status = main()
+    os._exit(complete())
+
+
+def complete(words: Sequence[str] | None = None) -> int:
+    """Run one command line and write out all it has to say; the exit code."""
+    status = main(words)
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:
         status = status or 1
-    os._exit(status)
+    return status
 
 
 def main(words: Sequence[str] | None = None) -> int:
