@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -171,6 +172,17 @@ def _needs_root() -> None:
         pytest.skip("needs root: containers are made for real")
     if not BUSYBOX.exists():
         pytest.skip("needs /bin/busybox (Debian: busybox-static)")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def command_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A place for the server of this process's commands (docs/decisions/warm-command.md), and its end."""
+    place = tmp_path_factory.mktemp("commands")
+    os.environ["WHERRY_COMMAND_SERVER"] = str(place)
+    yield
+    os.environ["WHERRY_COMMAND_SERVER"] = ""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        os.kill(int((place / "server").read_text().split()[0]), signal.SIGTERM)
 
 
 @pytest.fixture(scope="session")

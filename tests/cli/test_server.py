@@ -83,7 +83,7 @@ class Door:
 
     def is_cold(self, *words: str, **more: object) -> bool:
         """Whether the server left a command to the Python that is away."""
-        return self(*words, **more)[0] in (126, 127)
+        return self(*words, **more)[0] == 127
 
 
 def until(true: Callable[[], bool]) -> None:

@@ -20,6 +20,8 @@ def program() -> NoReturn:
     """Ends without taking the interpreter apart, which costs as much as a request."""
     script, directory, environment, *words = sys.argv
     sys.argv[1:] = words
+    with open("/proc/self/comm", "w") as name:
+        name.write("wherry")
     if environment:
         _restore(int(environment))
     status = complete(words)
