@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -14,6 +14,7 @@ from aiohttp import web
 from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
 from wherry.registry.transport import Patience, Refused, RegistryError, Unreachable, Untrusted
+from wherry.spec.digest import sha256
 from wherry.spec.mirrors import parse_mirror
 from wherry.spec.reference import parse
 
@@ -329,5 +330,32 @@ def test_a_registry_that_wants_to_be_left_alone_is(retry_after: str, asked: int)
         with pytest.raises(Refused, match="toomanyrequests"):
             await fetch(server)
         assert len([1 for _, path, _ in server.log if "manifests" in path]) == asked
+
+    run(body)
+
+
+def test_who_takes_no_more_of_an_upload_is_left() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        never = asyncio.Event()
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            for answer in (b"200 OK", b"202 Accepted\r\nLocation: /v2/x/y/blobs/uploads/1"):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"HTTP/1.1 " + answer + b"\r\nContent-Length: 0\r\n\r\n")
+            await never.wait()
+            writer.close()
+
+        async def zeros() -> AsyncIterator[bytes]:
+            for _ in range(1000):
+                yield bytes(1 << 20)
+
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        stack.callback(server.close)
+        stack.callback(never.set)
+        client = Client(patience=Patience(idle_s=0.2, retries=0))
+        stack.push_async_callback(client.close)
+        reference = parse(f"127.0.0.1:{server.sockets[0].getsockname()[1]}/x/y")
+        with pytest.raises(RegistryError, match=r"Put .*i/o timeout"):
+            await client.repository(reference, ALICE, push=True).upload(zeros, sha256(b""), size=1000 << 20)
 
     run(body)

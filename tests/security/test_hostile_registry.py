@@ -133,7 +133,57 @@ def foreign(made: Made, fake: FakeRegistry) -> None:
     del fake.blobs[layer_of(made)]
 
 
+def empties(size: int) -> bytes:
+    """JSON that takes many times its length as objects."""
+    return b"[" + b"[]," * (size // 3) + b"[]]"
+
+
+def full_of_empties(made: Made, fake: FakeRegistry) -> None:
+    raw = json.dumps(made.document).encode()[:-1] + b', "more": ' + empties(4_000_000) + b"}"
+    fake.add_manifest("1", raw, made.document["mediaType"])
+
+
+def config_of_empties(made: Made, fake: FakeRegistry) -> None:
+    made.config = made.config[:-1] + b', "more": ' + empties(4_000_000) + b"}"
+    made.document["config"] = made.described(made.config, made.document["config"]["mediaType"])
+    fake.add(made)
+
+
+def large_headers(made: Made, fake: FakeRegistry) -> Answer:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"{}", headers={f"X-{number}": "x" * 8000 for number in range(4000)})
+
+    return answer
+
+
+def endless(start: bytes, piece: bytes, *, status: int = 200) -> Callable[[Made, FakeRegistry], Answer]:
+    """As much as anybody reads, 64 MiB at most."""
+
+    def make(made: Made, fake: FakeRegistry) -> Answer:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(status=status)
+            await response.prepare(request)
+            await response.write(start)
+            for _ in range((64 << 20) // len(piece)):
+                await response.write(piece)
+            return response
+
+        return answer
+
+    return make
+
+
+def endless_token(made: Made, fake: FakeRegistry) -> None:
+    challenging("http://{host}/token")(made, fake)
+    fake.answers = {"/token": endless(b'{"token":"', b"x" * 65536)(made, fake), **fake.answers}
+
+
 MORE: dict[str, Lie] = {
+    "a manifest of empty lists": full_of_empties,
+    "a config of empty lists": config_of_empties,
+    "32 MB of headers": answering(lambda made: "/manifests/", large_headers),
+    "a refusal without end": answering(lambda made: "/manifests/", endless(b'{"errors":[', b"[]," * 20000, status=400)),
+    "a token without end": endless_token,
     "a silent manifest": answering(lambda made: "/manifests/", lambda made, fake: lambda request: asyncio.sleep(60)),
     "a layer in drops": answering(layer_of, dripping),
     "always 500": answering(layer_of, always(500)),
@@ -147,6 +197,11 @@ MORE: dict[str, Lie] = {
     "a bomb": bomb,
 }
 WORDS = {
+    "a manifest of empty lists": "too many values",
+    "a config of empty lists": "too many values",
+    "32 MB of headers": "headers",
+    "a refusal without end": "400 Bad Request",
+    "a token without end": "larger than",
     "wrong layer": "expected sha256:",
     "truncated layer": "expected",
     "too long layer": "expected",
@@ -198,6 +253,46 @@ def test_a_lie_is_named_and_leaves_nothing(daemon: Daemon, fake: FakeRegistry, n
     assert ask(daemon, "GET", "/images/json")[1] == []
     may_stay = "/partial/" if name in RESUMABLE else None
     until(lambda: not [path for path in stored(daemon) if path not in before and not (may_stay and may_stay in path)])
+
+
+def paged(tags: Callable[[int], list[str]], following: Callable[[FakeRegistry, int], str]) -> Lie:
+    """A list of tags in parts, each with a Link to the next."""
+
+    def lie(made: Made, fake: FakeRegistry) -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            number = int(request.query.get("last", "0"))
+            link = following(fake, number + 1)
+            return web.json_response({"name": "x/y", "tags": tags(number)}, headers={"Link": f'<{link}>; rel="next"'})
+
+        fake.answers["/tags/list"] = answer
+
+    return lie
+
+
+LISTS: dict[str, tuple[Lie, str]] = {
+    "tags without end": (paged(lambda number: [f"t{number}"], lambda fake, number: f"/v2/x/y/tags/list?last={number}"), "does not end"),
+    "pages of 50,000 tags": (
+        paged(lambda number: [f"{number}-{tag}" for tag in range(50_000)], lambda fake, number: f"/v2/x/y/tags/list?last={number}"),
+        "more than 100000 tags",
+    ),
+    "262,144 tags at once": (paged(lambda number: [str(tag) for tag in range(1 << 18)], lambda fake, number: ""), "too many values"),
+    "the next tags in a file": (paged(lambda number: ["1"], lambda fake, number: "file:///etc/passwd"), "refused"),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_of_tags_ends_and_stays_where_it_is(daemon: Daemon, fake: FakeRegistry, name: str) -> None:
+    made = Made({"a": b"1"})
+    fake.add(made)
+    lie, words = LISTS[name]
+    lie(made, fake)
+    before, memory, begun = stored(daemon), Memory(daemon), time.monotonic()
+    done = daemon.run("pull", "-a", f"{fake.host}/x/y", check=False)
+    seconds, grown = time.monotonic() - begun, memory.growth_kb()
+    sys.stdout.write(f"{name}: {seconds:.2f} s, {grown} kB: {done.err.strip()[-150:]}\n")
+    assert (done.code, words in done.err) == (1, True)
+    assert grown < MEMORY_KB
+    assert stored(daemon) == before
 
 
 RESUMABLE = {"stalled layer", "a layer in drops", "always 500", "truncated layer"}  # what came may be what is wanted: the next pull goes on

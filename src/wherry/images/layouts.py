@@ -11,6 +11,7 @@ from typing import Any
 from wherry.errors import InvalidRequest
 from wherry.images import platforms
 from wherry.images.members import Members
+from wherry.spec import foreign
 from wherry.spec import image as spec
 from wherry.spec import reference as names
 from wherry.spec.digest import Digest, sha256
@@ -48,7 +49,7 @@ def images(files: Members, wanted: Platform | None) -> Iterator[Found]:
 
 def _docker_images(files: Members) -> Iterator[Found]:
     try:
-        items = json.loads(files.text("manifest.json", spec.CONFIG_LIMIT))
+        items = foreign.loads(files.text("manifest.json", spec.CONFIG_LIMIT))
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"invalid manifest.json: {error}") from error
     if isinstance(items, dict) and "schemaVersion" in items:
@@ -82,7 +83,7 @@ def _old_images(files: Members) -> Iterator[Found]:
     The config is made of the v1 documents as Docker makes it, byte for byte: the id is the same.
     """
     try:
-        repositories = json.loads(files.text("repositories", spec.CONFIG_LIMIT))
+        repositories = foreign.loads(files.text("repositories", spec.CONFIG_LIMIT))
         named = [(f"{name}:{tag}", ident) for name, tags in repositories.items() for tag, ident in tags.items()]
     except (ValueError, RecursionError, AttributeError) as error:
         raise InvalidRequest(f"invalid repositories file: {error}") from error
@@ -104,7 +105,7 @@ def _old_image(files: Members, top: str, tags: tuple[Reference, ...]) -> Found:
             raise InvalidRequest(f"invalid archive: image {top} has more than {spec.LAYER_LIMIT} layers")
         keys.append(f"{_v1_id(ident)}/layer.tar")
         try:
-            document = json.loads(files.text(f"{ident}/json", spec.CONFIG_LIMIT))
+            document = foreign.loads(files.text(f"{ident}/json", spec.CONFIG_LIMIT))
         except (ValueError, RecursionError) as error:
             raise InvalidRequest(f"invalid archive: {ident}/json: {error}") from error
         if not isinstance(document, dict):

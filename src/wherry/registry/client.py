@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from wherry.registry.transport import (
     read_capped,
 )
 from wherry.registry.trust import Trust, host_of
+from wherry.spec import foreign
 from wherry.spec import image as spec
 from wherry.spec.mirrors import Mirror
 from wherry.spec.proxies import Proxies
@@ -89,7 +89,7 @@ class Client:
         async with self.transport.request("GET", url, nobody, retry=False) as response:
             raw = await read_capped(response, spec.MANIFEST_LIMIT, self.transport.patience.document_s)
         try:
-            results = json.loads(raw).get("results") or []
+            results = foreign.loads(raw).get("results") or []
         except (ValueError, AttributeError, RecursionError) as error:
             raise Untrusted("the search result is not JSON") from error
         return [item for item in results if isinstance(item, dict)] if isinstance(results, list) else []

@@ -6,7 +6,6 @@ What comes down is checked against its descriptor before anybody else sees it.  
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -28,6 +27,7 @@ from wherry.registry.transport import (
     read_capped,
     reason,
 )
+from wherry.spec import foreign
 from wherry.spec import image as spec
 from wherry.spec.digest import Digest, sha256
 
@@ -35,7 +35,9 @@ MANIFEST_TYPES = (spec.DOCKER_MANIFEST, spec.DOCKER_INDEX, spec.OCI_MANIFEST, sp
 _CHUNK = 1 << 20
 _LEAST_RATE = 512  # bytes in a second; what brings less is as good as silent
 _HELD_S = 0.5
-_MAX_TAG_PAGES = 1000
+_MAX_PAGES = 1000
+_MAX_LIST = 4 * spec.MANIFEST_LIMIT  # bytes of all pages
+_MAX_TAGS = 100_000
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 Write = Callable[[bytes], Awaitable[None]]
@@ -162,35 +164,35 @@ class Repository:
 
     async def tags(self) -> list[str]:
         """All tags of the repository.  Raises Refused, Untrusted."""
-        endpoint, authorizer = await self._connect()
-        url = f"{endpoint.base}{self.path}/tags/list"
         names: list[str] = []
-        for _ in range(_MAX_TAG_PAGES):
-            async with self._transport.request("GET", url, authorizer, scope=self._scope) as response:
-                raw = await read_capped(response, spec.MANIFEST_LIMIT, self._transport.patience.document_s)
-                following = response.links["next"].get("url") if "next" in response.links else None
-            names += _tag_names(raw)
-            if following is None:
-                return names
-            url = self._transport.resolve(url, str(following), authorizer.origin)
-        raise Untrusted(f"{self.domain}/{self.path}: the list of tags does not end")
+        async for page in self._pages("tags/list", "tags"):
+            names += _tag_names(page)
+            if len(names) > _MAX_TAGS:
+                raise Untrusted(f"{self.domain}/{self.path}: more than {_MAX_TAGS} tags")
+        return names
 
     async def referrers(self, digest: str) -> list[dict[str, Any]]:
         """Descriptors of the manifests that have ``digest`` as their subject; none where the registry does not know such lists."""
+        return [item async for page in self._pages(f"referrers/{digest}", "referrers", may_lack=True) for item in _described(page)]
+
+    async def _pages(self, what: str, shown: str, *, may_lack: bool = False) -> AsyncIterator[bytes]:
+        """The parts of a list, as each names the next.  Raises Refused, Untrusted for one that is too long or does not end."""
         endpoint, authorizer = await self._connect()
-        url = f"{endpoint.base}{self.path}/referrers/{digest}"
-        found: list[dict[str, Any]] = []
-        for _ in range(_MAX_TAG_PAGES):
-            async with self._transport.request("GET", url, authorizer, scope=self._scope, expect=frozenset({200, 404})) as response:
+        url = f"{endpoint.base}{self.path}/{what}"
+        expect = frozenset({200, 404} if may_lack else {200})
+        room = _MAX_LIST
+        for _ in range(_MAX_PAGES):
+            async with self._transport.request("GET", url, authorizer, scope=self._scope, expect=expect) as response:
                 if response.status == 404:
-                    return found
-                raw = await read_capped(response, spec.MANIFEST_LIMIT, self._transport.patience.document_s)
+                    return
+                raw = await read_capped(response, min(room, spec.MANIFEST_LIMIT), self._transport.patience.document_s)
                 following = response.links["next"].get("url") if "next" in response.links else None
-            found += _described(raw)
+            room -= len(raw)
+            yield raw
             if following is None:
-                return found
+                return
             url = self._transport.resolve(url, str(following), authorizer.origin)
-        raise Untrusted(f"{self.domain}/{self.path}: the list of referrers does not end")
+        raise Untrusted(f"{self.domain}/{self.path}: the list of {shown} does not end")
 
     async def has_blob(self, digest: Digest) -> int | None:
         """The size of a blob that the repository already holds, or None."""
@@ -338,7 +340,7 @@ def _check_range(text: str, done: int, descriptor: spec.Descriptor) -> None:
 
 def _described(raw: bytes) -> list[dict[str, Any]]:
     try:
-        found = json.loads(raw)["manifests"] or []
+        found = foreign.loads(raw)["manifests"] or []
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Untrusted("the list of referrers is not an index") from error
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
@@ -346,9 +348,9 @@ def _described(raw: bytes) -> list[dict[str, Any]]:
 
 def _tag_names(raw: bytes) -> list[str]:
     try:
-        names = json.loads(raw).get("tags") or []
+        names = foreign.loads(raw).get("tags") or []
     except (ValueError, AttributeError, RecursionError) as error:
-        raise Untrusted("the list of tags is not JSON") from error
+        raise Untrusted(f"the list of tags is not JSON: {error}") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise Untrusted("the list of tags is not a list of names")
     return names

@@ -7,7 +7,6 @@ Source: OCI distribution-spec 1.1; the distribution project's token authenticati
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import re
 import socket
@@ -25,6 +24,7 @@ from yarl import URL
 
 from wherry.registry.credentials import Credentials, Origin, may_issue_tokens, may_reach, origin_of
 from wherry.registry.trust import Trust
+from wherry.spec import foreign
 from wherry.spec.proxies import Proxies
 
 USER_AGENT = "wherry/0.1"
@@ -183,7 +183,11 @@ class Transport:
             authorization = authorizer.header(scope, time.monotonic())
             if authorization and origin_of(url) == authorizer.origin:
                 sent["Authorization"] = authorization
-            response = await self._send(method, url, headers=sent, data=body() if body else None)
+            async with asyncio.timeout(None) as deadline:
+                data = body() if body else None
+                if isinstance(data, AsyncIterator):
+                    data = _taken(data, deadline, self.patience.idle_s)
+                response = await self._send(method, url, headers=sent, data=data)
             if response.status not in _REDIRECTS or method not in ("GET", "HEAD"):
                 return response
             location = response.headers.get("Location", "")
@@ -308,6 +312,15 @@ class Transport:
         return known
 
 
+async def _taken(pieces: AsyncIterator[bytes], deadline: asyncio.Timeout, idle_s: float) -> AsyncIterator[bytes]:
+    """A body of which each piece must be taken in time: who stops reading holds nobody up.  What makes the pieces has all the time."""
+    loop = asyncio.get_running_loop()
+    async for piece in pieces:
+        deadline.reschedule(loop.time() + idle_s)
+        yield piece
+        deadline.reschedule(None)
+
+
 async def read_capped(response: aiohttp.ClientResponse, limit: int, deadline_s: float) -> bytes:
     """The whole body.  Raises Untrusted beyond ``limit`` bytes or ``deadline_s``."""
     parts: list[bytes] = []
@@ -361,7 +374,7 @@ def _seconds(retry_after: str | None) -> float:
 
 def _json_object(raw: bytes) -> dict[str, Any]:
     try:
-        answer = json.loads(raw)
+        answer = foreign.loads(raw)
     except (ValueError, RecursionError) as error:
         raise Untrusted("the answer is not JSON") from error
     if not isinstance(answer, dict):
@@ -399,4 +412,6 @@ def reason(error: BaseException) -> str:
         return "i/o timeout"
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
         return "unexpected EOF"
+    if isinstance(error, aiohttp.ClientResponseError):  # what came is not HTTP, or more of it than anybody needs
+        return f"malformed HTTP response: {error.message}"
     return str(error) or type(error).__name__

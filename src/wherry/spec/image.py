@@ -7,11 +7,11 @@ refused.  Source: OCI image-spec 1.1; Docker image manifest v2 schema 2; moby/do
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
+from wherry.spec import foreign
 from wherry.spec.digest import Digest
 
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -266,8 +266,8 @@ def _object(raw: bytes, limit: int, what: str) -> dict[str, Any]:
     if len(raw) > limit:
         raise InvalidDocument(f"{what} is larger than {limit} bytes")
     try:
+        fields = foreign.loads(raw, _once)
         msgspec.json.decode(raw)  # strict about numbers, encoding and surrogates, where json is not
-        fields = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
     except InvalidDocument:
         raise
     except (ValueError, RecursionError) as error:
