@@ -49,7 +49,7 @@ def test_a_mount_holds_the_options_of_its_type() -> None:
         ("x", "invalid field 'x' must be a key=value pair"),
         ("type=bind,src=/a", "target is required"),
         ("type=bind,dst=/a,volume-nocopy", "cannot mix 'volume-*' options with mount type 'bind'"),
-        ("type=bind,dst=/a,bogus=1", "unknown option 'bogus' in 'bogus=1'"),
+        ("type=bind,dst=/a,bogus=1", "unexpected key 'bogus' in 'bogus=1'"),
         ("type=tmpfs,dst=/a,tmpfs-size=x", "invalid value for tmpfs-size: x"),
         ("type=bind,dst=/a,ro=x", "invalid value for ro: x"),
     ],

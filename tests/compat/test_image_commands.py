@@ -1,4 +1,4 @@
-"""Image commands print what Docker printed: `wherry`, and Docker's own command line where there is one."""
+"""Commands on images, and on containers that do not run, print what Docker printed; by `wherry` and by Docker's own command line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import tarfile
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.compat.recordings import commands, lines_of, runner
 from tests.conftest import WHERRY, Daemon
 
 pytestmark = pytest.mark.root
-RECORDED = Path(__file__).with_name("image_commands.txt")
+RECORDED = (Path(__file__).with_name("image_commands.txt"), Path(__file__).with_name("container_commands.txt"))
 
 
 def tar(files: dict[str, bytes]) -> bytes:
@@ -104,7 +105,7 @@ def test_every_command_prints_what_docker_printed(client: str, own_engine: Daemo
     environment = {"DOCKER_HOST": own_engine.host, "WHERRY_HOST": own_engine.host, "DOCKER_CONFIG": f"{own_engine.root}/config"}
     run = runner(program, environment | {"ARCHIVES": str(tmp_path)})
     wrong = []
-    for command, expected in commands(RECORDED):
+    for command, expected in chain.from_iterable(map(commands, RECORDED)):
         found = lines_of(run(command.replace("$ARCHIVES", str(tmp_path))))
         found = [re.sub(r"\b[Ww]herry\b", "docker", line.replace(str(tmp_path), "$ARCHIVES")) for line in found]
         if found != expected:

@@ -25,17 +25,21 @@ def test_after_an_exit(policy: RestartPolicy, code: int, manual: bool, count: in
 
 
 @pytest.mark.parametrize(
-    ("name", "manual", "running", "again"),
+    ("policy", "code", "manual", "count", "again"),
     [
-        ("always", True, False, True),
-        ("always", False, True, True),
-        ("unless-stopped", True, False, False),
-        ("unless-stopped", False, True, True),
-        ("no", False, True, False),
+        (RestartPolicy(name="always"), 137, True, 0, True),
+        (RestartPolicy(name="always"), 0, False, 9, True),
+        (RestartPolicy(name="unless-stopped"), 137, True, 0, False),
+        (RestartPolicy(name="unless-stopped"), 0, False, 0, True),
+        (RestartPolicy(name="on-failure"), 0, False, 0, False),
+        (RestartPolicy(name="on-failure"), 137, True, 0, True),
+        (RestartPolicy(name="on-failure", maximum=2), 1, False, 1, True),
+        (RestartPolicy(name="on-failure", maximum=2), 1, False, 2, False),
+        (RestartPolicy(), 137, False, 0, False),
     ],
 )
-def test_at_daemon_start(name: str, manual: bool, running: bool, again: bool) -> None:
-    assert RestartPolicy(name=name).wants_at_daemon_start(manually_stopped=manual, exit_code=137, was_running=running) is again
+def test_at_daemon_start(policy: RestartPolicy, code: int, manual: bool, count: int, again: bool) -> None:
+    assert policy.wants_at_daemon_start(manually_stopped=manual, exit_code=code, count=count) is again
 
 
 def test_delays_double_to_a_minute_and_start_anew_after_a_long_run() -> None:

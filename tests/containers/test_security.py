@@ -86,9 +86,10 @@ def test_the_daemons_settings_speak_where_a_container_says_nothing() -> None:
 
 
 def test_what_the_machine_cannot_carry_out_is_refused() -> None:
-    lacking = {"apparmor": False, "unified_cgroups": False, "privileged": False}
+    lacking = {"apparmor": False, "selinux": True, "unified_cgroups": False, "privileged": False}
     for option, words in (("apparmor=docker-default", "AppArmor"), ("label=type:x", "SELinux"), ("writable-cgroups=true", "cgroup v2")):
         with pytest.raises(NotSupported, match=words):
             security.refuse_unavailable(security.parse_security_options([option]), **lacking)
+    security.refuse_unavailable(security.parse_security_options(["label=type:x"]), **{**lacking, "selinux": False})
     for option in ("apparmor=unconfined", "label=disable", "disable", "writable-cgroups=false"):
         security.refuse_unavailable(security.parse_security_options([option]), **lacking)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wherry.errors import Internal, InvalidRequest, NotSupported
-from wherry.networks.ports import Binding, Held, Ports, parse_bindings, parse_port
+from wherry.networks.ports import Binding, Held, Ports, exposed, parse_bindings, parse_port
 from wherry.spec.docker.container import PortBinding
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_host")]
@@ -171,3 +171,7 @@ def test_sctp_is_not_promised_on_ipv6(owner: Owner) -> None:
 def test_random_port_on_an_address_of_another_machine_is_refused_at_once(owner: Owner) -> None:
     with pytest.raises(Internal, match=r"for 1\.2\.3\.4:32768:172\.17\.0\.2:80/tcp: cannot assign requested address"):
         owner.publish(binding(host_ip="1.2.3.4"))
+
+
+def test_exposed_ranges_are_single_ports() -> None:
+    assert exposed(["9000-9002/udp", "80", "9001/udp"]) == [(80, "tcp"), (9000, "udp"), (9001, "udp"), (9002, "udp")]

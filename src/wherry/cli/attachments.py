@@ -39,7 +39,7 @@ def network(word: str) -> dict[str, Any]:
             try:
                 found[key] = int(value)
             except ValueError:
-                raise ValueError(f"invalid gw-priority: {value}") from None
+                raise ValueError(f"invalid gw-priority ({value}): invalid syntax") from None
         else:
             found[key] = value
     if not found.get("name"):
@@ -54,6 +54,8 @@ def is_user_defined(name: str) -> bool:
 def endpoints(invocation: Invocation) -> tuple[str, dict[str, Any]]:
     """The network mode and the endpoints by network name.  Raises Failure."""
     chosen: Sequence[dict[str, Any]] = invocation.value("network") or ({"name": "default"},)
+    if not all(item["name"] for item in chosen):
+        raise Failure("no name set for network", 125)
     first = _with_flags(dict(chosen[0]), invocation)
     networks = [first, *chosen[1:]]
     kinds = {is_user_defined(item["name"]) for item in networks}

@@ -160,7 +160,7 @@ FLAGS = (
     Flag("user", "string", "User (and group), NAME|UID[:GROUP|GID]", short="u"),
     Flag("userns", "string", "User namespace: host"),
     Flag("uts", "string", "UTS namespace: host"),
-    Flag("volume", "list", "Bind a directory or volume, [SOURCE:]PATH[:OPTIONS]", short="v", parse=mounts.volume),
+    Flag("volume", "list", "Bind a directory or volume, [SOURCE:]PATH[:OPTIONS]", short="v"),
     Flag("volume-driver", "string", "Driver of volumes made here"),
     Flag("volumes-from", "list", "Mount another container's volumes, NAME[:ro]"),
     Flag("workdir", "string", "Working directory", short="w"),
@@ -205,7 +205,7 @@ def _config(invocation: Invocation) -> dict[str, Any]:
         "Env": environment.with_proxies(env, invocation.program) or None,
         "Cmd": words or None,
         "Image": image,
-        "Volumes": {path: {} for _, path in invocation.value("volume") if path},
+        "Volumes": {path: {} for _, path in map(mounts.volume, invocation.texts("volume")) if path},
         "WorkingDir": invocation.text("workdir"),
         "Entrypoint": [invocation.text("entrypoint")] if "entrypoint" in invocation.given else None,
         "OnBuild": None,
@@ -254,7 +254,7 @@ def _host_config(invocation: Invocation) -> dict[str, Any]:
     cdi = [word for word in devices if resources.is_cdi_name(word)]
     requests = [*invocation.value("gpus"), *([{"Driver": "cdi", "Count": 0, "DeviceIDs": cdi}] if cdi else [])]
     host: dict[str, Any] = {
-        "Binds": [bind for bind, _ in invocation.value("volume") if bind] or None,
+        "Binds": [bind for bind, _ in map(mounts.volume, texts("volume")) if bind] or None,
         "ContainerIDFile": text("cidfile"),
         "LogConfig": {"Type": text("log-driver"), "Config": _log_options(text("log-driver"), texts("log-opt"))},
         "RestartPolicy": restart,

@@ -69,10 +69,14 @@ def _ask(
     try:
         made: dict[str, Any] = invocation.program.engine.post("/containers/create", query, body, meanwhile=meanwhile)
     except ApiError as error:
-        if error.status == 404 and not again and invocation.text("pull") in ("missing", "") and "No such image" in str(error):
+        if error.status == 404 and not again and invocation.text("pull") in ("missing", "") and _means_image(str(error)):
             return None
         raise
     return made
+
+
+def _means_image(message: str) -> bool:
+    return "No such image" in message or ("image with reference" in message and "platform" in message)
 
 
 class _CidFile:
@@ -113,6 +117,10 @@ class _CidFile:
 
 def body_of(invocation: Invocation) -> dict[str, Any]:
     """The API body, with the size of our terminal for a container that has one."""
+    for address in invocation.texts("dns"):
+        if address == "::1" or address.startswith("127."):
+            print(f"WARNING: Localhost DNS ({address}) may fail in containers.", file=sys.stderr)
+            break
     body = create_body(invocation)
     if body["Tty"] and (size := terminal.size(1)):
         body["HostConfig"]["ConsoleSize"] = list(size)

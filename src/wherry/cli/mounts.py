@@ -79,6 +79,8 @@ def mount(word: str) -> dict[str, Any]:
     volumes: dict[str, Any] = {}
     memory: dict[str, Any] = {}
     image: dict[str, Any] = {}
+    if not word:
+        raise ValueError("EOF")
     for field in split_fields(word):
         key, value = _key_value(field)
         if key == "type":
@@ -100,7 +102,7 @@ def mount(word: str) -> dict[str, Any]:
         elif key == "image-subpath":
             image["Subpath"] = value
         else:
-            raise ValueError(f"unknown option '{key}' in '{field}'")
+            raise ValueError(f"unexpected key '{key}' in '{field}'")
     for name, options, kind in (
         ("Bind", bind, "bind"),
         ("Volume", volumes, "volume"),
@@ -140,7 +142,7 @@ def _bind_option(bind: dict[str, Any], key: str, value: str) -> None:
     if key == "bind-propagation":
         bind["Propagation"] = value.lower()
     elif key == "bind-nonrecursive":
-        raise ValueError("bind-nonrecursive is deprecated, use bind-recursive=disabled instead")
+        bind["NonRecursive"] = _boolean(key, value)
     elif key == "bind-create-src":
         bind["CreateMountpoint"] = _boolean(key, value)
     elif key == "bind-recursive":

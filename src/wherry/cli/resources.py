@@ -23,7 +23,7 @@ def ulimit(word: str) -> dict[str, Any]:
         raise ValueError(f"invalid ulimit type: {name}")
     values = text.split(":")
     if len(values) > 2:
-        raise ValueError(f"too many limit values - {text}, can only have up to two, `soft[:hard]`")
+        raise ValueError(f"too many limit value arguments - {text}, can only have up to two, `soft[:hard]`")
     soft = parse_int(values[0])
     hard = parse_int(values[1]) if len(values) == 2 else soft
     if hard != -1 and (soft > hard or soft == -1):

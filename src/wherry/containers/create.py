@@ -6,6 +6,7 @@ Source: Engine API 1.51 ContainerCreate; messages as Docker 28 gives them.
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import signal
 from collections.abc import Collection, Sequence
@@ -42,6 +43,8 @@ def merge_config(asked: ContainerCreate, image: Config | None, *, hostname: str)
         config.user = base.user
     if not config.working_dir:
         config.working_dir = base.working_dir
+    if config.working_dir.startswith("/"):
+        config.working_dir = posixpath.normpath("/" + config.working_dir.lstrip("/"))
     config.env = merged_env(config.env or [], base.env or []) or base.env
     config.labels = {**(base.labels or {}), **(config.labels or {})}
     config.exposed_ports = {**(base.exposed_ports or {}), **(config.exposed_ports or {})} or None
@@ -101,6 +104,8 @@ def complete_host_config(
 ) -> HostConfig:
     """The HostConfig with Docker's and the daemon's defaults filled in, as `inspect` shows it.  Raises InvalidRequest."""
     host = asked or HostConfig()
+    if host.security_opt is None and (host.privileged or "host" in (host.pid_mode, host.ipc_mode)):
+        host.security_opt = ["label=disable"]
     host.security_opt = security.completed(host.security_opt, profile=security_profile, no_new_privileges=no_new_privileges)
     host.network_mode = "bridge" if host.network_mode in ("", "default") else host.network_mode
     host.ipc_mode = host.ipc_mode or "private"
@@ -114,8 +119,8 @@ def complete_host_config(
         host.log_config.config = {**default_log_options, **(host.log_config.config or {})}
     if host.memory and not host.memory_swap:
         host.memory_swap = 2 * host.memory
-    if host.pids_limit is not None and host.pids_limit == 0:
-        host.pids_limit = None  # the Docker CLI sends 0 for what was not asked
+    if host.pids_limit is not None and host.pids_limit <= 0:
+        host.pids_limit = None  # no limit; the Docker CLI sends 0 for what was not asked
     if host.memory_swappiness == -1:
         host.memory_swappiness = None
     if host.oom_kill_disable is None:
@@ -131,9 +136,10 @@ def check(config: Config, host: HostConfig, *, cpus: int, runtimes: Collection[s
     _check_config(config)
     check_resources(host, cpus=cpus)
     log_options.check(host.log_config)
-    for port in host.port_bindings or {}:
-        if not PORTS.fullmatch(port):
-            raise InvalidRequest(f'invalid port specification: "{port.partition("/")[0]}"')
+    _check_ports(host)
+    for line in host.extra_hosts or ():
+        if not all(line.partition(":")[::2]):
+            raise InvalidRequest(f'bad format for add-host: "{line}"')
     _check_namespaces(host)
     _check_unsupported(host)
     check_runtime(host, runtimes)
@@ -150,6 +156,7 @@ def check(config: Config, host: HostConfig, *, cpus: int, runtimes: Collection[s
     security.refuse_unavailable(
         security.parse_security_options(host.security_opt),
         apparmor=_has_apparmor(),
+        selinux=os.path.exists("/sys/fs/selinux/enforce"),
         unified_cgroups=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
         privileged=host.privileged,
     )
@@ -186,6 +193,13 @@ def _check_config(config: Config) -> None:
             raise InvalidRequest("Retries in Healthcheck cannot be negative")
 
 
+def _check_ports(host: HostConfig) -> None:
+    for port, places in (host.port_bindings or {}).items():
+        wrong = [place.host_port for place in places or () if place.host_port and not PORTS.fullmatch(place.host_port)]
+        if wrong or not PORTS.fullmatch(port):
+            raise InvalidRequest(f'invalid port specification: "{wrong[0] if wrong else port.partition("/")[0]}"')
+
+
 def check_resources(host: HostConfig, *, cpus: int, updating: bool = False) -> None:
     """The limits of `run` and, where one may go without another that is set already, of `update`."""
     if host.cpu_realtime_period or host.cpu_realtime_runtime:
@@ -209,6 +223,8 @@ def check_resources(host: HostConfig, *, cpus: int, updating: bool = False) -> N
         raise InvalidRequest(f"range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
     if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
         raise InvalidRequest("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+    if host.cpu_shares < 0:
+        raise InvalidRequest(f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer")
     if 0 < host.cpu_quota < 1000:
         raise InvalidRequest("CPU cfs quota can not be less than 1ms (i.e. 1000)")
     if host.cpuset_cpus:
@@ -265,6 +281,8 @@ def check_joined_network(body: ContainerCreate) -> None:
 
 
 def _check_namespaces(host: HostConfig) -> None:
+    if host.network_mode == "container:":
+        raise InvalidRequest("invalid network mode: invalid container format container:<name|id>")
     if host.network_mode.startswith("container:") and host.port_bindings:
         raise InvalidRequest("conflicting options: port publishing and the container type network mode")
     if host.network_mode.startswith("container:") and host.links:
@@ -367,6 +385,18 @@ def endpoints_asked(body: ContainerCreate, host: HostConfig) -> dict[str, Endpoi
         )
     first = asked.pop("default", None) if host.network_mode == "bridge" and "bridge" not in asked else asked.get(host.network_mode)
     return {host.network_mode: first or EndpointSettings(), **{name: value for name, value in asked.items() if name != host.network_mode}}
+
+
+def settle_mac_address(config: Config, host: HostConfig, endpoints: dict[str, EndpointSettings]) -> None:
+    """The old field for the whole container means the first network's endpoint, whose address it shows.  Raises InvalidRequest."""
+    main = endpoints.get(host.network_mode)
+    if main is None or host.network_mode in ("host", "none"):
+        return
+    if config.mac_address and main.mac_address and config.mac_address != main.mac_address:
+        raise InvalidRequest(
+            "the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be left empty"
+        )
+    config.mac_address = main.mac_address = main.mac_address or config.mac_address
 
 
 def command_of(config: Config) -> tuple[str, list[str]]:

@@ -73,18 +73,18 @@ def parse_bind(text: str) -> MountRecord:
     if len(parts) not in (2, 3) or not parts[0] or not parts[1]:
         raise InvalidRequest(f"invalid volume specification: '{text}'")
     source = parts[0]
+    kind = "bind" if source.startswith("/") else "volume"
     try:
         destination = checked_destination(parts[1])
     except InvalidRequest as error:
-        raise InvalidRequest(f"invalid volume specification: '{text}': invalid mount config for type \"bind\": {error}") from error
+        raise InvalidRequest(f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": {error}") from error
     mode = parts[2] if len(parts) == 3 else ""
     words = [word for word in mode.split(",") if word]
-    is_bind = source.startswith("/")
-    allowed = {"ro", "rw"} | _LABELLING | _CONSISTENCY | (PROPAGATIONS if is_bind else {"nocopy"})
+    allowed = {"ro", "rw"} | _LABELLING | _CONSISTENCY | (PROPAGATIONS if kind == "bind" else {"nocopy"})
     if any(word not in allowed for word in words) or ("ro" in words and "rw" in words):
         raise InvalidRequest(f"invalid mode: {mode}")
     propagation = next((word for word in words if word in PROPAGATIONS), "")
-    if is_bind:
+    if kind == "bind":
         return MountRecord(
             type="bind",
             source=posixpath.normpath(source),
@@ -122,7 +122,10 @@ def parse_mount(mount: Mount) -> MountRecord:
         raise InvalidRequest(f'invalid mount config for type "{mount.type}": mount type unknown')
     if not mount.target:
         raise InvalidRequest(f'invalid mount config for type "{mount.type}": field Target must not be empty')
-    destination = checked_destination(mount.target)
+    try:
+        destination = checked_destination(mount.target)
+    except InvalidRequest as error:
+        raise InvalidRequest(f'invalid mount config for type "{mount.type}": {error}') from error
     if mount.type == "bind":
         return _bind(mount, destination)
     if mount.type == "tmpfs":
@@ -130,9 +133,6 @@ def parse_mount(mount: Mount) -> MountRecord:
     if mount.type == "image":
         return _image(mount, destination)
     options = mount.volume_options
-    driver = options.driver_config if options else None
-    if driver and (driver.options or driver.name not in ("", "local")):
-        raise NotSupported("volume-driver and volume-opt in --mount are not supported: create the volume first with `volume create`")
     return MountRecord(
         type="volume",
         name=checked_volume_name(mount.source) if mount.source else "",

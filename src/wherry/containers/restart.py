@@ -27,16 +27,12 @@ class RestartPolicy:
             return exit_code != 0 and (self.maximum == 0 or count < self.maximum)
         return self.name in ("always", "unless-stopped")
 
-    def wants_at_daemon_start(self, *, manually_stopped: bool, exit_code: int, was_running: bool) -> bool:
-        """Whether a container that has no process when the daemon starts is started by it."""
-        match self.name:
-            case "always":
-                return was_running or manually_stopped
-            case "unless-stopped":
-                return was_running and not manually_stopped
-            case "on-failure":
-                return was_running and not manually_stopped and exit_code != 0
-        return False
+    def wants_at_daemon_start(self, *, manually_stopped: bool, exit_code: int, count: int) -> bool:
+        """Whether a container that ran before and has no process when the daemon starts is started by it.
+
+        As after an exit, but for `always`, which does not mind a stop by hand, and on-failure, which minds the exit code only.
+        """
+        return self.wants(exit_code=exit_code, manually_stopped=manually_stopped and self.name not in ("always", "on-failure"), count=count)
 
 
 def checked(name: str, maximum: int) -> RestartPolicy:

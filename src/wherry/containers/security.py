@@ -160,11 +160,14 @@ def check_sysctls(sysctls: dict[str, str] | None, *, host_network: bool, host_ip
             raise InvalidRequest(f"sysctl '{name}' is not in a separate kernel namespace")
 
 
-def refuse_unavailable(options: SecurityOptions, *, apparmor: bool, unified_cgroups: bool, privileged: bool) -> None:
-    """What this machine cannot carry out is refused by name, never dropped silently.  Raises NotSupported, InvalidRequest."""
+def refuse_unavailable(options: SecurityOptions, *, apparmor: bool, selinux: bool, unified_cgroups: bool, privileged: bool) -> None:
+    """What this machine cannot carry out is refused by name, never dropped silently.  Raises NotSupported, InvalidRequest.
+
+    SELinux labels mean nothing on a kernel without SELinux, and are taken there as Docker takes them.
+    """
     if options.apparmor and options.apparmor != "unconfined" and not apparmor:
         raise NotSupported("--security-opt apparmor: AppArmor is not enabled on this kernel")
-    if any(label != "disable" for label in options.label):
+    if selinux and any(label != "disable" for label in options.label):
         raise NotSupported("--security-opt label: SELinux labels are not supported")
     if options.writable_cgroups and not privileged and not unified_cgroups:
         raise NotSupported("--security-opt writable-cgroups needs cgroup v2: under v1 a container could lift its own device rules")

@@ -52,10 +52,12 @@ class Containers:
 
     def get(self, ref: str) -> Container:
         """By name, id or unique prefix of one.  Raises NotFound: `No such container: X`."""
+        if not ref:
+            raise InvalidRequest('invalid name or ID supplied: ""')
         name = ref.removeprefix("/")
         if (found := self._by_name.get(name) or self._by_id.get(ref)) is not None:
             return found
-        matches = matching_prefix(ref, self._by_id) if ref and all(c in "0123456789abcdef" for c in ref) else []
+        matches = matching_prefix(ref, self._by_id) if all(c in "0123456789abcdef" for c in ref) else []
         if len(matches) > 1:
             raise InvalidRequest(f"multiple IDs found with provided prefix: {ref}")
         if not matches:

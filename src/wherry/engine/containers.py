@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 
-from wherry.containers import create, present, top
+from wherry.containers import present, top
 from wherry.containers.container import Container
 from wherry.containers.lifecycle import Status
 from wherry.containers.logs import LogQuery
@@ -203,11 +203,13 @@ class ContainerOperations:
 
     async def create_container(self, body: ContainerCreate, *, name: str, platform: str) -> ContainerCreated:
         container = await self.creating.create(body, name=name, platform=platform)
-        return ContainerCreated(id=container.id, warnings=self._warnings(container))
+        return ContainerCreated(id=container.id, warnings=self._warnings(container, body))
 
-    def _warnings(self, container: Container) -> list[str]:
+    def _warnings(self, container: Container, body: ContainerCreate) -> list[str]:
         host = container.record.host_config
         found = []
+        if body.mac_address:
+            found.append("The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead.")
         if host.network_mode == "host" and (host.port_bindings or host.publish_all_ports):
             found.append("Published ports are discarded when using host network mode")
         if any(mount.type == "image" for mount in container.record.mounts):
@@ -251,15 +253,10 @@ class ContainerOperations:
         await self.running.start(self.rooms.containers.get(ref))
 
     async def stop_container(self, ref: str, *, signal: str, timeout_s: int | None) -> None:
-        if signal:
-            try:
-                create.signal_number(signal)
-            except InvalidRequest as error:
-                raise InvalidRequest(f"cannot stop container: {ref}: {error}") from None
-        await self.running.stop(self.rooms.containers.get(ref), signal=signal, timeout_s=timeout_s)
+        await self.running.stop(self.rooms.containers.get(ref), signal=signal, timeout_s=timeout_s, called=ref)
 
     async def restart_container(self, ref: str, *, signal: str, timeout_s: int | None) -> None:
-        await self.running.restart(self.rooms.containers.get(ref), signal=signal, timeout_s=timeout_s)
+        await self.running.restart(self.rooms.containers.get(ref), signal=signal, timeout_s=timeout_s, called=ref)
 
     async def kill_container(self, ref: str, *, signal: str) -> None:
         try:

@@ -47,8 +47,9 @@ class Creating:
             raise InvalidRequest("conflicting options: hostname and the UTS mode")
         if host.uts_mode == "host" and body.domainname:
             raise InvalidRequest('sysctl "kernel.domainname" is not in a separate kernel namespace')
-        self._check_donors(host)
+        self._name_donors(host)
         endpoints = create.endpoints_asked(body, host)
+        create.settle_mac_address(config, host, endpoints)
         rooms.networks.check(host.network_mode, endpoints)
         links = [self._link(text) for text in host.links or ()]
         wired = mounts.collect(host, sorted(config.volumes or ()), self._inherited(host))
@@ -102,13 +103,16 @@ class Creating:
             return os.uname().nodename
         return short(ident)
 
-    def _check_donors(self, host: HostConfig) -> None:
-        """Those whose namespaces it joins must be there."""
-        for mode in (host.pid_mode, host.ipc_mode):
-            if mode.startswith("container:"):
-                try:
-                    self._rooms.containers.get(mode.partition(":")[2])
-                except NotFound as error:  # not 404: a client would take it for the image and pull
+    def _name_donors(self, host: HostConfig) -> None:
+        """Those whose namespaces it joins must be there, and are noted by id: a name may come to mean another."""
+        for field in ("pid_mode", "ipc_mode", "network_mode"):
+            kind, _, name = getattr(host, field).partition(":")
+            if kind != "container":
+                continue
+            try:
+                setattr(host, field, f"container:{self._rooms.containers.get(name).id}")
+            except NotFound as error:  # not 404: a client would take it for the image and pull
+                if field != "network_mode":  # that one is looked for at the start
                     raise InvalidRequest(str(error)) from error
 
     def _link(self, text: str) -> tuple[str, str]:
@@ -116,7 +120,7 @@ class Creating:
         name, _, alias = text.partition(":")
         try:
             target = self._rooms.containers.get(name)
-        except NotFound as error:
+        except (NotFound, InvalidRequest) as error:
             raise InvalidRequest(f"could not get container for {name}: {error}") from error
         return target.id, alias.rpartition("/")[2] or name
 
@@ -124,6 +128,8 @@ class Creating:
         """The mounts of `--volumes-from`."""
         found = []
         for text in host.volumes_from or ():
+            if not text:
+                raise InvalidRequest("volumes-from specification cannot be an empty string")
             name, _, mode = text.partition(":")
             if mode and mode not in ("ro", "rw", "z", "Z"):
                 raise InvalidRequest(f"invalid mode: {mode}")
@@ -152,10 +158,17 @@ class Creating:
             raise InvalidRequest(f'error looking up volume plugin {host.volume_driver}: plugin "{host.volume_driver}" not found')
         volumes, events = self._rooms.volumes, self._rooms.events
         existed = bool(mount.name) and volumes.exists(mount.name)
-        labels = next(
-            (asked.volume_options.labels for asked in host.mounts or () if asked.target == mount.destination and asked.volume_options), None
-        )
-        volume = volumes.create(mount.name, labels=labels)
+        asked = next((one.volume_options for one in host.mounts or () if one.target == mount.destination and one.volume_options), None)
+        driver = asked.driver_config if asked else None
+        try:
+            volume = volumes.create(
+                mount.name,
+                driver=(driver and driver.name) or "local",
+                labels=asked.labels if asked else None,
+                options=driver.options if driver else None,
+            )
+        except NotFound as error:  # not 404: a client would take it for the image and pull
+            raise InvalidRequest(str(error)) from error
         mount.name, mount.source = volume.name, volumes.path(volume.name)
         if not existed:
             undo.callback(volumes.remove, volume.name, force=True, in_use=lambda _: [])

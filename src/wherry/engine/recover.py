@@ -77,7 +77,6 @@ async def take_up(rooms: Rooms, running: Running, alive: set[str]) -> None:
     wanted: list[Container] = []
     for container in rooms.containers.all():
         state = container.record.state
-        was_running = has_process(state.status) or state.status is Status.RESTARTING
         if has_process(state.status) or container.id in alive:
             process = await _adopt(rooms, container)
             if process is not None:
@@ -99,7 +98,8 @@ async def take_up(rooms: Rooms, running: Running, alive: set[str]) -> None:
         policy = restart.checked(
             container.record.host_config.restart_policy.name, container.record.host_config.restart_policy.maximum_retry_count
         )
-        if policy.wants_at_daemon_start(manually_stopped=state.manually_stopped, exit_code=state.exit_code, was_running=was_running):
+        again = policy.wants_at_daemon_start(manually_stopped=state.manually_stopped, exit_code=state.exit_code, count=state.restart_count)
+        if again and state.started_at_ns:
             wanted.append(container)
     for container in wanted:
         container.record.state.restart_count = 0

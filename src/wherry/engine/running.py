@@ -334,15 +334,18 @@ class Running:
 
     # --- stop, kill, restart, pause
 
-    async def stop(self, container: Container, *, signal: str, timeout_s: int | None) -> None:
-        """Raises NotModified when it is stopped already."""
+    async def stop(self, container: Container, *, signal: str, timeout_s: int | None, called: str) -> None:
+        """Raises NotModified when it is stopped already, InvalidRequest for a bad signal.  ``called``: how the client named it."""
         if container.status is Status.RESTARTING:
             await container.perform(lambda: self._stop_restarting(container))
             return
         if not container.is_running:
             raise NotModified(f"container {container.id} is already stopped")
         config = container.record.config
-        number = signal_number(signal or config.stop_signal or "SIGTERM")
+        try:
+            number = signal_number(signal or config.stop_signal or "SIGTERM")
+        except InvalidRequest as error:
+            raise InvalidRequest(f"cannot stop container: {called}: {error}") from None
         patience = (
             timeout_s if timeout_s is not None else config.stop_timeout if config.stop_timeout is not None else DEFAULT_STOP_TIMEOUT_S
         )
@@ -407,10 +410,10 @@ class Running:
             await self._signal(container, number)
             ended.cancel()
 
-    async def restart(self, container: Container, *, signal: str, timeout_s: int | None) -> None:
+    async def restart(self, container: Container, *, signal: str, timeout_s: int | None, called: str) -> None:
         """Stop it if it runs, then start it."""
         if container.is_running or container.status is Status.RESTARTING:
-            await self.stop(container, signal=signal, timeout_s=timeout_s)
+            await self.stop(container, signal=signal, timeout_s=timeout_s, called=called)
         await self.start(container)
         self._publish(container, "restart")
 

@@ -146,7 +146,7 @@ class Wiring:
             return []
         wishes = dict(host.port_bindings or {})
         if host.publish_all_ports:
-            wishes = {**{name: [PortBinding()] for name in exposed}, **wishes}
+            wishes = {**{f"{port}/{protocol}": [PortBinding()] for port, protocol in ports.exposed(exposed)}, **wishes}
         return ports.parse_bindings(wishes)
 
     def _running_other(self, mode: str) -> Container:
@@ -205,7 +205,7 @@ class Wiring:
                 if other.is_running:
                     raise Internal(f"container {other.id} not attached to default bridge network")
                 raise Conflict(f"Cannot link to a non running container: /{other.name} AS /{container.name}/{alias}")
-            exposed = sorted(ports.parse_port(name) for name in other.record.config.exposed_ports or {})
+            exposed = ports.exposed(other.record.config.exposed_ports or ())
             found.append(
                 LinkTarget(
                     container_id=ident,
@@ -273,6 +273,7 @@ class Wiring:
                 ipam_config=asked.ipam_config,
                 links=asked.links,
                 aliases=asked.aliases,
+                mac_address=asked.mac_address,
                 driver_opts=asked.driver_opts,
                 gw_priority=asked.gw_priority,
                 network_id=network.id,

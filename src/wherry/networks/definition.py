@@ -128,7 +128,7 @@ def check_wish(network: NetworkRecord, wish: EndpointSettings) -> None:
         listed = "\n".join(problems) if len(problems) == 1 else "\n".join(f"* {one}" for one in problems)
         raise InvalidRequest(f"invalid endpoint settings:\n{listed}")
     if wish.mac_address and not _is_mac(wish.mac_address):
-        raise InvalidRequest(f"invalid MAC address: {wish.mac_address}")
+        raise InvalidRequest(f"invalid MAC address {wish.mac_address}")
     for option in wish.driver_opts or {}:
         raise NotSupported(f"endpoint option {option} is not supported")
 

@@ -203,6 +203,18 @@ def parse_port(key: str) -> tuple[int, str]:
     return int(number), protocol
 
 
+def exposed(keys: Iterable[str]) -> list[tuple[int, str]]:
+    """ExposedPorts (``80/tcp``, ``9000-9002/udp``) as ports and protocols, in order.  Raises InvalidRequest."""
+    found = set()
+    for key in keys:
+        numbers, slash, protocol = key.partition("/")
+        first, _, last = numbers.partition("-")
+        low, kind = parse_port(first + slash + protocol)
+        high, _ = parse_port(last or first)
+        found |= {(port, kind) for port in range(low, high + 1)}
+    return sorted(found)
+
+
 def _parse_host_port(value: str) -> tuple[int, int]:
     if not value:
         return 0, 0

@@ -65,6 +65,8 @@ def to_unix(text: str, now: float | None = None) -> str:
     Raises ValueError in Docker's words.
     """
     try:
+        if text == "0":
+            return text  # the epoch, not now
         ago = parse_duration(text)
     except ValueError:
         pass

@@ -108,10 +108,15 @@ def split_path(path: str) -> tuple[str, str]:
 def _local_source(path: str, *, follow: bool) -> tuple[str, str]:
     """The path to read, and the name it is known by.  A trailing slash follows a link, as does ``follow``."""
     if not os.path.lexists(path):
+        if os.path.lexists(path.rstrip("/")):
+            raise Failure("not a directory")
         raise Failure(f"lstat {os.path.abspath(path)}: no such file or directory")
     base = split_path(path)[1]
     if follow or path.endswith("/") or base == ".":
-        return os.path.realpath(path), base
+        target = os.path.realpath(path)
+        if not os.path.exists(target):
+            raise Failure(f"lstat {target}: no such file or directory")
+        return target, base
     return os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(path))), os.path.basename(os.path.abspath(path))), base
 
 
@@ -167,7 +172,7 @@ def _local_destination(path: str) -> Found:
 
 
 def _check_output(path: str) -> None:
-    folder = os.path.dirname(os.path.normpath(path)) or "."
+    folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
         raise Failure(f'invalid output path: directory "{folder}" does not exist')
     if os.path.exists(path) and not (os.path.isdir(path) or os.path.isfile(path)):
@@ -175,7 +180,9 @@ def _check_output(path: str) -> None:
 
 
 def _rooted(path: str) -> str:
-    """A container's path from its root, its ending (``/``, ``/.``) kept."""
+    """A container's path from its root, its ending (``/``, ``/.``) kept; none stays none, for the daemon to refuse."""
+    if not path:
+        return path
     clean = os.path.normpath("/" + path.lstrip("/"))
     if path.endswith("/.") or path == ".":
         return clean.rstrip("/") + "/."

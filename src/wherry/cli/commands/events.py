@@ -39,10 +39,17 @@ def _printer(layout: str) -> Callable[[dict[str, Any]], str]:
     if not layout:
         return line
     from wherry.cli.template import Template
-    from wherry.cli.typed import typed
 
     template = Template(layout.replace("\\t", "\t").replace("\\n", "\n"))
-    return lambda event: template.render(typed(event))
+    return lambda event: template.render(_fields(event))
+
+
+def _fields(event: dict[str, Any]) -> Any:
+    """What a template sees: the old fields go by Go's names there."""
+    from wherry.cli.typed import typed
+
+    old = {"Status": "status", "ID": "id", "From": "from", "Scope": "scope", "Time": "time", "TimeNano": "timeNano"}
+    return typed({**event, **{name: event.get(key, "") for name, key in old.items()}})
 
 
 def line(event: dict[str, Any]) -> str:
