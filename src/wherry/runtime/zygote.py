@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from wherry.kernel import cgroup, process
-from wherry.runtime import channel, confinement, filters, rehearsal, tasks
+from wherry.runtime import channel, confinement, filters, heap, init, monitor, rehearsal, spare, steps, tasks
 from wherry.runtime.defaults import SPARE_GROUP
 from wherry.runtime.jsonlog import JsonLog
 from wherry.runtime.logfile import Limits
@@ -27,6 +27,7 @@ from wherry.runtime.spare import Spare
 
 _NAMES = {"task": "wherry-task", "parse": "wherry-parse"}
 
+_HOT = (monitor, channel, process, spare, cgroup, init, steps)  # where most functions are a monitor's or a first process's
 _START_MS = 50  # how long the next fork waits for a start; one that takes longer hardly keeps the processors busy
 _FAREWELL_S = 2.0
 _OOM_SCORE = -999  # of zygote and monitors: a monitor's death is its container's; what they start has a score of its own
@@ -47,10 +48,13 @@ class Zygote:
         self._waiting = select.poll()
 
     def serve(self) -> None:
+        self._held = heap.fill_holes()
+        heap.gather(self._rehearse_all, *_HOT)
         rehearsal.specialise(lambda: self._rehearse("wherry-zygote"))
         for files in (False, True):
             confinement.program(files=files)
         gc.collect()
+        self._held += heap.fill_holes()
         gc.freeze()
         gc.disable()
         self._waiting.register(self._requests, select.POLLIN)
@@ -69,6 +73,10 @@ class Zygote:
             finally:
                 for fd in fds:
                     os.close(fd)
+
+    def _rehearse_all(self) -> None:
+        self._rehearse("wherry-zygote")
+        rehearsal.plan_start()
 
     def _rehearse(self, name: str) -> None:
         """What a monitor does that touches nothing outside.  ``name``: the process's."""
