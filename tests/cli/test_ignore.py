@@ -17,7 +17,8 @@ CASES = [
     ("/abs", "abs", True), ("./rel/", "rel/x", True), ("a/../b", "b", True), ("# c\n\nx", "x", True), ("a.b", "axb", False),
     ("\\*", "*", True), ("\\*", "a", False), ("a/**", "a/b/c", True), ("a/**", "a", False),
     ("a/**/b", "a/x/y/b", True), ("a/**/b", "a/b", True),
-    ("**", "anything/at/all", True), ("$x+", "$x+", True),
+    ("**.log", "a.log", True), ("**.log", "d/e/a.log", True), ("*/**.log", "d/e/a.log", False), ("a/**b", "a/c/b", True),
+    ("**/b", "xb", False), ("**", "anything/at/all", True), ("$x+", "$x+", True),
 ]  # fmt: skip
 
 
@@ -26,7 +27,7 @@ def test_path_is_left_out_as_docker_does(text: str, path: str, *, out: bool) -> 
     assert Ignore(read(text)).leaves_out(path) is out
 
 
-@pytest.mark.parametrize("text", ["[", "[a", "a\\", "[]", "[b-a]", "!"])
+@pytest.mark.parametrize("text", ["[", "[a", "a\\", "[]", "[b-a]", "!", *read("!")])
 def test_bad_pattern_is_refused(text: str) -> None:
     with pytest.raises(IgnoreFault):
         Ignore([text])

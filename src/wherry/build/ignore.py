@@ -2,12 +2,13 @@
 
 Docker's rules, not git's: a pattern is anchored at the context's root, ``*`` and ``?`` stay within one component, ``**`` spans any
 number of them, ``!`` takes back, the last match wins, and what lies below a matching directory matches with it. Matching costs at most
-pattern length times path length, for any pattern: no ``re``.  Source: moby/patternmatcher, with Go's filepath.Match syntax.
+pattern length times path length, for any pattern: no ``re`` on paths.  Source: moby/patternmatcher, with Go's filepath.Match syntax.
 """
 
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ class Pattern:
 def read_patterns(text: str) -> list[str]:
     """The patterns of a .dockerignore, cleaned: comments and blank lines dropped, ``/`` in front optional."""
     found: list[str] = []
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines()):
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n")):
         if line.startswith("#"):
             continue
         pattern = line.strip()
@@ -66,7 +67,7 @@ class Matcher:
     """Answers whether a path (relative to the root, with ``/``) is matched by a list of patterns."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        self.patterns = tuple(compile_pattern(pattern) for pattern in patterns)
+        self.patterns = tuple(compile_pattern(pattern, spread=True) for pattern in patterns)
         self.takes_back = any(pattern.takes_back for pattern in self.patterns)
 
     def __bool__(self) -> bool:
@@ -89,10 +90,18 @@ class Matcher:
         return any(pattern.takes_back and _could_reach(pattern.components, parts) for pattern in self.patterns)
 
 
-def compile_pattern(text: str) -> Pattern:
-    """Read one pattern.  Raises BadPattern."""
+def _spread(text: str) -> str:
+    """``**`` in front of other characters, as moby's patternmatcher reads it: ``**.log`` at any depth, but ``a/**.log`` is ``a/**/.log``."""
+    if text.startswith("**") and text[2:3] not in ("", "/") and not re.search(r"[*?\[\\]", text[2:]):
+        return f"**/*{text[2:]}"
+    return re.sub(r"(^|/)\*\*(?=[^/])", r"\1**/", text)
+
+
+def compile_pattern(text: str, *, spread: bool = False) -> Pattern:
+    """Read one pattern; ``spread``: with `_spread`.  Raises BadPattern."""
     takes_back = text.startswith("!")
     body = posixpath.normpath(text[1:] if takes_back else text).strip("/")
+    body = _spread(body) if spread else body
     components = tuple(_ANY_DEPTH if part == "**" else _component(part) for part in body.split("/"))
     return Pattern(components, takes_back)
 

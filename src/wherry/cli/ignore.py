@@ -72,7 +72,7 @@ def read(text: str) -> list[str]:
             pattern = pattern[1:].strip()
         if not pattern and not exception:
             continue
-        pattern = _clean(pattern)
+        pattern = _clean(pattern) if pattern else ""
         if len(pattern) > 1 and pattern.startswith("/"):
             pattern = pattern[1:]
         found.append("!" + pattern if exception else pattern)
@@ -103,6 +103,8 @@ def _pattern(text: str) -> Pattern:
 
 
 def _translate(pattern: str) -> str:
+    if pattern.startswith("**") and not {*"*?[\\"} & {*pattern[2:]} and pattern[2:3] != "/":
+        return ".*" + re.escape(pattern[2:])  # moby's suffix match: `**.log` at any depth
     out: list[str] = []
     at = 0
     size = len(pattern)
@@ -121,7 +123,7 @@ def _translate(pattern: str) -> str:
             out.append("[^/]")
         elif char == "\\":
             if at == size:
-                raise IgnoreFault(f"syntax error in pattern: {pattern}")
+                raise IgnoreFault("syntax error in pattern")
             out.append(re.escape(pattern[at]))
             at += 1
         elif char == "[":
@@ -134,7 +136,7 @@ def _translate(pattern: str) -> str:
 
 def _char_class(pattern: str, at: int) -> tuple[str, int]:
     """A bracketed class after its ``[``: as an expression, and where to go on.  Raises IgnoreFault."""
-    fault = IgnoreFault(f"syntax error in pattern: {pattern}")
+    fault = IgnoreFault("syntax error in pattern")
     negated = pattern.startswith("^", at)
     at += negated
     items: list[str] = []

@@ -238,7 +238,7 @@ def _from_directory(root: str, dockerfile: str) -> tuple[str, Iterable[bytes | m
         kept = [f"!{path}" for path in (".dockerignore", name) if ignore.leaves_out(path)]
         return name, ContextTar(root, Ignore([*patterns, *kept]) if kept else ignore, extra)
     except IgnoreFault as fault:
-        raise Failure(f"error checking context: {fault}") from None
+        raise Failure(f"checking context: {fault}") from None
 
 
 def _find_dockerfile(root: str, dockerfile: str) -> tuple[str, bytes | None]:
