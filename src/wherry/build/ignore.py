@@ -91,7 +91,7 @@ class Matcher:
 
 
 def _spread(text: str) -> str:
-    """``**`` in front of other characters, as moby's patternmatcher reads it: ``**.log`` at any depth, but ``a/**.log`` is ``a/**/.log``."""
+    """``**`` in front of other characters, as moby reads it: ``**.log`` at any depth, but ``a/**.log`` is ``a/**/.log``."""
     if text.startswith("**") and text[2:3] not in ("", "/") and not re.search(r"[*?\[\\]", text[2:]):
         return f"**/*{text[2:]}"
     return re.sub(r"(^|/)\*\*(?=[^/])", r"\1**/", text)
