@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.bundle.harness import bundle_config
 
-from wherry.kernel import cgroup
+from wherry.kernel import cgroup, limits
 
 pytestmark = pytest.mark.root
 
@@ -50,13 +50,25 @@ def test_limits_of_version_2_by_the_kernels_own_names(runtime):
     configuration = bundle_config("sleep", "600")
     configuration["linux"]["resources"] |= {
         "unified": {"memory.high": "33554432", "pids.max": "21"},
-        "memory": {"limit": 67108864},
-        "cpu": {"shares": 512},
+        "memory": {"limit": 67108864, "swap": 100663296, "reservation": 16777216},
+        "cpu": {"shares": 512, "quota": 20000, "period": 50000, "cpus": "0"},
+        "hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}],
+    }
+    expected = {
+        **{"memory.high": "33554432", "memory.max": "67108864", "memory.swap.max": "33554432", "memory.low": "16777216", "pids.max": "21"},
+        **{"cpu.weight": str(limits.cpu_weight(512)), "cpu.max": "20000 50000", "cpuset.cpus": "0", "hugetlb.2MB.max": "4194304"},
     }
     ident = runtime.create(configuration)
+    runtime("start", ident)
     group = directory(configuration["linux"]["cgroupsPath"], "memory")
-    assert [(group / name).read_text().strip() for name in ("memory.high", "memory.max", "pids.max")] == ["33554432", "67108864", "21"]
-    assert (group / "cpu.weight").read_text().strip() == str(cgroup.cpu_weight(512))
+    assert {name: (group / name).read_text().strip() for name in expected} == expected
+    script = f"cat /proc/self/cgroup; cd /sys/fs/cgroup; cat {' '.join(expected)}; echo 1 > pids.max || mkdir own || echo closed"
+    inside = runtime("exec", ident, "sh", "-c", script).out.splitlines()
+    assert inside == ["0::/", *expected.values(), "closed"]
+    runtime("pause", ident)
+    assert ("frozen 1" in (group / "cgroup.events").read_text(), runtime.state(ident)["status"]) == (True, "paused")
+    runtime("resume", ident)
+    assert (group / "cgroup.events").read_text().count("frozen 0") == 1
     for resources, words in (
         ({"unified": {"memory.nothing": "1"}}, "memory.nothing"),
         ({"unified": {"../memory.max": "1"}}, "is not the name of a file"),

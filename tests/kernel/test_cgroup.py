@@ -1,4 +1,4 @@
-"""Which files a limit writes; one real group."""
+"""Groups in hierarchies, made up and real."""
 
 from __future__ import annotations
 
@@ -9,36 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wherry.kernel import cgroup
-
-
-@pytest.mark.parametrize(("shares", "weight"), [(2, 1), (1024, 39), (262144, 10000), (1, 1)])
-def test_shares_become_weights(shares, weight):
-    assert cgroup.cpu_weight(shares) == weight
-
-
-def test_files_of_both_versions():
-    resources = {
-        "cpu": {"shares": 512, "quota": 50000, "period": 100000, "cpus": "0"},
-        "pids": {"limit": 10},
-        "blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 99}]},
-    }
-    assert cgroup.settings(resources, v2=False) == [
-        ("cpu", "cpu.shares", "512"),
-        ("cpu", "cpu.cfs_period_us", "100000"),
-        ("cpu", "cpu.cfs_quota_us", "50000"),
-        ("cpuset", "cpuset.cpus", "0"),
-        ("pids", "pids.max", "10"),
-        ("blkio", "blkio.throttle.read_bps_device", "8:0 99"),
-    ]
-    assert cgroup.settings(resources, v2=True) == [
-        ("cpu", "cpu.weight", "20"),
-        ("cpu", "cpu.max", "50000 100000"),
-        ("cpuset", "cpuset.cpus", "0"),
-        ("pids", "pids.max", "10"),
-        ("io", "io.max", "8:0 rbps=99"),
-    ]
-    assert cgroup.settings({"pids": {"limit": -1}}, v2=True) == [("pids", "pids.max", "max")]
+from wherry.kernel import cgroup, limits, usage
 
 
 def test_hybrid_layout_uses_v1(tmp_path):
@@ -62,10 +33,10 @@ def test_a_real_group_limits_counts_and_goes():
     path = f"/wherry-test-{secrets.token_hex(4)}/inner"
     cgroup.create(found, path)
     try:
-        cgroup.limit(found, path, {"memory": {"limit": 64 << 20}, "pids": {"limit": 33}})
-        cgroup.limit(found, path, {"memory": {"limit": 128 << 20, "swap": 128 << 20}})
-        usage = cgroup.usage(found, path)
-        assert (usage.memory_limit_bytes, usage.pids_limit, usage.pids) == (128 << 20, 33, 0)
+        limits.apply(found, path, {"memory": {"limit": 64 << 20}, "pids": {"limit": 33}})
+        limits.apply(found, path, {"memory": {"limit": 128 << 20, "swap": 128 << 20}})
+        used = usage.read(found, path)
+        assert (used.memory_limit_bytes, used.pids_limit, used.pids) == (128 << 20, 33, 0)
         cgroup.freeze(found, path, frozen=True)
         cgroup.freeze(found, path, frozen=False)
         assert cgroup.processes(found, path) == []
@@ -75,7 +46,7 @@ def test_a_real_group_limits_counts_and_goes():
         assert cgroup.remove(found, os.path.dirname(path))
     assert cgroup.remove(found, path)
     with pytest.raises(FileNotFoundError):
-        cgroup.usage(found, path)
+        usage.read(found, path)
 
 
 @pytest.mark.root

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from wherry.kernel import cgroup, oom
+from wherry.kernel import cgroup, limits, oom
 
 
 def test_a_group_tells_of_a_kill_and_of_its_removal() -> None:
@@ -17,7 +17,7 @@ def test_a_group_tells_of_a_kill_and_of_its_removal() -> None:
     if os.getuid() or groups.directory("memory", path) is None:
         pytest.skip("needs root and a memory cgroup")
     cgroup.create(groups, path)
-    cgroup.limit(groups, path, {"memory": {"limit": 20 << 20, "swap": 20 << 20}})
+    limits.apply(groups, path, {"memory": {"limit": 20 << 20, "swap": 20 << 20}})
     fd = oom.watch(groups, path)
     try:
         assert not select.select([fd], [], [], 0)[0]

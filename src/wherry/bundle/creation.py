@@ -21,7 +21,7 @@ from wherry.bundle.failures import Failure
 from wherry.bundle.journal import Journal
 from wherry.bundle.states import Place, State
 from wherry.kernel import cgroup, credentials, mount, process, userns
-from wherry.runtime import channel, filters, init, plan, steps
+from wherry.runtime import channel, filters, init, mounting, plan, steps
 from wherry.runtime.failure import StartFailure, words
 
 
@@ -67,7 +67,7 @@ def create(root: str, ident: str, options: Mapping[str, Any], journal: Journal, 
             console.hand_over(options["pidfd-socket"], created.pidfd)
         except StartFailure as failure:
             raise Failure(failure.message) from failure
-        except (OSError, ValueError, NotImplementedError, KeyError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise Failure(words(error) if not isinstance(error, KeyError) else f"config.json: {error} is missing") from error
         undo.pop_all()
     journal.debug(f"created {ident}: pid {created.state.pid}")
@@ -209,10 +209,10 @@ def _opened_sources(prepared: _Prepared) -> Iterator[dict[int, int]]:
     sources: dict[int, int] = {}
     try:
         if prepared.planned and any(one["type"] == "user" for one in prepared.config["linux"].get("namespaces") or ()):
-            sources[steps.ROOT] = mount.open_tree(mount.AT_FDCWD, prepared.state.rootfs, recursive=True)
+            sources[mounting.ROOT] = mount.open_tree(mount.AT_FDCWD, prepared.state.rootfs, recursive=True)
             sandbox = steps.Sandbox(prepared.found, sources=sources)
             for step in prepared.planned.steps:
-                if isinstance(step, steps.OpenSource | steps.OpenCgroups):
+                if isinstance(step, mounting.OpenSource | mounting.OpenCgroups):
                     step.execute(sandbox)
         yield sources
     finally:

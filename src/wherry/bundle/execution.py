@@ -37,7 +37,7 @@ def execute(root: str, arguments: Sequence[str], options: Mapping[str, Any], jou
         raise Failure(failure.message, 255) from None
     except StartFailure as failure:
         raise Failure(failure.message, 255) from None
-    except (OSError, ValueError, NotImplementedError) as error:
+    except (OSError, ValueError) as error:
         raise Failure(words(error), 255) from error
 
 

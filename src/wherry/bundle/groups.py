@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from wherry.kernel import cgroup
+from wherry.kernel import cgroup, limits
 
 
 def missing(found: cgroup.Hierarchies, path: str) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def missing(found: cgroup.Hierarchies, path: str) -> tuple[str, ...]:
 def make(found: cgroup.Hierarchies, path: str, resources: Mapping[str, Any]) -> None:
     """Make and limit the group."""
     cgroup.create(found, path)
-    cgroup.limit(found, path, resources)
+    limits.apply(found, path, resources)
 
 
 def remove(found: cgroup.Hierarchies, path: str, made: Iterable[str]) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from wherry.bundle import bundles, states
 from wherry.bundle.failures import Failure
 from wherry.bundle.states import State
-from wherry.kernel import cgroup
+from wherry.kernel import cgroup, limits, usage
 from wherry.runtime.failure import words
 
 _CPU = {
@@ -79,8 +79,8 @@ def update(root: str, ident: str, options: Mapping[str, Any]) -> None:
         if wanted.get("devices"):
             wanted["devices"] = bundles.device_rules(wanted["devices"])
         try:
-            cgroup.limit(found, state.cgroups_path, wanted)
-        except (OSError, ValueError, NotImplementedError) as error:
+            limits.apply(found, state.cgroups_path, wanted)
+        except (OSError, ValueError) as error:
             raise Failure(words(error)) from None
         config = place.config()
         before = config["linux"].get("resources") or {}
@@ -119,7 +119,7 @@ def events(root: str, ident: str, options: Mapping[str, Any]) -> None:
 def statistics(state: State, found: cgroup.Hierarchies) -> dict[str, Any]:
     """What containerd and Podman read of ``events``."""
     try:
-        used = cgroup.usage(found, state.cgroups_path)
+        used = usage.read(found, state.cgroups_path)
     except FileNotFoundError:
         raise Failure("container not running") from None
     return {

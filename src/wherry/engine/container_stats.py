@@ -8,7 +8,7 @@ import time
 from wherry.containers.container import Container
 from wherry.containers.present import rfc3339
 from wherry.engine.rooms import Rooms
-from wherry.kernel import cgroup
+from wherry.kernel import usage
 from wherry.spec.docker.stats import (
     BlkioEntry,
     BlkioStats,
@@ -28,7 +28,7 @@ def sample(rooms: Rooms, container: Container, cgroups_path: str) -> ContainerSt
     if not container.is_running:
         return stats
     stats.read = rfc3339(time.time_ns())
-    used = cgroup.usage(rooms.cgroups, cgroups_path)
+    used = usage.read(rooms.cgroups, cgroups_path)
     cpus = len(os.sched_getaffinity(0))
     stats.cpu_stats = CpuStats(
         cpu_usage=CpuUsage(
@@ -53,7 +53,7 @@ def sample(rooms: Rooms, container: Container, cgroups_path: str) -> ContainerSt
     return stats
 
 
-def _block_io(used: cgroup.Usage, *, v2: bool) -> BlkioStats:
+def _block_io(used: usage.Usage, *, v2: bool) -> BlkioStats:
     """What there are no counters for is null with cgroup v2 and empty with v1, as with Docker."""
 
     def entries(rows: tuple[tuple[int, int, str, int], ...]) -> list[BlkioEntry]:

@@ -20,7 +20,7 @@ from wherry.containers.record import MountRecord
 from wherry.engine.rooms import Rooms
 from wherry.errors import InvalidRequest, NotSupported
 from wherry.kernel import files, mount
-from wherry.runtime.steps import assemble_root
+from wherry.runtime.mounting import assemble_root
 from wherry.spec.mounts import Rootfs
 
 
@@ -69,15 +69,7 @@ def _attach(lower: Sequence[str], place: str) -> None:
         return
     if len(lower) > 1 and not mount.takes_single_layers():
         raise NotSupported("mounting an image of several layers needs Linux 6.5")
-    tree = assemble_root(tuple(lower), None, None)
-    try:
-        fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            mount.move_mount(tree, fd)
-        finally:
-            os.close(fd)
-    finally:
-        os.close(tree)
+    mount.attach(assemble_root(tuple(lower), None, None), place)
 
 
 def _attach_part(volume: str, one: MountRecord, place: str) -> None:

@@ -30,7 +30,7 @@ class MemoryWatcher:
             fd = oom.watch(self._rooms.cgroups, path)
         except FileNotFoundError:
             return  # it has ended already
-        except (OSError, NotImplementedError) as error:
+        except OSError as error:
             log.warning("container %s: running out of memory is told only at its end: %s", container.name, error)
             return
         self._watched[container.id] = fd

@@ -24,7 +24,7 @@ from wherry.engine.memory import MemoryWatcher
 from wherry.engine.rooms import Rooms
 from wherry.engine.wiring import Wired, Wiring
 from wherry.errors import Conflict, EngineError, InvalidRequest, NotModified
-from wherry.kernel import cgroup
+from wherry.kernel import cgroup, limits
 from wherry.runtime import foreign
 from wherry.runtime.failure import LaunchFailure
 from wherry.runtime.supervisor import Process
@@ -494,7 +494,7 @@ class Running:
 
     def _write_limits(self, container: Container, host: HostConfig) -> None:
         resources = {key: value for key, value in oci.resources(host).items() if key != "devices"}
-        cgroup.limit(self._rooms.cgroups, self.cgroups_path(container), resources)
+        limits.apply(self._rooms.cgroups, self.cgroups_path(container), resources)
 
     # --- removal
 

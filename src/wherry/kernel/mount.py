@@ -102,6 +102,18 @@ def move_mount(tree_fd: int, target_fd: int) -> None:
     libc.check(_move_mount(tree_fd, b"", target_fd, b"", flags), "move_mount")
 
 
+def attach(tree_fd: int, path: str) -> None:
+    """Attach a detached mount on ``path``, and close it: it is kept by where it is.  Raises OSError."""
+    try:
+        target = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            move_mount(tree_fd, target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(tree_fd)
+
+
 def mount_setattr(tree_fd: int, *, add: int = 0, clear: int = 0, propagation: int = 0, recursive: bool = False) -> None:
     """Change the attributes of a mount, with ``recursive`` of all below it.  Source: mount_setattr(2)."""
     attributes = _MountAttr(add, clear, propagation, 0)

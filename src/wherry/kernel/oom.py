@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 
 from wherry.kernel import inotify
-from wherry.kernel.cgroup import Hierarchies
+from wherry.kernel.cgroup import Hierarchies, Unsupported
 
 
 def watch(found: Hierarchies, path: str) -> int:
     """A descriptor that can be read when the group is out of memory, and in the end when it is removed; the caller closes it.
 
-    With v1 it tells before the kill, with v2 after it. Raises OSError, and NotImplementedError on a machine without a memory controller.
+    With v1 it tells before the kill, with v2 after it. Raises OSError, and Unsupported on a machine without a memory controller.
     """
     directory = found.directory("memory", path)
     if directory is None:
-        raise NotImplementedError("this machine has no memory cgroup")
+        raise Unsupported("this machine has no memory cgroup")
     if found.v2:
         fd = inotify.init()
         try:

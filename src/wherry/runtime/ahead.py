@@ -9,26 +9,27 @@ from __future__ import annotations
 
 import contextlib
 
-from wherry.runtime import steps
+from wherry.runtime import devices, mounting
 from wherry.runtime.plan import Plan
+from wherry.runtime.steps import Key
 
 _KINDS = frozenset({"proc", "tmpfs", "devpts", "mqueue"})
 
 
-def make(planned: Plan) -> dict[steps.Key, int]:
+def make(planned: Plan) -> dict[Key, int]:
     """The file systems of a plan like most, as detached mounts.  What cannot be made is left out: whoever starts a container learns why."""
-    made: dict[steps.Key, int] = {}
+    made: dict[Key, int] = {}
     for step in planned.steps:
-        if isinstance(step, steps.Mount) and step.kind in _KINDS:
+        if isinstance(step, mounting.Mount) and step.kind in _KINDS:
             with contextlib.suppress(OSError):
                 tree = step.make()
                 if step.destination == "/dev":
-                    steps.fill_dev(steps.DEVICES, tree)
+                    devices.fill_dev(devices.DEVICES, tree)
                 made[step.key] = tree
     return made
 
 
-def suiting(made: dict[steps.Key, int], planned: Plan) -> dict[steps.Key, int]:
+def suiting(made: dict[Key, int], planned: Plan) -> dict[Key, int]:
     """What a plan can use: not a /dev whose usual nodes it has otherwise."""
-    usual = any(isinstance(step, steps.MakeDevices) and set(steps.DEVICES) <= set(step.devices) for step in planned.steps)
+    usual = any(isinstance(step, devices.MakeDevices) and set(devices.DEVICES) <= set(step.devices) for step in planned.steps)
     return made if usual else {key: tree for key, tree in made.items() if key[0] != "/dev"}

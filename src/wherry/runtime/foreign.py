@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from wherry.kernel import cgroup, mount, namespace, process, terminal
-from wherry.runtime import bundle, copyup, steps, users
+from wherry.runtime import bundle, copyup, mounting, users
 from wherry.runtime.failure import StartFailure, words
 
 TASK = "failed to create task for container: failed to create shim task: OCI runtime create failed: "
@@ -127,16 +127,13 @@ class Container:
     def _furnish(self, netns_path: str) -> None:
         """Mount the root file system in this namespace and write the config, which takes a look at the root's users."""
         rootfs = self._message["rootfs"]
-        tree = steps.assemble_root(tuple(rootfs["lower"]), rootfs["upper"], rootfs["work"])
+        tree = mounting.assemble_root(tuple(rootfs["lower"]), rootfs["upper"], rootfs["work"])
         for entry in self._message.get("copy_ups") or ():
             volume = mount.open_tree(mount.AT_FDCWD, entry["source"])
             copyup.fill(tree, entry["destination"], volume)
             os.close(volume)
         who = users.resolve(*users.read(tree), self._message.get("user") or "", tuple(self._message.get("groups") or ()))
-        target = os.open(f"{self._bundle}/rootfs", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        mount.move_mount(tree, target)
-        os.close(target)
-        os.close(tree)
+        mount.attach(tree, f"{self._bundle}/rootfs")
         config = bundle.configuration(self._message, who, netns_path=netns_path)
         with open(f"{self._bundle}/config.json", "w", encoding="utf-8") as file:
             json.dump(config, file)

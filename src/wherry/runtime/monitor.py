@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wherry.kernel import cgroup, namespace, process, terminal
+from wherry.kernel import cgroup, limits, namespace, process, terminal
 from wherry.runtime import channel, init, plan, relay
 from wherry.runtime.client import Client, detach_sequence
 from wherry.runtime.failure import CREATE, EXEC, StartFailure, words
@@ -110,7 +110,7 @@ class Monitor:
         except StartFailure as failure:
             self._fail(failure)
             return
-        except (OSError, ValueError, NotImplementedError) as error:
+        except (OSError, ValueError) as error:
             self._fail(StartFailure(128, words(error)))
             return
         try:
@@ -167,7 +167,7 @@ class Monitor:
         if self._cgroups_path and further is None:
             cgroup.create(self._groups, self._cgroups_path)
         if self._cgroups_path:
-            cgroup.limit(self._groups, self._cgroups_path, resources if further is None else further)
+            limits.apply(self._groups, self._cgroups_path, resources if further is None else further)
         passed = (launched.program_fd, netns_fd, launched.gate_fd)
         if spare is not None and spare.order(launched.body, passed, (report.fileno(), *stdio)):
             self._pid, self._pidfd = spare.pid, spare.pidfd

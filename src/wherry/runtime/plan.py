@@ -9,7 +9,7 @@ from typing import Any
 
 from wherry.kernel import mount, namespace
 from wherry.kernel.userns import IdMap
-from wherry.runtime import labels, options, steps
+from wherry.runtime import covers, devices, labels, mounting, options, steps
 from wherry.runtime.failure import StartFailure
 
 NAMESPACES = {
@@ -84,12 +84,12 @@ def make(launch: Mapping[str, Any], *, netns_fd: int = -1, bundle: bool = False,
         found.append(steps.OpenLabels(process.get("apparmorProfile") or "", process.get("selinuxLabel") or ""))
     found += [steps.BecomeRoot()] if bundle and "user" in wanted else []
     found += [
-        steps.OpenSource(index, entry["source"], parsed, *_maps(entry, linux, parsed))
+        mounting.OpenSource(index, entry["source"], parsed, *_maps(entry, linux, parsed))
         for index, (entry, parsed) in enumerate(mounts)
         if parsed.bind or entry.get("type") == "bind"
     ]
-    found += [steps.OpenCgroups(begin.cgroups_path)] if shows_cgroups else []
-    found.append(steps.Detach(_PROPAGATION[linux.get("rootfsPropagation") or "rslave"]))
+    found += [mounting.OpenCgroups(begin.cgroups_path)] if shows_cgroups else []
+    found.append(mounting.Detach(_PROPAGATION[linux.get("rootfsPropagation") or "rslave"]))
     found += _file_system(launch, config, linux, mounts, pivot=pivot)
     return Plan(
         birth=begin,
@@ -142,7 +142,7 @@ def _file_system(
     pivot: bool,
 ) -> list[steps.Step]:
     rootfs = launch["rootfs"]
-    found: list[steps.Step] = [steps.MountRoot(tuple(rootfs["lower"]), rootfs["upper"], rootfs["work"], bool(rootfs.get("recursive")))]
+    found: list[steps.Step] = [mounting.MountRoot(tuple(rootfs["lower"]), rootfs["upper"], rootfs["work"], bool(rootfs.get("recursive")))]
     copy_ups = {entry["destination"]: entry["source"] for entry in launch.get("copy_ups") or ()}
     process: Mapping[str, Any] = config.get("process") or {}
     devices_made = False
@@ -151,36 +151,40 @@ def _file_system(
         kind = "bind" if parsed.bind else entry.get("type") or "bind"
         _check_destination(destination, kind)
         # nodes go in before anything is mounted on top of them, after /dev itself
-        if not devices_made and destination != "/dev" and any(isinstance(one, steps.Mount) and one.destination == "/dev" for one in found):
+        if (
+            not devices_made
+            and destination != "/dev"
+            and any(isinstance(one, mounting.Mount) and one.destination == "/dev" for one in found)
+        ):
             devices_made = True
             found.append(_devices(linux))
         if kind == "cgroup":
-            found.append(steps.MountCgroups(destination, parsed, linux.get("cgroupsPath") or ""))
+            found.append(mounting.MountCgroups(destination, parsed, linux.get("cgroupsPath") or ""))
         else:
             copy_up = copy_ups.get(entry["destination"], "")
-            found.append(steps.Mount(index, destination, "" if kind == "bind" else kind, entry.get("source") or kind, parsed, copy_up))
+            found.append(mounting.Mount(index, destination, "" if kind == "bind" else kind, entry.get("source") or kind, parsed, copy_up))
     if not devices_made:
         found.append(_devices(linux))
     if launch.get("terminal"):
         height, width = launch.get("console_size") or (0, 0)
-        found.append(steps.OpenConsole(height, width))
+        found.append(devices.OpenConsole(height, width))
     sysctls: Mapping[str, str] = linux.get("sysctl") or {}
     found += [steps.SetSysctls(tuple(sysctls.items()))] if sysctls else []
-    found += [steps.MaskPaths(tuple(linux["maskedPaths"]))] if linux.get("maskedPaths") else []
-    found += [steps.ReadonlyPaths(tuple(linux["readonlyPaths"]))] if linux.get("readonlyPaths") else []
+    found += [covers.MaskPaths(tuple(linux["maskedPaths"]))] if linux.get("maskedPaths") else []
+    found += [covers.ReadonlyPaths(tuple(linux["readonlyPaths"]))] if linux.get("readonlyPaths") else []
     if config.get("hostname") or config.get("domainname"):
         found.append(steps.SetNames(config.get("hostname") or "", config.get("domainname") or ""))
     if (cwd := process.get("cwd") or "/") != "/":
-        found.append(steps.MakeDirectory(posixpath.normpath(cwd)))
+        found.append(mounting.MakeDirectory(posixpath.normpath(cwd)))
     found += [steps.SetPersonality(linux["personality"])] if linux.get("personality") else []
     found += [steps.AwaitHooks()] if config.get("hooks") else []
     kind = linux.get("rootfsPropagation") or "rprivate"
     readonly = bool((config.get("root") or {}).get("readonly"))
-    found.append(steps.EnterRoot(readonly, 0 if "private" in kind else _PROPAGATION[kind], pivot))
+    found.append(mounting.EnterRoot(readonly, 0 if "private" in kind else _PROPAGATION[kind], pivot))
     return found
 
 
-def _devices(linux: Mapping[str, Any]) -> steps.MakeDevices:
+def _devices(linux: Mapping[str, Any]) -> devices.MakeDevices:
     extra = tuple(
         (
             one["path"],
@@ -194,7 +198,7 @@ def _devices(linux: Mapping[str, Any]) -> steps.MakeDevices:
         for one in linux.get("devices") or ()
     )
     named = {one[0] for one in extra}
-    return steps.MakeDevices((*(one for one in steps.DEVICES if one[0] not in named), *extra))
+    return devices.MakeDevices((*(one for one in devices.DEVICES if one[0] not in named), *extra))
 
 
 def _check_destination(destination: str, kind: str) -> None:

@@ -17,7 +17,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wherry.kernel import cgroup, namespace, process
+from wherry.kernel import cgroup, limits, namespace, process
 from wherry.runtime import ahead, channel, defaults, init, plan, rehearsal
 from wherry.runtime.failure import StartFailure
 from wherry.runtime.steps import Sandbox
@@ -119,7 +119,7 @@ def _further(resources: Mapping[str, Any]) -> dict[str, Any] | None:
 def _make_group(groups: cgroup.Hierarchies, group: str) -> bool:
     try:
         cgroup.create(groups, group)
-        cgroup.limit(groups, group, _LIMITS)
+        limits.apply(groups, group, _LIMITS)
         cgroup.join(groups, group)
     except OSError:  # whoever starts a container will learn why
         return False

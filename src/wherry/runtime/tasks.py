@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wherry.kernel import cgroup, credentials, files, namespace
-from wherry.runtime import channel, confinement, steps, users
+from wherry.runtime import channel, confinement, mounting, steps, users
 from wherry.runtime.failure import StartFailure
 from wherry.tree import apply, furnish, pack, parsing, place, tar
 
@@ -75,8 +75,8 @@ def _enter(rootfs: Mapping[str, Any]) -> int:
     namespace.unshare(namespace.CLONE_NEWNS)
     sandbox = steps.Sandbox(cgroup.Hierarchies({}, None))
     os.umask(0)
-    root = steps.MountRoot(tuple(rootfs["lower"]), rootfs["upper"], rootfs["work"])
-    for step in (steps.Detach(), root, steps.EnterRoot(False)):
+    root = mounting.MountRoot(tuple(rootfs["lower"]), rootfs["upper"], rootfs["work"])
+    for step in (mounting.Detach(), root, mounting.EnterRoot(False)):
         step.execute(sandbox)
     return sandbox.root_fd
 

@@ -17,8 +17,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from wherry.kernel import cgroup, process
-from wherry.runtime import channel, confinement, filters, heap, init, monitor, rehearsal, spare, steps, tasks
+from wherry.kernel import cgroup, controlfiles, limits, process
+from wherry.runtime import channel, confinement, covers, devices, filters, heap, init, monitor, mounting, rehearsal, spare, steps, tasks
 from wherry.runtime.defaults import SPARE_GROUP
 from wherry.runtime.jsonlog import JsonLog
 from wherry.runtime.logfile import Limits
@@ -27,7 +27,20 @@ from wherry.runtime.spare import Spare
 
 _NAMES = {"task": "wherry-task", "parse": "wherry-parse"}
 
-_HOT = (monitor, channel, process, spare, cgroup, init, steps)  # where most functions are a monitor's or a first process's
+_HOT = (
+    monitor,
+    channel,
+    process,
+    spare,
+    cgroup,
+    controlfiles,
+    limits,
+    init,
+    steps,
+    mounting,
+    devices,
+    covers,
+)  # where most functions are a monitor's or a first process's
 _START_MS = 50  # how long the next fork waits for a start; one that takes longer hardly keeps the processors busy
 _FAREWELL_S = 2.0
 _OOM_SCORE = -999  # of zygote and monitors: a monitor's death is its container's; what they start has a score of its own

@@ -40,15 +40,7 @@ class Mounts:
                 return target
             image, devices = parts()
             os.makedirs(target, mode=0o755, exist_ok=True)
-            tree = attach(image, devices)
-            try:
-                fd = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    mount.move_mount(tree, fd)
-                finally:
-                    os.close(fd)
-            finally:
-                os.close(tree)
+            mount.attach(attach(image, devices), target)
             self._mounted[name] = None
             self._trim(name)
         return target

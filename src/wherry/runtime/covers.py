@@ -1,0 +1,67 @@
+"""Steps that lay something over what a container shall not see or not change."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+
+from wherry.kernel import files, mount
+from wherry.runtime.steps import Sandbox
+
+_MASK = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class MaskPaths:
+    """Hide files behind the container's /dev/null and directories behind one empty read-only tmpfs."""
+
+    paths: tuple[str, ...]
+
+    def describe(self) -> str:
+        return "mask " + " ".join(self.paths)
+
+    def execute(self, sandbox: Sandbox) -> None:
+        empty = -1
+        for path in self.paths:
+            try:
+                target = files.open_in_root(sandbox.root_fd, path, os.O_PATH)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if not stat.S_ISDIR(os.fstat(target).st_mode):
+                tree = mount.open_tree(sandbox.null_fd, "")
+            else:
+                if empty < 0:
+                    options = [("mode", "755"), ("size", "4k"), ("nr_inodes", "1")]
+                    empty = mount.new_mount("tmpfs", options, source="tmpfs", attributes=_MASK)
+                    tree = empty
+                else:
+                    tree = mount.open_tree(empty, "")
+            mount.move_mount(tree, target)
+            os.close(target)
+            if tree != empty:
+                os.close(tree)
+        if empty >= 0:
+            os.close(empty)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadonlyPaths:
+    """Bind paths onto themselves, read-only."""
+
+    paths: tuple[str, ...]
+
+    def describe(self) -> str:
+        return "make read-only " + " ".join(self.paths)
+
+    def execute(self, sandbox: Sandbox) -> None:
+        for path in self.paths:
+            try:
+                target = files.open_in_root(sandbox.root_fd, path, os.O_PATH)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            tree = mount.open_tree(target, "", recursive=True)
+            mount.mount_setattr(tree, add=mount.MOUNT_ATTR_RDONLY, recursive=True)
+            mount.move_mount(tree, target)
+            os.close(tree)
+            os.close(target)
