@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.bundle.warm import Warm
 from tests.runtime.harness import config
 
 from wherry.kernel import cgroup
@@ -33,6 +34,7 @@ class Runtime:
 
     place: Path
     image: Path
+    warm: Warm
 
     def bundle(self, configuration: dict[str, Any]) -> Path:
         directory = self.place / secrets.token_hex(4)
@@ -41,12 +43,15 @@ class Runtime:
         (directory / "config.json").write_text(json.dumps(configuration))
         return directory
 
-    def __call__(self, *words: str, check: bool = True, stdin: str = "", **more: Any) -> Done:
-        command = [*COMMAND, "--root", str(self.place / "state"), *words]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False, **more)
-        if check and done.returncode:
-            raise AssertionError(f"wherry-runtime {' '.join(words)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
-        return Done(done.returncode, done.stdout, done.stderr)
+    def __call__(self, *words: str, check: bool = True, stdin: str = "") -> Done:
+        with tempfile.TemporaryFile() as into, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            into.write(stdin.encode())
+            into.seek(0)
+            code = self.warm.call(["--root", str(self.place / "state"), *words], [one.fileno() for one in (into, out, err)])
+            texts = [os.pread(one.fileno(), 1 << 20, 0).decode() for one in (out, err)]
+        if check and code:
+            raise AssertionError(f"wherry-runtime {' '.join(words)}: exit {code}\n{texts[0]}{texts[1]}")
+        return Done(code, *texts)
 
     def run(self, configuration: dict[str, Any], *flags: str, check: bool = True, **more: Any) -> Done:
         return self("run", *flags, "--bundle", str(self.bundle(configuration)), f"t-{secrets.token_hex(4)}", check=check, **more)
@@ -60,11 +65,8 @@ class Runtime:
     def create(self, configuration: dict[str, Any], *flags: str) -> str:
         """A created container; its output goes nowhere."""
         ident = f"t-{secrets.token_hex(4)}"
-        command = [*COMMAND, "--root", str(self.place / "state"), "create", *flags, "--bundle", str(self.bundle(configuration)), ident]
-        words = self.place / "create.err"  # a pipe would be the container's too, and end with it
-        with words.open("w") as err:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err, timeout=60, check=False)
-        assert done.returncode == 0, words.read_text()
+        words = ["create", *flags, "--bundle", str(self.bundle(configuration)), ident]
+        self(*words)
         return ident
 
     def state(self, ident: str) -> dict[str, Any]:
