@@ -455,6 +455,17 @@ class Suite:
         snapshots.remove(base)
         assert snapshots.items() == []
 
+    def test_what_is_detached_is_gone_before_its_files_are(self, snapshots: Snapshotter, base: Digest, tmp_path: Path) -> None:
+        discard = snapshots.detach(base)
+        old = set(os.listdir(tmp_path / "snapshots"))
+        assert snapshots.items() == []
+        assert list(snapshots.check(quick=True)) == []
+        snapshots.apply(base, None, io.BytesIO(BASE))
+        discard()
+        assert not old & set(os.listdir(tmp_path / "snapshots"))
+        assert snapshots.exists(base)
+        assert list(snapshots.check(quick=False)) == []
+
     def test_committing_what_exists_only_removes_the_active_one(self, snapshots: Snapshotter, base: Digest) -> None:
         self.change(snapshots, "c1", base)
         self.change(snapshots, "c2", base)

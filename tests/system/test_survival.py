@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import WHERRY, Daemon, busybox_tar
+from tests.system import accounting
+
+from wherry.kernel import cgroup
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -43,6 +46,18 @@ def test_containers_run_on_through_kill_9_and_are_attached_again(own_engine: Dae
     assert engine.out("exec", "counter", "echo", "hi") == "hi"
     engine.run("stop", "-t", "0", "counter")
     assert engine.out("inspect", "counter", "-f", "{{.State.ExitCode}}") == "137"
+
+
+def test_a_death_between_freezing_and_its_record_leaves_a_paused_container(own_engine: Daemon) -> None:
+    engine = own_engine
+    engine.run("run", "-d", "--name", "steady", "bb", "sleep", "1000")
+    path = f"/{accounting.settings_of(engine).tag}/{engine.out('inspect', 'steady', '-f', '{{.Id}}')}"
+    for frozen, status in ((True, "paused"), (False, "running"), (True, "paused")):
+        engine.kill()
+        cgroup.freeze(cgroup.find(), path, frozen=frozen)
+        engine.start()
+        assert engine.out("inspect", "steady", "-f", "{{.State.Status}}") == status
+    engine.run("rm", "-f", "steady")
 
 
 def test_an_exit_while_the_daemon_is_dead_keeps_its_code_and_time(own_engine: Daemon) -> None:

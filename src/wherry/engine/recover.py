@@ -124,6 +124,10 @@ def _follow(rooms: Rooms, running: Running, container: Container, process: Proce
         rooms.networks.adopt(container.id, process.pid)
     if not has_process(container.status):
         running.record_start(container, process)
+    status = Status.PAUSED if cgroup.is_frozen(rooms.cgroups, running.cgroups_path(container)) else Status.RUNNING
+    if container.status is not status:  # the last daemon died between the act and its record
+        container.record.state.status = status
+        rooms.containers.save(container)
     running.follow(container, process)
 
 

@@ -382,7 +382,7 @@ class Running:
         process = container.process
         if process is None:
             return
-        if container.status is Status.PAUSED and number == signal_number("SIGKILL"):
+        if number == signal_number("SIGKILL") and cgroup.is_frozen(self._rooms.cgroups, self.cgroups_path(container)):
             await self._rooms.workers.run(cgroup.freeze, self._rooms.cgroups, self.cgroups_path(container), frozen=False)
         try:
             process.signal(number)

@@ -210,9 +210,10 @@ class Layers:
                 if self._held[chain_id] > 0:
                     break
                 try:
-                    self.snapshotter.remove(chain_id)
+                    discard = self.snapshotter.detach(chain_id)
                 except SnapshotInUse:
                     break
+            discard()
             removed.append(chain_id)
         for diff_id in gone:
             if diff_id not in diff_ids_in_use:

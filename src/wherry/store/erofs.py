@@ -15,7 +15,7 @@ import stat
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -129,12 +129,17 @@ class Erofs(Overlay):
             return super().contents(name)
         return IndexContents(self._shelf.path(row.directory, _INDEX), self._devices(row.directory))
 
-    def remove(self, key_or_name: str) -> None:
+    def detach(self, key_or_name: str) -> Callable[[], None]:
         row = self._shelf.get(key_or_name)
-        super().remove(key_or_name)
-        if row is not None and row.tar:
-            for name in _mount_names(row.directory):
-                self._mounts.release(name)
+        discard = super().detach(key_or_name)
+
+        def end() -> None:
+            discard()
+            if row is not None and row.tar:
+                for name in _mount_names(row.directory):
+                    self._mounts.release(name)
+
+        return end
 
     def sweep(self) -> None:
         self._mounts.clear()

@@ -39,7 +39,7 @@ class Garbage:
                 download(digest)
             records.put(...)
 
-    A sweep waits for nobody and nobody for a sweep longer than for one removal.
+    A sweep waits for nobody, and nobody for a sweep: files are removed while no lock is held.
     """
 
     def __init__(self, content: Content, snapshots: Snapshotter, roots: Callable[[], Roots]) -> None:
@@ -146,15 +146,16 @@ class Garbage:
         with self._lock:
             marked = _with_parents(referenced | self._seen, parents)
         for name in _children_first([name for name in parents if name not in marked], parents):
+            try:
+                size = self._snapshots.usage(name)
+            except SnapshotMissing:  # who used it last removed it since we looked
+                continue
             with self._lock:
                 held = _with_parents(frozenset(self._seen), parents)
                 if name in held:
                     continue
-                try:
-                    size = self._snapshots.usage(name)
-                except SnapshotMissing:  # who used it last removed it since we looked
-                    continue
-                self._snapshots.remove(name)
+                discard = self._snapshots.detach(name)
+            discard()
             swept.snapshots.append(name)
             swept.reclaimed_bytes += size
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import msgspec
@@ -127,7 +127,10 @@ class Overlay:
         return row is not None and not row.active and not row.damaged
 
     def remove(self, key_or_name: str) -> None:
-        self._shelf.remove(key_or_name)
+        self.detach(key_or_name)()
+
+    def detach(self, key_or_name: str) -> Callable[[], None]:
+        return self._shelf.detach(key_or_name)
 
     def items(self) -> list[SnapshotInfo]:
         return self._shelf.items()

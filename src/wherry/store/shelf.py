@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -34,6 +34,7 @@ class Shelf:
         self._sizes: dict[str, int] = {}
         self._decoder = msgspec.json.Decoder(Row)
         self._making: set[str] = set()
+        self._going: set[str] = set()
         self._data_root = data_root
         self.root_dir = os.path.join(data_root, "snapshots")
         os.makedirs(self.root_dir, mode=0o700, exist_ok=True)
@@ -103,18 +104,29 @@ class Shelf:
             return True
 
     def remove(self, name: str) -> None:
-        """Delete the row, then the directory; a crash between the two is mended by `sweep`.  Raises SnapshotInUse."""
+        """Raises SnapshotInUse."""
+        self.detach(name)()
+
+    def detach(self, name: str) -> Callable[[], None]:
+        """Delete the row; what is returned removes the directory, and a crash before that is mended by `sweep`.  Raises SnapshotInUse."""
         row = self.get(name)
         if row is None:
-            return
+            return _nothing
         with self._records.transaction(durable=not row.active):
             row = self.get(name)
             if row is None:
-                return
+                return _nothing
             if not row.active:
                 self._refuse_when_parent(name)
+            self._going.add(row.directory)
             self._records.delete(KIND, name)
-        self.discard(row.directory)
+        return partial(self._discard_detached, row.directory)
+
+    def _discard_detached(self, directory: str) -> None:
+        try:
+            self.discard(directory)
+        finally:
+            self._going.discard(directory)
 
     def items(self) -> list[SnapshotInfo]:
         return [SnapshotInfo(name=name, parent=row.parent, active=row.active) for name, row in self.named_rows()]
@@ -153,7 +165,7 @@ class Shelf:
 
     def check(self) -> Iterator[Finding]:
         """What is wrong with the rows, and directories without one."""
-        before = set(os.listdir(self.root_dir)) - self._making
+        before = set(os.listdir(self.root_dir)) - self._making - self._going
         rows = self.named_rows()
         doubtful = bool(unreadable.idents(self._records, KIND))
         for name in before - {row.directory for _, row in rows}:
@@ -184,7 +196,7 @@ class Shelf:
             quarantine(self._data_root, os.path.join(self.root_dir, name), f"layer-{name}")
 
     def _is_unnamed(self, name: str) -> bool:
-        return name not in {row.directory for row in self.rows()} | self._making
+        return name not in {row.directory for row in self.rows()} | self._making | self._going
 
     def new_directory(self, *parts: str) -> str:
         """A fresh directory with the subdirectories ``parts``, on no row yet."""
@@ -294,6 +306,10 @@ class Shelf:
         for other, row in self.named_rows():
             if row.parent == name:
                 raise SnapshotInUse(f"snapshot {name} is the parent of {other}")
+
+
+def _nothing() -> None:
+    """Of a snapshot that is not there."""
 
 
 def damaged(name: str, fact: str) -> SnapshotDamaged:

@@ -181,6 +181,9 @@ class Snapshotter(Protocol):
     def remove(self, key_or_name: str) -> None:
         """Remove a snapshot; an absent one is success.  Raises SnapshotInUse when another has it as parent."""
 
+    def detach(self, key_or_name: str) -> Callable[[], None]:
+        """As ``remove``, but its files go when what is returned is called: that may take long, and nobody need hold a lock meanwhile."""
+
     def items(self) -> list[SnapshotInfo]:
         """All snapshots, in order of name."""
 

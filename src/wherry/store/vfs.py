@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 
@@ -118,7 +118,10 @@ class Vfs:
         return row is not None and not row.active and not row.damaged
 
     def remove(self, key_or_name: str) -> None:
-        self._shelf.remove(key_or_name)
+        self.detach(key_or_name)()
+
+    def detach(self, key_or_name: str) -> Callable[[], None]:
+        return self._shelf.detach(key_or_name)
 
     def items(self) -> list[SnapshotInfo]:
         return self._shelf.items()
