@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from wherry.images.flights import Flights
-from wherry.images.progress import Meter, bar, human_size, stream
+from wherry.images.progress import Meter, Record, bar, human_size, moving, once, status, stream
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,16 @@ def test_those_who_want_the_same_share_one_flight_and_its_failure() -> None:
         assert [str(result) for result in results] == ["no"] * 5
 
     asyncio.run(main())
+
+
+def test_a_layer_that_an_image_has_twice_is_told_of_once() -> None:
+    told: list[Record] = []
+    emit = once(told.append)
+    for record in [status("Pull complete", "a"), moving("Downloading", "a", 1, 2), status("Pull complete", "b")] * 2:
+        emit(record)
+    assert [(record["status"], record["id"]) for record in told] == [
+        ("Pull complete", "a"),
+        ("Downloading", "a"),
+        ("Pull complete", "b"),
+        ("Downloading", "a"),
+    ]

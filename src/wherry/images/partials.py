@@ -131,11 +131,8 @@ class Partial:
     def check(self) -> None:
         """Raises ContentMismatch, and keeps nothing then, unless it is whole."""
         if not self.is_whole:
-            found = self._hash.hexdigest()
             self.discard()
-            raise ContentMismatch(
-                f"content has digest sha256:{found} and {self.size_bytes} bytes, expected {self._digest} and {self._size}"
-            )
+            raise ContentMismatch(f"filesystem layer verification failed for digest {self._digest}")
 
     def commit(self) -> None:
         """Make it a blob, durably.  Raises ContentMismatch, and keeps nothing then."""

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Iterable
 
 from wherry.errors import InvalidRequest, NotFound
 from wherry.spec import platform as names
 from wherry.spec.image import Descriptor, Platform
 
+_LEVELS = (  # what 2, 3 and 4 add, by the names of /proc/cpuinfo
+    "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3",
+    "avx avx2 bmi1 bmi2 f16c fma abm movbe xsave",
+    "avx512f avx512bw avx512cd avx512dq avx512vl",
+)
 _DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7"}
 
 
@@ -39,7 +46,27 @@ def matches(wanted: Platform, offered: Platform) -> bool:
     want, offer = wanted.variant or usual, offered.variant or usual
     if wanted.architecture == "arm":
         return offer <= want
+    if wanted.architecture == "amd64":
+        return _level(offer) <= (_level(want) if want else host_level())
     return want == offer or not offered.variant
+
+
+def _level(variant: str) -> int:
+    """Of x86-64, by ``v2`` and the like; none is 1, another word is beyond all."""
+    return int(variant[1:]) if re.fullmatch(r"v[1-9]", variant) else 99 if variant else 1
+
+
+@functools.cache
+def host_level() -> int:
+    """The highest level of x86-64 that this machine's processor has; 1 for another.  Source: x86-64 psABI, micro-architecture levels."""
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+        found = set(next((line for line in file if line.startswith("flags")), "").split())
+    level = 1
+    for flags in _LEVELS:
+        if not found.issuperset(flags.split()):
+            break
+        level += 1
+    return level
 
 
 def select(manifests: Iterable[Descriptor], wanted: Platform) -> Descriptor:

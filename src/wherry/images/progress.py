@@ -54,6 +54,19 @@ def human_size(size_bytes: int) -> str:
     return f"{size_bytes}B"
 
 
+def once(emit: Emit) -> Emit:
+    """Passes on what is said of a layer the first time only: an image may have the same one twice."""
+    said: set[tuple[str, str]] = set()
+
+    def pass_on(record: Record) -> None:
+        told = (record.get("id", ""), record.get("status", ""))
+        if "progress" in record or told not in said:
+            said.add(told)
+            emit(record)
+
+    return pass_on
+
+
 class Meter:
     """Turns byte counts into records, not more than ten in a second, and always the last."""
 

@@ -13,14 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from wherry.errors import EngineError, Internal, InvalidRequest, NotFound
-from wherry.images import platforms
+from wherry.images import kinds, platforms
 from wherry.images.arrivals import Broken
 from wherry.images.blocking import Run
 from wherry.images.catalog import Catalog, Image
 from wherry.images.downloads import Download, Downloads
 from wherry.images.flights import Flights
 from wherry.images.layers import Layers
-from wherry.images.progress import Emit, Meter, Record, about, status
+from wherry.images.progress import Emit, Meter, Record, about, once, status
 from wherry.images.soundness import is_whole
 from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
@@ -85,9 +85,18 @@ class Puller:
         try:
             fetched = await repository.manifest(reference.digest or reference.tag or "")
             shown = str(reference) if reference.digest else reference.tag or ""
-            emit(about(f"Pulling from {reference.path}", shown))
+            begin = about(f"Pulling from {reference.path}", shown)
+            try:
+                document = spec.decode(fetched.raw, fetched.media_type)
+            except spec.Schema1 as error:
+                emit(begin)
+                raise kinds.schema1(reference) from error
+            if isinstance(document, Manifest):
+                kinds.refuse_class(document)
+            emit(begin)
             before = self.catalog.named(reference)
-            manifest = await self._choose(repository, fetched, wanted or platforms.host())
+            manifest = await self._choose(repository, document, wanted or platforms.host())
+            kinds.refuse_parts(manifest)
             ident = await self._image(repository, manifest, reference, fetched.digest, emit)
         except (RegistryError, InvalidDocument) as error:
             raise translate(error, reference) from error
@@ -129,13 +138,13 @@ class Puller:
                 continue
         return registry, await registry.manifest(what)
 
-    async def _choose(self, repository: Repository, fetched: Fetched, wanted: Platform) -> Manifest:
+    async def _choose(self, repository: Repository, document: Manifest | Index, wanted: Platform) -> Manifest:
         for _ in range(_MAX_NESTING):
-            document = spec.decode(fetched.raw, fetched.media_type)
             if isinstance(document, Manifest):
                 return document
             chosen = platforms.select(document.manifests, wanted)
             fetched = await repository.manifest(chosen.digest)
+            document = spec.decode(fetched.raw, fetched.media_type)
         raise Untrusted("an image index within an index within an index")
 
     async def _image(self, repository: Repository, manifest: Manifest, reference: Reference, digest: Digest, emit: Emit) -> str:
@@ -146,8 +155,13 @@ class Puller:
                 for item in references:
                     self.catalog.name(item, ident)
             return ident
-        raw = await repository.document(manifest.config, spec.CONFIG_LIMIT)
+        try:
+            raw = await repository.document(manifest.config, spec.CONFIG_LIMIT)
+        except RegistryError as error:
+            failed = "download failed after attempts=1: " if isinstance(error, Refused) else ""
+            raise Internal(f"error pulling image configuration: {failed}{_words(error)}") from error
         config = spec.decode_config(raw)
+        kinds.refuse_system(config)
         diff_ids = config.rootfs.diff_ids
         if len(diff_ids) != len(manifest.layers):
             raise Untrusted("layers from manifest don't match image configuration")
@@ -172,6 +186,7 @@ class Puller:
     ) -> None:
         """Layers come down side by side; each is unpacked while it comes, as soon as the one below it is there."""
         chain = chain_ids(diff_ids)
+        emit = once(emit)
         for position, layer in enumerate(manifest.layers):
             emit(status("Already exists" if position < present else "Pulling fs layer", layer.digest.hex[:12]))
         slots = asyncio.Semaphore(self.at_once)
@@ -282,7 +297,11 @@ def translate(error: Exception, reference: Reference) -> EngineError:
             return NotFound(f"manifest for {reference.familiar} not found: {error}")
         if error.code == "NAME_UNKNOWN":
             return NotFound(f"repository {reference.familiar_name} not found: {error}")
-    return Internal(str(error))
+    return Internal(_words(error))
+
+
+def _words(error: Exception) -> str:
+    return "unknown blob" if isinstance(error, Refused) and error.code == "BLOB_UNKNOWN" else str(error)
 
 
 def is_unreachable(error: BaseException | None) -> bool:
@@ -300,7 +319,7 @@ def _first(group: BaseExceptionGroup[BaseException], reference: Reference) -> Ex
     if isinstance(error, RegistryError | InvalidDocument):
         return translate(error, reference)
     if isinstance(error, ContentMismatch):
-        return Internal(f"filesystem layer verification failed: {error}")
+        return Internal(str(error))
     if isinstance(error, ValueError | OSError):
         return Internal(f"failed to register layer: {error}")
     return error if isinstance(error, Exception) else RuntimeError(repr(error))

@@ -87,7 +87,7 @@ class Repository:
 
     async def manifest(self, what: str, *, accept: Sequence[str] = MANIFEST_TYPES) -> Fetched:
         """The manifest or index that a tag or digest names.  Raises Refused (404: MANIFEST_UNKNOWN or NAME_UNKNOWN), Untrusted."""
-        endpoint, authorizer = await self._connect()
+        endpoint, authorizer = await self._connect(f"{self.path}/manifests/{what}")
         url = f"{endpoint.base}{self.path}/manifests/{what}"
         headers = {"Accept": ", ".join(accept)}
         async with self._transport.request("GET", url, authorizer, scope=self._scope, headers=headers) as response:
@@ -118,7 +118,7 @@ class Repository:
         await self.download(descriptor, keep)
         raw = b"".join(parts)
         if sha256(raw) != descriptor.digest:
-            raise Untrusted(f"filesystem layer verification failed for digest {descriptor.digest}")
+            raise Untrusted(f"image config verification failed for digest {descriptor.digest}")
         return raw
 
     async def download(self, descriptor: spec.Descriptor, write: Write, progress: Progress | None = None, *, start: int = 0) -> None:
@@ -280,13 +280,14 @@ class Repository:
         except RegistryError:  # the registry forgets an unfinished upload by itself
             pass
 
-    async def _connect(self) -> tuple[Endpoint, Authorizer]:
+    async def _connect(self, wanted: str = "") -> tuple[Endpoint, Authorizer]:
+        """``wanted``: the address that a refusal names, for which Docker would have asked first."""
         async with self._connecting:
             if self._endpoint is None or self._authorizer is None:
                 endpoint = await self._find(self.domain)
                 authorizer = Authorizer(origin_of(endpoint.base), self._credentials, endpoint.challenge)
                 if endpoint.challenge:
-                    await self._transport.authorise(endpoint.base, authorizer, self._scope)
+                    await self._transport.authorise("HEAD" if wanted else "GET", endpoint.base + wanted, authorizer, self._scope)
                 self._endpoint, self._authorizer = endpoint, authorizer
             return self._endpoint, self._authorizer
 

@@ -207,10 +207,10 @@ class Transport:
             raise Untrusted(f"refused: {registry.host} redirects to {location[:200]!r}")
         return target
 
-    async def authorise(self, url: str, authorizer: Authorizer, scope: str) -> None:
+    async def authorise(self, method: str, url: str, authorizer: Authorizer, scope: str) -> None:
         """Answer the challenge that ``authorizer`` remembers, before the first request: it saves a refused one."""
         if not authorizer.header(scope, time.monotonic()):
-            await self._answer("GET", url, authorizer, scope, authorizer.challenge)
+            await self._answer(method, url, authorizer, scope, authorizer.challenge)
 
     async def _answer(self, method: str, url: str, authorizer: Authorizer, scope: str, challenge: str) -> None:
         authorizer.challenge = challenge

@@ -57,6 +57,10 @@ class InvalidDocument(ValueError):
     """Bytes that are not the manifest, index or config they should be; the message says why."""
 
 
+class Schema1(InvalidDocument):
+    """A manifest of Docker's first schema."""
+
+
 class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an image runs on."""
 
@@ -203,7 +207,7 @@ def decode(raw: bytes, content_type: str = "") -> Manifest | Index:
     fields = _object(raw, MANIFEST_LIMIT, "manifest")
     kind = _media_type(fields, content_type.partition(";")[0].strip().lower())
     if kind in DOCKER_SCHEMA1 or (not kind and fields.get("schemaVersion") == 1):
-        raise InvalidDocument("image manifest schema 1 is not supported: push the image again with a current tool")
+        raise Schema1("image manifest schema 1 is not supported: push the image again with a current tool")
     if kind and kind not in MANIFESTS | INDEXES:
         raise InvalidDocument(f"not an image manifest or index: {kind!r}")
     if "manifests" in fields and ("layers" in fields or "config" in fields):
