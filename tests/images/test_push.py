@@ -83,11 +83,15 @@ def test_all_tags_of_a_repository_are_pushed_and_pulled_at_once(experiment: Expe
     experiment(body)
 
 
-def test_a_name_that_does_not_exist_is_not_pushed(experiment: Experiment) -> None:
+def test_a_name_that_does_not_exist_is_not_pushed(experiment: Experiment, make_image: Any) -> None:
     async def body(lab: Any, fake: Any) -> None:
         with pytest.raises(NotFound) as caught:
             [record async for record in lab.images.push("localhost:1/never:1")]
         assert str(caught.value) == "An image does not exist locally with the tag: localhost:1/never"
+        lab.loaded(make_image({"a": b"1"}), "localhost:1/never:2")
+        with pytest.raises(NotFound) as caught:
+            [record async for record in lab.images.push("localhost:1/never:1")]
+        assert str(caught.value) == "tag does not exist: localhost:1/never:1"
 
     experiment(body)
 

@@ -281,6 +281,8 @@ class Images:
         emit(status(f"The push refers to repository [{reference.name}]"))
         for item in self._pushed(reference):
             ident = self.catalog.named(item)
+            if ident is None and self.catalog.tags_of(reference):
+                raise NotFound(f"tag does not exist: {item.familiar}")
             if ident is None:
                 raise NotFound(f"An image does not exist locally with the tag: {reference.familiar_name}")
             image = self.catalog.get(ident)
