@@ -359,3 +359,23 @@ def test_who_takes_no_more_of_an_upload_is_left() -> None:
             await client.repository(reference, ALICE, push=True).upload(zeros, sha256(b""), size=1000 << 20)
 
     run(body)
+
+
+def test_a_mount_asks_for_a_token_for_both_repositories_and_a_refusal_is_no_failure() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            if request.path == "/token":
+                return web.json_response({"token": "+".join(request.query.getall("scope"))})
+            token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+            if request.query.get("from", "") == "open/y" and token == "repository:x/y:pull,push+repository:open/y:pull":
+                return web.Response(status=201)
+            return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="http://{server.host}/token",service="s"'})
+
+        server = await Server(handler).start(stack)
+        client = Client(patience=IMPATIENT)
+        stack.push_async_callback(client.close)
+        repository = client.repository(parse(f"{server.host}/x/y"), ALICE, push=True)
+        assert await repository.mount(sha256(b"1"), "open/y")
+        assert not await repository.mount(sha256(b"1"), "closed/y")
+
+    run(body)

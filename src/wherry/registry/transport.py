@@ -232,11 +232,12 @@ class Transport:
         if not may_reach(authorizer.origin, origin):
             raise Untrusted(f"refused: {authorizer.origin.host} sends us to {realm[:200]!r} for a token")
         credentials = authorizer.credentials if may_issue_tokens(authorizer.origin, origin) else Credentials()
-        query = {"service": challenge.get("service", ""), "scope": scope or challenge.get("scope", "")}
-        query = {name: value for name, value in query.items() if value}
+        scope = scope or challenge.get("scope", "")
+        query = {"service": challenge["service"]} if challenge.get("service") else {}
         headers = {"User-Agent": USER_AGENT}
         if credentials.identity_token:
             form = {**query, "grant_type": "refresh_token", "client_id": "wherry", "refresh_token": credentials.identity_token}
+            form |= {"scope": scope} if scope else {}
             headers["Content-Type"] = "application/x-www-form-urlencoded"
             answer = await self._ask_for_token("POST", realm, headers, urlencode(form).encode())
         else:
@@ -245,7 +246,8 @@ class Transport:
                 query["account"] = credentials.username
                 if authorizer.wants_identity:
                     query |= {"offline_token": "true", "client_id": "wherry"}
-            url = realm + ("&" if "?" in realm else "?") + urlencode(query) if query else realm
+            asked = urlencode([*query.items(), *(("scope", one) for one in scope.split())])  # several are asked for one by one here
+            url = realm + ("&" if "?" in realm else "?") + asked if asked else realm
             answer = await self._ask_for_token("GET", url, headers, None)
             if credentials.basic and isinstance(answer.get("refresh_token"), str):
                 authorizer.identity_token = answer["refresh_token"]
