@@ -22,8 +22,9 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Daemon, Result, busybox_tar
+from tests.security.archives import archive_of, member, symlink, tar_with
 from tests.security.kernelfiles import writable
-from tests.security.test_hostile import Canary, archive_of, image_with, member, symlink, tar_with
+from tests.security.test_hostile import Canary, image_with
 from tests.system.talk import UnixConnection, ask
 from tests.system.waiting import until
 

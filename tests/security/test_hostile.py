@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
+from tests.security.archives import Add, archive_of, member, symlink, tar_with, traversals
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
-Add = Callable[[tarfile.TarFile], None]
 
 
 @pytest.fixture(scope="module")
@@ -59,31 +58,6 @@ def canary(tmp_path: Path) -> Iterator[Canary]:
     canary.check()
 
 
-def member(name: str, kind: bytes = tarfile.REGTYPE, *, data: bytes = b"evil", link: str = "", mode: int = 0o777) -> Add:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.mode = kind, link, mode
-    info.size = len(data) if kind == tarfile.REGTYPE else 0
-    if kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
-        info.devmajor, info.devminor = 1, 1
-    return lambda tar: tar.addfile(info, io.BytesIO(data) if info.size else None)
-
-
-def symlink(name: str, target: object) -> Add:
-    return member(name, tarfile.SYMTYPE, link=str(target))
-
-
-def hardlink(name: str, target: object) -> Add:
-    return member(name, tarfile.LNKTYPE, link=str(target))
-
-
-def tar_with(*adds: Add) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for add in adds:
-            add(tar)
-    return buffer.getvalue()
-
-
 def image_with(*adds: Add, without: tuple[str, ...] = ()) -> bytes:
     """The busybox image with further members, and without some of its own."""
     buffer = io.BytesIO()
@@ -94,51 +68,6 @@ def image_with(*adds: Add, without: tuple[str, ...] = ()) -> bytes:
         for add in adds:
             add(target)
     return buffer.getvalue()
-
-
-def archive_of(*layers: bytes) -> bytes:
-    """What `docker save` writes, of these layers."""
-    config = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {"Cmd": ["true"]},
-        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest() for layer in layers]},
-    }
-    manifest = [
-        {"Config": "config.json", "RepoTags": ["hostile:latest"], "Layers": [f"{number}/layer.tar" for number in range(len(layers))]}
-    ]
-    return tar_with(
-        member("config.json", data=json.dumps(config).encode()),
-        *(member(f"{number}/layer.tar", data=layer) for number, layer in enumerate(layers)),
-        member("manifest.json", data=json.dumps(manifest).encode()),
-    )
-
-
-def traversals(target: Path) -> dict[str, list[Add]]:
-    """Archives that try to reach ``target`` from any directory they are unpacked in."""
-    up = "../" * 40
-    inside = str(target).lstrip("/")
-    deep = "/".join(["d" * 60] * 80)
-    return {
-        "dotdot": [member(f"{up}{inside}/new")],
-        "absolute": [member(f"/{inside}/new")],
-        "symlink then through it": [symlink("a", target), member("a/new"), member("a/file")],
-        "relative symlink then through it": [symlink("a", f"{up}{inside}"), member("a/new")],
-        "symlink twice": [symlink("a", "b"), symlink("b", target), member("a/new")],
-        "symlink to a file then over it": [symlink("a", target / "file"), member("a")],
-        "hard link to the host": [hardlink("a", target / "file"), member("a")],
-        "hard link up": [hardlink("a", f"{up}{inside}/file"), member("a", mode=0o777)],
-        "hard link through a symlink": [symlink("s", target), hardlink("a", "s/file"), member("a")],
-        "hard link to a symlink": [symlink("s", target / "file"), hardlink("a", "s"), member("a", mode=0o4777)],
-        "directory over a symlink": [symlink("a", target), member("a", tarfile.DIRTYPE, mode=0o777), member("a/new")],
-        "mode of a symlink's target": [symlink("a", target / "file"), member("a", tarfile.DIRTYPE, mode=0o777)],
-        "whiteout of the parent": [member(".wh..."), member(".wh.."), member(".wh.")],
-        "whiteout with a path": [member(f".wh.{up}{inside}/file"), member("d/.wh../../../file")],
-        "whiteout through a symlink": [symlink("a", target), member("a/.wh.file"), member("a/.wh..wh..opq")],
-        "a long way down and up": [member(f"{deep}/x"), member(f"{deep}/{'../' * 200}{inside}/new")],
-        "proc": [member("proc/self/cwd/new"), member("proc/self/root/new"), symlink("p", "/proc/self/root"), member(f"p/{inside}/new")],
-        "device": [member("disk", tarfile.BLKTYPE), member("mem", tarfile.CHRTYPE), member("pipe", tarfile.FIFOTYPE)],
-    }
 
 
 NAMES = tuple(traversals(Path("/x")))

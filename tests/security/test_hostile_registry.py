@@ -6,10 +6,7 @@ import asyncio
 import base64
 import gzip
 import json
-import sys
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,13 +15,13 @@ from tests.conftest import Daemon, dispose, make_daemon
 from tests.images.conftest import FakeRegistry, Made, digest
 from tests.images.test_pull import FAULTS as LIES
 from tests.security.lying import lying_registry
+from tests.security.watching import MEMORY_KB, Watch
 from tests.system.talk import ask
 from tests.system.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 Lie = Callable[[Made, FakeRegistry], None]
 Answer = Callable[[web.Request], Any]
-MEMORY_KB = 20_000
 LONGEST_S = 10  # alone it takes less than 3: two attempts at a registry that may be silent for half a second
 SECRET = "al:the-secret"
 
@@ -48,29 +45,6 @@ def daemon() -> Iterator[Daemon]:
 def fake() -> Iterator[FakeRegistry]:
     with lying_registry() as fake:
         yield fake
-
-
-class Memory:
-    """The daemon's highest use since this was made."""
-
-    def __init__(self, daemon: Daemon) -> None:
-        assert daemon.process is not None
-        self._proc = Path("/proc") / str(daemon.process.pid)
-        (self._proc / "clear_refs").write_text("5")
-        self._before = self._peak()
-
-    def _peak(self) -> int:
-        lines = (self._proc / "status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-
-    def growth_kb(self) -> int:
-        return self._peak() - self._before
-
-
-def stored(daemon: Daemon) -> list[str]:
-    """Every file that images could have left."""
-    places = ("content", "snapshots", "partial", "staging")
-    return sorted(str(path) for place in places for path in (daemon.root / "data" / place).rglob("*") if path.is_file())
 
 
 def layer_of(made: Made) -> str:
@@ -241,18 +215,17 @@ def test_a_lie_is_named_and_leaves_nothing(daemon: Daemon, fake: FakeRegistry, n
     made = Made({"a": b"1" * 50_000})
     fake.add(made)
     {**LIES, **MORE}[name](made, fake)
-    before, memory, begun = stored(daemon), Memory(daemon), time.monotonic()
+    watch = Watch(daemon)
     done = daemon.run("pull", f"{fake.host}/x/y:1", check=False)
-    seconds, grown = time.monotonic() - begun, memory.growth_kb()
-    sys.stdout.write(f"{name}: {seconds:.2f} s, {grown} kB: {done.err.strip()[-150:]}\n")
+    watch.end("pull", name, done.err)
     assert done.code == 1
     assert WORDS[name] in done.err
     assert "Traceback" not in daemon.log
-    assert seconds < LONGEST_S
-    assert grown < MEMORY_KB
+    assert watch.seconds < LONGEST_S
+    assert watch.grown_kb < MEMORY_KB
     assert ask(daemon, "GET", "/images/json")[1] == []
     may_stay = "/partial/" if name in RESUMABLE else None
-    until(lambda: not [path for path in stored(daemon) if path not in before and not (may_stay and may_stay in path)])
+    until(lambda: not [path for path in watch.left() if not (may_stay and may_stay in path)])
 
 
 def paged(tags: Callable[[int], list[str]], following: Callable[[FakeRegistry, int], str]) -> Lie:

@@ -7,8 +7,8 @@ of it stays when anything in it is wrong.  Source: OCI image-spec 1.1, image-lay
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,11 +158,12 @@ def _json(value: object) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loader:
-    """load.  Blocking."""
+    """load.  Blocking.  ``forget``: removes the snapshot of a layer that nobody has or wants."""
 
     catalog: Catalog
     content: Content
     layers: Layers
+    forget: Callable[[Digest], None]
     start: Start = inline
 
     def load(self, source: Source, emit: Emit, *, wanted: Platform | None = None, quiet: bool = False) -> list[Image]:
@@ -170,17 +171,24 @@ class Loader:
 
         ``emit`` is called from this thread.
         """
-        with self._unpacked(source) as files:
-            found = list(images(files, wanted))
-            if not found:
-                raise InvalidRequest("invalid archive: no images in it")
-            found = [item for item in found if wanted is None or platforms.matches(wanted, spec.decode_config(item.config).platform)]
-            if wanted is not None and not found:
-                raise NotFound(f"no image of the archive is for platform {platforms.show(wanted)}")
-            loaded = []
-            for item in found:
-                loaded.append(self._image(files, item, emit, quiet=quiet))
-            return loaded
+        made: list[Digest] = []
+        try:
+            with self._unpacked(source) as files:
+                return self._images(files, emit, made, wanted, quiet=quiet)
+        except BaseException:
+            for chain_id in reversed(made):
+                self.forget(chain_id)
+            raise
+
+    def _images(self, files: Members, emit: Emit, made: list[Digest], wanted: Platform | None, *, quiet: bool) -> list[Image]:
+        """``made`` takes the layers that were not here before."""
+        found = list(images(files, wanted))
+        if not found:
+            raise InvalidRequest("invalid archive: no images in it")
+        found = [item for item in found if wanted is None or platforms.matches(wanted, spec.decode_config(item.config).platform)]
+        if wanted is not None and not found:
+            raise NotFound(f"no image of the archive is for platform {platforms.show(wanted)}")
+        return [self._image(files, item, emit, made, quiet=quiet) for item in found]
 
     @contextmanager
     def _unpacked(self, source: Source) -> Iterator[Members]:
@@ -194,24 +202,23 @@ class Loader:
                 for digest in files.unused:
                     self.layers.drop_blob(digest)
 
-    def _image(self, files: Members, item: Found, emit: Emit, *, quiet: bool) -> Image:
+    def _image(self, files: Members, item: Found, emit: Emit, made: list[Digest], *, quiet: bool) -> Image:
         config = spec.decode_config(item.config)
         diff_ids = config.rootfs.diff_ids
         if len(diff_ids) != len(item.layers):
             raise InvalidRequest(f"invalid manifest, layers length mismatch: expected {len(item.layers)}, got {len(diff_ids)}")
         chain = chain_ids(diff_ids)
-        with self.layers.hold([*chain, *diff_ids]), ExitStack() as undo:
+        with self.layers.hold([*chain, *diff_ids]):
             for position, (diff_id, chain_id) in enumerate(zip(diff_ids, chain, strict=True)):
                 if not self.layers.exists(chain_id):
                     parent = chain[position - 1] if position else None
                     self._layer(files, item.layers[position], diff_id, chain_id, parent, emit if not quiet else None)
-                    undo.callback(self.layers.discard, [chain_id], set(), ())
+                    made.append(chain_id)
             sizes = self.layers.sizes(chain)
             with self.catalog.transaction():  # somebody may remove it as soon as others see it
                 ident = self.catalog.put(item.config, sizes)
                 formers = [self.catalog.name(tag, ident) for tag in item.tags]
                 image = self.catalog.get(ident)
-            undo.pop_all()
         for tag, former in zip(item.tags, formers, strict=True):
             if former is not None:
                 emit({"stream": f"The image {tag.familiar} already exists, renaming the old one with ID {former} to empty string\n"})
