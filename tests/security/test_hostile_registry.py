@@ -259,13 +259,12 @@ def test_a_list_of_tags_ends_and_stays_where_it_is(daemon: Daemon, fake: FakeReg
     fake.add(made)
     lie, words = LISTS[name]
     lie(made, fake)
-    before, memory, begun = stored(daemon), Memory(daemon), time.monotonic()
+    watch = Watch(daemon)
     done = daemon.run("pull", "-a", f"{fake.host}/x/y", check=False)
-    seconds, grown = time.monotonic() - begun, memory.growth_kb()
-    sys.stdout.write(f"{name}: {seconds:.2f} s, {grown} kB: {done.err.strip()[-150:]}\n")
+    watch.end("pull -a", name, done.err)
     assert (done.code, words in done.err) == (1, True)
-    assert grown < MEMORY_KB
-    assert stored(daemon) == before
+    assert watch.grown_kb < MEMORY_KB
+    assert not watch.left()
 
 
 RESUMABLE = {"stalled layer", "a layer in drops", "always 500", "truncated layer"}  # what came may be what is wanted: the next pull goes on

@@ -16,7 +16,7 @@ from wherry.tree.tar import Entry, Kind, Limits, Source
 
 _SMALL = 1 << 20
 _SMALL_TOTAL = 64 << 20
-_LIMITS = Limits(entries=100_000)
+_LIMITS = Limits(entries=1 << 16)
 _MAX_HOPS = 8
 
 
