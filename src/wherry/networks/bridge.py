@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import logging
 import secrets
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,22 @@ from wherry.netlink import address, link, route
 from wherry.netlink.request import Netlink
 from wherry.networks.namespace import Namespace, write_setting
 from wherry.networks.record import LABEL, EndpointRecord, NetworkRecord
+
+log = logging.getLogger(__name__)
+
+
+def forward_packets() -> None:
+    """See that the kernel passes packets on between its interfaces."""
+    path = "/proc/sys/net/ipv4/ip_forward"
+    try:
+        with open(path) as source:
+            if source.read().strip() == "1":
+                return
+        with open(path, "w") as target:
+            target.write("1")
+        log.info("IPv4 forwarding switched on")
+    except OSError as error:
+        log.warning("IPv4 forwarding is off and cannot be switched on (%s): containers reach only this machine", error)
 
 
 def random_mac() -> bytes:
@@ -52,6 +69,12 @@ def remove(netlink: Netlink, name: str) -> None:
     """Delete an interface of ours; an absent one is success."""
     with _absence_is_success():
         netlink.ask(link.delete(name))
+
+
+def remove_by_name(name: str) -> None:
+    """`remove` over a socket of its own."""
+    with Netlink() as host:
+        remove(host, name)
 
 
 def remove_all(netlink: Netlink, names: Sequence[str]) -> None:
