@@ -166,8 +166,9 @@ class Monitor:
         further = spare.give_group(self._cgroups_path, resources) if spare is not None else None
         if self._cgroups_path and further is None:
             cgroup.create(self._groups, self._cgroups_path)
-        if self._cgroups_path:
-            limits.apply(self._groups, self._cgroups_path, resources if further is None else further)
+            limits.apply(self._groups, self._cgroups_path, resources)
+        elif further:
+            limits.apply(self._groups, self._cgroups_path, further)
         passed = (launched.program_fd, netns_fd, launched.gate_fd)
         if spare is not None and spare.order(launched.body, passed, (report.fileno(), *stdio)):
             self._pid, self._pidfd = spare.pid, spare.pidfd
@@ -492,6 +493,8 @@ class Monitor:
             self._unwatch(self._control.fileno())
             self._control.close()
             self._control = None
+            if self._exit is not None and not self._acknowledged:
+                self._saved = self._save(self._exit, durable=True)  # nobody else will
 
     def _tell(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
         if self._control is None:
@@ -528,7 +531,7 @@ class Monitor:
             self._log = None
         oom = bool(self._cgroups_path and not self._is_exec and cgroup.oom_kills(self._groups, self._cgroups_path))
         self._exit = {"code": self._exit_code, "finished_at_ns": self._finished_at_ns, "oom_killed": oom, "error": ""}
-        self._saved = self._save(self._exit)
+        self._saved = self._save(self._exit, durable=self._control is None)
         if self._relay is not None:
             self._relay.close()
         for client in self._clients:
@@ -538,8 +541,11 @@ class Monitor:
         self._tell({"event": "exited", **self._exit})
         self._remove_cgroup()
 
-    def _save(self, record: dict[str, Any]) -> bool:
-        """Write ``exit.json``: temporary, fsync where it has to last, rename.  False when the disk is full or broken."""
+    def _save(self, record: dict[str, Any], *, durable: bool) -> bool:
+        """Write ``exit.json``: temporary, fsync where it has to last, rename.  False when the disk is full or broken.
+
+        A daemon that listens makes the end durable itself before it acknowledges it, so the file needs only outlive that one's death.
+        """
         directory = self._message.get("record_dir")
         if not directory:
             return False
@@ -548,7 +554,7 @@ class Monitor:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
                 os.write(fd, json.dumps(record).encode())
-                if self._message["lasting"]:
+                if durable and self._message["lasting"]:
                     os.fsync(fd)
             finally:
                 os.close(fd)

@@ -113,7 +113,8 @@ def _further(resources: Mapping[str, Any]) -> dict[str, Any] | None:
     rules, usual = resources.get("devices") or [], _LIMITS["devices"]
     if rules[: len(usual)] != usual or "pids" not in resources:
         return None
-    return {**resources, "devices": rules[len(usual) :], "pids": resources["pids"] if resources["pids"] != _LIMITS["pids"] else {}}
+    rest = {**resources, "devices": rules[len(usual) :], "pids": resources["pids"] if resources["pids"] != _LIMITS["pids"] else {}}
+    return {key: value for key, value in rest.items() if value}
 
 
 def _make_group(groups: cgroup.Hierarchies, group: str) -> bool:
