@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.security import archives
 
 from wherry.kernel import mount
 from wherry.spec.digest import Digest, chain_id, sha256
@@ -190,7 +191,7 @@ def _below(found: dict[str, tuple[object, ...]]) -> dict[str, tuple[object, ...]
 
 
 @st.composite
-def archives(draw: st.DrawFn) -> list[tuple[Entry, bytes] | Entry]:
+def drawn_archives(draw: st.DrawFn) -> list[tuple[Entry, bytes] | Entry]:
     """Directories, then anything in them, some of it twice and as something else the second time."""
     folders = ["a", "a/b", "a/b/" + "c" * 120, "é"]
     times = st.sampled_from([0, 1, 1_700_000_000_123_456_789, -5 * 10**9])
@@ -246,7 +247,7 @@ class Suite:
     @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
     @given(data=st.data())
     def test_any_archive_shows_what_gnu_tar_unpacks(self, snapshots: Snapshotter, tmp_path: Path, data: st.DataObject) -> None:
-        archive = layer(*data.draw(archives()))
+        archive = layer(*data.draw(drawn_archives()))
         target = tempfile.mkdtemp(dir=tmp_path)
         kept = ["--numeric-owner", "--xattrs", "--xattrs-include=*", "--same-owner", "--delay-directory-restore"]
         command = ["tar", *kept, "-Ppxf", "-", "-C", target]  # -P: a symlink is made at once, not when all else is done
@@ -429,6 +430,40 @@ class Suite:
             snapshots.apply(chain_id([base, sha256(b"x")]), base, io.BytesIO(data), expected=sha256(b"x"))
         assert listing(str(tmp_path / "snapshots")) == before
         assert [info.name for info in snapshots.items()] == [base]
+
+    def test_an_image_of_127_layers_works(self, snapshots: Snapshotter, tmp_path: Path) -> None:
+        chain: list[Digest] = []
+        for number in range(127):
+            parent = chain_id(chain) if chain else None
+            tar = layer(directory("d"), file(f"d/{number}", b"%d" % number), file("same", b"%d" % number), file(f"d/.wh.{number - 5}"))
+            chain.append(snapshots.apply(None, parent, io.BytesIO(tar)).diff_id)
+        with mounted(snapshots.prepare("c1", chain_id(chain))) as root:
+            assert sorted(os.listdir(f"{root}/d"), key=int) == [str(number) for number in range(122, 127)]
+            assert Path(root, "same").read_bytes() == b"126"
+            assert Path(root, "d/122").read_bytes() == b"122"
+
+    def test_hostile_archives_end_alike_everywhere(self, snapshots: Snapshotter, tmp_path: Path) -> None:
+        """As the daemon's own snapshotter ends them: `tests/security/test_hostile_archives.py`."""
+        (tmp_path / "canary").mkdir(mode=0o700)
+        (tmp_path / "canary/file").write_text("untouched")
+        slow = {"thirty thousand files", "one name ten thousand times", "sparse files of 2 TiB in all"}
+        harmless = (
+            {"whiteout through a symlink", "opaque mark in a file"} if type(snapshots).__name__ == "Vfs" else set()
+        )  # nothing to hide
+        wrong = []
+        for name, data in archives.layers(tmp_path / "canary").items():
+            if name in slow:
+                continue
+            try:
+                snapshots.view(snapshots.apply(None, None, io.BytesIO(data)).diff_id)
+                refused = ""
+            except (InvalidArchive, OSError) as error:
+                refused = str(error)
+            if bool(refused) != (name in archives.REFUSED and name not in harmless):
+                wrong.append(f"{name}: {refused or 'taken'}")
+        assert not wrong, "\n".join(wrong)
+        assert os.listdir(tmp_path / "canary") == ["file"]
+        assert (tmp_path / "canary/file").read_text() == "untouched"
 
     def test_what_is_missing_or_taken_is_named(self, snapshots: Snapshotter, base: Digest) -> None:
         for call in (

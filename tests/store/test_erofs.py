@@ -26,7 +26,7 @@ from wherry.tree.tar import Entry, Kind
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from snapshotter_suite import BASE, Make, Suite, directory, facts, file, furnished, layer, mounted
+from snapshotter_suite import BASE, Make, Suite, directory, facts, file, layer, mounted
 
 
 def mounts_below(path: Path) -> list[str]:
@@ -104,16 +104,8 @@ class TestErofs(Suite):
             again.rootfs("c1")
             assert len(mounts_below(tmp_path)) == 1
 
-    def test_an_image_of_127_layers_is_one_mount(self, snapshots: Snapshotter, tmp_path: Path) -> None:
-        chain: list[Digest] = []
-        for number in range(127):
-            parent = chain_id(chain) if chain else None
-            tar = layer(directory("d"), file(f"d/{number}", b"%d" % number), file("same", b"%d" % number), file(f"d/.wh.{number - 5}"))
-            chain.append(snapshots.apply(None, parent, io.BytesIO(tar)).diff_id)
-        with mounted(snapshots.prepare("c1", chain_id(chain))) as root:
-            assert sorted(os.listdir(f"{root}/d"), key=int) == [str(number) for number in range(122, 127)]
-            assert Path(root, "same").read_bytes() == b"126"
-            assert Path(root, "d/122").read_bytes() == b"122"
+    def test_an_image_of_127_layers_works(self, snapshots: Snapshotter, tmp_path: Path) -> None:
+        super().test_an_image_of_127_layers_works(snapshots, tmp_path)
         assert len(mounts_below(tmp_path)) == 1
 
     def test_merged_layers_show_what_overlayfs_shows(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,33 +120,35 @@ class TestErofs(Suite):
                     shown.append(stack_of(snapshots, tars, with_directory))
             assert shown[0] == shown[1], seed
 
-    def test_loop_devices_serve_where_files_cannot_be_mounted(
-        self, snapshots: Snapshotter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        real = mount.new_mount
-
-        def old(kind: str, options: list[tuple[str, str | None]], *, source: str, attributes: int) -> int:
-            if not source.startswith("/dev/loop"):
-                raise OSError(errno.ENOTBLK, "a block device is required")
-            return real(kind, options, source=source, attributes=attributes)
-
-        furnished(tmp_path / "source")
-        subprocess.run(["tar", "--sparse", "-C", "source", "-cf", "layer.tar", "."], cwd=tmp_path, check=True)
-        diff_id = snapshots.apply(None, None, io.BytesIO((tmp_path / "layer.tar").read_bytes())).diff_id
-        with mounted(snapshots.view(diff_id)) as root:
-            expected = facts(root)
-        snapshots.close()
-        monkeypatch.setattr(mount, "new_mount", old)
-        with mounted(snapshots.view(diff_id)) as root:
-            assert facts(root) == expected
-            assert "loop" in next(line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(tmp_path) in line)
-        snapshots.close()
-        assert str(tmp_path) not in "".join(path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file"))
-
     def test_an_index_read_and_written_again_is_the_same(self, snapshots: Snapshotter, base: Digest, tmp_path: Path) -> None:
         index = next(tmp_path.glob("snapshots/*/index"))
         whole = index.read_bytes()
         assert erofs_image.encode(erofs_image.decode(whole), [erofs_image.Device(len(BASE), "tar")]) == whole
+
+
+class TestErofsByLoopDevices:
+    """Before Linux 6.12 a file can't be mounted: some of the suite where the kernel says so."""
+
+    records, snapshots, base, make = Suite.records, Suite.snapshots, Suite.base, TestErofs.make
+    test_any_archive_shows_what_gnu_tar_unpacks = Suite.test_any_archive_shows_what_gnu_tar_unpacks
+    test_a_second_layer_hides_deletes_and_replaces = Suite.test_a_second_layer_hides_deletes_and_replaces
+    test_a_captured_container_goes_on, change = Suite.test_a_captured_container_goes_on, Suite.change
+    test_an_image_of_127_layers_works = Suite.test_an_image_of_127_layers_works
+
+    @pytest.fixture(autouse=True)
+    def no_files(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+        real = mount.new_mount
+        looped: list[str] = []
+
+        def old(kind: str, options: list[tuple[str, str | None]], *, source: str, attributes: int) -> int:
+            if kind == "erofs" and not source.startswith("/dev/loop"):
+                raise OSError(errno.ENOTBLK, "a block device is required")
+            looped.append(source)
+            return real(kind, options, source=source, attributes=attributes)
+
+        monkeypatch.setattr(mount, "new_mount", old)
+        yield
+        assert looped
 
 
 @contextmanager

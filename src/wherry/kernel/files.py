@@ -70,28 +70,45 @@ def mkdirs_in_root(root_fd: int, path: str, mode: int = 0o755, uid: int = 0, gid
 
     Only what is made gets ``mode`` (umask ignored), ``uid`` and ``gid``. A dangling symlink or a file in the way is an OSError.
     """
-    try:
+    with contextlib.suppress(FileNotFoundError):
         return open_in_root(root_fd, path or ".", os.O_PATH | os.O_DIRECTORY)
-    except FileNotFoundError:
-        parent, name = os.path.split(path.rstrip("/"))
-        if not name:
-            raise
-    parent_fd = mkdirs_in_root(root_fd, parent or "/", mode, uid, gid)
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    current = open_in_root(root_fd, ".", os.O_PATH | os.O_DIRECTORY)
     try:
-        created = False
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=parent_fd)
-            created = True
-        fd = open_beneath(parent_fd, name, os.O_RDONLY | os.O_DIRECTORY) if created else -1
-        if created:
+        known, missing = 0, len(parts)  # so many names lead somewhere, so many do not; mostly the last alone is missing
+        middle = missing - 1
+        while known < middle:
             try:
-                os.fchown(fd, uid, gid)
-                os.fchmod(fd, mode)
-            finally:
-                os.close(fd)
-        return open_beneath(parent_fd, name, os.O_PATH | os.O_DIRECTORY)
-    finally:
-        os.close(parent_fd)
+                found = open_in_root(root_fd, "/".join(parts[:middle]), os.O_PATH | os.O_DIRECTORY)
+            except FileNotFoundError:
+                missing = middle
+            else:
+                os.close(current)
+                current, known = found, middle
+            middle = (known + missing) // 2
+        for part in parts[known:]:
+            below = _made_directory(current, part, mode, uid, gid)
+            os.close(current)
+            current = below
+    except BaseException:
+        os.close(current)
+        raise
+    return current
+
+
+def _made_directory(parent_fd: int, name: str, mode: int, uid: int, gid: int) -> int:
+    created = False
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent_fd)
+        created = True
+    if created:
+        fd = open_beneath(parent_fd, name, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fchown(fd, uid, gid)
+            os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
+    return open_beneath(parent_fd, name, os.O_PATH | os.O_DIRECTORY)
 
 
 def read_small_file(root_fd: int, path: str, limit_bytes: int) -> bytes:

@@ -25,6 +25,7 @@ OPAQUE: Final = ".wh..wh..opq"
 _METADATA: Final = ".wh..wh."  # AUFS's own files, never unpacked
 OVERLAY_OPAQUE: Final = "trusted.overlay.opaque"
 _CACHED: Final = 128
+_PAGE: Final = 4096
 _REPLACED: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # a directory that a later entry made something else
 _NODES: Final = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
 
@@ -88,6 +89,17 @@ def clean(name: str) -> str:
     return "/".join(parts)
 
 
+def check_symlink(entry: Entry) -> None:
+    """Raises InvalidArchive for a target that no file system takes."""
+    if not 0 < len(os.fsencode(entry.link)) < _PAGE:
+        raise InvalidArchive(f"tar entry {entry.name!r} is a symlink with a target of {len(entry.link)} bytes")
+
+
+def bad_link(entry: Entry) -> InvalidArchive:
+    """For a hard link to what is not there, or is a directory."""
+    return InvalidArchive(f"tar entry {entry.name!r} is a hard link to {entry.link!r}, which does not exist or is no file")
+
+
 def is_portable_attribute(name: str) -> bool:
     """Whether an extended attribute may travel in a layer."""
     return name == "security.capability" or (name.startswith("user.") and not name.startswith("user.overlay."))
@@ -122,6 +134,7 @@ class _Tree:
             case Kind.DIRECTORY:
                 self._add_directory(entry, path, parent_fd, name)
             case Kind.SYMLINK:
+                check_symlink(entry)
                 self._make(lambda: os.symlink(entry.link, name, dir_fd=parent_fd), path, parent_fd, name)
                 os.chown(name, entry.uid, entry.gid, dir_fd=parent_fd, follow_symlinks=False)
                 os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent_fd, follow_symlinks=False)
@@ -255,17 +268,24 @@ class _Tree:
         target_parent, _, target_name = target.rpartition("/")
         if target == path:
             return
-        if not target_name:
-            raise InvalidArchive(f"tar entry {entry.name!r} is a hard link to the root")
-        target_fd = files.open_in_root(self._root_fd, target_parent or ".", os.O_PATH | os.O_DIRECTORY)
         try:
+            target_fd = files.open_in_root(self._root_fd, target_parent or ".", os.O_PATH | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise bad_link(entry) from error
+        try:
+            status = os.stat(target_name or ".", dir_fd=target_fd, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode) or self._is_whiteout(status):
+                raise bad_link(entry)
             self._make(
                 lambda: os.link(target_name, name, src_dir_fd=target_fd, dst_dir_fd=parent_fd, follow_symlinks=False), path, parent_fd, name
             )
         except FileNotFoundError as error:
-            raise InvalidArchive(f"tar entry {entry.name!r} is a hard link to {entry.link!r}, which does not exist") from error
+            raise bad_link(entry) from error
         finally:
             os.close(target_fd)
+
+    def _is_whiteout(self, status: os.stat_result) -> bool:
+        return self._options.whiteouts is Whiteouts.OVERLAY and stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
     def _add_node(self, entry: Entry, path: str, parent_fd: int, name: str) -> None:
         kind = _NODES[entry.kind]

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from wherry.tree.apply import OPAQUE, OVERLAY_OPAQUE, WHITEOUT, clean, is_portable_attribute
+from wherry.tree.apply import OPAQUE, OVERLAY_OPAQUE, WHITEOUT, bad_link, check_symlink, clean, is_portable_attribute
 from wherry.tree.tar import Entry, InvalidArchive, Kind, Reader
 
 TAR: Final = 0  # the devices of one layer: its tar, and the file that holds its sparse files
@@ -123,8 +123,7 @@ class Tree:
             if entry.xattrs:
                 _set_attributes(node, entry)
         elif kind is Kind.SYMLINK:
-            if not 0 < len(os.fsencode(entry.link)) < _PAGE:
-                raise InvalidArchive(f"tar entry {entry.name!r} is a symlink with a target of {len(entry.link)} bytes")
+            check_symlink(entry)
             node.link = entry.link
             node.mode = stat.S_IFLNK | 0o777
         elif kind is not Kind.FIFO:
@@ -142,7 +141,7 @@ class Tree:
         except OSError:
             node = None
         if node is None or node.is_whiteout or node.children is not None:
-            raise InvalidArchive(f"tar entry {entry.name!r} is a hard link to {entry.link!r}, which does not exist or is no file")
+            raise bad_link(entry)
         return node
 
     def _add_directory(self, entry: Entry, path: str, children: dict[str, Node], name: str) -> None:
