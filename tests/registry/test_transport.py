@@ -379,3 +379,29 @@ def test_a_mount_asks_for_a_token_for_both_repositories_and_a_refusal_is_no_fail
         assert not await repository.mount(sha256(b"1"), "closed/y")
 
     run(body)
+
+
+def test_a_registry_that_is_started_again_meanwhile_is_asked_again() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=MANIFEST)
+
+        first = AsyncExitStack()
+        server = await Server(handler).start(first)
+        port = int(server.host.rpartition(":")[2])
+
+        class Waiting(Patience):
+            async def rest(self, attempt: int, retry_after: str | None = None) -> None:
+                runner = web.ServerRunner(web.Server(handler))
+                await runner.setup()
+                stack.push_async_callback(runner.cleanup)
+                await web.TCPSite(runner, "127.0.0.1", port).start()
+
+        client = Client(patience=Waiting())
+        stack.push_async_callback(client.close)
+        repository = client.repository(parse(f"{server.host}/x/y"), ALICE)
+        await repository.reach()
+        await first.aclose()
+        assert (await repository.manifest("1")).raw == MANIFEST
+
+    run(body)

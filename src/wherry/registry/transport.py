@@ -147,7 +147,7 @@ class Transport:
             try:
                 response = await self._follow(method, url, authorizer, scope, headers or {}, body)
             except FLAKES as error:
-                if not retry or not self.patience.may_retry(attempt) or _is_final(error):
+                if not retry or not self.patience.may_retry(attempt) or (_is_final(error) and not _is_refused(error)):
                     raise _unreachable(method, url, error) from error
             else:
                 if response.status in expect:
@@ -389,6 +389,11 @@ def _is_final(error: BaseException) -> bool:
     return isinstance(
         error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError | aiohttp.InvalidURL | aiohttp.ConnectionTimeoutError
     )
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Whether nobody listens now: a registry that answered a moment ago (somebody has pinged it) may be starting again."""
+    return isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionRefusedError)
 
 
 def _unreachable(method: str, url: str, error: BaseException) -> RegistryError:
