@@ -14,6 +14,7 @@ from wherry.build import cache
 from wherry.containers import security
 from wherry.containers.service import Containers
 from wherry.engine import recover, selftest, unreadable
+from wherry.engine.changes import Changes
 from wherry.engine.confined import Confined
 from wherry.engine.container_files import ContainerFiles
 from wherry.engine.creating import Creating
@@ -90,7 +91,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         workers, attendants = Workers(), Workers(_ATTENDANTS)
         stack.callback(workers.close)
         stack.callback(attendants.close)
-        events = EventBus()
+        events, changes = EventBus(), Changes()
         content = Content(settings.data_root)
         start = Confined(supervisor)
         snapshotter = choose(settings, records, start)
@@ -137,6 +138,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
             networks=networks,
             volumes=Volumes(records, f"{settings.data_root}/volumes"),
             events=events,
+            changes=changes,
             garbage=garbage,
             workers=workers,
             tasks=tasks,

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from wherry.containers.service import Containers
+from wherry.engine.changes import Changes
 from wherry.engine.events import EventBus
 from wherry.engine.furniture import Furniture
 from wherry.engine.workers import Workers
@@ -38,6 +39,7 @@ class Rooms:
     networks: Networks
     volumes: Volumes
     events: EventBus
+    changes: Changes
     garbage: Garbage
     workers: Workers
     tasks: asyncio.TaskGroup

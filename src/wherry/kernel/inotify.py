@@ -16,6 +16,7 @@ IN_NONBLOCK = os.O_NONBLOCK
 
 _inotify_init1 = libc.bind("inotify_init1", c_int)
 _inotify_add_watch = libc.bind("inotify_add_watch", c_int, c_char_p, c_uint32)
+_inotify_rm_watch = libc.bind("inotify_rm_watch", c_int, c_int)
 
 
 def init() -> int:
@@ -26,3 +27,8 @@ def init() -> int:
 def add_watch(fd: int, path: str, mask: int) -> int:
     """Watch ``path`` for the events of ``mask``; the watch's number.  Raises OSError: FileNotFoundError, ENOSPC at the user's limit."""
     return libc.check(_inotify_add_watch(fd, os.fsencode(path), mask), "inotify_add_watch", path)
+
+
+def remove_watch(fd: int, number: int) -> None:
+    """End a watch.  Raises OSError: EINVAL when it has ended, because what it watched is gone."""
+    libc.check(_inotify_rm_watch(fd, number), "inotify_rm_watch")
