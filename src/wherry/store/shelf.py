@@ -198,20 +198,6 @@ class Shelf:
     def _is_unnamed(self, name: str) -> bool:
         return name not in {row.directory for row in self.rows()} | self._making | self._going
 
-    def new_directory(self, *parts: str) -> str:
-        """A fresh directory with the subdirectories ``parts``, on no row yet."""
-        while True:
-            directory = secrets.token_hex(3)
-            self._making.add(directory)
-            try:
-                os.mkdir(os.path.join(self.root_dir, directory), 0o700)
-            except FileExistsError:
-                continue
-            for part in parts:
-                os.mkdir(self.path(directory, part), 0o755)
-                os.chmod(self.path(directory, part), 0o755)
-            return directory
-
     def note_size(self, directory: str, size_bytes: int) -> None:
         """What packing an active snapshot counted; `noted_size` tells it, once, when that is committed."""
         self._sizes[directory] = size_bytes
@@ -230,15 +216,31 @@ class Shelf:
 
     @contextmanager
     def making(self, *parts: str) -> Iterator[str]:
-        """A fresh directory that is removed again when the block raises."""
-        directory = self.new_directory(*parts)
+        """A fresh directory with the subdirectories ``parts``, on no row yet; it is removed again when the block raises."""
+        directory = self._fresh_directory()
         try:
+            for part in parts:
+                os.mkdir(self.path(directory, part), 0o755)
+                os.chmod(self.path(directory, part), 0o755)
             yield directory
         except BaseException:
             self.discard(directory)
             raise
         finally:
             self._making.discard(directory)
+
+    def _fresh_directory(self) -> str:
+        while True:
+            directory = secrets.token_hex(3)
+            self._making.add(directory)
+            try:
+                os.mkdir(os.path.join(self.root_dir, directory), 0o700)
+            except FileExistsError:
+                continue
+            except OSError:
+                self._making.discard(directory)
+                raise
+            return directory
 
     def make_durable(self, directory: str) -> None:
         """All that was written below ``directory``, before the row that names it.
