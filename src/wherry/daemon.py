@@ -299,6 +299,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BlockingIOError:
             log.error("wherry daemon: another daemon uses %s", settings.data_root)
             return 1
+        except OSError as broken:
+            log.error("the daemon cannot start: %s", broken)
+            return 1
         status = 0
         try:
             asyncio.run(serve(settings))

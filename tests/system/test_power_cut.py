@@ -6,10 +6,12 @@ mounted, and a daemon started there. ``WHERRY_POWER_CUTS`` asks for more instant
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import threading
 import time
@@ -19,10 +21,14 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
+from tests.system import accounting
+
+from wherry.kernel import cgroup
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 CUTS = int(os.environ.get("WHERRY_POWER_CUTS", "3"))
 SIZE = 160 << 20
+EXT4_SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, include/uapi/linux/ext4.h
 
 
 @contextmanager
@@ -120,4 +126,43 @@ def test_a_power_cut_at_any_instant(memory: Path, tmp_path: Path) -> None:
     for copy in copies:
         check(copy)
         copy.unlink()
+    shutil.rmtree(daemon.root, ignore_errors=True)
+
+
+def test_a_disk_that_answers_no_more_is_told_of_and_what_runs_can_be_stopped(memory: Path) -> None:
+    image = memory / "disk"
+    with image.open("wb") as file:
+        file.truncate(SIZE)
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+    daemon = make_daemon()
+    with disk(image, daemon.root / "data"):
+        daemon.start()
+        daemon.run("import", "-", "bb", stdin=busybox_tar())
+        names = ("stopped", "paused")
+        for name in names:
+            daemon.run("run", "-d", "--name", name, "bb", "sleep", "1000")
+        pids, idents = ({name: daemon.out("inspect", "-f", field, name) for name in names} for field in ("{{.State.Pid}}", "{{.Id}}"))
+        fd = os.open(daemon.root / "data", os.O_RDONLY)
+        fcntl.ioctl(fd, EXT4_SHUTDOWN, struct.pack("I", 2))  # from here on every access fails
+        os.close(fd)
+        assert daemon.run("pause", "paused", check=False).code == 1
+        assert "input/output error" in daemon.run("create", "bb", "true", check=False).err
+        assert "can't be checked" in daemon.run("system", "fsck", check=False).out
+        daemon.run("stop", "-t", "0", "stopped")
+        assert not (accounting.PROC / pids["stopped"]).exists()
+        group = f"/{accounting.settings_of(daemon).tag}/{idents['paused']}"
+        assert not cgroup.is_frozen(cgroup.find(), group)
+        daemon.kill()
+        with pytest.raises(RuntimeError, match=r"the daemon cannot start: .*Input/output error"):
+            daemon.start()
+        for pid in accounting.processes(daemon):
+            os.kill(pid, signal.SIGKILL)
+        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+            if f"{daemon.root}/run/" in line:
+                subprocess.run(["umount", "-l", line.split()[4]], check=True)
+    with disk(image, daemon.root / "data"):
+        daemon.start()
+        assert daemon.out("run", "--rm", "bb", "echo", "whole") == "whole"
+        assert daemon.out("system", "fsck") == "Nothing is wrong."
+        dispose(daemon)
     shutil.rmtree(daemon.root, ignore_errors=True)

@@ -23,7 +23,7 @@ STATUSES: dict[type[errors.EngineError], int] = {
     errors.Unavailable: 503,
 }
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the machine's fault, not ours
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # the machine's fault, not ours
 
 
 def explain(error: Exception) -> tuple[int, str]:

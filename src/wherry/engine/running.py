@@ -369,7 +369,10 @@ class Running:
 
     def _mark_stopped(self, container: Container) -> None:
         container.record.state.manually_stopped = True
-        self._rooms.containers.save(container, durable=_has_policy(container))
+        try:
+            self._rooms.containers.save(container, durable=_has_policy(container))
+        except OSError as error:  # what runs on a broken disk must still be stoppable
+            log.error("container %s: that it was stopped can't be recorded: %s", container.name, error)
 
     async def _kill_and_wait(self, container: Container, ended: asyncio.Future[ContainerWaited]) -> None:
         await self._signal(container, signal_number("SIGKILL"))
@@ -423,9 +426,7 @@ class Running:
                 raise Conflict(f"Container {container.id} is already paused")
             if container.status is not Status.RUNNING:
                 raise Conflict(f"container {container.id} is not running")
-            await self._rooms.workers.run(cgroup.freeze, self._rooms.cgroups, self.cgroups_path(container), frozen=True)
-            container.record.state.status = advance(container.status, Event.PAUSE)
-            self._rooms.containers.save(container)
+            await self._set_frozen(container, Event.PAUSE, frozen=True)
             self._publish(container, "pause")
 
         await container.perform(freeze)
@@ -434,12 +435,22 @@ class Running:
         async def thaw() -> None:
             if container.status is not Status.PAUSED:
                 raise Conflict(f"Container {container.id} is not paused")
-            await self._rooms.workers.run(cgroup.freeze, self._rooms.cgroups, self.cgroups_path(container), frozen=False)
-            container.record.state.status = advance(container.status, Event.UNPAUSE)
-            self._rooms.containers.save(container)
+            await self._set_frozen(container, Event.UNPAUSE, frozen=False)
             self._publish(container, "unpause")
 
         await container.perform(thaw)
+
+    async def _set_frozen(self, container: Container, event: Event, *, frozen: bool) -> None:
+        former = container.status
+        group = (self._rooms.cgroups, self.cgroups_path(container))
+        await self._rooms.workers.run(cgroup.freeze, *group, frozen=frozen)
+        try:
+            container.record.state.status = advance(former, event)
+            self._rooms.containers.save(container)
+        except OSError:
+            container.record.state.status = former
+            await self._rooms.workers.run(cgroup.freeze, *group, frozen=not frozen)
+            raise
 
     # --- update
 

@@ -49,17 +49,25 @@ def _check(rooms: Rooms, quick: bool, repair: bool, out: Sink) -> None:
 
 def findings(rooms: Rooms, *, quick: bool, tick: Tick = no_tick) -> Iterator[Finding]:
     """Everything that is wrong, at any time.  ``quick``: without reading files whole. ``tick`` is called often, and may raise."""
-    yield from _records(rooms.records)
-    yield from rooms.snapshotter.check(quick=quick, tick=tick)
-    yield from rooms.content.check(quick=quick, tick=tick)
-    yield from rooms.images.check()
-    yield from _containers(rooms)
-    yield from rooms.furniture.check()
-    yield from _names(rooms.records)
-    yield from rooms.volumes.check()
-    yield from _cache(rooms)
-    yield from _unreferenced(rooms)
-    yield from unreadable.findings(rooms)
+    for subject, check in (
+        ("state.db", partial(_records, rooms.records)),
+        ("snapshots", partial(rooms.snapshotter.check, quick=quick, tick=tick)),
+        ("content", partial(rooms.content.check, quick=quick, tick=tick)),
+        ("images", rooms.images.check),
+        ("containers", partial(_containers, rooms)),
+        ("init", rooms.furniture.check),
+        ("names", partial(_names, rooms.records)),
+        ("volumes", rooms.volumes.check),
+        ("build cache", partial(_cache, rooms)),
+        ("garbage", partial(_unreferenced, rooms)),
+        ("unreadable records", partial(unreadable.findings, rooms)),
+    ):
+        try:
+            yield from check()
+        except BrokenPipeError:  # who asked has gone
+            raise
+        except OSError as error:
+            yield Finding(subject=subject, fact=f"can't be checked: {error}", remedy="see why the disk can't be read")
 
 
 def _records(records: Records) -> Iterator[Finding]:

@@ -34,6 +34,7 @@ _ERRNO = {
     sqlite3.SQLITE_CANTOPEN: errno.EACCES,
     sqlite3.SQLITE_BUSY: errno.EBUSY,
 }
+_UNREADABLE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _SEQUENCE = "sequence"  # the kind of the row with the number of the last transaction
 _TABLES = {"item": ("ident", "body"), "name": ("name", "ident")}
 _SCHEMA = """
@@ -68,6 +69,7 @@ class Records:
         """
         self._lock = threading.RLock()
         self._depth = 0
+        self._is_open = False  # before that, a damaged database is mended
         self._path = path
         self._changes: list[Change] = []
         self._journal = Journal(f"{path.removesuffix('.db')}.journal")
@@ -92,6 +94,7 @@ class Records:
         except BaseException:
             self.close()
             raise
+        self._is_open = True
 
     def close(self) -> None:
         with self._lock:
@@ -191,7 +194,9 @@ class Records:
         """What SQLite finds wrong in the file, now."""
         try:
             found = [text for (text,) in self._all("PRAGMA quick_check(20)")]
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, OSError) as error:
+            if not self._is_open and isinstance(error, OSError):
+                raise  # not the file is damaged but the disk
             return [str(error)]
         return [] if found == ["ok"] else found
 
@@ -316,20 +321,28 @@ class Records:
         """Raises OSError where the disk is full or broken."""
         try:
             self._connection.execute(statement, values)
-        except sqlite3.OperationalError as error:
-            number = _ERRNO.get(error.sqlite_errorcode & 0xFF)
-            if number is None:
-                raise
-            raise OSError(number, os.strerror(number), self._path) from error
+        except sqlite3.DatabaseError as error:
+            raise self._told(error) from error
 
     def _one(self, statement: str, *values: str) -> Any:
-        with self._lock:
-            row = self._connection.execute(statement, values).fetchone()
-        return None if row is None else row[0]
+        rows = self._all(statement, *values)
+        return rows[0][0] if rows else None
 
     def _all(self, statement: str, *values: str) -> list[Any]:
-        with self._lock:
-            return self._connection.execute(statement, values).fetchall()
+        try:
+            with self._lock:
+                return self._connection.execute(statement, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._told(error) from error
+
+    def _told(self, error: sqlite3.DatabaseError) -> Exception:
+        """As an OSError where the disk is full or broken; what is damaged before it is open is mended, and so stays what it is."""
+        code = error.sqlite_errorcode & 0xFF
+        if (number := _ERRNO.get(code)) is not None:
+            return OSError(number, os.strerror(number), self._path)
+        if self._is_open and code in _UNREADABLE:
+            return OSError(errno.EIO, str(error), self._path)
+        return error
 
 
 def _damaged(text: str) -> sqlite3.DatabaseError:
