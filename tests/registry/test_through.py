@@ -162,10 +162,9 @@ def test_a_blob_is_passed_on_while_it_comes_and_kept_only_if_it_is_right(serve: 
                     while piece := _received(client):
                         bodies[number] += piece
             assert liar.asked == 1
-            assert bodies[0] == bodies[1] == bodies[2]
-            body = bodies[0].partition(b"\r\n\r\n")[2]
-            assert (body == data) is honest
-            assert len(body) == len(data) if honest else len(body) < len(data)
+            for body in (answer.partition(b"\r\n\r\n")[2] for answer in bodies):
+                assert (body == data) is honest
+                assert data.startswith(body)  # how much of a broken answer arrives is not the same for all
             stored = tmp_path / "registry" / "objects" / "blobs"
             assert stored.exists() is honest
             assert os.listdir(tmp_path / "registry" / "uploads") == []
