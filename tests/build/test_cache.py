@@ -38,6 +38,8 @@ def test_usage_and_prune_keep_what_images_use(bench: Bench) -> None:
     listed = {usage.description: usage for usage in cache.usage(records, used)}
     assert listed["RUN /bin/sh -c echo kept-by-image > /prune # buildkit"].shared
     assert listed["RUN /bin/sh -c echo gone > /prune2 # buildkit"].size_bytes == 5
+    assert cache.bases(records, snapshotter.items(), used) == []
+    assert cache.bases(records, snapshotter.items(), set()) == [kept_chain[0]]
     bench.images.remove(gone.result.image_id, in_use=lambda _: [])
     pruned = cache.prune(records, snapshotter, used, cache.Choice())
     assert pruned.size_bytes >= 10

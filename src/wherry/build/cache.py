@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from wherry.store.records import Records
-from wherry.store.snapshot import SnapshotInUse, Snapshotter
+from wherry.store.snapshot import SnapshotInfo, SnapshotInUse, Snapshotter
 
 KIND = "build-cache"
 PLACES = "build-place"
@@ -159,6 +159,20 @@ def _short(value: Any) -> str:
 def layers(records: Records) -> set[str]:
     """The chain ids that entries hold."""
     return {entry.chain for _, body in records.items(KIND) if (entry := msgspec.json.decode(body, type=Entry)).chain}
+
+
+def bases(records: Records, snapshots: Iterable[SnapshotInfo], images: Container[str]) -> list[str]:
+    """The layers that stay only because cached steps stand on them: of images that are gone.  ``images``: chain ids that images use."""
+    parents = {info.name: info.parent for info in snapshots}
+    cached = layers(records)
+    found: dict[str, None] = {}
+    for chain in cached:
+        name = parents.get(chain)
+        while name is not None and name not in found and name not in images:
+            if name not in cached:
+                found[name] = None
+            name = parents.get(name)
+    return list(found)
 
 
 def shown_kind(entry: Entry) -> str:

@@ -50,7 +50,7 @@ class DiskOperations(ImageOperations):
         rooms = self.rooms
         root = rooms.settings.data_root
         layers = {str(layer) for image in rooms.images.list(every=True) for layer in image.chain_ids}
-        cached = cache.layers(rooms.records)
+        cached = {*cache.layers(rooms.records), *cache.bases(rooms.records, rooms.snapshotter.items(), layers)}
         active = {info.name for info in rooms.snapshotter.items() if info.active}
         sizes: dict[str, tuple[int, int]] = {}
 
@@ -92,8 +92,15 @@ class DiskOperations(ImageOperations):
         return rows
 
     def _cache_used(self) -> list[BuildCacheRecord]:
-        images = {layer for image in self.rooms.images.list(every=True) for layer in image.chain_ids}
-        return [
+        rooms = self.rooms
+        images = {str(layer) for image in rooms.images.list(every=True) for layer in image.chain_ids}
+        bases = [
+            BuildCacheRecord(
+                id=name.removeprefix("sha256:"), type="regular", description="base of cached steps", size=rooms.snapshotter.usage(name)
+            )
+            for name in cache.bases(rooms.records, rooms.snapshotter.items(), images)
+        ]
+        return bases + [
             BuildCacheRecord(
                 id=item.id,
                 parents=[item.parent] if item.parent else None,
@@ -106,5 +113,5 @@ class DiskOperations(ImageOperations):
                 last_used_at=rfc3339(int(item.used_at * 1e9)) if item.used_at else None,
                 usage_count=item.uses,
             )
-            for item in cache.usage(self.rooms.records, images)
+            for item in cache.usage(rooms.records, images)
         ]
