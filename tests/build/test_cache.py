@@ -35,7 +35,7 @@ def test_usage_and_prune_keep_what_images_use(bench: Bench) -> None:
     kept_chain = bench.images.resolve("pruned").chain_ids
     gone_chain = bench.images.resolve(gone.result.image_id).chain_ids
     used = set(kept_chain)
-    listed = {usage.description: usage for usage in cache.usage(records, used)}
+    listed = {usage.description: usage for usage in cache.usage(records, used, {})}
     assert listed["RUN /bin/sh -c echo kept-by-image > /prune # buildkit"].shared
     assert listed["RUN /bin/sh -c echo gone > /prune2 # buildkit"].size_bytes == 5
     assert cache.bases(records, snapshotter.items(), used) == []

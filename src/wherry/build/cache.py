@@ -180,8 +180,8 @@ def shown_kind(entry: Entry) -> str:
     return "exec.cachemount" if entry.kind == "mount" else "regular"
 
 
-def usage(records: Records, images: Container[str]) -> list[Usage]:
-    """Every entry that holds something on disk.  ``images``: chain ids that images use."""
+def usage(records: Records, images: Container[str], mounts: Mapping[str, int]) -> list[Usage]:
+    """Every entry that holds something on disk.  ``images``: chain ids that images use; ``mounts``: `cache_mounts.sizes`."""
     found: list[Usage] = []
     for key, body in records.items(KIND):
         entry = msgspec.json.decode(body, type=Entry)
@@ -192,7 +192,7 @@ def usage(records: Records, images: Container[str]) -> list[Usage]:
                     kind=shown_kind(entry),
                     description=entry.description,
                     parent=entry.parent,
-                    size_bytes=entry.size_bytes,
+                    size_bytes=mounts.get(key, entry.size_bytes),
                     in_use=False,
                     shared=entry.chain in images,
                     created=entry.created,
@@ -205,9 +205,11 @@ def usage(records: Records, images: Container[str]) -> list[Usage]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """``ids``: keys that are gone; ``bytes``: of layers that nothing else holds."""
+    """``ids``: keys that are gone; ``bytes``: of layers that nothing else holds; ``mounts``: keys of the cache mounts among them, whose
+    directories the caller removes."""
 
     ids: list[str] = field(default_factory=list)
+    mounts: list[str] = field(default_factory=list)
     size_bytes: int = 0
 
 
@@ -216,12 +218,13 @@ class Choice:
     """Which entries may go: those that ``fits`` and were not used for so long, least recently used first.
 
     Without ``everything`` entries whose layer an image uses are kept: they cost nothing. ``keeps``: how much of so many bytes may stay;
-    when that little is left no more goes.
+    when that little is left no more goes. ``mounts``: `cache_mounts.sizes` of those that may go, because no build is using them.
     """
 
     everything: bool = False
     unused_for_s: float = 0.0
     keeps: Callable[[int], int] = lambda total: 0
+    mounts: Mapping[str, int] = field(default_factory=dict)
     fits: Callable[[str, Entry], bool] = lambda key, entry: True
 
 
@@ -234,7 +237,8 @@ def prune(records: Records, snapshotter: Snapshotter, images: Container[str], ch
     freed = _remove_layers(
         snapshotter, [entry for _, entry in gone if entry.chain and entry.chain not in images and entry.chain not in kept]
     )
-    return Pruned(ids=[key for key, _ in gone], size_bytes=freed)
+    mounts = [key for key, entry in gone if entry.kind == "mount"]
+    return Pruned(ids=[key for key, _ in gone], mounts=mounts, size_bytes=freed + sum(choice.mounts[key] for key in mounts))
 
 
 def preview(records: Records, images: Container[str], choice: Choice) -> tuple[list[str], set[str]]:
@@ -246,19 +250,22 @@ def preview(records: Records, images: Container[str], choice: Choice) -> tuple[l
 def _prunable(records: Records, images: Container[str], choice: Choice) -> tuple[list[tuple[str, Entry]], set[str]]:
     """The entries that go, and the layers of those that stay."""
     entries = [(key, msgspec.json.decode(body, type=Entry)) for key, body in records.items(KIND)]
-    left = sum(entry.size_bytes for _, entry in entries if entry.chain not in images)
+    sizes = {key: choice.mounts.get(key, entry.size_bytes) for key, entry in entries if entry.chain not in images}
+    left = sum(sizes.values())
     keep_bytes = choice.keeps(left)
     limit = time.time() - choice.unused_for_s
     gone: list[tuple[str, Entry]] = []
     for key, entry in sorted(entries, key=lambda item: item[1].used_at):
         if keep_bytes and left <= keep_bytes:
             break
-        if entry.kind == "mount" or entry.used_at > limit or (entry.chain in images and not choice.everything):
+        if entry.kind == "mount" and key not in choice.mounts:
+            continue
+        if entry.used_at > limit or (entry.chain in images and not choice.everything):
             continue
         if not choice.fits(key, entry):
             continue
         gone.append((key, entry))
-        left -= 0 if entry.chain in images else entry.size_bytes
+        left -= sizes.get(key, 0)
     keys = {key for key, _ in gone}
     return gone, {entry.chain for key, entry in entries if key not in keys}
 

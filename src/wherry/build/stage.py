@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from wherry.build import ignore, mounts
+from wherry.build import cache_mounts, ignore, mounts
 from wherry.build.archive import open_archive
 from wherry.build.cache import Cache, Entry, explain, place_of
 from wherry.build.context import NothingThere, Source
@@ -352,7 +352,7 @@ class StageBuild:
 
     async def _cache_mount(self, mount: RunMount, stack: contextlib.AsyncExitStack) -> dict[str, Any]:
         work = self.work
-        root = os.path.join(work.services.settings.data_root, "build-mounts")
+        root = cache_mounts.folder(work.services.settings.data_root)
         os.makedirs(root, mode=0o700, exist_ok=True)
         namespace = work.request.build_args.get("BUILDKIT_CACHE_MOUNT_NS") or ""
         directory = mounts.cache_directory(root, namespace, mount.id)
@@ -368,9 +368,7 @@ class StageBuild:
         work.emptied.add(directory)
         source = await self._initial(mount)
         await work.services.blocking(mounts.make_cache, directory, mount, source)
-        work.cache.put(
-            f"mount:{os.path.basename(directory)}", Entry(kind="mount", created=now(), description=f"cached mount {mount.target}")
-        )
+        work.cache.put(cache_mounts.key_of(directory), Entry(kind="mount", created=now(), description=f"cached mount {mount.target}"))
         return mounts.bind(directory, mount.target, writable=mount.writable)
 
     async def _initial(self, mount: RunMount) -> Source | None:

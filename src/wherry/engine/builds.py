@@ -9,9 +9,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from typing import BinaryIO
 
-from wherry.build import cache
+from wherry.build import cache, cache_mounts
 from wherry.build.packed import PackedContext
 from wherry.build.progress import ClassicRecords, Happening, error_record
 from wherry.build.services import BuildRequest, BuildServices, Limits, RunSandbox, RunSpec
@@ -131,7 +132,10 @@ class BuildOperations:
         images: set[str] = {layer for image in rooms.images.list(every=True) for layer in image.chain_ids}
         if holds_garbage(rooms.records):
             images |= {info.name for info in rooms.snapshotter.items()}
+        if not self.building:
+            wanted = replace(wanted, mounts=await rooms.workers.run(cache_mounts.sizes, rooms.settings.data_root))
         pruned = await rooms.workers.run(cache.prune, rooms.records, rooms.snapshotter, images, wanted)
+        await rooms.workers.run(cache_mounts.discard, rooms.settings.data_root, pruned.mounts)
         freed = pruned.size_bytes + (await rooms.workers.run(rooms.garbage.collect)).reclaimed_bytes
         await rooms.workers.run(rooms.furniture.forget_gone, rooms.snapshotter)
         rooms.events.publish("builder", "prune", "", {"reclaimed": str(freed)})

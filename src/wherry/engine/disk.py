@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from wherry.build import cache
+from wherry.build import cache, cache_mounts
 from wherry.containers.present import rfc3339
 from wherry.engine.images import ImageOperations
 from wherry.engine.volumes import shown
@@ -20,6 +20,7 @@ _PARTS = {
     "content": "image configurations and blobs",
     "containers": "container files and logs",
     "volumes": "volumes",
+    "build-mounts": "cache mounts of builds",
     "init": "mount points",
     "partial": "downloads broken off",
     "staging": "being received",
@@ -113,5 +114,5 @@ class DiskOperations(ImageOperations):
                 last_used_at=rfc3339(int(item.used_at * 1e9)) if item.used_at else None,
                 usage_count=item.uses,
             )
-            for item in cache.usage(rooms.records, images)
+            for item in cache.usage(rooms.records, images, cache_mounts.sizes(rooms.settings.data_root))
         ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from wherry.build import cache
+from wherry.build import cache, cache_mounts
 from wherry.containers.container import Container
 from wherry.engine.builds import BuildOperations
 from wherry.engine.cache_choice import cache_choice
@@ -76,6 +77,7 @@ class _Preview:
     def _cache(self, filters: Filters) -> None:
         choice = cache_choice(self._request, filters, self._rooms.settings.data_root)
         if choice is not None:
+            choice = replace(choice, mounts=cache_mounts.sizes(self._rooms.settings.data_root))
             self._found.caches_deleted, self._cached = cache.preview(self._rooms.records, self._layers(), choice)
 
     def _left(self, idents: Sequence[str]) -> list[str]:
