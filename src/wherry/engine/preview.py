@@ -79,6 +79,7 @@ class _Preview:
         if choice is not None:
             choice = replace(choice, mounts=cache_mounts.sizes(self._rooms.settings.data_root))
             self._found.caches_deleted, self._cached = cache.preview(self._rooms.records, self._layers(), choice)
+            self._found.space_reclaimed += sum(choice.mounts.get(key, 0) for key in self._found.caches_deleted)
 
     def _left(self, idents: Sequence[str]) -> list[str]:
         return [ident for ident in idents if ident not in self._gone]
