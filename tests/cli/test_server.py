@@ -138,9 +138,8 @@ def test_nothing_tells_a_warm_command_from_a_cold_one(door: Door) -> None:
     assert cold[1].count("CapBnd") == 4
     door.environment["WHERRY_COMMAND_SERVER"] = str(door.warm_dir)
     door.warm()
-    warm = results()
-    assert warm[0] == cold[0]
-    assert warm[1] == cold[1]
+    for _ in range(2):  # a worker that served one caller serves the next
+        assert results() == cold
 
 
 @pytest.mark.parametrize("kind", ["warm", "cold"])
@@ -150,7 +149,7 @@ def test_signals_end_it_stop_it_and_let_it_go_on(door: Door, mute: socket.socket
     else:
         door.environment["WHERRY_COMMAND_SERVER"] = ""
     for number, code in ((signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP), (signal.SIGINT, 130), (signal.SIGKILL, -9)):
-        with door.popen("-H", f"unix://{door.place}/mute", "ps", start_new_session=True) as process:
+        with door.popen("-H", f"unix://{door.place}/mute", "ps", start_new_session=True) as process, ended(process):
             connection = mute.accept()[0]
             with connection:
                 assert connection.recv(4) == b"GET "
@@ -167,7 +166,7 @@ def test_signals_end_it_stop_it_and_let_it_go_on(door: Door, mute: socket.socket
 
 def test_a_stop_from_a_shell_with_job_control_stops_the_worker(door: Door, mute: socket.socket) -> None:
     door.warm()
-    with door.popen("-H", f"unix://{door.place}/mute", "ps", process_group=0) as process:
+    with door.popen("-H", f"unix://{door.place}/mute", "ps", process_group=0) as process, ended(process):
         with mute.accept()[0] as connection:
             connection.recv(1)
             worker = next(
@@ -177,12 +176,21 @@ def test_a_stop_from_a_shell_with_job_control_stops_the_worker(door: Door, mute:
             )
             process.send_signal(signal.SIGTSTP)
             assert os.WSTOPSIG(os.waitpid(process.pid, os.WUNTRACED)[1]) == signal.SIGTSTP
-            assert state(worker) == "T"
+            until(lambda: state(worker) == "T")
             process.send_signal(signal.SIGCONT)
             until(lambda: state(worker) != "T")
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]")
             out, err = process.communicate(timeout=20)
     assert (process.returncode, out.startswith(b"CONTAINER ID"), err) == (0, True, b"")
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A test that fails does not wait for it."""
+    try:
+        yield
+    finally:
+        process.kill()
 
 
 def comm(pid: int | str) -> str:
@@ -219,7 +227,7 @@ def test_whoever_differs_does_it_alone(door: Door) -> None:
 
 def test_a_dead_server_is_nobodys_trouble_and_its_command_goes_on(door: Door, mute: socket.socket) -> None:
     server = door.warm()
-    with door.popen("-H", f"unix://{door.place}/mute", "ps") as process:
+    with door.popen("-H", f"unix://{door.place}/mute", "ps") as process, ended(process):
         with mute.accept()[0] as connection:
             connection.recv(1)
             os.kill(server, signal.SIGKILL)

@@ -7,13 +7,14 @@ name) starts Python itself. So does one with a terminal: job control is between 
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import io
 import locale
 import os
+import resource
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -22,17 +23,19 @@ from wherry.cli import main, rehearsal, terminal
 from wherry.cli.flags import HelpWanted, UsageFailure, parse_flags
 from wherry.cli.table import COMMANDS, GLOBAL_FLAGS, load, resolve
 from wherry.kernel import process
-from wherry.warm import caller, environment, serving
+from wherry.warm import caller, environment, serving, working
 from wherry.warm.caller import Unlike
-from wherry.warm.serving import Request
+from wherry.warm.working import Request
 
 NAME = "wherry-cli"
 _PROCESSES = ("daemon", "bootstrap", "registry")  # commands that are a process of their own, and run for long
 _FORWARDING = ("run", "start", "attach")  # these pass signals on even where they were ignored: a shell cannot
-_LATER = ("cli.session", "cli.pulling", "cli.help", "cli.output", "cli.template", "cli.context_tar", "cli.progress", "client.jsontext")
+_LATER = ("termios", *(f"wherry.cli.{name}" for name in "context_tar help output progress pulling session template".split()))
 _OWN_DESCRIPTORS = (b"/dev/fd/", b"/proc/self", b"/proc/thread-self")
 _C_LOCALES = ("", "C", "POSIX", "C.UTF-8", "C.utf8", "UTF-8")
 _IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
+_MOST_MEMORY_KIB = 96 << 10  # a worker that a command has made bigger is given up
+_INTERRUPTED = 130
 _SPECIALISED = 16  # calls after which the interpreter has made up its mind.  Source: CPython 3.11, Include/internal/pycore_code.h
 _VARIABLES = {b"REHEARSAL_%d" % number: b"value" for number in range(50)}
 
@@ -44,11 +47,19 @@ def serve(home: str, directory: str) -> None:
         if path.split()[0] not in _PROCESSES:
             load(path)
     for name in _LATER:
-        importlib.import_module(f"wherry.{name}")
+        importlib.import_module(name)
     own = caller.world(os.getpid())
     for _ in range(_SPECIALISED):
         _rehearse()
-    serving.serve(directory, home, NAME, lambda ahead: _rehearse() if ahead else None, lambda request, _: _work(request, own))
+    serving.serve(directory, home, NAME, lambda line, ahead: _live(line, own, ahead=ahead))
+
+
+def _live(line: socket.socket, own: Mapping[str, object], *, ahead: bool) -> None:
+    process.set_name("wherry")
+    if ahead:
+        _rehearse()
+    gc.enable()
+    working.live(line, lambda request: _work(request, own))
 
 
 def _rehearse() -> None:
@@ -64,26 +75,37 @@ def _rehearse() -> None:
     _errors_of_locale()
     _begin_python("surrogateescape", [])
     rehearsal.command()
-    gc.disable()
 
 
-def _work(request: Request, own: Mapping[str, object]) -> None:
-    """In the forked process: do the caller's command in its place.  Raises Unlike, OSError before anything is done."""
-    words = _take_place(request, own)
+def _work(request: Request, own: Mapping[str, object]) -> tuple[int, bool]:
+    """Do the caller's command in its place; its exit code, and whether we can do another's.  Raises Unlike, OSError before it is begun."""
+    modules = len(sys.modules)
+    words, lasting = _take_place(request, own)
     os.write(request.slot, b"worker %d\n" % os.getpid())
-    code = 1
     try:
         code = main.complete(words)
+        sys.stdout.flush()  # what could not be written must not come to the next caller
+        sys.stderr.flush()
+    except BrokenPipeError:
+        return code, False
     except BaseException:  # noqa: BLE001 -- the edge of the process
         sys.excepthook(*sys.exc_info())
-    process.close_range(0, last=request.slot - 1)  # before the caller ends, as if it had been ours
-    process.close_range(request.slot + 1)
-    with contextlib.suppress(BrokenPipeError):
-        os.write(request.slot, b"ended %d\n" % code)
+        return 1, False
+    return code, lasting and code != _INTERRUPTED and len(sys.modules) == modules and _has_usual_signals() and _is_small()
 
 
-def _take_place(request: Request, own: Mapping[str, object]) -> list[str]:
-    """The caller's words, after we have become like it.  Raises Unlike, OSError."""
+def _has_usual_signals() -> bool:
+    usual = {signal.SIGINT: signal.default_int_handler}
+    others = set(map(signal.Signals, terminal.FORWARDED)) - {signal.SIGTSTP}
+    return all(signal.getsignal(number) == usual.get(number, signal.SIG_DFL) for number in others)
+
+
+def _is_small() -> bool:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < _MOST_MEMORY_KIB
+
+
+def _take_place(request: Request, own: Mapping[str, object]) -> tuple[list[str], bool]:
+    """The caller's words, after we have become like it, and whether that took nothing that stays.  Raises Unlike, OSError."""
     pid, count = request.caller, int(request.rest[0])
     caller.check_asks(pid, request.slot)
     raw = caller.read(pid, "cmdline").split(b"\0")[:-1]
@@ -100,13 +122,13 @@ def _take_place(request: Request, own: Mapping[str, object]) -> list[str]:
     if caller.world(pid) != own:
         raise Unlike
     caller.take_descriptors(pid)
-    caller.take_place(pid)
+    lasting = caller.take_place(pid) and not ignored - _IGNORED_BY_PYTHON
     os.umask(int(status.partition(b"\nUmask:\t")[2][:4], 8))
     environment.replace(variables)
     time.tzset()
     _take_signals(ignored, request.slot)
     _begin_python(_errors_of_locale(), words)
-    return words
+    return words, lasting
 
 
 def _check_command(words: list[str], ignored: set[int]) -> None:
@@ -124,8 +146,7 @@ def _check_command(words: list[str], ignored: set[int]) -> None:
 
 def _take_signals(ignored: set[int], slot: int) -> None:
     def stop(number: int, frame: object) -> None:
-        os.write(slot, b"stopped\n")
-        os.kill(os.getpid(), signal.SIGSTOP)
+        os.write(slot, b"stop\n")
 
     signal.signal(signal.SIGTSTP, stop)  # without a terminal its usual effect is none
     for number in ignored - _IGNORED_BY_PYTHON:
@@ -142,16 +163,17 @@ def _errors_of_locale() -> str:
         return "surrogateescape"
     if name.partition(".")[2].partition("@")[0].lower() not in ("utf-8", "utf8"):
         raise Unlike
+    former = locale.setlocale(locale.LC_CTYPE)
     try:
         locale.setlocale(locale.LC_CTYPE, name)
     except locale.Error:
         return "surrogateescape"
+    locale.setlocale(locale.LC_CTYPE, former)
     return "strict"
 
 
 def _begin_python(errors: str, words: list[str]) -> None:
     """What the interpreter does before it runs a program."""
-    process.set_name("wherry")
     sys.argv = ["wherry", *words]
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     sys.stdin = open(0, encoding="utf-8", errors=errors, newline="\n", closefd=False)
@@ -159,7 +181,6 @@ def _begin_python(errors: str, words: list[str]) -> None:
     out, err = (open(number, "wb", buffering, closefd=False) for number in (1, 2))
     sys.stdout = io.TextIOWrapper(out, "utf-8", errors, "\n", write_through=through)
     sys.stderr = io.TextIOWrapper(err, "utf-8", "backslashreplace", "\n", line_buffering=True, write_through=through)
-    gc.enable()
 
 
 if __name__ == "__main__":

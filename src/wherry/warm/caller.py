@@ -68,25 +68,32 @@ def take_descriptors(pid: int) -> None:
     os.close(pidfd)
 
 
-def take_place(pid: int, also: Sequence[int] = ()) -> None:
-    """Take the caller's directory, limits and priorities; ``also``: processes that get limits and priorities too."""
+def take_place(pid: int, also: Sequence[int] = ()) -> bool:
+    """Take the caller's directory, limits and priorities; whether that took nothing that stays.  ``also``: others that get the latter two.
+
+    Raises Unlike for what cannot be taken.
+    """
     directory = os.open(f"/proc/{pid}/cwd", os.O_PATH | os.O_CLOEXEC)
     os.fchdir(directory)
     os.close(directory)
+    if os.sched_getscheduler(pid) != os.SCHED_OTHER:
+        raise Unlike
+    lasting = True
     for limit in _LIMITS:
         if (values := resource.prlimit(pid, limit)) != resource.getrlimit(limit):
+            lasting = False
             for other in also:
                 resource.prlimit(other, limit, values)
             resource.setrlimit(limit, values)
-    if os.sched_getscheduler(pid) != os.SCHED_OTHER:
-        raise Unlike
-    nice = os.getpriority(os.PRIO_PROCESS, pid)
-    affinity = os.sched_getaffinity(pid)
-    for other in (*also, 0):
-        if nice != os.getpriority(os.PRIO_PROCESS, other):
+    if (nice := os.getpriority(os.PRIO_PROCESS, pid)) != os.getpriority(os.PRIO_PROCESS, 0):
+        lasting = False
+        for other in (*also, 0):
             os.setpriority(os.PRIO_PROCESS, other, nice)
-        if affinity != os.sched_getaffinity(other):
+    if (affinity := os.sched_getaffinity(pid)) != os.sched_getaffinity(0):
+        lasting = False
+        for other in (*also, 0):
             os.sched_setaffinity(other, affinity)
+    return lasting
 
 
 def ignored_signals(status: bytes) -> set[int]:

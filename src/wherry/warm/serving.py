@@ -1,4 +1,4 @@
-"""The server: it forks a worker ahead of each request, and goes when nobody has asked for a while.
+"""The server: it has workers ready ahead of their callers, and goes when nobody has asked for a while.
 
 The other side is a shell script. Through ``DIRECTORY/server`` it knows this process and, by number, a pipe for requests and some for
 answers, which it opens by /proc/PID/fd: what a dead server left behind can mislead nobody. A file named as the slot reserves a pipe for
@@ -17,40 +17,27 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
 
 from wherry.kernel import process
-from wherry.warm.caller import Unlike
+from wherry.warm import working
 
 _SLOTS = 120
 _FIRST_SLOT = 100
 _IDLE_S = 20
 _BREATH_MS = 4
+_MOST_READY = 4
 
-Ready = TypeVar("Ready")
-
-
-class Request(NamedTuple):
-    """One request as the worker gets it; ``slot`` is the descriptor for the answer."""
-
-    caller: int
-    slot: int
-    rest: tuple[bytes, ...]
+Live = Callable[[socket.socket, bool], None]
 
 
-class Worker(NamedTuple):
-    """A forked process that waits for its request at the other end of ``channel``."""
-
-    pid: int
-    channel: socket.socket
-
-
-def serve(directory: str, home: str, name: str, prepare: Callable[[bool], Ready], work: Callable[[Request, Ready], None]) -> None:
+def serve(directory: str, home: str, name: str, live: Live) -> None:
     """Until nobody has asked for `_IDLE_S`.  The lock of ``directory`` is held (`leaving.take`).
 
-    ``prepare`` is called in each worker before its request (True: ahead of time), ``work`` with it; that raises Unlike for what the
-    caller does itself. A program that was installed anew is not ours any longer: then all do it themselves, and the server ends.
+    ``live`` is a worker's life (`working`), given its end of the line, and whether it is made ahead of time. A program that was installed
+    anew is not ours any longer: then callers do it themselves, and the server ends.
     """
     files = _program_files()
     requests = os.pipe2(os.O_CLOEXEC)
@@ -65,104 +52,160 @@ def serve(directory: str, home: str, name: str, prepare: Callable[[bool], Ready]
     with open(f"{directory}/new", "w", encoding="utf-8") as file:
         file.write(f"{os.getpid()} {requests[1]} {_FIRST_SLOT} {_FIRST_SLOT + _SLOTS - 1} {home}\n")
     os.rename(f"{directory}/new", f"{directory}/server")
-    _Loop(directory, requests[0], files, lambda ahead: _hatch(ahead, prepare, work)).run()
+    _Loop(directory, requests[0], files, live).run()
     with contextlib.suppress(FileNotFoundError), open(f"{directory}/server", encoding="utf-8") as file:
         if file.read().startswith(f"{os.getpid()} "):  # another's, when somebody took our directory away
             os.unlink(f"{directory}/server")
 
 
-class _Loop:
-    """The worker that is ready, and those at work.  None is reaped before its caller has ended: a signal finds nobody else."""
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """A forked process at the other end of ``line``; ``caller`` is the pidfd of the one it works for, or -1.
 
-    def __init__(self, directory: str, requests: int, files: Mapping[str, tuple[int, int]], hatch: Callable[[bool], Worker]) -> None:
+    ``credit``: how often it said that it is ready, less how often it was given something.
+    """
+
+    pid: int
+    line: socket.socket
+    caller: int = -1
+    credit: int = 0
+    is_fresh: bool = True
+    has_answered: bool = False
+    is_gone: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        return self.credit > 0
+
+    def hear(self) -> bool:
+        """Take what it says, or its end; whether there was something."""
+        try:
+            word = self.line.recv(16, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            word = b""
+        self.credit += word == working.READY
+        self.has_answered |= word == working.ANSWERED
+        self.is_gone |= not word
+        return bool(word)
+
+
+class _Loop:
+    """Gives requests to workers.  None is reaped before its caller has ended: a signal finds nobody else."""
+
+    def __init__(self, directory: str, requests: int, files: Mapping[str, tuple[int, int]], live: Live) -> None:
         self._directory = directory
         self._requests = requests
         self._files = files
-        self._hatch = hatch
-        self._ready: Worker | None = None
-        self._workers: dict[int, int] = {}  # those at work, by the pidfd of their caller
+        self._live = live
+        self._workers: set[_Worker] = set()
+        self._by_fd: dict[int, _Worker] = {}  # by its line, and by its caller
         self._stale = False
         self._poll = select.poll()
         self._poll.register(requests, select.POLLIN)
 
     def run(self) -> None:
+        until = time.monotonic() + _IDLE_S
         while True:
-            if self._ready is None and not self._stale and not self._poll.poll(_BREATH_MS):
-                self._ready = self._hatch(True)  # after a breath: the command that has just begun needs the processors more
-            events = self._poll.poll(None if self._workers else _IDLE_S * 1000)
-            if not events:
+            at_work = any(worker.caller >= 0 for worker in self._workers)
+            lacking = not self._stale and not any(worker.is_ready or worker.is_fresh for worker in self._workers)
+            left = until - time.monotonic()
+            if not at_work and (left <= 0 or self._stale):
                 break
+            events = self._poll.poll(_BREATH_MS if lacking else None if at_work else left * 1000)
+            if not events and lacking:  # the command that has just begun needed the processors more
+                self._hatch(ahead=True)
             for fd, _ in events:
                 if fd == self._requests:
                     for line in os.read(fd, 1 << 16).splitlines():
                         self._take(line)
-                else:
-                    self._release(fd)
-            if self._stale and not self._workers:
-                break
-        if self._ready is not None:
-            self._ready.channel.close()
+                elif worker := self._by_fd.get(fd):
+                    if fd == worker.caller:
+                        self._release(worker)
+                        self._reap(worker)
+                    else:
+                        self._attend(worker)
+                    until = time.monotonic() + _IDLE_S
 
     def _take(self, line: bytes) -> None:
         caller, slot = map(int, line.split()[:2])
         self._stale = self._stale or not _is_current(self._files)
-        worker = None
-        if self._stale:
-            os.write(slot, b"python\n")
-        else:
-            worker, self._ready = self._ready or self._hatch(False), None
-            with worker.channel:
-                socket.send_fds(worker.channel, [line], [slot])
-        _renew(slot)  # only the worker can answer now
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{self._directory}/{slot}")
-        if worker is not None:
-            self._watch(caller, worker.pid)
-
-    def _watch(self, caller: int, worker: int) -> None:
         try:
             pidfd = os.pidfd_open(caller)
         except OSError:  # killed meanwhile
-            os.kill(worker, signal.SIGKILL)
-            os.waitpid(worker, 0)
+            pidfd = -1
+        if self._stale or pidfd < 0:
+            os.write(slot, b"python\n")
+        else:
+            self._give(line, slot, pidfd)
+        _renew(slot)  # only the worker can answer now
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self._directory}/{slot}")
+
+    def _give(self, line: bytes, slot: int, pidfd: int) -> None:
+        while True:
+            worker = next((one for one in self._workers if one.is_ready and one.caller < 0), None) or self._hatch(ahead=False)
+            worker.credit -= 1
+            worker.is_fresh = worker.has_answered = False
+            try:
+                socket.send_fds(worker.line, [line], [slot])
+            except (BrokenPipeError, ConnectionResetError):
+                continue  # it was killed: `_attend` will hear of it
+            worker.caller = pidfd
+            self._watch(pidfd, worker)
             return
-        self._workers[pidfd] = worker
-        self._poll.register(pidfd, select.POLLIN)
 
-    def _release(self, pidfd: int) -> None:
-        self._poll.unregister(pidfd)
-        os.close(pidfd)
-        worker = self._workers.pop(pidfd)
-        os.kill(worker, signal.SIGKILL)  # one that has answered does nothing more
-        os.waitpid(worker, 0)
+    def _watch(self, fd: int, worker: _Worker) -> None:
+        self._by_fd[fd] = worker
+        self._poll.register(fd, select.POLLIN)
 
+    def _unwatch(self, fd: int) -> None:
+        self._poll.unregister(fd)
+        del self._by_fd[fd]
 
-def _hatch(ahead: bool, prepare: Callable[[bool], Ready], work: Callable[[Request, Ready], None]) -> Worker:
-    """Fork a worker; its request comes by the socket, with the descriptor for the answer."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if pid := os.fork():
-        theirs.close()
-        return Worker(pid, ours)
-    try:
-        ours.close()
-        if (own_fd := theirs.fileno()) > 3:
-            process.close_range(3, last=own_fd - 1)  # the lock among them: what is started here may outlive the server
-        process.close_range(own_fd + 1)
-        ready = prepare(ahead)
-        line, fds, _, _ = socket.recv_fds(theirs, 256, 1)
-        theirs.close()
-        if fds:
-            _answer(line, fds[0], work, ready)
-    finally:
-        os._exit(0)
+    def _attend(self, worker: _Worker) -> None:
+        """It has said something, or is gone."""
+        worker.hear()
+        if worker.is_ready and (self._stale or sum(one.is_ready for one in self._workers) > _MOST_READY):
+            worker.is_gone = True
+        if worker.is_gone:
+            self._unwatch(worker.line.fileno())
+            worker.line.close()
+            if worker.caller >= 0 and worker.has_answered:
+                self._release(worker)
+            self._reap(worker)
 
+    def _release(self, worker: _Worker) -> None:
+        """Its caller has ended, or needs it no longer."""
+        while not worker.is_gone and worker.hear():
+            pass
+        if not worker.has_answered:
+            os.kill(worker.pid, signal.SIGKILL)
+        self._unwatch(worker.caller)
+        os.close(worker.caller)
+        worker.caller = -1
 
-def _answer(line: bytes, slot: int, work: Callable[[Request, Ready], None], ready: Ready) -> None:
-    caller, _, *rest = line.split()
-    try:
-        work(Request(int(caller), slot, tuple(rest)), ready)
-    except (Unlike, OSError):
-        os.write(slot, b"python\n")
+    def _reap(self, worker: _Worker) -> None:
+        if worker.is_gone and worker.line.fileno() < 0 and worker.caller < 0:
+            os.waitpid(worker.pid, 0)
+            self._workers.discard(worker)
+
+    def _hatch(self, *, ahead: bool) -> _Worker:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if pid := os.fork():
+            theirs.close()
+            worker = _Worker(pid, ours)
+            self._workers.add(worker)
+            self._watch(ours.fileno(), worker)
+            return worker
+        try:
+            if (own_fd := theirs.fileno()) > 3:
+                process.close_range(3, last=own_fd - 1)  # the lock among them: what is started here may outlive the server
+            process.close_range(own_fd + 1)
+            self._live(theirs, ahead)
+        finally:
+            os._exit(0)
 
 
 def _renew(slot: int) -> None:
