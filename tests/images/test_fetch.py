@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
-import threading
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,26 +12,13 @@ from wherry.images import fetch
 from wherry.spec.proxies import Proxies
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[str]:
-    (tmp_path / "file").write_bytes(b"x" * 700_000)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path)))
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 async def fetched(url: str) -> bytes:
     async with fetch.opened(url, Proxies()) as pieces:
         return b"".join([piece async for piece in pieces])
 
 
-def test_http_is_the_usual_scheme_and_others_are_refused(site: str) -> None:
+def test_http_is_the_usual_scheme_and_others_are_refused(site: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 700_000)
     assert asyncio.run(fetched(fetch.address(f"{site}/file"))) == b"x" * 700_000
     with pytest.raises(InvalidRequest, match="unsupported protocol scheme"):
         fetch.address("ftp://x")

@@ -20,6 +20,7 @@ from wherry.build.solve import build
 from wherry.containers import oci
 from wherry.containers.create import complete_host_config
 from wherry.containers.record import ContainerRecord, State
+from wherry.engine import remote_context
 from wherry.engine.cache_choice import cache_choice
 from wherry.engine.feeding import through_file
 from wherry.engine.rooms import Rooms
@@ -57,10 +58,11 @@ class BuildOperations:
     async def build_image(
         self, parameters: BuildParameters, auths: Mapping[str, AuthConfig], chunks: AsyncIterator[bytes]
     ) -> AsyncIterator[Progress]:
-        if parameters.remote:
-            raise NotSupported("remote build contexts (a URL or a git repository) are not supported: send a directory")
         if parameters.outputs:
             raise NotSupported("--output is not supported")
+        if parameters.remote:
+            remote_context.check(parameters.remote)
+            chunks = remote_context.pieces(parameters.remote, self.rooms.settings.proxies, parameters.dockerfile)
         return stream(lambda emit: self._build(parameters, chunks, emit))
 
     async def _build(self, parameters: BuildParameters, chunks: AsyncIterator[bytes], emit: Callable[[dict[str, object]], None]) -> None:

@@ -90,12 +90,6 @@ def test_missing_parts_are_named_as_docker_names_them(tmp_path: Path, path: str,
         build._prepare(str(tmp_path / path), str(tmp_path / dockerfile) if dockerfile else "")
 
 
-@pytest.mark.parametrize("where", ["https://example.com/x.git", "git@example.com:x.git"])
-def test_url_is_refused_by_name(where: str) -> None:
-    with pytest.raises(Failure, match="building from a URL is not supported"):
-        build._prepare(where, "")
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 18
 ARCHIVES = (b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
+REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
 PROGRESS = ("auto", "plain", "tty", "quiet")
 
 
@@ -27,12 +28,14 @@ def run(invocation: Invocation) -> int:
     iidfile = invocation.text("iidfile")
     if iidfile and os.path.exists(iidfile):
         os.unlink(iidfile)
-    dockerfile, context = _prepare(invocation.arguments[0], invocation.text("file"))
-    query = {**_query(invocation), "dockerfile": dockerfile, "q": quiet}
+    where = invocation.arguments[0]
+    remote = where if where.startswith(REMOTE) else None
+    dockerfile, context = (invocation.text("file") or "Dockerfile", ()) if remote else _prepare(where, invocation.text("file"))
+    query = {**_query(invocation), "dockerfile": dockerfile, "q": quiet, "remote": remote}
     engine = invocation.program.engine
     if invocation.flag("compress"):
         context = _compressed(context)
-    body = context if quiet else _counted(context)
+    body = context if quiet or remote else _counted(context)
     response = engine.stream("POST", "/build", query, raw=body, headers=all_auth_headers(invocation.program))
     ident = _quietly(response) if quiet else _aloud(invocation, response)
     if quiet:
@@ -189,8 +192,6 @@ def _prepare(where: str, dockerfile: str) -> tuple[str, Iterable[bytes | memoryv
         if dockerfile == "-":
             raise Failure("invalid argument: can't use stdin for both build context and dockerfile")
         return _from_stdin(dockerfile)
-    if where.startswith(("http://", "https://", "git://", "git@", "ssh://", "github.com/")):
-        raise Failure(f"wherry: building from a URL is not supported: fetch {where} and give its directory")
     if not os.path.exists(where):
         raise Failure(f'unable to prepare context: path "{where}" not found')
     root = os.path.realpath(where)
