@@ -8,13 +8,14 @@ import socket
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
 from tests.system.outside import Outside, outside
 from tests.system.waiting import until
 
-from wherry.networks import namespace
+from wherry.networks import bridge, namespace
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -453,3 +454,16 @@ def test_container_of_a_vanished_network_cannot_start_and_says_why(stage: Stage)
     done = stage.engine.run("start", box, check=False)
     assert done.code == 1
     assert f"network {network} not found" in done.err
+
+
+def test_a_program_whose_network_cannot_be_made_does_not_run(stage: Stage, tmp_path: Path) -> None:
+    name = stage.network("gone")
+    ident = stage.engine.out("network", "inspect", name, "-f", "{{.Id}}")
+    bridge.remove_by_name(next(one for one in os.listdir("/sys/class/net") if one.endswith(f"-{ident[:8]}")))
+    container = f"{stage.name}-runs"
+    stage.containers.append(container)
+    options = ("--name", container, "--network", name, "-v", f"{tmp_path}:/out", "-p", "127.0.0.1::80")
+    failed = stage.engine.run("run", "-d", *options, "bb", "touch", "/out/ran", check=False)
+    assert "failed to set up container networking: failed to connect to network" in failed.err
+    assert not list(tmp_path.iterdir())
+    assert stage.engine.out("inspect", container, "-f", "{{.State.Status}} {{.NetworkSettings.IPAddress}}") == "created"
