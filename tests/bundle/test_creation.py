@@ -17,6 +17,8 @@ import pytest
 from tests.bundle.harness import COMMAND, bundle_config, leftovers
 from tests.runtime.harness import until
 
+from wherry.kernel import cgroup
+
 pytestmark = pytest.mark.root
 MAPS = {
     "uidMappings": [{"containerID": 0, "hostID": 100000, "size": 65536}],
@@ -305,6 +307,16 @@ def test_root_and_mounts_propagate_as_they_are_told(runtime):
     assert any(word.startswith("shared:") for word in root), script
     assert "unbindable" in own
     assert {"noatime", "nosymfollow"} <= set(own[5].split(","))
+
+
+@pytest.mark.skipif(cgroup.find().v2 is not None, reason="cgroup v2 takes no directory for others' mounts")
+def test_what_is_mounted_among_the_groups_is_there_and_they_are_read_only(runtime):
+    """Podman's ``--systemd=always``."""
+    configuration = bundle_config(
+        "sh", "-c", "touch /sys/fs/cgroup/own/file && ls /sys/fs/cgroup/own; mkdir /sys/fs/cgroup/more || echo closed"
+    )
+    configuration["mounts"].append({"destination": "/sys/fs/cgroup/own", "type": "tmpfs", "source": "t", "options": ["rw", ""]})
+    assert runtime.run(configuration).out.split() == ["file", "closed"]
 
 
 def test_without_pivot_the_host_stays_outside(runtime):

@@ -54,7 +54,7 @@ def test_unsupported_fields_are_refused_by_name(key, value, name):
 
 
 def test_mount_options_are_sorted():
-    parsed = options.parse(["rbind", "ro", "rw", "ro", "nosuid", "rslave", "size=1k", "rro", "defaults"])
+    parsed = options.parse(["rbind", "ro", "rw", "ro", "nosuid", "rslave", "size=1k", "rro", "defaults", ""])
     assert (parsed.bind, parsed.recursive) == (True, True)
     assert parsed.add == mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID
     assert parsed.recursive_add == mount.MOUNT_ATTR_RDONLY

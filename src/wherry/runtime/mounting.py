@@ -216,8 +216,9 @@ class MountCgroups:
             os.close(directory)
             os.close(tree)
         if self.options.add & mount.MOUNT_ATTR_RDONLY:
-            mount.mount_setattr(tmpfs, add=mount.MOUNT_ATTR_RDONLY)
-        os.close(tmpfs)
+            sandbox.to_seal.append(tmpfs)
+        else:
+            os.close(tmpfs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +251,9 @@ class EnterRoot:
         return "enter the root" + (", read-only" if self.readonly else "")
 
     def execute(self, sandbox: Sandbox) -> None:
+        for tree in sandbox.to_seal:
+            mount.mount_setattr(tree, add=mount.MOUNT_ATTR_RDONLY)
+            os.close(tree)
         if self.readonly:
             mount.mount_setattr(sandbox.root_fd, add=mount.MOUNT_ATTR_RDONLY)
         os.fchdir(sandbox.root_fd)

@@ -35,6 +35,8 @@ _PROPAGATION = {
 }
 _NOTHING = frozenset(
     {
+        "",  # Podman's --systemd=always writes one
+        "noiversion",
         "defaults",
         "async",
         "auto",

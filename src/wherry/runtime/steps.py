@@ -35,6 +35,7 @@ class Sandbox:
     at_hooks: Callable[[], None] | None = None
     labels: list[tuple[int, str]] = field(default_factory=list)
     sources: dict[int, int] = field(default_factory=dict)
+    to_seal: list[int] = field(default_factory=list)  # read-only once nothing more is to be mounted in them
     ahead: dict[Key, int] = field(default_factory=dict)  # file systems made already
     has_devices: bool = False  # the one for /dev has its nodes
 
