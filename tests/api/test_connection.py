@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import socket
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from wherry.api.connection import Connection
 
 if TYPE_CHECKING:
     from conftest import Raw, Serve, TinyEngine
@@ -175,3 +178,32 @@ def test_a_request_may_come_in_any_pieces(client: Raw, engine: TinyEngine, cuts:
     for start, end in itertools.pairwise([0, *sorted(cuts), len(data)]):
         client.send(data[start:end])
     assert (client.response()[0], client.head()[0], bytes(engine.received)) == (200, 200, b"abcdefgh")
+
+
+def test_what_tidies_up_after_a_client_is_not_cut_off_when_its_connection_is_lost_as_well() -> None:
+    async def scenario() -> None:
+        began, go_on, tidied = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def serve(connection: Connection) -> None:
+            connection.set_cancellable(True)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                began.set()
+                await go_on.wait()
+                tidied.set()
+
+        own, peer = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        with peer:
+            async with asyncio.TaskGroup() as tasks:
+                transport, connection = await loop.connect_accepted_socket(lambda: Connection(serve, tasks), own)
+                async with asyncio.timeout(10):
+                    peer.shutdown(socket.SHUT_WR)
+                    await began.wait()
+                    transport.abort()
+                    await connection.closed.wait()
+                    go_on.set()
+                    await tidied.wait()
+
+    asyncio.run(scenario())

@@ -85,8 +85,8 @@ class Connection(asyncio.Protocol):
     def set_cancellable(self, on: bool) -> None:
         """From now on, does the client's going cancel what is done for it?"""
         self._cancellable = on
-        if on and self._gone:
-            self._task.cancel()
+        if self._gone:
+            self._cancel()
 
     async def read_head(self) -> Head | None:
         """The next request's head; None when the client has said its last.  Raises Malformed, with status 408 or 431 where that fits."""
@@ -165,7 +165,12 @@ class Connection(asyncio.Protocol):
     def _leave(self) -> None:
         self._gone = True
         self._readable.set()
+        self._cancel()
+
+    def _cancel(self) -> None:
+        """Once: a second time, when after its end the connection is lost, would cut off what tidies up."""
         if self._cancellable:
+            self._cancellable = False
             self._task.cancel()
 
     async def _fill(self) -> bool:
