@@ -237,7 +237,7 @@ TABLE: list[tuple[str, Any, Any, Any, int, Any]] = [
         200,
         {"CachesDeleted": None, "SpaceReclaimed": 0},
     ),
-    ("POST /build/cancel?id=b", None, None, call("cancel_build", "b"), 204, None),
+    ("POST /build/cancel?id=b", None, None, call("cancel_build", "b"), 200, None),
     ("GET /networks", None, [], call("list_networks", {}), 200, []),
     ("GET /networks/", None, [], call("list_networks", {}), 200, []),
     ("GET /networks/n?verbose=1&scope=local", None, Network(name="n"), call("inspect_network", "n", verbose=True, scope="local"), 200, ...),
@@ -318,6 +318,9 @@ def test_older_clients_read_the_virtual_size(client: Raw, engine: Recorder) -> N
     engine.answer = lambda: [ImageSummary(size=5)]
     assert json.loads(client.request("GET", "/v1.43/images/json").response()[2])[0]["VirtualSize"] == 5
     assert "VirtualSize" not in json.loads(client.request("GET", "/v1.44/images/json").response()[2])[0]
+    engine.answer = lambda: ImageInspect(size=5)
+    assert json.loads(client.request("GET", "/v1.44/images/x/json").response()[2])["ContainerConfig"]["Env"] is None
+    assert "ContainerConfig" not in json.loads(client.request("GET", "/v1.45/images/x/json").response()[2])
 
 
 def test_an_import_reads_its_source(client: Raw, engine: Recorder) -> None:

@@ -6,9 +6,9 @@ import asyncio
 import socket
 
 from wherry.api import grpc, parameters, stream
-from wherry.api.exchange import NO_CONTENT, Request, Response, reply
+from wherry.api.exchange import Request, Response, reply
 from wherry.api.ports import Operations
-from wherry.errors import NotSupported
+from wherry.errors import InvalidRequest, NotSupported
 from wherry.spec.docker.build import BuildParameters
 from wherry.spec.docker.container import Ulimit
 from wherry.spec.docker.request import CachePrune
@@ -61,8 +61,10 @@ def build_parameters(request: Request) -> BuildParameters:
 
 
 async def cancel(engine: Operations, request: Request) -> Response:
+    if not request.text("id"):
+        raise InvalidRequest("build ID not provided")
     await engine.cancel_build(request.text("id"))
-    return NO_CONTENT
+    return Response()
 
 
 async def prune(engine: Operations, request: Request) -> Response:

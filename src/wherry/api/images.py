@@ -34,6 +34,8 @@ async def inspect(engine: Operations, request: Request) -> Response:
     image = await engine.inspect_image(request.groups["name"], platform=platform)
     if request.version < (1, 44):
         image.virtual_size = image.size
+    if request.version < (1, 45):
+        image.container_config = Config()  # empty, as Docker's: old clients look into it
     return reply(image)
 
 

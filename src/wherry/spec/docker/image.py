@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from wherry.spec.docker.body import WORDS, Body, shown
-from wherry.spec.docker.container import GraphDriver, Healthcheck, Nothing
+from wherry.spec.docker.container import Config, GraphDriver, Healthcheck, Nothing
 
 
 class ImageConfig(Body):
@@ -44,6 +44,7 @@ class ImageInspect(Body):
     parent: str = shown("")
     comment: str = shown("")
     created: str = ""
+    container_config: Config | None = None  # only before API 1.45
     docker_version: str = shown("")
     author: str = shown("")
     architecture: str = shown("")
