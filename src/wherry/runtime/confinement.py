@@ -17,13 +17,13 @@ MEMORY_BYTES = 1 << 30
 CPU_S = 900
 _ERRNO_EPERM = seccomp.RET_ERRNO | 1
 _COMPUTING = (
-    "brk clock_gettime clock_nanosleep close dup dup3 exit exit_group fcntl fstat ftruncate futex getpeername getpid getrandom "
+    "brk clock_gettime clock_nanosleep close dup dup3 exit exit_group fallocate fcntl fstat ftruncate futex getpeername getpid getrandom "
     "getsockname getsockopt gettid lseek madvise mmap mprotect mremap munmap newfstatat poll ppoll pread64 pwrite64 read readv "
     "recvfrom recvmsg restart_syscall rt_sigaction rt_sigprocmask rt_sigreturn sched_yield select sendmsg sendto shutdown "
     "sigaltstack write writev"
 ).split()
 _FILES = (
-    "close_range copy_file_range fallocate fchmod fchmodat fchmodat2 fchown fchownat fdatasync fgetxattr flistxattr fremovexattr "
+    "close_range copy_file_range fchmod fchmodat fchmodat2 fchown fchownat fdatasync fgetxattr flistxattr fremovexattr "
     "fsetxattr fstatfs fsync getdents64 getegid geteuid getgid getuid getxattrat ioctl lgetxattr linkat listxattrat llistxattr "
     "lsetxattr mkdirat mknodat openat openat2 readlinkat removexattrat renameat renameat2 setxattr setxattrat statx symlinkat "
     "sync_file_range umask unlinkat utimensat"

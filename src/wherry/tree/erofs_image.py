@@ -13,9 +13,9 @@ import stat
 import struct
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from wherry.tree.erofs_tree import BLOCK, Node
 
@@ -48,6 +48,9 @@ _SECOND: Final = 1_000_000_000
 _BAD: Final = (struct.error, IndexError, KeyError, ValueError)
 
 
+Image = TypeVar("Image", bytearray, mmap.mmap)
+
+
 class TooLarge(ValueError):
     """More blocks than an image can number."""
 
@@ -70,7 +73,12 @@ class Device:
 
 def encode(root: Node, devices: Sequence[Device]) -> bytearray:
     """The image of the tree ``root``, whose nodes' ``device`` is a position in ``devices``; the tree is used up.  Raises TooLarge."""
-    return _Writer(root, devices).image()
+    return encode_into(root, devices, bytearray)
+
+
+def encode_into(root: Node, devices: Sequence[Device], allocate: Callable[[int], Image]) -> Image:
+    """As `encode`, to the zero bytes that ``allocate`` gives: so many."""
+    return _Writer(root, devices).image(allocate)
 
 
 def decode(image: bytes | memoryview, first_device: int = 0) -> Node:
@@ -122,9 +130,9 @@ class Index:
 
 
 class _Directory:
-    """A directory's content on its way: names in the order of their bytes, cut into blocks."""
+    """A directory's content on its way: names in the order of their bytes, cut into blocks; ``data``: all of it, once it is packed."""
 
-    __slots__ = ("names", "node", "nodes", "size_bytes", "starts")
+    __slots__ = ("data", "names", "node", "nodes", "size_bytes", "starts")
 
     def __init__(self, node: Node, parent: Node) -> None:
         self.node = node
@@ -133,6 +141,7 @@ class _Directory:
         children[b"."], children[b".."] = node, parent
         self.names = sorted(children)
         self.nodes = [children[name] for name in self.names]
+        self.data = b""
         self.starts = array("I")  # of blocks, as positions in both lists
         used = BLOCK
         for position, name in enumerate(self.names):
@@ -143,8 +152,8 @@ class _Directory:
             used += needed
         self.size_bytes = (len(self.starts) - 1) * BLOCK + used
 
-    def data(self) -> bytes:
-        """For each block its entries, then their names; once every node has its place."""
+    def pack(self) -> None:
+        """For each block its entries, then their names: every node has its place now.  The names go, there may be many."""
         blocks = []
         for start, end in zip(self.starts, [*self.starts[1:], len(self.names)], strict=True):
             names = self.names[start:end]
@@ -155,7 +164,8 @@ class _Directory:
                 offset += len(name)
             parts += names
             blocks.append(b"".join(parts).ljust(BLOCK, b"\0"))
-        return b"".join(blocks)[: self.size_bytes]
+        self.data = b"".join(blocks)[: self.size_bytes]
+        self.names, self.nodes = [], []
 
 
 class _Inode:
@@ -173,7 +183,7 @@ class _Inode:
         self.block = 0
 
     def data(self) -> bytes:
-        return self.content.data() if isinstance(self.content, _Directory) else self.content or b""
+        return self.content.data if isinstance(self.content, _Directory) else self.content or b""
 
 
 class _Writer:
@@ -183,10 +193,10 @@ class _Writer:
         self._inodes: list[_Inode | Node] = []
         self._root = root
 
-    def image(self) -> bytearray:
+    def image(self, allocate: Callable[[int], Image]) -> Image:
         self._place_all()
         blocks = self._place_large()
-        buffer = bytearray(blocks * BLOCK)
+        buffer = allocate(blocks * BLOCK)
         starts = self._write_head(buffer, blocks)
         for number, inode in enumerate(self._inodes):
             self._write(buffer, inode, number, starts)
@@ -214,6 +224,7 @@ class _Writer:
                     node.place = self._end + -self._end % _SLOT
                     self._end = node.place + _INODE.size
                     self._inodes.append(node)
+            directory.pack()
 
     def _place(self, inode: _Inode, size: int) -> None:
         """The next place where the inode's data, unless it is too large, lies in one block."""
@@ -239,7 +250,7 @@ class _Writer:
                 blocks += -(-inode.node.size // BLOCK)
         return blocks
 
-    def _write_head(self, buffer: bytearray, blocks: int) -> list[int]:
+    def _write_head(self, buffer: bytearray | mmap.mmap, blocks: int) -> list[int]:
         """The superblock and the devices; where each device begins, in blocks."""
         starts = []
         end = blocks
@@ -278,7 +289,7 @@ class _Writer:
         )
         return starts
 
-    def _write(self, buffer: bytearray, inode: _Inode | Node, number: int, starts: list[int]) -> None:
+    def _write(self, buffer: bytearray | mmap.mmap, inode: _Inode | Node, number: int, starts: list[int]) -> None:
         node, attributes = (inode.node, inode.attributes) if isinstance(inode, _Inode) else (inode, b"")
         place = node.place
         layout = _PLAIN

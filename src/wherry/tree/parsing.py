@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import mmap
 import os
 import shutil
 import socket
@@ -49,10 +50,14 @@ def write_index(root: Node, tar_fd: int, tar_bytes: int, sparse_fd: int, index_f
     size_bytes = sizes(root)
     sparse_bytes = os.fstat(sparse_fd).st_size
     devices = [image.Device(tar_bytes, "tar"), *([image.Device(sparse_bytes, "sparse")] if sparse_bytes else [])]
-    data = image.encode(root, devices)
-    with os.fdopen(os.dup(index_fd), "wb", buffering=0) as out:
-        _write(out, data)
-    return {"size_bytes": size_bytes, "sparse_bytes": sparse_bytes, "index_sum": zlib.crc32(data), "tar_bytes": tar_bytes}
+    index_sum = zlib.crc32(image.encode_into(root, devices, lambda size: _mapped(index_fd, size)))
+    return {"size_bytes": size_bytes, "sparse_bytes": sparse_bytes, "index_sum": index_sum, "tar_bytes": tar_bytes}
+
+
+def _mapped(fd: int, size: int) -> mmap.mmap:
+    """An empty file, made so long: what is written to it is not held in memory as well."""
+    os.posix_fallocate(fd, 0, size)  # a full disk must be an error here, not a signal at the first write
+    return mmap.mmap(fd, size)
 
 
 def unpack(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
