@@ -7,7 +7,7 @@ registry, which clients have been tried on.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -27,13 +27,20 @@ LONGEST_PAGE = 1000
 _OLD_PLATFORM = "linux/amd64"
 
 
+MayPull = Callable[[str], bool]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A request whose address was understood.  ``name``: a checked repository name; ``rest``: what follows, unchecked."""
+    """A request whose address was understood.  ``name``: a checked repository name; ``rest``: what follows, unchecked.
+
+    ``may_pull``: whether who asks may pull from a repository, where there are rights.
+    """
 
     request: web.BaseRequest
     name: str
     rest: str
+    may_pull: MayPull | None = None
 
     def only(self, *methods: str) -> None:
         """Raises Failure for another method."""
@@ -135,8 +142,9 @@ class Pulls:
                 raise Failure("NAME_UNKNOWN", detail={"name": call.name})
         return _paged(call.request, "tags", {"name": call.name}, tags)
 
-    async def catalog(self, request: web.BaseRequest) -> web.StreamResponse:
-        return _paged(request, "repositories", {}, await in_thread(self._holdings.repositories), LONGEST_PAGE)
+    async def catalog(self, request: web.BaseRequest, may_pull: MayPull | None = None) -> web.StreamResponse:
+        names = await in_thread(self._holdings.repositories)
+        return _paged(request, "repositories", {}, [name for name in names if may_pull is None or may_pull(name)], LONGEST_PAGE)
 
     async def referrers(self, call: Call) -> web.StreamResponse:
         subject = checked_digest(call.rest)

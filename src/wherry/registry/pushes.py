@@ -103,7 +103,8 @@ class Pushes:
             source = query.get("from", "")
             if source and not is_name(source):
                 raise Failure("NAME_INVALID", detail={"name": source[:200]})
-            if await in_thread(self._holdings.mount_blob, call.name, digest, source):
+            is_open = call.may_pull is None or (source != "" and call.may_pull(source))  # else nobody is told what others have
+            if is_open and await in_thread(self._holdings.mount_blob, call.name, digest, source):
                 return _created(call.name, digest)
         wanted = checked_digest(query["digest"]) if mount is None and "digest" in query else None
         ident = await in_thread(self._uploads.begin, call.name)

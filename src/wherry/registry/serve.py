@@ -29,6 +29,7 @@ from wherry.registry.garbage import collect
 from wherry.registry.gate import Gate, serve_alone
 from wherry.registry.holdings import Holdings
 from wherry.registry.objects import Directory, Objects
+from wherry.registry.rights import BadRightsFile, Rights
 from wherry.registry.server import RegistryServer
 from wherry.registry.server import access_log as access
 from wherry.registry.through import Upstream
@@ -80,6 +81,7 @@ async def serve(order: Serve) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_alone(order.storage))
         accounts = _accounts(order.htpasswd, stack)
+        rights = _rights(order.rights)
         tls = _tls(order)
         _warn(order, has_accounts=accounts is not None, has_tls=tls is not None)
         objects = await asyncio.to_thread(_objects, order.storage)
@@ -93,7 +95,9 @@ async def serve(order: Serve) -> None:
             uploads.sweep(0)  # nobody can go on with what a cache had begun
             upstream = await _upstream(order, holdings, uploads, tasks, stack)
         limits = Limits(blob_bytes=order.max_blob_bytes)
-        server = RegistryServer(holdings, uploads, accounts=accounts, read_only=order.read_only, upstream=upstream, limits=limits)
+        server = RegistryServer(
+            holdings, uploads, accounts=accounts, rights=rights, read_only=order.read_only, upstream=upstream, limits=limits
+        )
         stack.push_async_callback(server.close)
         host = f"[{order.host}]" if ":" in order.host else order.host
         try:
@@ -183,6 +187,13 @@ def _accounts(path: str, stack: contextlib.AsyncExitStack) -> Accounts | None:
         raise Refusal(f"{path}: {error}") from error
     stack.callback(accounts.close)
     return accounts
+
+
+def _rights(path: str) -> Rights | None:
+    try:
+        return Rights(path) if path else None
+    except BadRightsFile as error:
+        raise Refusal(f"{path}: {error}") from error
 
 
 def _directory(storage: Storage) -> None:

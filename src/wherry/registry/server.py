@@ -23,8 +23,9 @@ from wherry.registry.bodies import COMMON, Limits
 from wherry.registry.failures import Failure, storage_failure
 from wherry.registry.holdings import Holdings
 from wherry.registry.naming import NAME_LIMIT, is_name
-from wherry.registry.pulls import Call, Pulls
+from wherry.registry.pulls import Call, MayPull, Pulls
 from wherry.registry.pushes import Pushes
+from wherry.registry.rights import Right, Rights
 from wherry.registry.through import Upstream
 from wherry.registry.uploads import Uploads
 
@@ -50,6 +51,7 @@ class RegistryServer:
         uploads: Uploads,
         *,
         accounts: Accounts | None = None,
+        rights: Rights | None = None,
         read_only: bool = False,
         upstream: Upstream | None = None,
         limits: Limits | None = None,
@@ -57,6 +59,7 @@ class RegistryServer:
         limits = limits or Limits()
         self._uploads = uploads
         self._accounts = accounts
+        self._rights = rights
         self._read_only = read_only or upstream is not None
         self._pulls = Pulls(holdings, limits, upstream)
         self._pushes = Pushes(holdings, uploads, limits)
@@ -140,7 +143,7 @@ class RegistryServer:
         status, user = 0, "-"
         try:
             user = await self._user(request)
-            response = await self._answer(request)
+            response = await self._answer(request, user)
             status = response.status
         except (asyncio.CancelledError, ConnectionError):
             status = 499  # the client is gone; no answer reaches it
@@ -166,14 +169,14 @@ class RegistryServer:
             raise Failure("UNAUTHORIZED", headers={"WWW-Authenticate": 'Basic realm="wherry registry", charset="UTF-8"'})
         return user
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, user: str) -> web.StreamResponse:
         path = unquote(request.raw_path.partition("?")[0], errors="strict")
         if len(set(request.query)) != len(request.query):
             raise Failure("UNSUPPORTED", "a parameter is given twice", status=400)
         if path in ("/v2/", "/v2", "/v2/_catalog"):
             if request.method not in ("GET", "HEAD"):
                 raise Failure("UNSUPPORTED", headers={"Allow": "GET, HEAD"})
-            return await self._pulls.catalog(request) if path.endswith("_catalog") else web.json_response({})
+            return await self._pulls.catalog(request, self._may_pull(user)) if path.endswith("_catalog") else web.json_response({})
         found = _ROUTE.fullmatch(path)
         if found is None:
             raise Failure("NAME_UNKNOWN", "there is no such address", status=404)
@@ -185,7 +188,19 @@ class RegistryServer:
             raise Failure("UNSUPPORTED", headers={"Allow": ", ".join(methods)})
         if self._read_only and request.method not in ("GET", "HEAD"):
             raise Failure("UNSUPPORTED", "this registry is read-only", headers={"Allow": "GET, HEAD"})
-        return await methods[request.method](Call(request=request, name=name, rest=found["rest"]))
+        if self._rights is not None and not self._rights.may(user, name, _needed(request.method, found["kind"])):
+            raise Failure("DENIED", "requested access to the resource is denied", detail={"name": name})
+        return await methods[request.method](Call(request=request, name=name, rest=found["rest"], may_pull=self._may_pull(user)))
+
+    def _may_pull(self, user: str) -> MayPull | None:
+        rights = self._rights
+        return None if rights is None else lambda name: rights.may(user, name, Right.PULL)
+
+
+def _needed(method: str, kind: str) -> Right:
+    if kind == "blobs/uploads":  # to give one up is part of pushing
+        return Right.PUSH
+    return {"GET": Right.PULL, "HEAD": Right.PULL, "DELETE": Right.DELETE}.get(method, Right.PUSH)
 
 
 class _Server(web.Server):

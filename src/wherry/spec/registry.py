@@ -23,6 +23,7 @@ class Serve(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int
     htpasswd: str = ""
+    rights: str = ""
     tls_cert: str = ""
     tls_key: str = ""
     tls_client_ca: str = ""

@@ -25,6 +25,7 @@ def run_serve(invocation: Invocation) -> int:
     _together(invocation, "tls-cert", "tls-key")
     _together(invocation, "proxy-user", "proxy-password-file")
     _only_with(invocation, "tls-client-ca", "tls-cert")
+    _only_with(invocation, "rights", "htpasswd")
     _only_with(invocation, "proxy-user", "proxy")
     _only_with(invocation, "proxy-ttl", "proxy")
     order = Serve(
@@ -32,6 +33,7 @@ def run_serve(invocation: Invocation) -> int:
         host=host,
         port=port,
         htpasswd=invocation.text("htpasswd"),
+        rights=invocation.text("rights"),
         tls_cert=invocation.text("tls-cert"),
         tls_key=invocation.text("tls-key"),
         tls_client_ca=invocation.text("tls-client-ca"),
@@ -148,6 +150,7 @@ SERVE = Command(
     flags=(
         Flag("listen", "string", "ADDRESS:PORT to listen on (default 127.0.0.1:5000)", parse=parse_address, single=True),
         *_STORAGE,
+        Flag("rights", "string", "What those may do where: a file of lines NAME REPOSITORIES pull|push|delete"),
         Flag("htpasswd", "string", "Let in only those named in this file (lines of 'wherry registry passwd', or bcrypt)"),
         Flag("tls-cert", "string", "Serve HTTPS with this certificate chain (PEM)"),
         Flag("tls-key", "string", "The certificate's key (PEM)"),
