@@ -130,6 +130,24 @@ def test_six_hooks_get_the_state_their_environment_and_their_namespaces(runtime)
     inside.unlink()
 
 
+def test_hooks_after_the_end_all_run_whatever_becomes_of_one(runtime):
+    record = runtime.place / "hooks"
+    configuration = bundle_config("true")
+    scripts = ("echo because >&2; exit 3", f"echo called >> {record}")
+    configuration["hooks"] = {"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", script]} for script in scripts]}
+    done = runtime.run(configuration)
+    assert "error running poststop hook /bin/sh: exit status 3, stderr: because" in done.err
+    assert record.read_text() == "called\n"
+
+
+def test_capabilities_that_nobody_knows_are_told_and_left_out(runtime):
+    configuration = bundle_config("grep", "CapBnd", "/proc/self/status")
+    usual = runtime.run(configuration).out
+    configuration["process"]["capabilities"]["bounding"].append("CAP_TEST")
+    done = runtime.run(configuration)
+    assert (done.out, "ignored, this system does not know them: CAP_TEST" in done.err) == (usual, True)
+
+
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"])
 def test_a_hook_that_fails_ends_the_container(runtime, kind):
     configuration = bundle_config("sleep", "600")
@@ -176,6 +194,10 @@ def test_a_hook_has_its_time(runtime):
         ({"linux": {"resources": {"unified": {"cpu.idle": "1"}}}}, "linux.resources.unified needs cgroup v2"),
         ({"linux": {"resources": {"rdma": {"mlx5_1": {"hcaHandles": 3}}}}}, "rdma"),
         ({"linux": {"namespaces": [{"type": "mount"}, {"type": "network", "path": "/nope"}]}}, "linux.namespaces: network: /nope"),
+        ({"linux": {"namespaces": [{"type": "mount"}, {"type": "network", "path": "/proc/self/ns/ipc"}]}}, "/ns/ipc: Invalid argument"),
+        ({"linux": {"maskedPaths": ["data"]}}, "linux.maskedPaths: 'data' is not an absolute path"),
+        ({"linux": {"devices": [{"path": "/dev/x", "type": "z"}]}}, "linux.devices: /dev/x: 'z' is not a type of device"),
+        ({"linux": {"devices": [{"path": "/dev/x", "type": "c", "major": 1}]}}, "/dev/x has no major or minor number"),
         ({"linux": {"namespaces": [{"type": "pid"}]}}, "a new mount namespace"),
         ({"mounts": [{"destination": "/mnt", "source": "/nope", "options": ["bind"]}]}, "No such file or directory: /nope"),
         ({"mounts": [{"destination": "/mnt", "type": "nofs", "source": "x"}]}, "mount nofs"),

@@ -14,7 +14,8 @@ from typing import Any
 
 from wherry.bundle.failures import Failure
 from wherry.bundle.hooks import KINDS
-from wherry.kernel import cgroup
+from wherry.bundle.journal import Journal
+from wherry.kernel import cgroup, credentials
 from wherry.runtime import defaults, labels
 
 _CONFIG_LIMIT_BYTES = 64 << 20
@@ -72,6 +73,7 @@ def check(config: Mapping[str, Any], directory: str) -> None:
         raise Failure("a new user namespace needs linux.uidMappings and linux.gidMappings")
     _check_sysctls(linux.get("sysctl") or {}, kinds)
     _check_hooks(config.get("hooks") or {})
+    _check_paths(linux)
     for index, entry in enumerate(config.get("mounts") or ()):
         if not entry.get("destination"):
             raise Failure(f"mounts[{index}].destination is missing")
@@ -90,6 +92,17 @@ def check_process(process: Any) -> None:
         raise Failure("process.apparmorProfile: this kernel has no AppArmor: it is not supported")
     if process.get("selinuxLabel") and not labels.has_selinux():
         raise Failure("process.selinuxLabel: this kernel has no SELinux: it is not supported")
+
+
+def with_known_capabilities(process: dict[str, Any], journal: Journal) -> dict[str, Any]:
+    """The process without capabilities that there are none of, which is told.  Source: OCI runtime-spec 1.2, config.md#linux-process."""
+    sets: Mapping[str, Any] = process.get("capabilities") or {}
+    unknown = dict.fromkeys(name for names in sets.values() for name in names or () if name not in credentials.NUMBERS)
+    if not unknown:
+        return process
+    journal.warn(f"process.capabilities: ignored, this system does not know them: {', '.join(unknown)}")
+    known = {kind: [name for name in names or () if name not in unknown] for kind, names in sets.items()}
+    return {**process, "capabilities": known}
 
 
 def seccomp_flags(seccomp: Any) -> int:
@@ -181,6 +194,24 @@ def _check_sysctls(values: Mapping[str, str], kinds: Mapping[str, str]) -> None:
             raise Failure(f'sysctl "{name}" is not in a separate kernel namespace')
         if needs not in kinds:
             raise Failure(f'sysctl "{name}" is not allowed in the hosts {needs} namespace')
+
+
+def _check_paths(linux: Mapping[str, Any]) -> None:
+    devices = linux.get("devices") or ()
+    for field, paths in (
+        ("maskedPaths", linux.get("maskedPaths") or ()),
+        ("readonlyPaths", linux.get("readonlyPaths") or ()),
+        ("devices", [one.get("path") or "" for one in devices]),
+        ("namespaces", [one["path"] for one in linux.get("namespaces") or () if one.get("path")]),
+    ):
+        for path in paths:
+            if not path.startswith("/"):
+                raise Failure(f"linux.{field}: {path!r} is not an absolute path")
+    for one in devices:
+        if one.get("type") not in ("c", "b", "u", "p"):
+            raise Failure(f"linux.devices: {one['path']}: {one.get('type')!r} is not a type of device: c, b, u or p")
+        if one["type"] != "p" and not {"major", "minor"} <= one.keys():
+            raise Failure(f"linux.devices: {one['path']} has no major or minor number")
 
 
 def _check_hooks(hooks: Mapping[str, Any]) -> None:

@@ -57,13 +57,14 @@ def create(root: str, ident: str, options: Mapping[str, Any], journal: Journal, 
     directory = os.path.realpath(options["bundle"] or ".")
     config = bundles.load(directory)
     bundles.check(config, directory)
+    config["process"] = bundles.with_known_capabilities(config["process"], journal)
     check_descriptors(options["preserve-fds"])
     console.check(config["process"], options["console-socket"], detached=not here or bool(options.get("detach")))
     process.prctl(process.PR_SET_DUMPABLE, 0)  # nothing inside may reach this program by /proc
     with states.made(root, ident) as place, contextlib.ExitStack() as undo:
         try:
             prepared = _prepare(place, directory, config, options, cradle)
-            created = _bear(prepared, options, undo, here=here)
+            created = _bear(prepared, options, undo, journal, here=here)
             console.hand_over(options["pidfd-socket"], created.pidfd)
         except StartFailure as failure:
             raise Failure(failure.message) from failure
@@ -120,7 +121,7 @@ def _prepare(place: Place, directory: str, config: dict[str, Any], options: Mapp
     return _Prepared(place=place, state=state, config=adapted, launch=launch, planned=planned, found=found, start=start, cradle=cradle)
 
 
-def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.ExitStack, *, here: bool) -> Created:
+def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.ExitStack, journal: Journal, *, here: bool) -> Created:
     """The process, brought to the gate."""
     place, config = prepared.place, prepared.config
     linux = config["linux"]
@@ -159,7 +160,7 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
     write_pid(options["pid-file"], pid)
     through = here and not config.get("hooks")  # nothing is to be done at the gate
     channel.send(ours, {"go": True, "through": through})
-    undo.callback(_run_poststop, config, state)
+    undo.callback(_run_poststop, config, state, journal)
     place.write_config(config)
     place.write(state)
     master = _await_gate(ours, prepared, state, options["console-socket"], through=through)
@@ -237,9 +238,9 @@ def _listen(path: str) -> contextlib.AbstractContextManager[socket.socket]:
     return listener
 
 
-def _run_poststop(config: Mapping[str, Any], state: State) -> None:
-    with contextlib.suppress(hooks.HookFailed):
-        hooks.run(config, "poststop", states.document(state, "stopped"))
+def _run_poststop(config: Mapping[str, Any], state: State, journal: Journal) -> None:
+    for problem in hooks.problems(config, "poststop", states.document(state, "stopped")):
+        journal.warn(problem)
 
 
 def _end(pid: int, pidfd: int) -> None:

@@ -52,6 +52,8 @@ def _execute(root: str, arguments: Sequence[str], options: Mapping[str, Any], jo
             _check_status(states.status(place, state, cgroup.find()), ignore_paused=options["ignore-paused"])
             wanted = _process(config, arguments[1:], options)
             bundles.check_process(wanted)
+            if options["process"]:
+                wanted = bundles.with_known_capabilities(wanted, journal)
             console.check(wanted, options["console-socket"], detached=detached)
             pid, pidfd, master = _bear(state, config, wanted, options)
         stack.callback(os.close, pidfd)

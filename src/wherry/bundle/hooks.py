@@ -7,7 +7,7 @@ import json
 import os
 import select
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from wherry.kernel import process
@@ -21,11 +21,17 @@ class HookFailed(Exception):
 
 
 def run(config: Mapping[str, Any], kind: str, document: Mapping[str, Any]) -> None:
-    """Run the hooks of one kind in their order; the state goes to their standard input.  Raises HookFailed at the first that fails."""
+    """Run the hooks of one kind in their order.  Raises HookFailed at the first that fails."""
+    for problem in problems(config, kind, document):
+        raise HookFailed(problem)
+
+
+def problems(config: Mapping[str, Any], kind: str, document: Mapping[str, Any]) -> Iterator[str]:
+    """Run the hooks of one kind in their order, each when it is asked for; tell why one failed.  The state goes to their standard input."""
     for hook in (config.get("hooks") or {}).get(kind) or ():
         problem = _run(hook, json.dumps(document).encode())
         if problem:
-            raise HookFailed(f"error running {kind} hook {hook['path']}: {problem}")
+            yield f"error running {kind} hook {hook['path']}: {problem}"
 
 
 def _run(hook: Mapping[str, Any], state: bytes) -> str:

@@ -81,10 +81,8 @@ def clear(place: Place, state: State, config: Mapping[str, Any], found: cgroup.H
     if not groups.remove(found, state.cgroups_path, state.groups):
         raise Failure(f"container {state.ident}: the kernel keeps its control group {state.cgroups_path}: a process in it does not end")
     place.remove()
-    try:
-        hooks.run(config, "poststop", states.document(state, "stopped"))
-    except hooks.HookFailed as error:
-        journal.warn(str(error))
+    for problem in hooks.problems(config, "poststop", states.document(state, "stopped")):
+        journal.warn(problem)
 
 
 def _end(state: State, found: cgroup.Hierarchies) -> None:
