@@ -15,7 +15,8 @@ import pytest
 import zstandard
 
 from wherry.build.archive import open_archive
-from wherry.tree.tar import InvalidArchive, is_header
+from wherry.tree.tar import InvalidArchive
+from wherry.tree.tar_fields import is_header
 
 
 def plain() -> bytes:

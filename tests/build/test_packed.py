@@ -17,7 +17,8 @@ from wherry.store.layer import NullSink
 from wherry.tree.apply import apply
 from wherry.tree.pack import pack
 from wherry.tree.place import Plan, place
-from wherry.tree.tar import InvalidArchive, Reader
+from wherry.tree.tar import InvalidArchive
+from wherry.tree.tar_reader import Reader
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for owners")
 Made = Callable[..., tuple[PackedContext, Source]]

@@ -17,7 +17,7 @@ from wherry.tree.erofs_image import Device, encode
 from wherry.tree.erofs_tree import new_directory, read_tree
 from wherry.tree.pack import PackOptions, pack
 from wherry.tree.place import Plan, place
-from wherry.tree.tar import Reader
+from wherry.tree.tar_reader import Reader
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for an overlay")
 Told = dict[str, tuple[object, ...]]

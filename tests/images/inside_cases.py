@@ -20,7 +20,7 @@ from wherry.store.records import Records
 from wherry.store.snapshot import Snapshotter
 from wherry.store.vfs import Vfs
 from wherry.tree.apply import ApplyOptions, Whiteouts, apply
-from wherry.tree.tar import Reader
+from wherry.tree.tar_reader import Reader
 
 NAMES = ["a", "b", "c-d", "c", "d.x", "\u00fc"]
 

@@ -27,7 +27,8 @@ from wherry.spec.mounts import Rootfs
 from wherry.store.layer import DigestMismatch, NullSink
 from wherry.store.records import Records
 from wherry.store.snapshot import Change, ChangeKind, SnapshotExists, SnapshotInfo, SnapshotInUse, SnapshotMissing, Snapshotter
-from wherry.tree.tar import Entry, InvalidArchive, Kind, Writer
+from wherry.tree.tar import Entry, InvalidArchive, Kind
+from wherry.tree.tar_writer import Writer
 
 Make = Callable[[Records], Snapshotter]
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wherry.store.parsing import Outline, inline
-from wherry.tree.tar import Entry, InvalidArchive, Kind, Limits, Reader
+from wherry.tree.tar import Entry, InvalidArchive, Kind, Limits
+from wherry.tree.tar_reader import Reader
 
 sys.path.insert(0, str(Path(__file__).parent))
 

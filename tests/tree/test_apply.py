@@ -14,7 +14,9 @@ import pytest
 
 from wherry.tree.apply import Applied, ApplyOptions, Whiteouts, apply, clean
 from wherry.tree.remove import remove
-from wherry.tree.tar import Entry, InvalidArchive, Kind, Reader, Writer, header
+from wherry.tree.tar import Entry, InvalidArchive, Kind
+from wherry.tree.tar_reader import Reader
+from wherry.tree.tar_writer import Writer, header
 
 pytestmark = pytest.mark.root
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from wherry.tree.erofs_tree import Node, lay_over, new_directory, read_tree, sizes, walk
-from wherry.tree.tar import Entry, InvalidArchive, Kind, Reader
+from wherry.tree.tar import Entry, InvalidArchive, Kind
+from wherry.tree.tar_reader import Reader
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
 

@@ -13,7 +13,8 @@ import pytest
 
 from wherry.tree.apply import ApplyOptions, Whiteouts, apply
 from wherry.tree.pack import Packed, PackOptions, pack, pack_entry
-from wherry.tree.tar import Reader, Writer
+from wherry.tree.tar_reader import Reader
+from wherry.tree.tar_writer import Writer
 
 pytestmark = pytest.mark.root
 

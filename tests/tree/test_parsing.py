@@ -13,7 +13,8 @@ import pytest
 
 from wherry.tree import erofs_image, parsing
 from wherry.tree.growing import MARK, GrowingFile
-from wherry.tree.tar import InvalidArchive, Reader
+from wherry.tree.tar import InvalidArchive
+from wherry.tree.tar_reader import Reader
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
 

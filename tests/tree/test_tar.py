@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wherry.tree.tar import BLOCK, Entry, InvalidArchive, Kind, Limits, Reader, Writer, header
+from wherry.tree.tar import BLOCK, Entry, InvalidArchive, Kind, Limits
+from wherry.tree.tar_reader import Reader
+from wherry.tree.tar_writer import Writer, header
 
 
 def write(*entries: tuple[Entry, bytes]) -> bytes:

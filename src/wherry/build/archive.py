@@ -7,7 +7,8 @@ from contextlib import ExitStack
 
 from wherry.store.parsing import Start, inline
 from wherry.tree.compression import kind_of
-from wherry.tree.tar import BLOCK, InvalidArchive, is_header
+from wherry.tree.tar import BLOCK, InvalidArchive
+from wherry.tree.tar_fields import is_header
 
 
 def open_archive(source_fd: int, directory: str, start: Start = inline) -> int | None:

@@ -18,7 +18,7 @@ from wherry.build import ignore
 from wherry.kernel import files
 from wherry.tree.compression import kind_of
 from wherry.tree.place import Item
-from wherry.tree.tar import is_header
+from wherry.tree.tar_fields import is_header
 
 T = TypeVar("T")
 

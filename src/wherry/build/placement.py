@@ -17,7 +17,8 @@ from wherry.kernel import files
 from wherry.tree.apply import WHITEOUT, is_portable_attribute
 from wherry.tree.erofs_tree import Node, new_directory
 from wherry.tree.place import Item, Packed, Plan, apply_mode, resolve_owner
-from wherry.tree.tar import Entry, Kind, Writer
+from wherry.tree.tar import Entry, Kind
+from wherry.tree.tar_writer import Writer
 
 _PIECE = 1 << 20
 _SECOND = 1_000_000_000

@@ -10,7 +10,8 @@ from wherry.errors import EngineError, Internal, InvalidRequest, NotSupported
 from wherry.images import fetch
 from wherry.spec.proxies import Proxies
 from wherry.tree.compression import kind_of
-from wherry.tree.tar import Entry, Writer
+from wherry.tree.tar import Entry
+from wherry.tree.tar_writer import Writer
 
 _HEAD = 512  # enough to tell an archive from a text
 _DOCKERFILE_LIMIT = 4 << 20

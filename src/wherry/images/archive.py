@@ -28,7 +28,8 @@ from wherry.store.content import Content
 from wherry.store.layer import NullSink
 from wherry.store.parsing import Start, inline
 from wherry.tree.compression import HEAD, kind_of
-from wherry.tree.tar import Entry, Kind, Sink, Source, Writer
+from wherry.tree.tar import Entry, Kind, Sink, Source
+from wherry.tree.tar_writer import Writer
 
 _MEDIA_TYPES = {"": spec.OCI_LAYER, "gzip": spec.DOCKER_LAYER_GZIP, "zstd": spec.OCI_LAYER_ZSTD}
 

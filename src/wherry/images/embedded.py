@@ -12,7 +12,8 @@ import struct
 from wherry.spec import image as spec
 from wherry.spec.digest import Digest, sha256
 from wherry.spec.reference import Reference
-from wherry.tree.tar import Entry, Writer
+from wherry.tree.tar import Entry
+from wherry.tree.tar_writer import Writer
 
 NAME = Reference(domain="docker.io", path="library/hello-world", tag="latest")
 CREATED = "2026-01-01T00:00:00Z"

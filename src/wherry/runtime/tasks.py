@@ -14,7 +14,10 @@ from typing import Any
 from wherry.kernel import cgroup, credentials, files, namespace
 from wherry.runtime import channel, confinement, mounting, steps, users
 from wherry.runtime.failure import StartFailure
-from wherry.tree import apply, furnish, pack, parsing, place, tar
+from wherry.tree import apply, furnish, pack, parsing, place
+from wherry.tree.tar import InvalidArchive
+from wherry.tree.tar_reader import Reader
+from wherry.tree.tar_writer import Writer
 
 _KEPT = credentials.mask(("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP"))
 _CELLS = {
@@ -58,7 +61,7 @@ def parse(message: Mapping[str, Any], control: socket.socket, fds: Sequence[int]
         os.umask(0)
         confinement.confine(_CELLS[message["name"]], fds, control.fileno())
         answer: dict[str, Any] = {"event": "done", "result": parsing.PARSERS[message["name"]](message["arguments"], fds)}
-    except tar.InvalidArchive as error:
+    except InvalidArchive as error:
         answer = {"event": "invalid", "text": str(error)}
     except MemoryError:
         answer = {"event": "invalid", "text": f"reading the archive needs more than {confinement.MEMORY_BYTES >> 20} MiB of memory"}
@@ -123,7 +126,7 @@ def _pack(root_fd: int, arguments: Mapping[str, Any], fds: Sequence[int]) -> dic
             return {"size_bytes": packed.size_bytes, "entries": packed.entries}
         parent, last = os.path.split(path.rstrip("/"))
         directory = files.open_in_root(root_fd, parent or "/", os.O_PATH | os.O_DIRECTORY)
-        writer = tar.Writer(out)
+        writer = Writer(out)
         pack.pack_entry(directory, last, writer, archive_name=name)
         writer.finish()
         os.close(directory)
@@ -149,9 +152,9 @@ def _unpack(root_fd: int, arguments: Mapping[str, Any], fds: Sequence[int]) -> d
     directory = files.open_in_root(root_fd, arguments["path"], os.O_RDONLY | os.O_DIRECTORY)
     try:
         with os.fdopen(os.dup(fds[0]), "rb", buffering=0) as source:
-            reader = tar.Reader(source)
+            reader = Reader(source)
             applied = apply.apply(reader, directory, apply.ApplyOptions(keep_kinds=bool(arguments.get("keep_kinds")), owner=owner))
-    except tar.InvalidArchive as error:
+    except InvalidArchive as error:
         raise OSError(errno.EBADMSG, str(error), arguments["path"]) from error
     finally:
         os.close(directory)

@@ -186,7 +186,7 @@ def index_known(root: Node, tar_fd: int, sparse_path: str, index_path: str) -> I
 
 
 class Outline:
-    """The entries of the tar in ``source``, as `tar.Reader` gives them: headers are read elsewhere, bodies here."""
+    """The entries of the tar in ``source``, as `tar_reader.Reader` gives them: headers are read elsewhere, bodies here."""
 
     def __init__(self, start: Start, source: Source, limits: Limits) -> None:
         self._source = source

@@ -18,7 +18,8 @@ from typing import Final
 
 from wherry.kernel import files, nodes
 from wherry.tree.remove import remove, remove_content
-from wherry.tree.tar import Entry, InvalidArchive, Kind, Reader
+from wherry.tree.tar import Entry, InvalidArchive, Kind
+from wherry.tree.tar_reader import Reader
 
 WHITEOUT: Final = ".wh."
 OPAQUE: Final = ".wh..wh..opq"

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from wherry.tree.apply import OPAQUE, OVERLAY_OPAQUE, WHITEOUT, bad_link, check_symlink, clean, is_portable_attribute
-from wherry.tree.tar import Entry, InvalidArchive, Kind, Reader
+from wherry.tree.tar import Entry, InvalidArchive, Kind
+from wherry.tree.tar_reader import Reader
 
 TAR: Final = 0  # the devices of one layer: its tar, and the file that holds its sparse files
 SPARSE: Final = 1

@@ -15,7 +15,8 @@ from typing import Final
 
 from wherry.kernel import files
 from wherry.tree.apply import OPAQUE, OVERLAY_OPAQUE, WHITEOUT, is_portable_attribute
-from wherry.tree.tar import Entry, Kind, Sink, Writer
+from wherry.tree.tar import Entry, Kind, Sink
+from wherry.tree.tar_writer import Writer
 
 _CHUNK: Final = 1 << 20
 _SECOND: Final = 1_000_000_000

@@ -22,7 +22,9 @@ from wherry.tree.apply import ApplyOptions, Whiteouts, apply
 from wherry.tree.compression import BadStream, decompress
 from wherry.tree.erofs_tree import BLOCK, SPARSE, TAR, Node, new_directory, read_tree, sizes, walk
 from wherry.tree.growing import GrowingFile
-from wherry.tree.tar import Entry, InvalidArchive, Limits, Reader, is_header
+from wherry.tree.tar import Entry, InvalidArchive, Limits
+from wherry.tree.tar_fields import is_header
+from wherry.tree.tar_reader import Reader
 
 _INPUT: Final = 512 << 10
 WINDOW: Final = 64 << 10  # bytes that a header reader is shown at once

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from wherry.kernel import files
 from wherry.tree.apply import ApplyOptions, apply
-from wherry.tree.tar import Reader
+from wherry.tree.tar_reader import Reader
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _PATH_DIRECTORY = os.O_PATH | os.O_DIRECTORY
