@@ -16,8 +16,6 @@ import pytest
 from tests.bundle.harness import Runtime, bundle_config, leftovers
 from tests.runtime.harness import config, until
 
-from wherry.bundle import server
-
 pytestmark = pytest.mark.root
 SCRIPT = Path(__file__).resolve().parents[2] / "bin" / "wherry-runtime"
 
@@ -201,9 +199,3 @@ def test_a_server_is_replaced_while_its_container_runs(door):
         until(lambda: (door.directory / "server").exists() and not (door.directory / "server").read_text().startswith(f"{pid} "))
         process.terminate()
     assert process.returncode == 3
-
-
-def test_a_directory_of_others_is_not_used(tmp_path: Path):
-    tmp_path.chmod(0o755)
-    with pytest.raises(server.Failure, match="is not root's alone"):
-        server.serve(str(tmp_path), "/nowhere")

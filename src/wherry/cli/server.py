@@ -59,7 +59,7 @@ def _live(line: socket.socket, own: Mapping[str, object], *, ahead: bool) -> Non
     if ahead:
         _rehearse()
     gc.enable()
-    working.live(line, lambda request: _work(request, own))
+    working.live(line, lambda: None, lambda request, _: _work(request, own))
 
 
 def _rehearse() -> None:
@@ -123,7 +123,7 @@ def _take_place(request: Request, own: Mapping[str, object]) -> tuple[list[str],
         raise Unlike
     caller.take_descriptors(pid)
     lasting = caller.take_place(pid) and not ignored - _IGNORED_BY_PYTHON
-    os.umask(int(status.partition(b"\nUmask:\t")[2][:4], 8))
+    os.umask(caller.umask(status))
     environment.replace(variables)
     time.tzset()
     _take_signals(ignored, request.slot)

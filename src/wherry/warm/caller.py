@@ -103,3 +103,8 @@ def ignored_signals(status: bytes) -> set[int]:
         raise Unlike
     mask = int(fields[b"SigIgn"], 16)
     return {number for number in range(1, signal.NSIG) if mask >> (number - 1) & 1}
+
+
+def umask(status: bytes) -> int:
+    """The umask, from the text of /proc/PID/status."""
+    return int(status.partition(b"\nUmask:\t")[2][:4], 8)

@@ -27,7 +27,7 @@ from wherry.warm import working
 _SLOTS = 120
 _FIRST_SLOT = 100
 _IDLE_S = 20
-_BREATH_MS = 4
+_BREATH_MS = 10
 _MOST_READY = 4
 
 Live = Callable[[socket.socket, bool], None]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Collection
+from typing import NamedTuple, TypeVar
 
 from wherry.warm.caller import Unlike
 
@@ -15,6 +16,7 @@ READY = b"ready"
 ANSWERED = b"answered"
 _MOST_CALLERS = 200
 _LEAVE_MS = 1000
+_SIGNALS = set(signal.Signals)
 
 
 class Request(NamedTuple):
@@ -25,61 +27,84 @@ class Request(NamedTuple):
     rest: tuple[bytes, ...]
 
 
-Work = Callable[[Request], tuple[int, bool]]
+Ready = TypeVar("Ready")
+Work = Callable[[Request, Ready], tuple[int, bool]]
 
 
-def live(line: socket.socket, work: Work) -> None:
+class Stays(NamedTuple):
+    """What of a worker's own is there before and after a caller: child processes, and descriptors that come and go."""
+
+    children: frozenset[int] = frozenset()
+    descriptors: Callable[[], Collection[int]] = tuple
+
+
+_NOTHING = Stays()
+
+
+def live(line: socket.socket, prepare: Callable[[], Ready], work: Work[Ready], stays: Stays = _NOTHING) -> None:
     """Say when ready, serve whom the server names, and end when something of a caller would stay.
 
-    ``work`` takes the caller's place and does what it asks; the exit code, and whether that left us as we were. It raises Unlike, OSError
-    for what the caller does itself. In between the standard descriptors lead nowhere.
+    ``prepare`` makes before each caller what ``work`` then gets; that takes the caller's place and does what it asks: the exit code, and
+    whether it left us as we were. It raises Unlike, OSError for what the caller does itself. In between the standard descriptors lead
+    nowhere.
     """
     os.chdir("/")
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    opened = _descriptors()
+    opened = _descriptors(stays)
     for _ in range(_MOST_CALLERS):
-        with contextlib.suppress(BrokenPipeError):
-            line.send(READY)
+        ready = prepare()
+        _tell(line, READY)
         data, fds, _, _ = socket.recv_fds(line, 256, 1)
         if not fds:
             return
         caller, _, *rest = data.split()
-        if not _serve(line, Request(int(caller), fds[0], tuple(rest)), work, null, opened):
+        request = Request(int(caller), fds[0], tuple(rest))
+        pidfd = os.pidfd_open(request.caller)
+        try:
+            code, lasting = work(request, ready)
+        except (Unlike, OSError):
+            _tell(line, ANSWERED)
+            os.write(request.slot, b"python\n")
             return
+        for number in range(3):
+            os.dup2(null, number)
+        os.chdir("/")
+        lasting = lasting and _children() == stays.children and _descriptors(stays) == opened | {request.slot, pidfd} and _is_alone()
+        _answer(line, request.slot, code, lasting=lasting)
+        if not lasting or not _has_left(pidfd):
+            return
+        os.close(pidfd)
 
 
-def _serve(line: socket.socket, request: Request, work: Work, null: int, opened: set[int]) -> bool:
-    """Whether we can serve another."""
-    pidfd = os.pidfd_open(request.caller)
-    try:
-        code, lasting = work(request)
-    except (Unlike, OSError):
-        line.send(ANSWERED)
-        os.write(request.slot, b"python\n")
-        return False
-    for number in range(3):
-        os.dup2(null, number)
-    os.chdir("/")
-    lasting = lasting and _descriptors() == opened | {request.slot, pidfd} and not _has_children() and _is_alone()
+def _answer(line: socket.socket, slot: int, code: int, *, lasting: bool) -> None:
     if not lasting:  # all else is closed before the caller ends, as if it had been the caller's
-        kept = sorted((request.slot, line.fileno()))
+        kept = sorted((slot, line.fileno()))
         for first, last in ((3, kept[0]), (kept[0] + 1, kept[1]), (kept[1] + 1, 1 << 20)):
             os.closerange(first, last)
+    _tell(line, ANSWERED)
     with contextlib.suppress(BrokenPipeError):
-        line.send(ANSWERED)
-        os.write(request.slot, b"ended %d\n" % code)
-    if not lasting:
-        return False
-    os.close(request.slot)
+        os.write(slot, b"ended %d\n" % code)
+    os.close(slot)
+
+
+def _tell(line: socket.socket, word: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the server is gone; its caller is not
+        line.send(word)
+
+
+def _has_left(pidfd: int) -> bool:
+    """Whether the caller is gone, who could send us signals that are not for the next one."""
     waiting = select.poll()
     waiting.register(pidfd, select.POLLIN)
-    left = bool(waiting.poll(_LEAVE_MS))  # one who stays could send signals that are not for the next one's command
-    os.close(pidfd)
+    left = bool(waiting.poll(_LEAVE_MS))
+    while signal.sigtimedwait(_SIGNALS, 0) is not None:  # those that are blocked
+        pass
     return left
 
 
-def _descriptors() -> set[int]:
-    return {number for number in map(int, os.listdir("/proc/self/fd")) if _is_open(number)}  # the listing's own is closed now
+def _descriptors(stays: Stays) -> set[int]:
+    found = {number for number in map(int, os.listdir("/proc/self/fd")) if _is_open(number)}  # the listing's own is closed now
+    return found.difference(stays.descriptors())
 
 
 def _is_open(number: int) -> bool:
@@ -95,11 +120,12 @@ def _is_alone() -> bool:
     return len(os.listdir("/proc/self/task")) == 1
 
 
-def _has_children() -> bool:
-    """Whether some live, after the others were reaped."""
+def _children() -> frozenset[int]:
+    """Those that live, after the others were reaped.  Source: proc(5), /proc/pid/task/tid/children."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
     except ChildProcessError:
-        return False
-    return True
+        return frozenset()
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+        return frozenset(map(int, file.read().split()))
