@@ -16,7 +16,8 @@ from wherry.build.packed import PackedContext
 from wherry.store.layer import NullSink
 from wherry.tree.apply import apply
 from wherry.tree.pack import pack
-from wherry.tree.place import Plan, place
+from wherry.tree.place import place
+from wherry.tree.plan import Plan
 from wherry.tree.tar import InvalidArchive
 from wherry.tree.tar_reader import Reader
 

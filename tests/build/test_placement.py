@@ -16,7 +16,8 @@ from wherry.kernel import mount
 from wherry.tree.erofs_image import Device, encode
 from wherry.tree.erofs_tree import new_directory, read_tree
 from wherry.tree.pack import PackOptions, pack
-from wherry.tree.place import Plan, place
+from wherry.tree.place import place
+from wherry.tree.plan import Plan
 from wherry.tree.tar_reader import Reader
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for an overlay")

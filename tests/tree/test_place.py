@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wherry.tree.place import Item, Plan, apply_mode, make_directory, place, resolve_owner
+from wherry.tree.ownership import apply_mode, resolve_owner
+from wherry.tree.place import make_directory, place
+from wherry.tree.plan import Item, Plan
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to change owners")
 

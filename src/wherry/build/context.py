@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 from wherry.build import ignore
 from wherry.kernel import files
 from wherry.tree.compression import kind_of
-from wherry.tree.place import Item
+from wherry.tree.plan import Item
 from wherry.tree.tar_fields import is_header
 
 T = TypeVar("T")

@@ -23,7 +23,8 @@ from wherry.build.failures import DockerfileError
 from wherry.build.instructions import Run
 from wherry.build.state import Expander
 from wherry.kernel import files
-from wherry.tree.place import Item, Plan, place
+from wherry.tree.place import place
+from wherry.tree.plan import Item, Plan
 
 _KEYS = {
     "bind": {"target", "source", "from", "readwrite", "readonly"},

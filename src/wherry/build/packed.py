@@ -23,7 +23,7 @@ from wherry.store.parsing import Base, Indexing, Start, inline
 from wherry.tree.apply import Whiteouts
 from wherry.tree.erofs_image import Damaged, decode
 from wherry.tree.erofs_tree import Node, walk
-from wherry.tree.place import Item, Packed
+from wherry.tree.plan import Item, Packed
 from wherry.tree.tar import InvalidArchive, Limits
 from wherry.tree.tar import Source as Stream
 

@@ -45,7 +45,7 @@ from wherry.build.steps import Layer, RunStep, Steps, Watch, joined, staging_fil
 from wherry.build.variables import ExpansionError, expand_text
 from wherry.errors import EngineError, NotFound, NotSupported
 from wherry.spec.digest import Digest, sha256
-from wherry.tree.place import Item, Plan
+from wherry.tree.plan import Item, Plan
 from wherry.tree.tar import InvalidArchive
 
 _MAKES_FILES = (Run, Copy, Workdir)

@@ -29,7 +29,7 @@ from wherry.spec.digest import Digest, chain_id
 from wherry.spec.launch import Attachment, ExitRecord, Launch, LogTarget
 from wherry.spec.mounts import Rootfs
 from wherry.store.layer import NullSink
-from wherry.tree.place import Plan
+from wherry.tree.plan import Plan
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
