@@ -50,3 +50,11 @@ class Unavailable(EngineError):
 
 class Internal(EngineError):
     """The engine or the machine failed at something that was rightly asked (500)."""
+
+
+def told(error: BaseException) -> str:
+    """The text of ``error`` for a client; of the system's errors in Go's words: ``no space left on device``."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    text = error.strerror.lower()
+    return f"{error.filename}: {text}" if error.filename else text

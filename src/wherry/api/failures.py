@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 
 from wherry import errors
 from wherry.api.wire import Malformed
@@ -34,7 +33,6 @@ def explain(error: Exception) -> tuple[int, str]:
         return error.status, str(error)
     if isinstance(error, OSError) and error.errno in _DISK:
         log.error("request failed: %s", error)
-        text = os.strerror(error.errno).lower()
-        return 500, f"{error.filename}: {text}" if error.filename else text
+        return 500, errors.told(error)
     log.error("request failed", exc_info=error)
     return 500, str(error) or type(error).__name__

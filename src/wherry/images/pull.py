@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from wherry.errors import EngineError, Internal, InvalidRequest, NotFound
+from wherry.errors import EngineError, Internal, InvalidRequest, NotFound, told
 from wherry.images import kinds, platforms
 from wherry.images.arrivals import Broken
 from wherry.images.blocking import Run
@@ -105,7 +105,7 @@ class Puller:
         except ExceptionGroup as group:
             raise _first(group, reference) from group
         except OSError as error:
-            raise Internal(f"failed to register layer: {error}") from error
+            raise Internal(f"failed to register layer: {told(error)}") from error
         emit(status(f"Digest: {fetched.digest}"))
         return self.catalog.get(ident), before != ident
 
@@ -321,5 +321,5 @@ def _first(group: BaseExceptionGroup[BaseException], reference: Reference) -> Ex
     if isinstance(error, ContentMismatch):
         return Internal(str(error))
     if isinstance(error, ValueError | OSError):
-        return Internal(f"failed to register layer: {error}")
+        return Internal(f"failed to register layer: {told(error)}")
     return error if isinstance(error, Exception) else RuntimeError(repr(error))

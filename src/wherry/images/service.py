@@ -7,7 +7,7 @@ import io
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from wherry.errors import Internal, InvalidRequest, NotFound, Unauthorized
+from wherry.errors import Internal, InvalidRequest, NotFound, Unauthorized, told
 from wherry.images import archive, embedded, listing, platforms, soundness, timestamp
 from wherry.images.blocking import Pipe, Run, consume, produce
 from wherry.images.catalog import Catalog, Image
@@ -468,7 +468,7 @@ def _reading(verb: str) -> Iterator[None]:
     except (InvalidArchive, BadStream, InvalidDocument) as error:
         raise InvalidRequest(str(error)) from error
     except OSError as error:
-        raise Internal(f"{verb}: {error}") from error
+        raise Internal(f"{verb}: {told(error)}") from error
 
 
 def _check_platform(image: Image, reference: str, platform: Platform | None) -> None:
