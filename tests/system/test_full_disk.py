@@ -83,7 +83,8 @@ def test_what_needs_room_says_so_and_leaves_nothing_and_removing_makes_room(cram
         if result.code == 0:  # some need no room that was not there already
             cramped.run("rm", result.out.strip(), check=False)
             continue
-        assert "no space left on device" in result.err and "Errno" not in result.err, result
+        assert "no space left on device" in result.err, result
+        assert "Errno" not in result.err
         assert "Traceback" not in result.err
     leftover = cramped.out("ps", "-aq", "--filter", "status=created").split()
     if leftover:
