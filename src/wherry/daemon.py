@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
+import json
 import logging
 import os
 import shlex
@@ -25,7 +26,7 @@ from wherry.runtime.supervisor import Supervisor
 from wherry.spec import configuration
 from wherry.spec.mirrors import parse_mirror
 from wherry.spec.proxies import Proxies, of_environment
-from wherry.spec.settings import RUNTIME, SECURITY_PROFILES, SELF_TESTS, Settings
+from wherry.spec.settings import RUNTIME, SECCOMP_BUILTIN, SECCOMP_UNCONFINED, SECURITY_PROFILES, SELF_TESTS, Settings
 
 log = logging.getLogger("wherry")
 SWITCH_S = 0.001  # how long a thread that computes (a context, a layer) may keep the event loop, and with it every client, waiting
@@ -52,6 +53,7 @@ def parse(arguments: Sequence[str]) -> Settings:
         runtimes = _runtimes(given.add_runtime)
         if given.default_runtime not in (RUNTIME, *runtimes):
             raise ValueError(f"specified default runtime '{given.default_runtime}' does not exist")
+        seccomp = _seccomp(given.seccomp_profile)
     except ValueError as error:
         parser.error(str(error))
     run_root = os.path.abspath(given.run_root)
@@ -77,12 +79,31 @@ def parse(arguments: Sequence[str]) -> Settings:
         default_runtime=given.default_runtime,
         security_profile=given.security_profile,
         no_new_privileges=given.no_new_privileges,
+        seccomp_profile=given.seccomp_profile,
+        seccomp=seccomp,
         self_test=given.self_test,
         docker_user=not given.no_docker_user,
         default_ip=given.ip,
         ephemeral=given.ephemeral,
         debug=given.debug,
     )
+
+
+def _seccomp(name: str) -> dict[str, Any] | None:
+    """A profile from its file, None for a name that stands for itself.  Raises ValueError in Docker's words."""
+    if name in (SECCOMP_BUILTIN, SECCOMP_UNCONFINED):
+        return None
+    try:
+        with open(name, "rb") as file:
+            profile = json.loads(file.read())
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise ValueError(f"opening seccomp profile ({name}) failed: open {name}: {reason}") from None
+    except ValueError as error:
+        raise ValueError(f"decoding seccomp profile failed: {error}") from None
+    if not isinstance(profile, dict):
+        raise ValueError("decoding seccomp profile failed: it is not a JSON object")
+    return profile
 
 
 def _parser(standard: Settings) -> argparse.ArgumentParser:
@@ -124,6 +145,12 @@ def _parser(standard: Settings) -> argparse.ArgumentParser:
         choices=SECURITY_PROFILES,
         default=standard.security_profile,
         help="what containers get that ask for no profile",
+    )
+    parser.add_argument(
+        "--seccomp-profile",
+        default=standard.seccomp_profile,
+        metavar="FILE",
+        help=f"the profile of containers that name none, {SECCOMP_BUILTIN}, or {SECCOMP_UNCONFINED} (default %(default)s)",
     )
     parser.add_argument("--no-new-privileges", action="store_true", help="set no-new-privileges by default for new containers")
     parser.add_argument(

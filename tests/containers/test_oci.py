@@ -82,6 +82,22 @@ def test_socketcall_is_open_to_32_bit_images_and_on_request(options: list[str], 
     assert [(entry["action"], entry.get("errnoRet")) for entry in entries] == [action]
 
 
+def test_the_daemons_filter_is_for_who_names_none() -> None:
+    own = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}
+
+    def found(*options: str, default: Any, privileged: bool = False) -> Any:
+        host = HostConfig(security_opt=list(options), privileged=privileged)
+        made = config_of(host=host, seccomp=default)["linux"]["seccomp"]
+        return made and made["defaultAction"]
+
+    assert [found(default=one) for one in (True, False, own)] == ["SCMP_ACT_ERRNO", None, "SCMP_ACT_ALLOW"]
+    assert [found("seccomp=builtin", default=one) for one in (True, False, own)] == ["SCMP_ACT_ERRNO"] * 3
+    assert [found("seccomp=unconfined", default=one) for one in (True, own)] == [None, None]
+    assert [found(default=one, privileged=True) for one in (True, own)] == [None, None]
+    with pytest.raises(InvalidRequest, match="decoding seccomp profile failed"):
+        found(default={"defaultAction": 7, "syscalls": [3]})
+
+
 def test_an_apparmor_profile_is_handed_to_the_runtime() -> None:
     assert config_of(host=HostConfig(security_opt=["apparmor=mine"]))["process"]["apparmorProfile"] == "mine"
     assert "apparmorProfile" not in config_of(host=HostConfig(security_opt=["apparmor=unconfined"]))["process"]

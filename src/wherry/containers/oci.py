@@ -24,7 +24,7 @@ class Surroundings:
 
     ``files``: path in the container -> file on the host (hosts, hostname, resolv.conf). ``joined``: namespace type -> path of one to join,
     "" for the host's own. ``environment``: link variables. ``cgroups_path``: below each hierarchy's root. ``parts``: where those of
-    volumes show, by destination.
+    volumes show, by destination. ``seccomp``: the profile of who names none; True for the builtin one, False for none.
     """
 
     cgroups_path: str
@@ -33,6 +33,7 @@ class Surroundings:
     environment: Sequence[str] = ()
     parts: Mapping[str, str] = field(default_factory=dict)
     available_capabilities: Sequence[str] = security.CAPABILITIES
+    seccomp: Mapping[str, Any] | bool = True
 
 
 def environment(config: Config, extra: Sequence[str], *, terminal: bool) -> list[str]:
@@ -84,19 +85,22 @@ def _unsigned(limit: int) -> int:
     return limit if limit >= 0 else (1 << 64) - 1
 
 
-def seccomp_of(host: HostConfig, capabilities: Sequence[str], architecture: str = "") -> dict[str, Any] | None:
-    """An OCI ``linux.seccomp`` object: the default profile for these capabilities, the one given, or none.
+def seccomp_of(
+    host: HostConfig, capabilities: Sequence[str], architecture: str = "", *, default: Mapping[str, Any] | bool = True
+) -> dict[str, Any] | None:
+    """An OCI ``linux.seccomp`` object: the profile given, else the daemon's ``default``, for these capabilities; or none.
 
     ``architecture``: the image's. What the kernel reads through a pointer no filter sees, so socketcall, by which 32-bit programs could
     pass the rules for socket(), is an unknown call except to images of 32-bit programs and to who asks for it.
     """
     options = security.parse_security_options(host.security_opt)
     socketcall = options.socketcall or architecture == "386"
-    if options.seccomp is False or (host.privileged and options.seccomp is None):
+    asked = default if options.seccomp is None else options.seccomp
+    if asked is False or (host.privileged and options.seccomp in (None, True)):
         return None
-    if isinstance(options.seccomp, dict):
+    if not isinstance(asked, bool):
         try:
-            return defaults.decide_socketcall(defaults.resolve_seccomp(options.seccomp, capabilities), allowed=socketcall)
+            return defaults.decide_socketcall(defaults.resolve_seccomp(asked, capabilities), allowed=socketcall)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidRequest(f"decoding seccomp profile failed: {error}") from error
     return _default_seccomp(tuple(capabilities), socketcall)
@@ -134,7 +138,7 @@ def oci_config(record: ContainerRecord, around: Surroundings) -> dict[str, Any]:
             else host.readonly_paths
             if host.readonly_paths is not None
             else list(defaults.READONLY_PATHS),
-            "seccomp": seccomp_of(host, capabilities_of(host, around.available_capabilities), record.architecture),
+            "seccomp": seccomp_of(host, capabilities_of(host, around.available_capabilities), record.architecture, default=around.seccomp),
             "sysctl": dict(host.sysctls or {}),
             "rootfsPropagation": _root_propagation(record.mounts),
         },

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from wherry.errors import InvalidRequest, NotSupported
-from wherry.spec.settings import SECURITY_PROFILES
+from wherry.spec.settings import SECCOMP_BUILTIN, SECCOMP_UNCONFINED, SECURITY_PROFILES
 
 # include/uapi/linux/capability.h, in order of number
 CAPABILITIES = tuple(
@@ -57,7 +57,7 @@ _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityOptions:
-    """What `--security-opt` asked for.  ``seccomp``: None for the default profile, False for none, or a profile's JSON.
+    """What `--security-opt` asked for.  ``seccomp``: None for the daemon's profile, True for the builtin one, False for none, or one.
 
     ``strict`` and ``no_new_privileges`` are None where nothing was said.
     """
@@ -98,7 +98,8 @@ def _parsed(options: tuple[str, ...]) -> SecurityOptions:
             case "no-new-privileges":
                 found["asked_no_new_privileges"] = _truth(value, option) if separator else True
             case "seccomp":
-                found["seccomp"] = False if value == "unconfined" else None if value in ("", "builtin") else _profile(value)
+                named = {"": None, SECCOMP_BUILTIN: True, SECCOMP_UNCONFINED: False}
+                found["seccomp"] = named[value] if value in named else _profile(value)
             case "seccomp-socketcall" if value in ("allow", "deny"):
                 found["socketcall"] = value == "allow"
             case "profile" if value in SECURITY_PROFILES:

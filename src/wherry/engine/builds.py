@@ -186,6 +186,7 @@ class BuildOperations:
                     cgroups_path=f"/{rooms.settings.tag}/{spec.id}",
                     files={f"/etc/{name}": f"{folder}/{name}" for name in ("hosts", "resolv.conf")},
                     available_capabilities=rooms.capabilities,
+                    seccomp=rooms.settings.default_seccomp,
                 ),
             )
         except BaseException:

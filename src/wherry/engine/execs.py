@@ -163,7 +163,9 @@ class Execs:
             process=process,
             record_dir="",
             socket_path="",
-            seccomp=None if asked.privileged else oci.seccomp_of(host, capabilities, record.architecture),
+            seccomp=None
+            if asked.privileged
+            else oci.seccomp_of(host, capabilities, record.architecture, default=rooms.settings.default_seccomp),
             cgroups_path=oci.cgroups_path(record, rooms.settings.tag),
             user=asked.user or record.config.user,
             groups=tuple(host.group_add or ()),

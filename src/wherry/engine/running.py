@@ -108,6 +108,7 @@ class Running:
                 environment=wired.environment,
                 parts=parts,
                 available_capabilities=rooms.capabilities,
+                seccomp=rooms.settings.default_seccomp,
             )
             rootfs = await rooms.furniture.dress(rooms.snapshotter.rootfs(record.snapshot), record.chain)
             launch = self._launch_request(container, oci.oci_config(record, around), rootfs, copy_ups, wired.forwards)

@@ -132,7 +132,7 @@ def runtimes(settings: Settings) -> dict[str, Runtime]:
 
 def security_options(settings: Settings) -> list[str]:
     """As Docker lists them."""
-    found = ["name=seccomp,profile=builtin"]
+    found = [f"name=seccomp,profile={settings.seccomp_profile}"]
     if os.path.exists("/proc/self/ns/cgroup"):
         found.append("name=cgroupns")
     if settings.no_new_privileges:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
@@ -103,7 +103,7 @@ def decide_socketcall(profile: dict[str, Any], *, allowed: bool) -> dict[str, An
     return {**profile, "syscalls": [*(entry for entry in rest if entry["names"]), {"names": ["socketcall"], **verdict}]}
 
 
-def resolve_seccomp(template: dict[str, Any], bounding: Collection[str], *, architecture: str = "", kernel: str = "") -> dict[str, Any]:
+def resolve_seccomp(template: Mapping[str, Any], bounding: Collection[str], *, architecture: str = "", kernel: str = "") -> dict[str, Any]:
     """The OCI ``linux.seccomp`` object for one bounding set: moby's rules about ``includes`` and ``excludes``.
 
     ``architecture`` in Go's words (amd64) and ``kernel`` (a ``uname -r``) default to this machine's. Also takes a user's own profile,
@@ -128,7 +128,7 @@ def _mount(destination: str, kind: str, options: list[str], source: str = "") ->
     return {"destination": destination, "type": kind, "source": source or kind, "options": options}
 
 
-def _architectures(template: dict[str, Any], arch: str) -> list[str]:
+def _architectures(template: Mapping[str, Any], arch: str) -> list[str]:
     native = _SCMP_ARCHITECTURE.get(arch, "")
     for entry in template.get("archMap") or ():
         if entry["architecture"] == native:

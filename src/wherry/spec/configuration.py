@@ -110,5 +110,6 @@ KEYS = {
     "debug": Key("--debug", _switch),
     "no-new-privileges": Key("--no-new-privileges", _switch),
     "self-test": Key("--self-test", _text),
+    "seccomp-profile": Key("--seccomp-profile", _text),
     "security-profile": Key("--security-profile", _text),
 }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from wherry.spec.proxies import Proxies
 
 SECURITY_PROFILES = ("default", "strict")
 RUNTIME = "wherry"  # the name of our own
+SECCOMP_BUILTIN, SECCOMP_UNCONFINED = "builtin", "unconfined"
 SELF_TESTS = ("refuse", "warn")
 
 
@@ -41,6 +43,8 @@ class Settings:
     default_runtime: str = RUNTIME
     security_profile: str = "default"  # or strict: what a container gets that says nothing itself
     no_new_privileges: bool = False  # likewise
+    seccomp_profile: str = SECCOMP_BUILTIN  # likewise: that, unconfined, or the file it came from
+    seccomp: Mapping[str, Any] | None = None  # what is in the file
     self_test: str = "refuse"  # what to do when containers are weaker than configured: refuse to serve, or warn
     ephemeral: bool = False  # at its end the daemon takes its containers, bridges and tables out of the machine
     debug: bool = False
@@ -52,6 +56,11 @@ class Settings:
     def bundle(self, ident: str) -> str:
         """Where another runtime's bundle of a container lies while it runs."""
         return f"{self.run_root}/bundles/{ident}"
+
+    @property
+    def default_seccomp(self) -> Mapping[str, Any] | bool:
+        """The profile of who names none: True for the builtin one, False for none."""
+        return self.seccomp_profile == SECCOMP_BUILTIN if self.seccomp is None else self.seccomp
 
     @property
     def tag(self) -> str:
