@@ -202,7 +202,7 @@ def test_a_failing_step_names_itself_and_its_code_and_leaves_no_image(project: P
 @pytest.mark.parametrize(
     ("dockerfile", "message"),
     [
-        ("", "the Dockerfile cannot be empty"),
+        ("", "the Dockerfile (Dockerfile) cannot be empty"),
         ("RUN true\n", "no build stage in current context"),
         ("FROM bb\nRUM true\n", "dockerfile parse error on line 2: unknown instruction: RUM (did you mean RUN?)"),
         ("// a note\nFROM bb\n", "unknown instruction: // (a comment starts with '#', not with '//')"),

@@ -24,9 +24,10 @@ from wherry.build.instructions import read
 from wherry.build.parse import Document, parse
 from wherry.build.progress import Built, Progress, Warned
 from wherry.build.services import BuildRequest, BuildResult, BuildServices
-from wherry.build.stage import StageBuild, Work
+from wherry.build.stage import StageBuild
 from wherry.build.state import PROXY_ARGS, State, label_change
 from wherry.build.steps import Steps
+from wherry.build.work import Work
 from wherry.errors import EngineError, InvalidRequest, NotSupported
 from wherry.kernel.spread import spread
 from wherry.spec import platform as platforms

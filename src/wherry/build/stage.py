@@ -8,27 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import posixpath
-import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from wherry.build import cache_mounts, ignore, mounts
-from wherry.build.archive import open_archive
-from wherry.build.cache import Cache, Entry, explain, place_of
-from wherry.build.context import NothingThere, Source
+from wherry.build.cache import Entry, explain, place_of
+from wherry.build.copying import Copying, body, check_copy, copy_history, document_name
 from wherry.build.failures import BuildFailed, DockerfileError
-from wherry.build.fetch import Downloaded, FetchError, download, is_git, is_url
-from wherry.build.graph import SCRATCH, Graph, Stage, find_stage
+from wherry.build.graph import SCRATCH, Stage, find_stage
 from wherry.build.inputs import CONTEXT, Inputs, Origin
 from wherry.build.instructions import Copy, Instruction, Run, Workdir, read_trigger
+from wherry.build.mounting import Mounting
 from wherry.build.mounts import RunMount, read_mounts
-from wherry.build.progress import Cached, Failed, Finished, Output, Progress, Pulling, Ran, Started, Step, Why
-from wherry.build.services import BaseImage, BuildRequest, BuildServices
+from wherry.build.progress import Cached, Failed, Finished, Output, Pulling, Ran, Started, Step, Why
+from wherry.build.services import BaseImage
 from wherry.build.state import (
     PROXY_ARGS,
     Change,
@@ -41,34 +35,13 @@ from wherry.build.state import (
     start,
     workdir_of,
 )
-from wherry.build.steps import Layer, RunStep, Steps, Watch, joined, staging_file
-from wherry.build.variables import ExpansionError, expand_text
-from wherry.errors import EngineError, NotFound, NotSupported
+from wherry.build.steps import Layer, RunStep, Watch, joined
+from wherry.build.work import Work, now
+from wherry.errors import EngineError, NotFound
 from wherry.spec.digest import Digest, sha256
-from wherry.tree.plan import Item, Plan
-from wherry.tree.tar import InvalidArchive
+from wherry.tree.plan import Plan
 
 _MAKES_FILES = (Run, Copy, Workdir)
-
-
-@dataclass(slots=True, kw_only=True)
-class Work:
-    """What all stages of one build share.  ``name``: what the build is called, so that the cache can compare it with the last one."""
-
-    request: BuildRequest
-    services: BuildServices
-    graph: Graph
-    cache: Cache
-    steps: Steps
-    inputs: Inputs
-    arguments: Mapping[str, str]
-    progress: Progress
-    name: str
-    counted: int = 0
-    reused: int = 0
-    images: dict[str, asyncio.Task[BaseImage]] = field(default_factory=dict)
-    emptied: set[str] = field(default_factory=set)
-    told: list[EngineError] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +60,7 @@ class StageBuild:
         self.work = work
         self.stage: Stage = work.graph.stages[index]
         self.other = other
+        self.mounting = Mounting(work, self._origin)
         self.step = self._step(0, "", files=False)
         self.began = 0.0
 
@@ -242,7 +216,7 @@ class StageBuild:
             cwd=state.workdir,
             user=state.config.user,
             network=network,
-            mounts=lambda: self._mounted(asked, script),
+            mounts=lambda: self.mounting.mounted(asked, script),
         )
         made = plain_change(state, f"RUN {' '.join([*words, *args])} # buildkit", parts)
         watch = Watch(output=self._write, ran=self._ran)
@@ -282,113 +256,21 @@ class StageBuild:
         image = await self._image(name)
         return Origin(is_context=False, chain=str(image.chain_ids[-1]) if image.chain_ids else None)
 
-    @contextlib.asynccontextmanager
-    async def _mounted(self, asked: Sequence[RunMount], script: tuple[str, str] | None) -> AsyncIterator[Sequence[dict[str, Any]]]:
-        async with contextlib.AsyncExitStack() as stack:
-            made: list[dict[str, Any]] = []
-            for mount in asked:
-                one = await self._mount(mount, stack)
-                if one is not None:
-                    made.append(one)
-            if script is not None:
-                path = staging_file(self._scratch(stack), "script", script[1].encode(), 0o755)
-                made.append(mounts.bind(path, f"/dev/pipes/{script[0]}", writable=False))
-            yield made
-
-    def _scratch(self, stack: contextlib.AsyncExitStack) -> str:
-        path = os.path.join(self.work.steps.directory, f"mount-{os.urandom(6).hex()}")
-        os.mkdir(path, 0o755)
-        stack.callback(shutil.rmtree, path, ignore_errors=True)
-        return path
-
-    async def _mount(self, mount: RunMount, stack: contextlib.AsyncExitStack) -> dict[str, Any] | None:
-        match mount.kind:
-            case "tmpfs":
-                return mounts.tmpfs(mount)
-            case "secret":
-                return self._secret(mount, stack)
-            case "cache":
-                return await self._cache_mount(mount, stack)
-            case "bind":
-                return await self._bind(mount, stack)
-        if mount.required:
-            raise BuildFailed(f"ssh {mount.id}: not found")
-        return None
-
-    async def _bind(self, mount: RunMount, stack: contextlib.AsyncExitStack) -> dict[str, Any]:
-        origin = await self._origin(mount.origin)
-        source = await self.work.inputs.source(origin)
-        scratch = self._scratch(stack) if mount.writable else None
-        try:
-            if origin.is_context:
-                path = mounts.context_path(source, await self.work.services.blocking(source.unpacked), mount)
-                return (
-                    mounts.bind(path, mount.target, writable=False)
-                    if scratch is None
-                    else mounts.bind_layers([path], "", mount.target, scratch)
-                )
-            resolved = source.resolved(mount.source)
-            if resolved is None:
-                raise FileNotFoundError(mount.source)
-            layers = self.work.inputs.layers(origin) or (os.path.join(self.work.steps.directory, "scratch"),)
-            return mounts.bind_layers(layers, resolved, mount.target, scratch)
-        except FileNotFoundError:
-            raise _not_found("RUN", mount.source, origin) from None
-
-    def _secret(self, mount: RunMount, stack: contextlib.AsyncExitStack) -> dict[str, Any] | None:
-        content = self.work.request.secrets.get(mount.id)
-        if content is None:
-            if mount.required:
-                raise BuildFailed(f"secret {mount.id}: not found")
-            return None
-        if not mount.target:
-            return None
-        directory = os.path.join(self.work.services.settings.run_root, "secrets", os.urandom(8).hex())
-        os.makedirs(directory, mode=0o700)
-        stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        path = staging_file(directory, "secret", content, mount.mode if mount.mode is not None else 0o400)
-        os.chown(path, mount.uid, mount.gid)
-        return mounts.bind(path, mount.target, writable=False)
-
-    async def _cache_mount(self, mount: RunMount, stack: contextlib.AsyncExitStack) -> dict[str, Any]:
-        work = self.work
-        root = cache_mounts.folder(work.services.settings.data_root)
-        os.makedirs(root, mode=0o700, exist_ok=True)
-        namespace = work.request.build_args.get("BUILDKIT_CACHE_MOUNT_NS") or ""
-        directory = mounts.cache_directory(root, namespace, mount.id)
-        locks = work.services.mount_locks
-        if mount.sharing == "private":
-            while (lock := locks.setdefault(directory, asyncio.Lock())).locked():
-                directory += "p"
-            await stack.enter_async_context(lock)
-        elif mount.sharing == "locked":
-            await stack.enter_async_context(locks.setdefault(directory, asyncio.Lock()))
-        if work.request.no_cache and directory not in work.emptied:
-            shutil.rmtree(directory, ignore_errors=True)
-        work.emptied.add(directory)
-        source = await self._initial(mount)
-        await work.services.blocking(mounts.make_cache, directory, mount, source)
-        work.cache.put(cache_mounts.key_of(directory), Entry(kind="mount", created=now(), description=f"cached mount {mount.target}"))
-        return mounts.bind(directory, mount.target, writable=mount.writable)
-
-    async def _initial(self, mount: RunMount) -> Source | None:
-        return await self.work.inputs.source(await self._origin(mount.origin)) if mount.origin else None
-
     async def _copy(self, state: State, instruction: Copy) -> Ready:
         expander = Expander(values=state.values, escape=self.work.graph.escape, instruction=instruction)
-        _check_copy(instruction)
+        check_copy(instruction)
         written = expander.one(instruction.destination)
         destination, is_directory = joined(state.workdir, written)
         sources = [expander.one(source) for source in instruction.sources]
         excludes = tuple(expander.one(pattern) for pattern in instruction.excludes)
-        copying = _Copying(
-            stage=self,
+        copying = Copying(
+            work=self.work,
             instruction=instruction,
             origin=await self._origin(instruction.source_stage),
             sources=sources,
             excludes=excludes,
             documents={
-                _document_name(document.name): _body(document.body, state, expander) if document.expand else document.body
+                document_name(document.name): body(document.body, state, expander) if document.expand else document.body
                 for document in instruction.documents
             },
         )
@@ -410,7 +292,7 @@ class StageBuild:
             directory=is_directory or instruction.parents,
             replace_links=instruction.link,
         )
-        made = plain_change(state, _copy_history(plan, instruction, sources, written), parts)
+        made = plain_change(state, copy_history(plan, instruction, sources, written), parts)
         return Ready(parts=parts, change=made, carry_out=lambda: copying.place(state, plan))
 
     async def _guarded(self, work: Awaitable[tuple[State, bool]], instruction: Instruction) -> tuple[State, bool]:
@@ -456,131 +338,6 @@ class StageBuild:
         self.work.progress(event)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Copying:
-    """One COPY or ADD: its sources found and hashed, and, when there is no other way, placed."""
-
-    stage: StageBuild
-    instruction: Copy
-    origin: Origin
-    sources: Sequence[str]
-    excludes: tuple[str, ...]
-    documents: Mapping[str, str]
-    downloads: dict[str, Downloaded] = field(default_factory=dict)
-
-    async def digests(self) -> dict[str, str]:
-        """Source as written -> digest of what it names now."""
-        found = {f"<<{name}": str(sha256(body.encode())) for name, body in self.documents.items()}
-        for source in self.sources:
-            if self.instruction.add and (is_url(source) or is_git(source)):
-                found[source] = await self._downloaded(source)
-            else:
-                found[source] = await self._guard(source, self.stage.work.inputs.digest(self.origin, source, self.excludes))
-        return found
-
-    async def place(self, state: State, plan: Plan) -> Layer:
-        """Carry it out."""
-        with contextlib.ExitStack() as stack:
-            fds: list[int] = []
-            items = [*await self._document_items(fds, stack)]
-            for source in self.sources:
-                if source in self.downloads:
-                    items += await self._downloaded_items(source, fds, stack, plan)
-                else:
-                    items += await self._chosen_items(source, fds, stack)
-            try:
-                return await self.stage.work.steps.place(state, replace(plan, items=tuple(items)), fds)
-            except BuildFailed as error:
-                raise BuildFailed(f"{self.instruction.line.name} failed: {error}", detail=str(error)) from error
-
-    async def _downloaded(self, url: str) -> str:
-        if is_git(url):
-            raise NotSupported(f"ADD of a git repository is not supported: {self.instruction.line.rest}")
-        directory = os.path.join(self.stage.work.steps.directory, f"download-{os.urandom(6).hex()}")
-        os.mkdir(directory, 0o700)
-        try:
-            got = await download(url, directory, self.stage.work.services.settings.proxies)
-        except FetchError as error:
-            raise BuildFailed(f"ADD failed: {error}", detail=str(error)) from error
-        if self.instruction.checksum and got.digest != self.instruction.checksum:
-            raise BuildFailed(f"digest mismatch {got.digest}: {self.instruction.checksum}")
-        self.downloads[url] = got
-        return f"{got.name} {got.digest}"
-
-    async def _guard(self, source: str, work: Awaitable[Any]) -> Any:
-        try:
-            return await work
-        except NothingThere as error:
-            raise _not_found(self.instruction.line.name, error.path, self.origin) from None
-        except ignore.BadPattern as error:
-            raise DockerfileError(f"{self.instruction.line.name} failed: {error}", self.instruction.line.lines) from None
-        except OSError as error:
-            raise BuildFailed(f"{self.instruction.line.name} failed: {source}: {error.strerror or error}") from error
-
-    async def _document_items(self, fds: list[int], stack: contextlib.ExitStack) -> list[Item]:
-        if not self.documents:
-            return []
-        directory = os.path.join(self.stage.work.steps.directory, f"documents-{os.urandom(6).hex()}")
-        os.mkdir(directory, 0o755)
-        index = _keep(fds, stack, os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        for name, body in self.documents.items():
-            staging_file(directory, name, body.encode(), 0o644)
-        return [Item(kind="file", descriptor=index, path=name, name=name) for name in self.documents]
-
-    async def _downloaded_items(self, url: str, fds: list[int], stack: contextlib.ExitStack, plan: Plan) -> list[Item]:
-        got = self.downloads[url]
-        if not got.name and plan.directory:
-            raise BuildFailed(f"cannot determine filename for source {url}")
-        folder, last = os.path.split(got.path)
-        if self.instruction.unpack:
-            archive = await self._archive(os.open(got.path, os.O_RDONLY | os.O_CLOEXEC))
-            if archive is not None:
-                return [Item(kind="tar", descriptor=_keep(fds, stack, archive))]
-        index = _keep(fds, stack, os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        return [Item(kind="file", descriptor=index, path=last, name=got.name or last)]
-
-    async def _archive(self, fd: int) -> int | None:
-        """The plain tar in a file, whose descriptor is closed; None when there is none in it."""
-        try:
-            services = self.stage.work.services
-            return await services.blocking(open_archive, fd, self.stage.work.steps.directory, services.start)
-        except InvalidArchive as error:
-            raise BuildFailed(f"ADD failed: the archive is damaged: {error}", detail=f"the archive is damaged: {error}") from error
-        finally:
-            os.close(fd)
-
-    async def _chosen_items(self, pattern: str, fds: list[int], stack: contextlib.ExitStack) -> list[Item]:
-        inputs = self.stage.work.inputs
-        source = await inputs.source(self.origin)
-        index = len(fds)
-        for fd in source.descriptors():
-            _keep(fds, stack, os.dup(fd))
-        items: list[Item] = []
-        for chosen in await self._guard(pattern, inputs.choose(self.origin, pattern, self.excludes)):
-            if self.instruction.add and self.instruction.unpack is not False and not chosen.is_directory and source.archive_kind(chosen):
-                archive = await self._archive(source.open_file(chosen.path, self.stage.work.steps.directory))
-                if archive is not None:
-                    items.append(Item(kind="tar", descriptor=_keep(fds, stack, archive)))
-                    continue
-            name = "" if chosen.is_directory else chosen.name
-            if self.instruction.parents:
-                name = self._parented(pattern, chosen.name, chosen.path)
-            items.append(source.item(chosen, index, name))
-        return items
-
-    def _parented(self, pattern: str, name: str, path: str) -> str:
-        """With --parents a source keeps its path, from ``/./`` on where the pattern has one."""
-        base, pivot, _ = pattern.partition("/./")
-        cut = posixpath.normpath("/" + base).strip("/") if pivot else ""
-        return path[len(cut) :].strip("/") if cut and path.startswith(cut + "/") else path or name
-
-
-def _keep(fds: list[int], stack: contextlib.ExitStack, fd: int) -> int:
-    stack.callback(os.close, fd)
-    fds.append(fd)
-    return len(fds) - 1
-
-
 def _after(state: State, ready: Ready, key: str, entry: Entry) -> State:
     """The state with the layer that an entry names."""
     made = advance(state, ready.change, next_key(state.trail, {"key": key}), entry.created, empty=entry.kind == "same")
@@ -601,51 +358,3 @@ def _run_words(state: State, instruction: Run) -> tuple[tuple[str, ...], tuple[s
         return (*state.shell, first.body), None
     whole = "\n".join([instruction.args[0], *(document.body + document.name for document in documents)])
     return (*state.shell, whole), None
-
-
-def _document_name(name: str) -> str:
-    """The file that a document of COPY becomes, in a directory of its own.  Raises BuildFailed in BuildKit's words for any other place."""
-    clean = posixpath.normpath(f"/{name}").strip("/")
-    if not clean:
-        raise BuildFailed("open : is a directory")
-    if "/" in clean or "\0" in clean:
-        raise BuildFailed(f"open /{clean}: no such file or directory")
-    return clean
-
-
-def _body(text: str, state: State, expander: Expander) -> str:
-    try:
-        return expand_text(text, expander.values, escape=expander.escape)
-    except ExpansionError as error:
-        raise DockerfileError(str(error), expander.instruction.line.lines) from None
-
-
-def _check_copy(instruction: Copy) -> None:
-    remote = any(is_url(source) or is_git(source) for source in instruction.sources)
-    if instruction.checksum and not (instruction.add and remote):
-        raise DockerfileError("checksum requires HTTP(S) or Git sources", instruction.line.lines)
-    if instruction.keep_git_dir:
-        raise NotSupported("ADD --keep-git-dir is not supported: git repositories can't be added")
-
-
-def _copy_history(plan: Plan, instruction: Copy, sources: Sequence[str], destination: str) -> str:
-    flags = {"parents": instruction.parents, f"chown={plan.owner}": plan.owner, f"chmod={plan.mode}": plan.mode}
-    words = [instruction.line.name, *(f"--{flag}" for flag, given in flags.items() if given), *sources]
-    return " ".join([*words, *(f"<<{document.name}" for document in instruction.documents), destination, "# buildkit"])
-
-
-def _not_found(name: str, path: str, origin: Origin) -> BuildFailed:
-    plain = path.strip("/")
-    where = "file not found in build context or excluded by .dockerignore: " if origin.is_context else ""
-    return BuildFailed(
-        f"{name} failed: {where}stat {plain}: file does not exist",
-        detail=f'failed to compute cache key: failed to calculate checksum of ref: "/{plain}": not found',
-    )
-
-
-def now() -> str:
-    """The time as Go writes it into image configs."""
-    ns = time.time_ns()
-    moment = datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    fraction = f"{ns % 10**9:09d}".rstrip("0")
-    return f"{moment}.{fraction}Z" if fraction else f"{moment}Z"
