@@ -181,6 +181,12 @@ class Layers:
         known = self.blob(diff_id).tar_size
         return known if known >= 0 else None
 
+    def tar_length(self, chain_id: Digest, diff_id: Digest) -> int | None:
+        """As ``tar_size``, or how long what is packed will be."""
+        known = self.tar_size(diff_id)
+        is_kept = self._content.has(Digest(blob)) if (blob := self.blob(diff_id).digest) else False
+        return known if known is not None or is_kept else self.snapshotter.packed_size(chain_id)
+
     def write_tar(self, chain_id: Digest, diff_id: Digest, out: Sink) -> int:
         """The layer's tar, byte for byte; its length.  Raises LayerDamaged after the last byte when it is not."""
         counted = _Counted(out)

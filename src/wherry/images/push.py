@@ -119,7 +119,7 @@ class Pusher:
         """Send the layer's tar, compressed if that makes it smaller: what it is there."""
         chain_id, diff_id = image.chain_ids[position], image.diff_ids[position]
         is_plain = image.layer_sizes[position] >= _PLAIN_FROM and await self.attend(self._is_dense, chain_id)
-        size = await self.attend(self.layers.tar_size, diff_id) if is_plain else None
+        size = await self.attend(self.layers.tar_length, chain_id, diff_id) if is_plain else None
         sent: list[spec.Descriptor] = []
         failures: list[Exception] = []
 

@@ -123,6 +123,10 @@ class Erofs(Overlay):
                 sink.write(block)
             return LayerFacts(diff_id=sink.digest(), size_bytes=row.size_bytes)
 
+    def packed_size(self, name: str) -> int:
+        row = self._shelf.committed(name)
+        return os.stat(self._shelf.path(row.directory, _TAR)).st_size if row.tar else super().packed_size(name)
+
     def contents(self, name: str) -> Contents:
         row = self._shelf.committed(name)
         if not row.tar:

@@ -21,7 +21,7 @@ from wherry.store.shelf import Shelf
 from wherry.store.snapshot import Change, ChangeKind, Known, LayerFacts, Row, SnapshotExists, SnapshotInfo, stacked
 from wherry.store.soundness import Finding, Tick, no_tick
 from wherry.tree.apply import OVERLAY_OPAQUE, Whiteouts
-from wherry.tree.pack import PackOptions, pack
+from wherry.tree.pack import PackOptions, pack, packed_size
 from wherry.tree.remove import remove
 from wherry.tree.tar import Limits, Sink, Source
 
@@ -104,6 +104,10 @@ class Overlay:
         if row.active:
             self._shelf.note_size(row.directory, facts.size_bytes)
         return facts
+
+    def packed_size(self, name: str) -> int:
+        with contextlib.ExitStack() as stack:
+            return packed_size(_opened(self._tree(self._shelf.committed(name).directory), stack), PackOptions(overlay=True))
 
     def changes(self, key: str) -> Iterator[Change]:
         row = self._shelf.row(key)

@@ -18,7 +18,7 @@ from wherry.store.snapshot import Change, ChangeKind, Known, LayerFacts, Row, Sn
 from wherry.store.soundness import Finding, Tick, no_tick
 from wherry.tree.apply import Whiteouts
 from wherry.tree.compare import Difference, Kind, compare
-from wherry.tree.pack import PackOptions, pack
+from wherry.tree.pack import PackOptions, pack, packed_size
 from wherry.tree.tar import Limits, Sink, Source
 
 _TREE = "d"
@@ -90,6 +90,11 @@ class Vfs:
         if row.active:
             self._shelf.note_size(row.directory, facts.size_bytes)
         return facts
+
+    def packed_size(self, name: str) -> int:
+        row = self._shelf.committed(name)
+        with ExitStack() as stack:
+            return packed_size(self._open(row.directory, stack), self._options(row, stack))
 
     def changes(self, key: str) -> Iterator[Change]:
         with ExitStack() as stack:
@@ -174,16 +179,19 @@ class Vfs:
     def _pack(self, row: Row, out: Sink) -> LayerFacts:
         with ExitStack() as stack:
             sink = stack.enter_context(HashingSink(out))
-            differences = self._compare(row, stack)
-            present = {difference.path for difference in differences if difference.kind is not Kind.DELETED}
-            deleted: dict[str, list[str]] = {}
-            for difference in differences:
-                if difference.kind is Kind.DELETED:
-                    directory, _, name = difference.path.rpartition("/")
-                    deleted.setdefault(directory, []).append(name)
-            options = PackOptions(skip=lambda path: path not in present, deleted=deleted)
-            packed = pack(self._open(row.directory, stack), sink, options)
+            packed = pack(self._open(row.directory, stack), sink, self._options(row, stack))
             return LayerFacts(diff_id=sink.digest(), size_bytes=packed.size_bytes)
+
+    def _options(self, row: Row, stack: ExitStack) -> PackOptions:
+        """Only what differs from the parent."""
+        differences = self._compare(row, stack)
+        present = {difference.path for difference in differences if difference.kind is not Kind.DELETED}
+        deleted: dict[str, list[str]] = {}
+        for difference in differences:
+            if difference.kind is Kind.DELETED:
+                directory, _, name = difference.path.rpartition("/")
+                deleted.setdefault(directory, []).append(name)
+        return PackOptions(skip=lambda path: path not in present, deleted=deleted)
 
     def _open(self, directory: str, stack: ExitStack) -> int:
         fd = os.open(self._tree(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from wherry.kernel import files
@@ -27,6 +27,7 @@ class PackOptions:
     """``overlay``: the tree is overlayfs's upper directory; its 0/0 devices and opaque directories become ``.wh.`` entries.
 
     ``prefix``: put this path before every name; "" packs the content without an entry for the root itself.
+    ``hollow``: files are zeros of their length, and are not read.
     ``skip``: paths (relative to the root) that are left out with all below. ``deleted``: names to write as ``.wh.`` entries, by the path of
     the directory they were in. ``whole_seconds``: cut times as Docker does;
     the archive is half as large without the PAX headers that nanoseconds need. ``hides``: whether an opaque directory, by descriptor and
@@ -38,6 +39,7 @@ class PackOptions:
     skip: Callable[[str], bool] | None = None
     deleted: Mapping[str, Sequence[str]] = field(default_factory=dict)
     whole_seconds: bool = True
+    hollow: bool = False
     hides: Callable[[int, str], bool] | None = None
 
 
@@ -59,6 +61,19 @@ def pack(root_fd: int, out: Sink, options: PackOptions | None = None) -> Packed:
     walk.run()
     writer.finish()
     return Packed(size_bytes=walk.size_bytes, entries=walk.entries)
+
+
+def packed_size(root_fd: int, options: PackOptions) -> int:
+    """How long the archive is that `pack` would write, by the names and sizes alone.  Raises OSError."""
+    writer = Writer(_Nowhere())
+    _Walk(root_fd, writer, replace(options, hollow=True)).run()
+    writer.finish()
+    return writer.offset
+
+
+class _Nowhere:
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:
+        return len(data)
 
 
 def pack_entry(parent_fd: int, name: str, writer: Writer, *, archive_name: str) -> None:
@@ -153,6 +168,9 @@ class _Walk:
             self.size_bytes += entry.size
             self._add(entry)
             left = entry.size
+            if self._options.hollow:
+                self._pad(left)
+                return
             while left:
                 data = os.read(fd, min(left, _CHUNK))
                 if not data:
