@@ -301,8 +301,16 @@ def _fill(directory: str, mount: RunMount, source: Source) -> None:
 
 
 def context_path(source: Source, root: str, mount: RunMount) -> str:
-    """The path on the host of a mount's source in the context, resolved inside it.  Raises FileNotFoundError."""
+    """The path on the host of a mount's source in the context, resolved inside it.  Raises FileNotFoundError, OSError.
+
+    ``root``: the context unpacked. Where it was resolved is not where it lies, so it is looked at there: no symlink may be on the way.
+    """
     resolved = source.resolved(mount.source)
     if resolved is None:
         raise FileNotFoundError(mount.source)
+    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.close(files.open_beneath(root_fd, resolved or ".", os.O_PATH))
+    finally:
+        os.close(root_fd)
     return os.path.join(root, resolved) if resolved else root

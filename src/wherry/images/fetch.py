@@ -32,7 +32,7 @@ async def opened(url: str, proxies: Proxies) -> AsyncIterator[AsyncIterator[byte
     """The bytes at ``url``, once the server has agreed to send them.  Raises Internal in Docker's words, also while they come."""
     with _failing(url):
         async with (
-            aiohttp.ClientSession(timeout=_TIMEOUT, headers={"User-Agent": USER_AGENT}) as session,
+            aiohttp.ClientSession(timeout=_TIMEOUT, headers={"User-Agent": USER_AGENT}, auto_decompress=False) as session,
             session.get(url, headers={"Accept-Encoding": "identity"}, proxy=proxies.for_url(url)) as response,
         ):
             if response.status >= 400:
