@@ -63,7 +63,11 @@ class OpenConsole:
             terminal.set_size(sandbox.master_fd, height=self.height, width=self.width)
         with contextlib.suppress(FileExistsError):
             os.close(os.open("console", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_RDONLY, 0o600, dir_fd=sandbox.dev_fd))
-        tree = mount.open_tree(sandbox.pts_fd, str(number))
+        own = files.open_beneath(sandbox.pts_fd, str(number), os.O_PATH)  # in a tree of others the name may lead to another file
+        if not os.path.samestat(os.fstat(own), os.fstat(sandbox.slave_fd)):
+            raise StartFailure(128, f"/dev/pts/{number} of the container is not its terminal")
+        tree = mount.open_tree(own, "")
+        os.close(own)
         console = files.open_beneath(sandbox.dev_fd, "console", os.O_PATH)
         mount.move_mount(tree, console)
         os.close(console)
