@@ -18,14 +18,14 @@ from wherry.build.progress import ClassicRecords, Happening, error_record
 from wherry.build.services import BuildRequest, BuildServices, Limits, RunSandbox, RunSpec
 from wherry.build.solve import build
 from wherry.containers import oci
-from wherry.containers.create import complete_host_config
+from wherry.containers.create import check_resources, complete_host_config
 from wherry.containers.record import ContainerRecord, State
 from wherry.engine import remote_context
 from wherry.engine.cache_choice import cache_choice
 from wherry.engine.feeding import through_file
 from wherry.engine.rooms import Rooms
 from wherry.engine.unreadable import holds_garbage
-from wherry.engine.wiring import write_fresh
+from wherry.engine.wiring import networking, running_other, write_fresh
 from wherry.errors import EngineError, InvalidRequest, NotSupported
 from wherry.images.compression import PlainReader
 from wherry.images.progress import stream
@@ -163,11 +163,17 @@ class BuildOperations:
     async def _sandbox(self, spec: RunSpec) -> RunSandbox:
         """The OCI config and network of one RUN step."""
         rooms = self.rooms
-        folder = tempfile.mkdtemp(prefix="step-", dir=_staging(rooms))
         mode = {"": "bridge", "default": "bridge"}.get(spec.network, spec.network)
+        donor = running_other(rooms.containers, mode) if mode.startswith("container:") else None
         request = SandboxRequest(
-            container_id=spec.id, name=spec.hostname, mode=mode, networks={mode: EndpointSettings()} if mode == "bridge" else {}
+            container_id=spec.id,
+            name=spec.hostname,
+            mode=mode,
+            networks={mode: EndpointSettings()} if mode == "bridge" else {},
+            join_pid=donor.record.state.pid if donor else None,
         )
+        record = _step_record(spec, mode, rooms.settings)
+        folder = tempfile.mkdtemp(prefix="step-", dir=_staging(rooms))
 
         async def cleanup() -> None:
             await rooms.workers.run(rooms.networks.release, spec.id)
@@ -175,13 +181,16 @@ class BuildOperations:
             await rooms.workers.run(shutil.rmtree, folder, ignore_errors=True)
 
         try:
-            sandbox = await rooms.workers.run(rooms.networks.attach, request)
+            try:
+                sandbox = await rooms.workers.run(rooms.networks.attach, request)
+            except EngineError as error:
+                raise networking(error) from error
             gateway = rooms.networks.gateway()
             extra = [files.parse_extra_host(value, gateway) for value in spec.extra_hosts]
             write_fresh(f"{folder}/hosts", files.hosts(addresses=sandbox.hosts_addresses, hostname=spec.hostname, extra=extra))
             write_fresh(f"{folder}/resolv.conf", rooms.networks.resolv_conf(sandbox))
             config = oci.oci_config(
-                _step_record(spec, mode, rooms.settings),
+                record,
                 oci.Surroundings(
                     cgroups_path=f"/{rooms.settings.tag}/{spec.id}",
                     files={f"/etc/{name}": f"{folder}/{name}" for name in ("hosts", "resolv.conf")},
@@ -212,6 +221,7 @@ def _step_record(spec: RunSpec, mode: str, settings: Settings) -> ContainerRecor
         shm_size=limits.shm_size,
         ulimits=list(limits.ulimits) or None,
     )
+    check_resources(host, cpus=len(os.sched_getaffinity(0)))
     return ContainerRecord(
         id=spec.id,
         name=spec.hostname,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from wherry.containers import oci
 from wherry.containers.container import Container
+from wherry.containers.service import Containers
 from wherry.engine.rooms import Rooms
 from wherry.errors import Conflict, EngineError, Internal, InvalidRequest, NotFound
 from wherry.networks import files, ports
@@ -62,7 +63,7 @@ class Wiring:
         rooms, record = self._rooms, container.record
         host = record.host_config
         joined = self._joined_namespaces(container)
-        donor = self._running_other(host.network_mode) if host.network_mode.startswith("container:") else None
+        donor = running_other(self._rooms.containers, host.network_mode) if host.network_mode.startswith("container:") else None
         if donor is not None:
             record.config.hostname, record.config.domainname = donor.record.config.hostname, donor.record.config.domainname
         links = self._links(container)
@@ -82,7 +83,7 @@ class Wiring:
         try:
             sandbox = await rooms.workers.run(rooms.networks.prepare, request)
         except EngineError as error:
-            raise _networking(error) from error
+            raise networking(error) from error
         try:
             written = self._write_files(container, sandbox, links, donor)
         except BaseException:
@@ -100,7 +101,7 @@ class Wiring:
         try:
             await self._rooms.workers.run(self._rooms.networks.plug, wired.sandbox)
         except EngineError as error:
-            raise _networking(error) from error
+            raise networking(error) from error
 
     async def disconnect(self, container: Container) -> None:
         sandbox = self._rooms.networks.sandbox(container.id)
@@ -148,18 +149,6 @@ class Wiring:
         if host.publish_all_ports:
             wishes = {**{f"{port}/{protocol}": [PortBinding()] for port, protocol in ports.exposed(exposed)}, **wishes}
         return ports.parse_bindings(wishes)
-
-    def _running_other(self, mode: str) -> Container:
-        """The container that `container:X` names; it must run."""
-        name = mode.partition(":")[2]
-        try:
-            other = self._rooms.containers.get(name)
-        except NotFound as error:
-            raise NotFound(f"joining network namespace of container: {error}") from error
-        if not other.is_running:
-            status = other.record.state.status
-            raise Conflict(f"cannot join network namespace of a non running container: container {name} is {status}")
-        return other
 
     def _joined_namespaces(self, container: Container) -> dict[str, str]:
         host = container.record.host_config
@@ -290,7 +279,20 @@ class Wiring:
         return container.id if self._rooms.networks.sandbox(container.id) is not None else ""
 
 
-def _networking(error: EngineError) -> EngineError:
+def running_other(containers: Containers, mode: str) -> Container:
+    """The container whose network `container:X` names; it must run."""
+    name = mode.partition(":")[2]
+    try:
+        other = containers.get(name)
+    except NotFound as error:
+        raise NotFound(f"joining network namespace of container: {error}") from error
+    if not other.is_running:
+        status = other.record.state.status
+        raise Conflict(f"cannot join network namespace of a non running container: container {name} is {status}")
+    return other
+
+
+def networking(error: EngineError) -> EngineError:
     return type(error)(f"failed to set up container networking: {error}")
 
 
