@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
         """Between 1 and ``limit`` bytes.  Raises ClientGone."""
         while not self._buffer:
             if not await self._fill():
-                raise ClientGone("unexpected EOF")
+                raise self._went("unexpected EOF")
         if limit >= len(self._buffer):
             data = bytes(self._buffer)
             self._buffer.clear()
@@ -125,7 +125,7 @@ class Connection(asyncio.Protocol):
     async def send(self, data: bytes) -> None:
         """Raises ClientGone when nobody reads any more."""
         if self._transport.is_closing():
-            raise ClientGone("the client has gone")
+            raise self._went("the client has gone")
         self._transport.write(data)
         if not self._writable.is_set():
             await self._writable.wait()
@@ -167,6 +167,11 @@ class Connection(asyncio.Protocol):
         self._readable.set()
         self._cancel()
 
+    def _went(self, message: str) -> ClientGone:
+        """Who is told of it so need not be told by being cancelled as well."""
+        self._cancellable = False
+        return ClientGone(message)
+
     def _cancel(self) -> None:
         """Once: a second time, when after its end the connection is lost, would cut off what tidies up."""
         if self._cancellable:
@@ -196,7 +201,7 @@ class Connection(asyncio.Protocol):
                 raise Malformed("request header fields too large", 431)
             await self._fill()
             if len(self._buffer) == known and self._gone:
-                raise ClientGone("unexpected EOF")
+                raise self._went("unexpected EOF")
         if at > limit:
             raise Malformed("request header fields too large", 431)
         data = bytes(self._buffer[:at])

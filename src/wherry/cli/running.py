@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from wherry.client.http import Response
 
 
+DETACHED = "read escape sequence"
+
+
 class InputNotTerminal(Failure):
     """``-t`` without a terminal on standard input."""
 
@@ -59,7 +62,7 @@ def start_attached(
     assert waiting is not None
     engine.post(container_path(ident, "start"))
     if stream is not None:
-        forward = (lambda number: _kill(program, ident, number)) if proxy and not tty else None
+        forward = (lambda number: _kill(program, ident, number)) if proxy else None
         session = Session(
             stream,
             stdin=stdin,
@@ -77,7 +80,10 @@ def start_attached(
 
 
 def attach(program: Program, ident: str, *, stdin: bool, tty: bool, keys: str, proxy: bool, repaint: bool) -> int:
-    """Join a running container; its exit code, or 0 after detaching.  ``repaint``: change the size twice, so that a screen is redrawn."""
+    """Join a running container; its exit code.  ``repaint``: change the size twice, so that a screen is redrawn.
+
+    Raises Failure after detaching, as Docker's attach and exec do, where run and start do not.
+    """
     from wherry.cli.session import Session
 
     engine = program.engine
@@ -96,7 +102,9 @@ def attach(program: Program, ident: str, *, stdin: bool, tty: bool, keys: str, p
         forward=(lambda number: _kill(program, ident, number)) if proxy and not tty else None,
     )
     session.run()
-    return 0 if session.detached else exit_code(waiting)
+    if session.detached:
+        raise Failure(DETACHED)
+    return exit_code(waiting)
 
 
 def exit_code(waiting: Response) -> int:

@@ -183,7 +183,10 @@ class Session:
             typed = b""
         if not typed:
             self._stdin = False
-            self._half_close()
+            if self._watch is not None:  # a terminal in raw mode has no end of input: it has been closed
+                self.detached = self._ended = True
+            else:
+                self._half_close()
             return
         if self._watch is not None and self._watch.seen_in(typed):
             self.detached = True

@@ -96,7 +96,10 @@ class RawMode:
         if self._saved is not None:
             import termios
 
-            termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._saved)
+            try:
+                termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._saved)
+            except termios.error:  # it has been closed
+                pass
             self._saved = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wherry.cli import environment, running, terminal
-from wherry.cli.flags import Command, Flag, Invocation
+from wherry.cli.flags import Command, Failure, Flag, Invocation
 from wherry.client.engine import container_path
 
 TYPE_CHECKING = False
@@ -57,7 +57,7 @@ def _attached(program: Program, ident: str, body: dict[str, Any], *, stdin: bool
     )
     session.run()
     if session.detached:
-        return 0
+        raise Failure(running.DETACHED)
     return program.engine.get(f"/exec/{ident}/json")["ExitCode"] or 0
 
 

@@ -44,7 +44,7 @@ def _attached(invocation: Invocation) -> int:
         tty=config["Tty"],
         remove=facts["HostConfig"]["AutoRemove"],
         keys=running.keys_of(invocation),
-        proxy=invocation.flag("sig-proxy"),
+        proxy=invocation.flag("sig-proxy") and not config["Tty"],  # as Docker's; its run passes a terminal's signals on too
     )
 
 
