@@ -72,7 +72,7 @@ class Copying:
         directory = os.path.join(self.work.steps.directory, f"download-{os.urandom(6).hex()}")
         os.mkdir(directory, 0o700)
         try:
-            got = await download(url, directory, self.work.services.settings.proxies)
+            got = await download(url, directory, self.work.services.settings.proxies, self.work.services.reason)
         except FetchError as error:
             raise BuildFailed(f"ADD failed: {error}", detail=str(error)) from error
         if self.instruction.checksum and got.digest != self.instruction.checksum:

@@ -7,6 +7,7 @@ import email.utils
 import hashlib
 import os
 import posixpath
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -42,8 +43,8 @@ def is_git(source: str) -> bool:
     return is_url(source) and urlsplit(source).path.endswith(".git")
 
 
-async def download(url: str, directory: str, proxies: Proxies) -> Downloaded:
-    """Fetch ``url`` into ``directory``.  Raises FetchError."""
+async def download(url: str, directory: str, proxies: Proxies, reason: Callable[[BaseException], str]) -> Downloaded:
+    """Fetch ``url`` into ``directory``; ``reason`` tells what went wrong on the way.  Raises FetchError."""
     shown = without_credentials(url)
     name = posixpath.basename(unquote(urlsplit(url).path))
     path = os.path.join(directory, "download")
@@ -61,7 +62,7 @@ async def download(url: str, directory: str, proxies: Proxies) -> Downloaded:
                     file.write(chunk)
             modified = response.headers.get("Last-Modified")
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise FetchError(f"failed to GET {shown}: {error or type(error).__name__}") from error
+        raise FetchError(f'Get "{shown}": {reason(error)}') from error
     with contextlib.suppress(TypeError, ValueError):
         seconds = email.utils.parsedate_to_datetime(modified or "").timestamp()
         os.utime(path, (seconds, seconds))

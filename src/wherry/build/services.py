@@ -148,6 +148,7 @@ class BuildServices:
 
     ``sandbox``: OCI config and network for a RUN step. ``dress``: puts under a step's own layer the mount points that every container
     needs, so that they do not end up in the image. ``start``: where archives are read. ``mount_locks``: who holds which cache mount.
+    ``reason``: how a failed download is told.
     """
 
     settings: Settings
@@ -161,4 +162,5 @@ class BuildServices:
     blocking: Blocking
     start: Start = inline
     dress: Callable[[Rootfs, str | None], Awaitable[Rootfs]] = undressed
+    reason: Callable[[BaseException], str] = str
     mount_locks: dict[str, asyncio.Lock] = field(default_factory=dict)

@@ -32,6 +32,7 @@ from wherry.images.progress import stream
 from wherry.kernel import cgroup
 from wherry.networks import files
 from wherry.networks.sandbox import SandboxRequest
+from wherry.registry.transport import reason
 from wherry.spec.docker.build import BuildParameters, BuildPruned
 from wherry.spec.docker.container import Config, HostConfig
 from wherry.spec.docker.network import EndpointSettings
@@ -158,6 +159,7 @@ class BuildOperations:
             blocking=rooms.workers.run,
             start=rooms.start,
             dress=rooms.furniture.dress,
+            reason=reason,
         )
 
     async def _sandbox(self, spec: RunSpec) -> RunSandbox:
