@@ -239,6 +239,20 @@ def test_a_dead_server_is_nobodys_trouble_and_its_command_goes_on(door: Door, mu
             assert process.wait(20) == -signal.SIGTERM
 
 
+def test_a_worker_serves_again_unless_something_of_its_caller_stays_with_it(door: Door) -> None:
+    server = door.warm()
+
+    def workers() -> set[str]:
+        return set(Path(f"/proc/{server}/task/{server}/children").read_text().split())
+
+    seen = set()
+    for prefix in (("sh", "-c", 'trap "" INT HUP; exec "$@"', "sh"), ("env", "A=b"), ("setsid", "--wait"), (), (), ()):
+        assert not door.is_cold("--version", prefix=prefix)
+        seen |= workers()
+    assert len(seen) <= 3  # one, and those that were forked while it worked
+    until(lambda: not door.is_cold("--version", prefix=("nice", "-n", "1")) and not workers() & seen)
+
+
 def test_a_hundred_at_a_time_are_all_served(door: Door) -> None:
     door.warm()
     processes = [door.popen("--version") for _ in range(100)]

@@ -47,6 +47,6 @@ def _leave_server(directory: str, script: str) -> None:
     kept = {name: os.environ[name] for name in ("HOME",) if name in os.environ}  # where a user's own packages are
     try:
         home = os.path.dirname(os.path.abspath(script))
-        leaving.leave(directory, (sys.executable, "-P", "-m", "wherry.cli.server", home), kept)
+        leaving.leave(os.path.abspath(directory), (sys.executable, "-P", "-m", "wherry.cli.server", home), kept)
     except OSError:
         return  # the command has done its work

@@ -17,7 +17,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
 
 from wherry.cli import main, rehearsal, terminal
 from wherry.cli.flags import HelpWanted, UsageFailure, parse_flags
@@ -80,7 +82,7 @@ def _rehearse() -> None:
 def _work(request: Request, own: Mapping[str, object]) -> tuple[int, bool]:
     """Do the caller's command in its place; its exit code, and whether we can do another's.  Raises Unlike, OSError before it is begun."""
     modules = len(sys.modules)
-    words, lasting = _take_place(request, own)
+    words, ignored, lasting = _take_place(request, own)
     os.write(request.slot, b"worker %d\n" % os.getpid())
     try:
         code = main.complete(words)
@@ -91,21 +93,16 @@ def _work(request: Request, own: Mapping[str, object]) -> tuple[int, bool]:
     except BaseException:  # noqa: BLE001 -- the edge of the process
         sys.excepthook(*sys.exc_info())
         return 1, False
-    return code, lasting and code != _INTERRUPTED and len(sys.modules) == modules and _has_usual_signals() and _is_small()
-
-
-def _has_usual_signals() -> bool:
-    usual = {signal.SIGINT: signal.default_int_handler}
-    others = set(map(signal.Signals, terminal.FORWARDED)) - {signal.SIGTSTP}
-    return all(signal.getsignal(number) == usual.get(number, signal.SIG_DFL) for number in others)
+    lasting = lasting and code != _INTERRUPTED and len(sys.modules) == modules and _is_small()
+    return code, _give_signals_back(ignored) and lasting
 
 
 def _is_small() -> bool:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < _MOST_MEMORY_KIB
 
 
-def _take_place(request: Request, own: Mapping[str, object]) -> tuple[list[str], bool]:
-    """The caller's words, after we have become like it, and whether that took nothing that stays.  Raises Unlike, OSError."""
+def _take_place(request: Request, own: Mapping[str, object]) -> tuple[list[str], set[int], bool]:
+    """The caller's words, after we have become like it; the signals it ignores; whether all that does not stay.  Raises Unlike, OSError."""
     pid, count = request.caller, int(request.rest[0])
     caller.check_asks(pid, request.slot)
     raw = caller.read(pid, "cmdline").split(b"\0")[:-1]
@@ -113,7 +110,7 @@ def _take_place(request: Request, own: Mapping[str, object]) -> tuple[list[str],
     block = caller.read(pid, "environ")
     variables = environment.parse(block)
     status = caller.read(pid, "status")
-    ignored = caller.ignored_signals(status)
+    ignored = caller.ignored_signals(status) - _IGNORED_BY_PYTHON
     if len(words) != count or any(name in text for name in _OWN_DESCRIPTORS for text in (*raw, block)):
         raise Unlike
     if environment.concerns_python(variables):
@@ -122,13 +119,13 @@ def _take_place(request: Request, own: Mapping[str, object]) -> tuple[list[str],
     if caller.world(pid) != own:
         raise Unlike
     caller.take_descriptors(pid)
-    lasting = caller.take_place(pid) and not ignored - _IGNORED_BY_PYTHON
+    lasting = caller.take_place(pid)
     os.umask(caller.umask(status))
     environment.replace(variables)
     time.tzset()
     _take_signals(ignored, request.slot)
     _begin_python(_errors_of_locale(), words)
-    return words, lasting
+    return words, ignored, lasting
 
 
 def _check_command(words: list[str], ignored: set[int]) -> None:
@@ -149,8 +146,20 @@ def _take_signals(ignored: set[int], slot: int) -> None:
         os.write(slot, b"stop\n")
 
     signal.signal(signal.SIGTSTP, stop)  # without a terminal its usual effect is none
-    for number in ignored - _IGNORED_BY_PYTHON:
+    for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _give_signals_back(ignored: set[int]) -> bool:
+    """Whether the command left the signals alone."""
+    handlers = {number: signal.getsignal(number) for number in (*ignored, *terminal.FORWARDED) if number != signal.SIGTSTP}
+    for number in ignored:
+        signal.signal(number, _usual(number))
+    return all(handler == (signal.SIG_IGN if number in ignored else _usual(number)) for number, handler in handlers.items())
+
+
+def _usual(number: int) -> Callable[[int, FrameType | None], Any] | signal.Handlers:
+    return signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
 
 
 def _errors_of_locale() -> str:

@@ -102,7 +102,7 @@ def ignored_signals(status: bytes) -> set[int]:
     if int(fields[b"SigBlk"], 16):
         raise Unlike
     mask = int(fields[b"SigIgn"], 16)
-    return {number for number in range(1, signal.NSIG) if mask >> (number - 1) & 1}
+    return {number for number in signal.valid_signals() if mask >> (number - 1) & 1}  # not 32 and 33: those are the C library's
 
 
 def umask(status: bytes) -> int:

@@ -29,6 +29,8 @@ _FIRST_SLOT = 100
 _IDLE_S = 20
 _BREATH_MS = 10
 _MOST_READY = 4
+_FIRST_NUDGE_S = 0.05
+_NUDGE_S = 1.0
 
 Live = Callable[[socket.socket, bool], None]
 
@@ -56,6 +58,8 @@ def serve(directory: str, home: str, name: str, live: Live) -> None:
     with contextlib.suppress(FileNotFoundError), open(f"{directory}/server", encoding="utf-8") as file:
         if file.read().startswith(f"{os.getpid()} "):  # another's, when somebody took our directory away
             os.unlink(f"{directory}/server")
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +72,7 @@ class _Worker:
     pid: int
     line: socket.socket
     caller: int = -1
+    nudged: float = 0.0  # when its caller is nudged next, by time.monotonic()
     credit: int = 0
     is_fresh: bool = True
     has_answered: bool = False
@@ -113,7 +118,9 @@ class _Loop:
             left = until - time.monotonic()
             if not at_work and (left <= 0 or self._stale):
                 break
-            events = self._poll.poll(_BREATH_MS if lacking else None if at_work else left * 1000)
+            if at_work:
+                left = self._nudge()
+            events = self._poll.poll(_BREATH_MS if lacking else left * 1000)
             if not events and lacking:  # the command that has just begun needed the processors more
                 self._hatch(ahead=True)
             for fd, _ in events:
@@ -127,6 +134,20 @@ class _Loop:
                     else:
                         self._attend(worker)
                     until = time.monotonic() + _IDLE_S
+
+    def _nudge(self) -> float:
+        """Interrupt what the scripts wait in, now and then, and say after how many seconds again.
+
+        A signal that comes just before a shell's ``read`` blocks is not seen until that returns.
+        """
+        now = time.monotonic()
+        at_work = [worker for worker in self._workers if worker.caller >= 0]
+        for worker in at_work:
+            if worker.nudged <= now:
+                worker.nudged = now + _NUDGE_S
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(worker.caller, signal.SIGURG)  # ignored, but by a script that waits
+        return min(worker.nudged for worker in at_work) - now
 
     def _take(self, line: bytes) -> None:
         caller, slot = map(int, line.split()[:2])
@@ -152,7 +173,7 @@ class _Loop:
                 socket.send_fds(worker.line, [line], [slot])
             except (BrokenPipeError, ConnectionResetError):
                 continue  # it was killed: `_attend` will hear of it
-            worker.caller = pidfd
+            worker.caller, worker.nudged = pidfd, time.monotonic() + _FIRST_NUDGE_S
             self._watch(pidfd, worker)
             return
 
