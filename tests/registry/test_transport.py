@@ -405,3 +405,30 @@ def test_a_registry_that_is_started_again_meanwhile_is_asked_again() -> None:
         assert (await repository.manifest("1")).raw == MANIFEST
 
     run(body)
+
+
+def test_what_is_looked_for_in_a_registry_is_told_to_that_one_only() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            if request.path == "/v1/search":
+                return web.json_response({"results": [{"name": request.query["q"]}]})
+            return web.Response(status=404)
+
+        server = await Server(handler).start(stack)
+        client = Client(patience=IMPATIENT)
+        stack.push_async_callback(client.close)
+        assert await client.search(f"{server.host}/a/b", 7) == [{"name": "a/b"}]
+        assert [path for _, path, _ in server.log] == ["/v1/_ping", "/v1/search?q=a%2Fb&n=7"]
+
+        async def none(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=404)
+
+        server.handler = none
+        with pytest.raises(RegistryError, match=r"^Unexpected status code 404$"):
+            await client.search(f"{server.host}/a/b", 7)
+        with pytest.raises(
+            RegistryError, match=r'endpoint "http://127\.0\.0\.1:1/v1/"\. HTTPS attempt: Get .*refused\. HTTP attempt: Get .*refused'
+        ):
+            await client.search("127.0.0.1:1/x", 7)
+
+    run(body)

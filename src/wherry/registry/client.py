@@ -31,6 +31,11 @@ from wherry.spec.reference import DEFAULT_DOMAIN, Reference
 
 _PING_MEMORY_S = 300.0
 _HUB_AUTH = "index.docker.io"
+_NO_ENDPOINT = (
+    "invalid registry endpoint https://{host}/v1/: {error}. If this private registry supports only HTTP or HTTPS with an unknown CA "
+    "certificate, please add `--insecure-registry {host}` to the daemon's arguments. In the case of HTTPS, if you have access to the "
+    "registry's CA certificate, no need for the flag; simply place the CA certificate at /etc/docker/certs.d/{host}/ca.crt"
+)
 
 
 class Client:
@@ -83,16 +88,45 @@ class Client:
             raise Refused(401, error.code, f"login attempt to {endpoint.base} failed with status: 401 Unauthorized") from error
 
     async def search(self, term: str, limit: int) -> list[dict[str, object]]:
-        """Repositories of Docker Hub that match ``term``, as the Hub describes them.  Raises Unreachable.  Source: ImageSearch."""
-        url = f"https://{_HUB_AUTH}/v1/search?" + urlencode({"q": term, "n": limit})
+        """Repositories that match ``term``, as Docker Hub describes them, or the registry that the term begins with.
+
+        What is looked for in another registry is not told to the Hub. Raises RegistryError in Docker's words.  Source: ImageSearch.
+        """
+        host, slash, rest = term.partition("/")
+        is_named = bool(slash) and ("." in host or ":" in host or host == "localhost")
+        is_hub = not is_named or host in (DEFAULT_DOMAIN, _HUB_AUTH)
+        base = f"https://{_HUB_AUTH}/v1/" if is_hub else await self._first_version(host)
+        url = base + "search?" + urlencode({"q": rest if is_named else term, "n": limit})
         nobody = Authorizer(origin_of(url), Credentials())
-        async with self.transport.request("GET", url, nobody, retry=False) as response:
-            raw = await read_capped(response, spec.MANIFEST_LIMIT, self.transport.patience.document_s)
+        try:
+            async with self.transport.request("GET", url, nobody, retry=False, authorise=False) as response:
+                raw = await read_capped(response, spec.MANIFEST_LIMIT, self.transport.patience.document_s)
+        except Refused as error:
+            raise RegistryError(f"Unexpected status code {error.status}") from error
         try:
             results = foreign.loads(raw).get("results") or []
         except (ValueError, AttributeError, RecursionError) as error:
             raise Untrusted("the search result is not JSON") from error
         return [item for item in results if isinstance(item, dict)] if isinstance(results, list) else []
+
+    async def _first_version(self, host: str) -> str:
+        """Where the API's first version, which alone has a search, is asked for."""
+        failures: dict[str, RegistryError] = {}
+        for endpoint in self.addresses(host):
+            base = endpoint.base.removesuffix("v2/") + "v1/"
+            try:
+                async with self.transport.request(
+                    "GET", base + "_ping", Authorizer(origin_of(base), Credentials()), retry=False, authorise=False
+                ):
+                    return base
+            except Refused:
+                return base
+            except RegistryError as error:
+                failures[base.partition(":")[0]] = error
+        if "http" not in failures:
+            raise RegistryError(_NO_ENDPOINT.format(host=host, error=failures["https"]))
+        attempts = f"HTTPS attempt: {failures.get('https', 'none')}. HTTP attempt: {failures['http']}"
+        raise RegistryError(f'invalid registry endpoint "http://{host}/v1/". {attempts}')
 
     async def endpoint(self, domain: str) -> Endpoint:
         """How ``domain`` answers, asked once in a while.  Raises Unreachable in Docker's words."""
