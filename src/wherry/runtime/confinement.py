@@ -32,17 +32,23 @@ _FILES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """What one kind of work needs.  ``directories``: how many of its last descriptors are directories that it fills."""
+    """What one kind of work needs.  ``directories``: how many of its last descriptors are directories that it fills.
+
+    ``cpu_s``: its processor time; None for work that is as large as a container.
+    """
 
     directories: int = 0
     capabilities: int = 0
+    cpu_s: int | None = CPU_S
 
 
 def confine(cell: Cell, fds: Sequence[int], control_fd: int) -> None:
     """From here on this process can do nothing but its work.  Raises OSError."""
     _close_others({control_fd, *fds})
-    for name, limit in (("RLIMIT_DATA", MEMORY_BYTES), ("RLIMIT_CPU", CPU_S), ("RLIMIT_CORE", 0), ("RLIMIT_NPROC", 0)):
-        credentials.set_rlimit(name, limit, limit)
+    limits = {"RLIMIT_DATA": MEMORY_BYTES, "RLIMIT_CPU": cell.cpu_s, "RLIMIT_CORE": 0, "RLIMIT_NPROC": 0}
+    for name, limit in limits.items():
+        if limit is not None:
+            credentials.set_rlimit(name, limit, limit)
     process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
     landlock.confine(fds[len(fds) - cell.directories :])
     kept = cell.capabilities & credentials.capget()[1]

@@ -41,7 +41,7 @@ def run(message: Mapping[str, Any], control: socket.socket, fds: Sequence[int]) 
         # archives, and names that a container chose: nothing outside of this root and of what was handed over can be reached
         directories = [fd for fd in rest if stat.S_ISDIR(os.fstat(fd).st_mode)] + [root_fd]
         others = [fd for fd in rest if fd not in directories]
-        cell = confinement.Cell(directories=len(directories), capabilities=_KEPT)
+        cell = confinement.Cell(directories=len(directories), capabilities=_KEPT, cpu_s=None)
         confinement.confine(cell, [*others, *directories], control.fileno())
         answer: dict[str, Any] = {"event": "done", "result": TASKS[message["name"]](root_fd, message["arguments"], rest)}
     except OSError as error:
