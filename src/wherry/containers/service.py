@@ -143,6 +143,12 @@ class Containers:
         """Ids of the containers that mount volume ``name``, running or not."""
         return [container.id for container in self._by_id.values() if any(mount.name == name for mount in container.record.mounts)]
 
+    def volume_users(self) -> Counter[str]:
+        """How many containers mount each volume."""
+        return Counter(
+            name for container in self._by_id.values() for name in {mount.name for mount in container.record.mounts if mount.name}
+        )
+
     def image_users(self) -> Counter[str]:
         """How many containers stand on each image, or mount it."""
         return Counter(ident for container in self._by_id.values() for ident in _images(container.record))

@@ -84,11 +84,10 @@ class DiskOperations(ImageOperations):
 
     def _volumes_used(self) -> list[Volume]:
         rows = []
+        users = self.rooms.containers.volume_users()
         for volume in self.rooms.volumes.list():
             row = shown(volume)
-            row.usage_data = VolumeUsage(
-                size=self.rooms.volumes.usage(volume.name), ref_count=len(self.rooms.containers.using_volume(volume.name))
-            )
+            row.usage_data = VolumeUsage(size=self.rooms.volumes.usage(volume.name), ref_count=users[volume.name])
             rows.append(row)
         return rows
 

@@ -331,8 +331,8 @@ class Erofs(Overlay):
     def _share_tar(self, directory: str, diff_id: str) -> None:
         """The same layer on another parent is the same tar: keep one."""
         own = self._shelf.path(directory, _TAR)
-        for row in self._shelf.rows():
-            if row.tar == diff_id and os.stat(own).st_nlink == 1:
+        for row in self._shelf.with_tar(diff_id):
+            if os.stat(own).st_nlink == 1:
                 with contextlib.suppress(FileNotFoundError):
                     os.link(self._shelf.path(row.directory, _TAR), f"{own}.new")
                     os.rename(f"{own}.new", own)

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
@@ -35,6 +35,7 @@ _ERRNO = {
     sqlite3.SQLITE_BUSY: errno.EBUSY,
 }
 _UNREADABLE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+Watcher = Callable[[str | None, bytes | None], object]
 _SEQUENCE = "sequence"  # the kind of the row with the number of the last transaction
 _TABLES = {"item": ("ident", "body"), "name": ("name", "ident")}
 _SCHEMA = """
@@ -72,6 +73,7 @@ class Records:
         self._is_open = False  # before that, a damaged database is mended
         self._path = path
         self._changes: list[Change] = []
+        self._watchers: dict[str, list[Watcher]] = {}
         self._journal = Journal(f"{path.removesuffix('.db')}.journal")
         self.mended: list[str] = []
         told = journal.read(f"{path.removesuffix('.db')}.journal")
@@ -101,6 +103,16 @@ class Records:
             self._connection.close()
             self._journal.close()
 
+    def watch(self, kind: str, changed: Watcher) -> None:
+        """Tell ``changed`` of every row of ``kind`` that is written: ident and body (None: deleted); ident None: writes were undone."""
+        self._watchers.setdefault(kind, []).append(changed)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """No other thread is within a transaction meanwhile."""
+        with self._lock:
+            yield
+
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[None]:
         """All writes inside happen together or, when the block raises, not at all.
@@ -120,12 +132,15 @@ class Records:
                     self._count()
                 self._execute(f"RELEASE level{level}" if level else "COMMIT")
             except BaseException:
+                undone = {change.kind for change in self._changes[known:]}
                 del self._changes[known:]
                 if level:
                     self._connection.execute(f"ROLLBACK TO level{level}")
                     self._connection.execute(f"RELEASE level{level}")
                 elif self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+                for kind in undone:
+                    self._tell(kind, None, None)
                 raise
             finally:
                 self._depth -= 1
@@ -316,6 +331,12 @@ class Records:
             else:
                 self._execute(statement, *values, change.value if change.table == "item" else change.value.decode())
             self._changes.append(change)
+            if change.table == "item":
+                self._tell(change.kind, change.key, change.value)
+
+    def _tell(self, kind: str, ident: str | None, body: bytes | None) -> None:
+        for changed in self._watchers.get(kind, ()):
+            changed(ident, body)
 
     def _execute(self, statement: str, *values: str | bytes | int) -> None:
         """Raises OSError where the disk is full or broken."""

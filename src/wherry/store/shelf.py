@@ -16,13 +16,13 @@ from wherry.kernel.spread import spread
 from wherry.store import unreadable
 from wherry.store.content import sync_directory
 from wherry.store.records import Records
+from wherry.store.rows import KIND, Rows
 from wherry.store.snapshot import Row, SnapshotDamaged, SnapshotExists, SnapshotInfo, SnapshotInUse, SnapshotMissing
 from wherry.store.soundness import Finding, quarantine
 from wherry.tree.durable import sync_small_tree
 from wherry.tree.measure import disk_bytes, tree_bytes
 from wherry.tree.remove import remove
 
-KIND = "layer"
 _SMALL = 40  # entries that are cheaper to sync one by one
 
 
@@ -32,7 +32,7 @@ class Shelf:
     def __init__(self, data_root: str, records: Records) -> None:
         self._records = records
         self._sizes: dict[str, int] = {}
-        self._decoder = msgspec.json.Decoder(Row)
+        self._rows = Rows(records)
         self._making: set[str] = set()
         self._going: set[str] = set()
         self._data_root = data_root
@@ -44,8 +44,7 @@ class Shelf:
         return os.path.join(self.root_dir, directory, part)
 
     def get(self, name: str) -> Row | None:
-        body = self._records.get(KIND, name)
-        return None if body is None else self._decoder.decode(body)
+        return self._rows.get(name)
 
     def row(self, name: str) -> Row:
         """Raises SnapshotMissing."""
@@ -86,7 +85,7 @@ class Shelf:
         That of an active one need not last by itself: the row of what it is for does, and brings this one along.
         """
         with self._records.transaction(durable=not row.active):
-            if self._records.get(KIND, name) is not None:
+            if self.get(name) is not None:
                 raise SnapshotExists(f"snapshot {name} exists already")
             self.put(name, row)
 
@@ -133,10 +132,10 @@ class Shelf:
 
     def named(self, directory: str) -> tuple[str, Row]:
         """The snapshot whose directory this is.  Raises SnapshotMissing."""
-        for name, row in self.named_rows():
-            if row.directory == directory:
-                return name, row
-        raise SnapshotMissing(f"no snapshot has the directory {directory}")
+        name = self._rows.named(directory)
+        if name is None:
+            raise SnapshotMissing(f"no snapshot has the directory {directory}")
+        return name, self.row(name)
 
     def set_aside(self, name: str) -> None:
         """Move a damaged committed snapshot out of the way; its row stays, so that what stands on it finds it when it comes again."""
@@ -302,12 +301,14 @@ class Shelf:
         return [row for _, row in self.named_rows()]
 
     def named_rows(self) -> list[tuple[str, Row]]:
-        return [(name, self._decoder.decode(body)) for name, body in self._records.items(KIND)]
+        return self._rows.all()
+
+    def with_tar(self, diff_id: str) -> list[Row]:
+        return self._rows.with_tar(diff_id)
 
     def _refuse_when_parent(self, name: str) -> None:
-        for other, row in self.named_rows():
-            if row.parent == name:
-                raise SnapshotInUse(f"snapshot {name} is the parent of {other}")
+        if (other := self._rows.child(name)) is not None:
+            raise SnapshotInUse(f"snapshot {name} is the parent of {other}")
 
 
 def _nothing() -> None:
