@@ -100,3 +100,24 @@ def test_what_was_asked_for_covers_what_the_image_declares_and_what_is_inherited
 def test_one_destination_twice_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="Duplicate mount point: /x"):
         mounts.collect(HostConfig(binds=["a1:/x", "b1:/x"]), [])
+
+
+@pytest.mark.parametrize(
+    ("propagation", "fields", "message"),
+    [
+        ("rshared", "shared:7", ""),
+        ("slave", "shared:7", ""),
+        ("rslave", "master:3", ""),
+        ("shared", "", "path /a/b is mounted on /a but it is not a shared mount"),
+        ("rshared", "master:3", "path /a/b is mounted on /a but it is not a shared mount"),
+        ("rslave", "", "path /a/b is mounted on /a but it is not a shared or slave mount"),
+    ],
+)
+def test_only_a_mount_that_is_shared_can_pass_mounts_on(propagation: str, fields: str, message: str) -> None:
+    record = mounts.parse_bind(f"/a/b:/x:{propagation}")
+    if not message:
+        mounts.check_propagation(record, "/a", fields)
+        return
+    with pytest.raises(InvalidRequest) as caught:
+        mounts.check_propagation(record, "/a", fields)
+    assert str(caught.value) == message

@@ -67,7 +67,7 @@ async def check_store(engine: Operations, request: Request) -> None:
 
 async def events(engine: Operations, request: Request) -> None:
     since, until = (parameters.moment_ns(request.text(name)) for name in ("since", "until"))
-    if until and since > until:
+    if request.text("until") and since > until:
         raise InvalidRequest(f"`since` time ({request.text('since')}) cannot be after `until` time ({request.text('until')})")
     found = await engine.events(since_ns=since, until_ns=until, filters=request.filters())
     await stream.send_live(request, JSON, _lines(found))

@@ -104,6 +104,14 @@ def parse_bind(text: str) -> MountRecord:
     )
 
 
+def check_propagation(record: MountRecord, place: str, fields: str) -> None:
+    """Raises InvalidRequest where the host's mount at ``place`` cannot do what is asked.  ``fields``: as of `kernel.mount.sharing`."""
+    kind = record.propagation.removeprefix("r")
+    if "shared:" not in fields and not (kind == "slave" and "master:" in fields):
+        wanted = "shared" if kind == "shared" else "shared or slave"
+        raise InvalidRequest(f"path {record.source} is mounted on {place} but it is not a {wanted} mount")
+
+
 def checked_volume_name(name: str) -> str:
     if not _VOLUME_NAME.fullmatch(name):
         raise InvalidRequest(

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, suppress
 from copy import copy
 from functools import partial
 
-from wherry.containers import log_options, oci, present, restart
+from wherry.containers import log_options, mounts, oci, present, restart
 from wherry.containers.container import Container
 from wherry.containers.create import check_resources, check_runtime, signal_number
 from wherry.containers.lifecycle import Event, Status, advance
@@ -25,6 +25,7 @@ from wherry.engine.rooms import Rooms
 from wherry.engine.wiring import Wired, Wiring
 from wherry.errors import Conflict, EngineError, InvalidRequest, NotModified
 from wherry.kernel import cgroup, limits
+from wherry.kernel.mount import sharing
 from wherry.runtime import foreign
 from wherry.runtime.failure import LaunchFailure
 from wherry.runtime.supervisor import Process
@@ -158,10 +159,10 @@ class Running:
     def cgroups_path(self, container: Container) -> str:
         return oci.cgroups_path(container.record, self._rooms.settings.tag)
 
-    def _prepare_mounts(self, mounts: list[MountRecord]) -> tuple[CopyUp, ...]:
-        """Make sure every source is there; return what empty volumes take from the image."""
+    def _prepare_mounts(self, records: list[MountRecord]) -> tuple[CopyUp, ...]:
+        """Make sure every source is there, and that mounts pass on what is asked; return what empty volumes take from the image."""
         copy_ups = []
-        for mount in mounts:
+        for mount in records:
             if mount.type == "volume":
                 mount.source = self._rooms.volumes.path(mount.name)
                 if mount.copy_up and not mount.subpath and not os.listdir(mount.source):
@@ -170,6 +171,8 @@ class Running:
                 if mount.spec == "mounts":
                     raise InvalidRequest(f'invalid mount config for type "bind": bind source path does not exist: {mount.source}')
                 os.makedirs(mount.source, mode=0o755, exist_ok=True)
+            if mount.type == "bind" and mount.propagation not in ("", "private", "rprivate"):
+                mounts.check_propagation(mount, *sharing(mount.source))
         return tuple(copy_ups)
 
     def _publish_mounts(self, container: Container) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 from collections.abc import Iterable
 
 from wherry.kernel import libc
@@ -213,3 +214,19 @@ def _explanation(context: int) -> str:
             lines.append(os.read(context, 1024).decode(errors="replace").strip())
         except OSError:
             return f" ({'; '.join(lines)})" if lines else ""
+
+
+def sharing(path: str, mountinfo: str = "/proc/self/mountinfo") -> tuple[str, str]:
+    """The mount that holds the existing ``path``: where it is, and its optional fields (``shared:1 master:2``).
+
+    Source: proc_pid_mountinfo(5).
+    """
+    real = os.path.realpath(path)
+    place, fields = "/", ""
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            words = line.partition(" - ")[0].split(" ")
+            target = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), words[4])  # blanks and backslashes are escaped
+            if len(target) >= len(place) and (real == target or real.startswith(target.rstrip("/") + "/")):
+                place, fields = target, " ".join(words[6:])
+    return place, fields
