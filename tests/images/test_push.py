@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiohttp import web
+from tests.images.conftest import digest
 
 from wherry.errors import Internal, NotFound
 from wherry.images.push import manifest
@@ -92,6 +94,34 @@ def test_a_name_that_does_not_exist_is_not_pushed(experiment: Experiment, make_i
         with pytest.raises(NotFound) as caught:
             [record async for record in lab.images.push("localhost:1/never:1")]
         assert str(caught.value) == "tag does not exist: localhost:1/never:1"
+
+    experiment(body)
+
+
+def test_a_registry_that_takes_no_plain_layer_gets_it_compressed(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"text": b"1" * 3000}, {"dense": os.urandom(2 << 20)})
+        sent: list[str] = []
+
+        async def uploads(request: web.Request) -> web.Response:
+            if request.method == "POST":
+                return web.Response(status=202, headers={"Location": "/v2/x/y/blobs/uploads/1"})
+            async for _ in request.content.iter_any():
+                pass
+            sent.append(request.query.get("digest", ""))
+            return web.Response(status=201 if request.method == "PUT" else 202, headers={"Location": "/v2/x/y/blobs/uploads/1"})
+
+        async def manifests(request: web.Request) -> web.Response:
+            kinds = [layer["mediaType"] for layer in json.loads(await request.read())["layers"]]
+            asked.append(kinds)
+            return web.json_response({"errors": [{"code": "MANIFEST_INVALID"}]}, status=400 if DOCKER_LAYER in kinds else 201)
+
+        asked: list[list[str]] = []
+        fake.answers |= {"/uploads/": uploads, "/manifests/": manifests}
+        lab.loaded(made, f"{fake.host}/x/y:1", f"{fake.host}/x/y:2")
+        assert [record["aux"]["Tag"] async for record in lab.images.push(f"{fake.host}/x/y") if "aux" in record] == ["1", "2"]
+        assert asked == [[DOCKER_LAYER_GZIP, DOCKER_LAYER], *[[DOCKER_LAYER_GZIP] * 2] * 2]  # the second time without trying
+        assert digest(made.tars[1]) in sent
 
     experiment(body)
 

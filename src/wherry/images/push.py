@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from wherry.errors import Internal
 from wherry.images.blocking import Run, produce
@@ -22,7 +23,7 @@ from wherry.images.progress import Emit, Meter, aux, status
 from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
 from wherry.registry.repository import Repository
-from wherry.registry.transport import RegistryError
+from wherry.registry.transport import Refused, RegistryError
 from wherry.spec import image as spec
 from wherry.spec.digest import Digest
 from wherry.spec.reference import Reference
@@ -35,12 +36,16 @@ _KINDS = {  # of a layer that was pulled or pushed before -> as what a schema 2 
     spec.DOCKER_LAYER: spec.DOCKER_LAYER,
     spec.OCI_LAYER: spec.DOCKER_LAYER,
 }
+_OTHER_REFUSALS = frozenset({401, 403, 404, 429})  # of a manifest, that have nothing to do with what is in it
 _PLAIN_FROM = 1 << 20  # bytes; below that the difference is not worth a look
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pusher:
-    """What pushes have in common.  ``attend``: runs work in a thread, which may wait for the registry."""
+    """What pushes have in common.  ``attend``: runs work in a thread, which may wait for the registry.
+
+    ``strict``: registries that refused a manifest with a plain layer, as some do that know gzip alone.
+    """
 
     catalog: Catalog
     content: Content
@@ -48,6 +53,7 @@ class Pusher:
     registry: Client
     attend: Run
     at_once: int
+    strict: set[str] = field(default_factory=set)
 
     async def push(self, reference: Reference, image: Image, credentials: Credentials, emit: Emit) -> Digest:
         """Send ``image`` under the tag of ``reference``; the manifest's digest.  Raises EngineError in Docker's words."""
@@ -59,7 +65,15 @@ class Pusher:
                 layers = group.create_task(self._layers(repository, image, emit))
                 config = group.create_task(self._config(repository, image))
             raw = manifest(config.result(), layers.result())
-            digest = await repository.put_manifest(tag, raw, spec.DOCKER_MANIFEST)
+            try:
+                digest = await repository.put_manifest(tag, raw, spec.DOCKER_MANIFEST)
+            except Refused as error:
+                taken = {diff_id: item for diff_id, item in zip(image.diff_ids, layers.result(), strict=True) if not _is_plain(item)}
+                if len(taken) == len(set(image.diff_ids)) or not 400 <= error.status < 500 or error.status in _OTHER_REFUSALS:
+                    raise
+                self.strict.add(repository.domain)
+                raw = manifest(config.result(), await self._layers(repository, image, emit, taken))
+                digest = await repository.put_manifest(tag, raw, spec.DOCKER_MANIFEST)
         except RegistryError as error:
             raise Internal(str(error)) from error
         except ExceptionGroup as group:
@@ -71,8 +85,11 @@ class Pusher:
         emit(aux({"Tag": tag, "Digest": str(digest), "Size": len(raw)}))
         return digest
 
-    async def _layers(self, repository: Repository, image: Image, emit: Emit) -> list[spec.Descriptor]:
-        order = list(reversed(range(len(image.diff_ids))))
+    async def _layers(
+        self, repository: Repository, image: Image, emit: Emit, taken: Mapping[Digest, spec.Descriptor] = MappingProxyType({})
+    ) -> list[spec.Descriptor]:
+        """``taken``: what the registry has been given, so that it need not be looked at."""
+        order = [position for position in reversed(range(len(image.diff_ids))) if image.diff_ids[position] not in taken]
         for position in order:
             emit(status("Preparing", image.diff_ids[position].hex[:12]))
         slots = asyncio.Semaphore(self.at_once)
@@ -82,7 +99,7 @@ class Pusher:
                 diff_id = image.diff_ids[position]
                 if diff_id not in tasks:  # the same layer twice in one image is one blob
                     tasks[diff_id] = group.create_task(self._layer(repository, image, position, slots, emit))
-        return [tasks[diff_id].result() for diff_id in image.diff_ids]
+        return [taken.get(diff_id) or tasks[diff_id].result() for diff_id in image.diff_ids]
 
     async def _layer(self, repository: Repository, image: Image, position: int, slots: asyncio.Semaphore, emit: Emit) -> spec.Descriptor:
         diff_id = image.diff_ids[position]
@@ -93,7 +110,7 @@ class Pusher:
             place = f"{repository.domain}/{repository.path}"
             known = self.layers.blob(diff_id)
             kind = _KINDS.get(known.media_type)
-            if known.digest and kind:
+            if known.digest and kind and not (kind == spec.DOCKER_LAYER and repository.domain in self.strict):
                 blob = spec.Descriptor(media_type=kind, digest=Digest(known.digest), size=known.size)
                 if await repository.has_blob(blob.digest) == blob.size:
                     emit(status("Layer already exists", short))
@@ -118,7 +135,8 @@ class Pusher:
     async def _send(self, repository: Repository, image: Image, position: int, meter: Meter) -> spec.Descriptor:
         """Send the layer's tar, compressed if that makes it smaller: what it is there."""
         chain_id, diff_id = image.chain_ids[position], image.diff_ids[position]
-        is_plain = image.layer_sizes[position] >= _PLAIN_FROM and await self.attend(self._is_dense, chain_id)
+        may_be_plain = repository.domain not in self.strict and image.layer_sizes[position] >= _PLAIN_FROM
+        is_plain = may_be_plain and await self.attend(self._is_dense, chain_id)
         size = await self.attend(self.layers.tar_length, chain_id, diff_id) if is_plain else None
         sent: list[spec.Descriptor] = []
         failures: list[Exception] = []
@@ -183,6 +201,10 @@ def manifest(config: spec.Descriptor, layers: list[spec.Descriptor]) -> bytes:
         "layers": [written(item) for item in layers],
     }
     return json.dumps(document, indent=3).encode()
+
+
+def _is_plain(layer: spec.Descriptor) -> bool:
+    return layer.media_type == spec.DOCKER_LAYER
 
 
 def _other_place(places: tuple[str, ...], repository: Repository) -> str:
