@@ -106,6 +106,8 @@ def test_owners_come_from_the_images_own_files(trees: tuple[Path, Path]) -> None
                 resolve_owner(fd, owner)
         assert make_directory(fd, "/w/x", "bob")
         assert not make_directory(fd, "/w/x", "bob")
+        assert make_directory(fd, "/n", "nosuch")
+        assert os.stat("n", dir_fd=fd).st_uid == 0
     finally:
         os.close(fd)
 

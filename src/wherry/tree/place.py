@@ -35,11 +35,13 @@ def place(root_fd: int, plan: Plan, fds: Sequence[int], *, masked: bool = True) 
 
 
 def make_directory(root_fd: int, path: str, owner: str) -> bool:
-    """WORKDIR: make ``path`` and its missing parents for ``owner`` (``user[:group]``, empty for root).  Whether anything was made."""
+    """WORKDIR: make ``path`` and its missing parents for ``owner`` (``user[:group]``; root where unknown).  Whether anything was made."""
     try:
         os.close(files.open_in_root(root_fd, path, _PATH_DIRECTORY))
     except FileNotFoundError:
-        uid, gid = resolve_owner(root_fd, owner) if owner else (0, 0)
+        uid = gid = 0
+        with contextlib.suppress(LookupError):
+            uid, gid = resolve_owner(root_fd, owner or "0")
         os.close(files.mkdirs_in_root(root_fd, path, 0o755, uid, gid))
         return True
     except NotADirectoryError:
@@ -59,10 +61,7 @@ def place_task(root_fd: int, arguments: Mapping[str, Any], fds: Sequence[int]) -
 
 def workdir_task(root_fd: int, arguments: Mapping[str, Any], _fds: Sequence[int]) -> dict[str, Any]:
     """`make_directory` for ``Supervisor.task``: ``path``, ``owner`` -> ``made``."""
-    try:
-        return {"made": make_directory(root_fd, arguments["path"], arguments["owner"])}
-    except LookupError as error:
-        raise OSError(errno.EINVAL, str(error.args[0])) from error
+    return {"made": make_directory(root_fd, arguments["path"], arguments["owner"])}
 
 
 class _Placing:
