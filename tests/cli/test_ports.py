@@ -52,6 +52,10 @@ def test_expose_takes_ranges_and_no_address() -> None:
         ports.expose("1:2")
 
 
+def test_ports_and_ranges_are_sorted_by_number() -> None:
+    assert sorted(["9000-9002/tcp", "80/tcp", "9001/udp", "53/udp"], key=ports.order) == ["53/udp", "80/tcp", "9000-9002/tcp", "9001/udp"]
+
+
 def test_neighbouring_ports_are_joined_and_changed_ones_come_last() -> None:
     found = [
         {"PrivatePort": 80, "Type": "tcp", "IP": "0.0.0.0", "PublicPort": 8080},

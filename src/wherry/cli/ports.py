@@ -95,6 +95,12 @@ def split_protocol(text: str) -> tuple[str, str]:
     return port, protocol.lower() or "tcp"
 
 
+def order(port: str) -> tuple[int, str]:
+    """To sort ``80/tcp`` by; an image may expose a range, ``9000-9002/tcp``."""
+    number, _, protocol = port.partition("/")
+    return int(number.partition("-")[0]), protocol
+
+
 def _range(text: str, problem: str) -> tuple[int, int]:
     first, dash, last = text.partition("-")
     numbers = (first, last) if dash else (first, first)

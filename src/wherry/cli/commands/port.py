@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wherry.cli.flags import Command, Failure, Invocation
-from wherry.cli.ports import split_protocol
+from wherry.cli.ports import order, split_protocol
 from wherry.client.engine import container_path
 
 TYPE_CHECKING = False
@@ -23,15 +23,10 @@ def run(invocation: Invocation) -> int:
             raise Failure(f"Error: No public port '{port}{'' if protocol == 'tcp' else '/' + protocol}' published for {name}")
         lines = [_address(binding) for binding in bindings]
     else:
-        lines = [f"{port} -> {_address(binding)}" for port in sorted(found, key=_order) for binding in found[port] or ()]
+        lines = [f"{port} -> {_address(binding)}" for port in sorted(found, key=order) for binding in found[port] or ()]
     for line in lines:
         print(line)
     return 0
-
-
-def _order(port: str) -> tuple[int, str]:
-    number, _, protocol = port.partition("/")
-    return int(number), protocol
 
 
 def _address(binding: dict[str, str]) -> str:
