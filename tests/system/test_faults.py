@@ -379,6 +379,7 @@ def test_damaged_files_of_the_data_root_give_clear_errors_and_the_rest_works(own
     engine = own_engine
     engine.run("import", "-", "broken", stdin=tar_of({"file": b"x" * 5000}))
     config = engine.out("inspect", "broken", "-f", "{{.Id}}").partition(":")[2]
+    engine.run("tag", "broken", "localhost:1/broken")
     engine.run("create", "--name", "headless", "bb", "true")
     ident = engine.out("inspect", "headless", "-f", "{{.Id}}")
     engine.kill()
@@ -391,10 +392,12 @@ def test_damaged_files_of_the_data_root_give_clear_errors_and_the_rest_works(own
     engine.start()
     assert engine.out("run", "--rm", "bb", "echo", "works") == "works"
     assert "bb" in engine.out("images")
-    result = engine.run("run", "--rm", "broken", "x", check=False)
-    assert result.code == 125
-    assert config[:12] in result.err
-    assert "Traceback" not in result.err
+    for arguments, code in ((("run", "--rm", "broken", "x"), 125), (("save", "broken"), 1), (("push", "localhost:1/broken"), 1)):
+        result = engine.run(*arguments, check=False)
+        assert result.code == code
+        assert f"content sha256:{config} is damaged" in result.out + result.err
+        assert "Traceback" not in result.err
+    engine.run("rmi", "-f", "localhost:1/broken", check=False)
     engine.run("rmi", "-f", "broken", check=False)
     engine.run("start", "headless", check=False)
     engine.run("rm", "-f", "headless")

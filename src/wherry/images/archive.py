@@ -65,7 +65,7 @@ def choose(catalog: Catalog, texts: Iterable[str]) -> list[Saved]:
             raise Internal(image.damage)
         named = reference is not None and reference.digest is None and catalog.named(reference.with_default_tag()) == image.id
         tags.setdefault(image.id, set()).update([reference.with_default_tag()] if named and reference is not None else [])
-    return [Saved(image=catalog.get(ident), tags=tuple(sorted(items, key=str))) for ident, items in tags.items() if ident]
+    return [Saved(image=catalog.whole(ident), tags=tuple(sorted(items, key=str))) for ident, items in tags.items() if ident]
 
 
 def save(layers: Layers, chosen: Sequence[Saved], out: Sink) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from wherry.errors import NotFound
+from wherry.errors import Internal, NotFound
 from wherry.images import timestamp
 from wherry.spec import image as spec
 from wherry.spec import reference as names
@@ -135,6 +135,13 @@ class Catalog:
                 tagged_at_ns=row.tagged_at_ns,
                 damage=self._damage.get(ident, ""),
             )
+
+    def whole(self, ident: str) -> Image:
+        """As ``get``, for who hands the image on.  Raises Internal for one whose config is damaged."""
+        image = self.get(ident)
+        if image.damage:
+            raise Internal(image.damage)
+        return image
 
     def find(self, text: str) -> Image | None:
         """The image called ``text``: a name, a full id, or a unique prefix of one.  Raises InvalidReference."""

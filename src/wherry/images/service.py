@@ -285,7 +285,7 @@ class Images:
                 raise NotFound(f"tag does not exist: {item.familiar}")
             if ident is None:
                 raise NotFound(f"An image does not exist locally with the tag: {reference.familiar_name}")
-            image = self.catalog.get(ident)
+            image = self.catalog.whole(ident)
             with self.layers.hold(image.chain_ids):
                 await self._pusher.push(item, image, credentials, emit)
             self._publish("push", item.familiar, {**image.labels, "name": item.familiar_name})
