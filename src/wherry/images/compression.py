@@ -18,6 +18,7 @@ from wherry.tree.tar import InvalidArchive, Source
 
 BLOCK = 1 << 20
 _INPUT = 512 << 10
+_PIECE = 512 << 10  # half a pipe: while one half is used, the other is filled
 _GZIP_LEVEL = 2
 _GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
 _LAST_BLOCK = b"\x01\x00\x00\xff\xff"
@@ -125,7 +126,7 @@ def _elsewhere(start: Start, kind: str, head: bytes, take: Callable[[], bytes]) 
         rest = memoryview(head)
         while found := {fd for fd, _ in ready.poll(PATIENCE_S * 1000)}:
             if plain in found:  # before more is fed, so that neither side waits for the other in a circle
-                if not (data := os.read(plain, BLOCK)):
+                if not (data := os.read(plain, _PIECE)):
                     break
                 yield data
                 continue
