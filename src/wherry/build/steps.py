@@ -220,7 +220,8 @@ class Steps:
         attachment = Attachment(stdin=False, stdout=True, stderr=True)
         try:
             with theirs:
-                process = await self.services.supervisor.run(launch, netns_fd=sandbox.netns_fd, attachments=[(theirs.fileno(), attachment)])
+                launching = self.services.supervisor.run(launch, netns_fd=sandbox.netns_fd, attachments=[(theirs.fileno(), attachment)])
+                process = await _started(launching)
         except LaunchFailure as failure:
             ours.close()
             raise _not_started(step.args, failure) from failure
