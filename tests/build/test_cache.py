@@ -51,6 +51,16 @@ def test_usage_and_prune_keep_what_images_use(bench: Bench) -> None:
 
 
 @pytest.mark.root
+def test_a_prune_beside_a_build_leaves_the_layers_to_later(bench: Bench) -> None:
+    chain = bench.images.resolve(bench.build("FROM base\nRUN echo beside > /b\n").result.image_id).chain_ids[-1]
+    records, snapshotter = bench.services.records, bench.services.snapshotter
+    pruned = cache.prune(records, snapshotter, set(), cache.Choice(building=lambda: True))
+    assert pruned.ids
+    assert pruned.size_bytes == 0
+    assert snapshotter.exists(str(chain))
+
+
+@pytest.mark.root
 def test_a_record_whose_layer_is_gone_counts_as_absent(bench: Bench) -> None:
     text = "FROM base\nRUN echo vanishing > /v\n"
     chain = bench.images.resolve(bench.build(text).result.image_id).chain_ids[-1]

@@ -226,6 +226,7 @@ class Choice:
     keeps: Callable[[int], int] = lambda total: 0
     mounts: Mapping[str, int] = field(default_factory=dict)
     fits: Callable[[str, Entry], bool] = lambda key, entry: True
+    building: Callable[[], bool] = lambda: False  # then layers stay: a build that began before may stand on what it found
 
 
 def prune(records: Records, snapshotter: Snapshotter, images: Container[str], choice: Choice) -> Pruned:
@@ -234,9 +235,8 @@ def prune(records: Records, snapshotter: Snapshotter, images: Container[str], ch
     with records.transaction():
         for key, _ in gone:
             records.delete(KIND, key)
-    freed = _remove_layers(
-        snapshotter, [entry for _, entry in gone if entry.chain and entry.chain not in images and entry.chain not in kept]
-    )
+    unneeded = [entry for _, entry in gone if entry.chain and entry.chain not in images and entry.chain not in kept]
+    freed = 0 if choice.building() else _remove_layers(snapshotter, unneeded)
     mounts = [key for key, entry in gone if entry.kind == "mount"]
     return Pruned(ids=[key for key, _ in gone], mounts=mounts, size_bytes=freed + sum(choice.mounts[key] for key in mounts))
 

@@ -55,6 +55,12 @@ class BuildOperations:
     builds: dict[str, asyncio.Task[object]]
     build_services: BuildServices
     building = 0  # builds under way
+    removals_put_off = False  # layers that nobody needs were kept, for a build may stand on them
+
+    def keeps_layers(self) -> bool:
+        """Whether layers must stay now, whatever is removed; they are looked at again after the last build."""
+        self.removals_put_off |= self.building > 0
+        return self.building > 0
 
     async def build_image(
         self, parameters: BuildParameters, auths: Mapping[str, AuthConfig], chunks: AsyncIterator[bytes]
@@ -97,6 +103,9 @@ class BuildOperations:
             emit(error_record(error))
         finally:
             self.building -= 1
+            if self.removals_put_off and not self.building:
+                self.removals_put_off = False
+                rooms.tasks.create_task(rooms.workers.run(rooms.garbage.collect))
             self.builds.pop(parameters.build_id, None)
 
     async def _receive(self, chunks: AsyncIterator[bytes]) -> PackedContext:
@@ -137,9 +146,12 @@ class BuildOperations:
             images |= {info.name for info in rooms.snapshotter.items()}
         if not self.building:
             wanted = replace(wanted, mounts=await rooms.workers.run(cache_mounts.sizes, rooms.settings.data_root))
+        wanted = replace(wanted, building=self.keeps_layers)
         pruned = await rooms.workers.run(cache.prune, rooms.records, rooms.snapshotter, images, wanted)
         await rooms.workers.run(cache_mounts.discard, rooms.settings.data_root, pruned.mounts)
-        freed = pruned.size_bytes + (await rooms.workers.run(rooms.garbage.collect)).reclaimed_bytes
+        freed = pruned.size_bytes
+        if not self.building:
+            freed += (await rooms.workers.run(rooms.garbage.collect)).reclaimed_bytes
         await rooms.workers.run(rooms.furniture.forget_gone, rooms.snapshotter)
         rooms.events.publish("builder", "prune", "", {"reclaimed": str(freed)})
         return BuildPruned(caches_deleted=pruned.ids or None, space_reclaimed=freed)

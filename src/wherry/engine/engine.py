@@ -121,7 +121,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
             publish=publish_image,
             hold=garbage.hold,
             partials=Partials(f"{settings.data_root}/partial", content),
-            keeps=lambda: unreadable.layers_kept(records, snapshotter),
+            keeps=lambda: unreadable.layers_kept(records, snapshotter, building=engine.keeps_layers()),
             start=start,
         )
         networks = Networks(settings, records)

@@ -68,9 +68,9 @@ def holds_garbage(records: Records) -> bool:
     return any(kind in _HOLDING for kind, _ in unreadable.unreadable(records))
 
 
-def layers_kept(records: Records, snapshotter: Snapshotter) -> set[str]:
-    """Those that stay though no image is made of them."""
-    every = {info.name for info in snapshotter.items()} if holds_garbage(records) else set()
+def layers_kept(records: Records, snapshotter: Snapshotter, *, building: bool) -> set[str]:
+    """Those that stay though no image is made of them: while a build goes on all, for any may be what it stands on."""
+    every = {info.name for info in snapshotter.items()} if building or holds_garbage(records) else set()
     return cache.layers(records) | every
 
 

@@ -97,7 +97,7 @@ class Puller:
             before = self.catalog.named(reference)
             manifest = await self._choose(repository, document, wanted or platforms.host())
             kinds.refuse_parts(manifest)
-            ident = await self._image(repository, manifest, reference, fetched.digest, emit)
+            image = await self._image(repository, manifest, reference, fetched.digest, emit)
         except (RegistryError, InvalidDocument) as error:
             raise translate(error, reference) from error
         except (ContentMismatch, DigestMismatch, InvalidArchive, BadStream) as error:
@@ -107,7 +107,7 @@ class Puller:
         except OSError as error:
             raise Internal(f"failed to register layer: {told(error)}") from error
         emit(status(f"Digest: {fetched.digest}"))
-        return self.catalog.get(ident), before != ident
+        return image, before != image.id
 
     async def inspect(self, reference: Reference, credentials: Credentials) -> tuple[Descriptor, list[Platform]]:
         """What the registry has under this name, without pulling it.  Source: Engine API DistributionInspect."""
@@ -147,14 +147,14 @@ class Puller:
             document = spec.decode(fetched.raw, fetched.media_type)
         raise Untrusted("an image index within an index within an index")
 
-    async def _image(self, repository: Repository, manifest: Manifest, reference: Reference, digest: Digest, emit: Emit) -> str:
+    async def _image(self, repository: Repository, manifest: Manifest, reference: Reference, digest: Digest, emit: Emit) -> Image:
         ident = str(manifest.config.digest)
         references = [reference.with_digest(digest)] + ([reference] if reference.digest is None else [])
         if self.catalog.has(ident) and is_whole(ident, self.catalog, self.content, self.layers):
             with self.catalog.transaction():
                 for item in references:
                     self.catalog.name(item, ident)
-            return ident
+                return self.catalog.get(ident)
         try:
             raw = await repository.document(manifest.config, spec.CONFIG_LIMIT)
         except RegistryError as error:
@@ -173,7 +173,8 @@ class Puller:
             async with self.downloads.wanting(repository, manifest.layers[present:]) as downloads:  # until the image is there
                 await self._layers(repository, manifest, diff_ids, present, downloads, emit)
                 sizes = await self.run(self.layers.sizes, chain)
-                return self.catalog.put(raw, sizes, references=references)
+                with self.catalog.transaction():  # somebody may remove it as soon as others see it
+                    return self.catalog.get(self.catalog.put(raw, sizes, references=references))
 
     async def _layers(
         self,
