@@ -26,6 +26,9 @@ from hypothesis import settings
 
 settings.register_profile("shared machine", deadline=None)  # how long an example takes says how busy the machine is
 settings.load_profile("shared machine")
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):  # ignored when the tests are started by nohup(1) or with `&`
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # daemons are started by the hundred: each would compile everything anew
 
 WHERRY = str(Path(sys.executable).parent / "wherry")

@@ -7,8 +7,10 @@ import contextlib
 import os
 import time
 
+import msgspec
 import pytest
 
+from wherry.build import cache
 from wherry.build.failures import BuildFailed, DockerfileError
 from wherry.build.progress import Happening, Output
 from wherry.build.services import BuildRequest
@@ -51,6 +53,21 @@ def test_the_same_input_gives_the_same_image_from_the_cache(bench: Bench) -> Non
     again = bench.build(text, {"a.txt": "one"})
     assert again.result.image_id == first.result.image_id
     assert (again.result.steps, again.result.steps_cached) == (3, 3)
+
+
+def test_a_cached_layer_of_another_stack_is_not_taken(bench: Bench) -> None:
+    text = "FROM base\nRUN cat /proc/sys/kernel/random/uuid > /made\nRUN echo more > /more\n"
+    bench.build(text)
+    ((key, _),) = [
+        (key, entry)
+        for key, body in bench.services.records.items(cache.KIND)
+        if "uuid" in (entry := msgspec.json.decode(body, type=cache.Entry)).description
+    ]
+    with bench.services.records.transaction():
+        bench.services.records.delete(cache.KIND, key)
+    outcome = bench.build(text)
+    assert outcome.result.steps_cached == 0
+    assert len(bench.config(outcome).rootfs.diff_ids) == 3
 
 
 def test_content_and_mode_decide_and_not_time(bench: Bench) -> None:

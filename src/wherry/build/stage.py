@@ -38,7 +38,7 @@ from wherry.build.state import (
 from wherry.build.steps import Layer, RunStep, Watch, joined
 from wherry.build.work import Work, now
 from wherry.errors import EngineError, NotFound
-from wherry.spec.digest import Digest, sha256
+from wherry.spec.digest import Digest, chain_id, sha256
 from wherry.tree.plan import Plan
 
 _MAKES_FILES = (Run, Copy, Workdir)
@@ -156,7 +156,7 @@ class StageBuild:
         place = place_of(work.name, self.stage.shown_name, number)
         work.counted += 1
         entry = None if work.request.no_cache else work.cache.get(key)
-        if entry is not None:
+        if entry is not None and _stands_on(state, entry):
             work.reused += 1
             self._tell(Cached(step=self.step))
             return _after(state, ready, key, entry), True
@@ -336,6 +336,11 @@ class StageBuild:
 
     def _tell(self, event: Any) -> None:
         self.work.progress(event)
+
+
+def _stands_on(state: State, entry: Entry) -> bool:
+    """Whether a layer is one of this stack: when the step before ran anew, or in another build too, it may have made another layer."""
+    return entry.kind == "same" or entry.chain == str(chain_id([*state.diff_ids, Digest(entry.diff_id)]))
 
 
 def _after(state: State, ready: Ready, key: str, entry: Entry) -> State:

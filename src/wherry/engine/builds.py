@@ -23,6 +23,7 @@ from wherry.containers.record import ContainerRecord, State
 from wherry.engine import remote_context
 from wherry.engine.cache_choice import cache_choice
 from wherry.engine.feeding import through_file
+from wherry.engine.gate import Gate
 from wherry.engine.rooms import Rooms
 from wherry.engine.unreadable import holds_garbage
 from wherry.engine.wiring import networking, running_other, write_fresh
@@ -54,6 +55,7 @@ class BuildOperations:
     rooms: Rooms
     builds: dict[str, asyncio.Task[object]]
     build_services: BuildServices
+    gate: Gate
     building = 0  # builds under way
     removals_put_off = False  # layers that nobody needs were kept, for a build may stand on them
 
@@ -86,6 +88,7 @@ class BuildOperations:
         task = asyncio.current_task()
         if parameters.build_id and task is not None:
             self.builds[parameters.build_id] = task
+        await self.gate.wait_for_removals()
         self.building += 1
         try:
             with rooms.garbage.hold():
@@ -105,8 +108,13 @@ class BuildOperations:
             self.building -= 1
             if self.removals_put_off and not self.building:
                 self.removals_put_off = False
-                rooms.tasks.create_task(rooms.workers.run(rooms.garbage.collect))
+                rooms.tasks.create_task(self._collect())
             self.builds.pop(parameters.build_id, None)
+
+    async def _collect(self) -> None:
+        async with self.gate.removal():
+            if not self.building:
+                await self.rooms.workers.run(self.rooms.garbage.collect)
 
     async def _receive(self, chunks: AsyncIterator[bytes]) -> PackedContext:
         """Raises InvalidRequest where the archive's own entries stand in each other's way."""
@@ -141,6 +149,14 @@ class BuildOperations:
         wanted = cache_choice(request, filters, rooms.settings.data_root)
         if wanted is None:
             return BuildPruned()
+        async with self.gate.removal():
+            pruned, freed = await self._prune_build_cache(wanted)
+        rooms.events.publish("builder", "prune", "", {"reclaimed": str(freed)})
+        return BuildPruned(caches_deleted=pruned.ids or None, space_reclaimed=freed)
+
+    async def _prune_build_cache(self, wanted: cache.Choice) -> tuple[cache.Pruned, int]:
+        """What is gone, and the bytes that are free again."""
+        rooms = self.rooms
         images: set[str] = {layer for image in rooms.images.list(every=True) for layer in image.chain_ids}
         if holds_garbage(rooms.records):
             images |= {info.name for info in rooms.snapshotter.items()}
@@ -153,8 +169,7 @@ class BuildOperations:
         if not self.building:
             freed += (await rooms.workers.run(rooms.garbage.collect)).reclaimed_bytes
         await rooms.workers.run(rooms.furniture.forget_gone, rooms.snapshotter)
-        rooms.events.publish("builder", "prune", "", {"reclaimed": str(freed)})
-        return BuildPruned(caches_deleted=pruned.ids or None, space_reclaimed=freed)
+        return pruned, freed
 
     def make_build_services(self) -> BuildServices:
         """Made once, when the engine is."""

@@ -40,6 +40,7 @@ from wherry.spec.docker.request import ArchiveRequest, AttachRequest, Filters, H
 from wherry.spec.docker.stats import ContainerStats
 from wherry.spec.launch import Attachment
 from wherry.spec.moment import until_ns
+from wherry.store.snapshot import SnapshotMissing
 
 CONDITIONS = ("not-running", "next-exit", "removed")
 STATS_EVERY_S = 1.0
@@ -115,7 +116,10 @@ class ContainerOperations:
         return self.running.wiring.published(container)
 
     async def _sizes(self, container: Container) -> tuple[int, int]:
-        own = await self.rooms.workers.run(self.rooms.snapshotter.usage, container.record.snapshot)
+        try:
+            own = await self.rooms.workers.run(self.rooms.snapshotter.usage, container.record.snapshot)
+        except SnapshotMissing:  # it is being removed
+            own = 0
         try:
             base = self.rooms.images.resolve(container.record.image_id).size_bytes
         except EngineError:

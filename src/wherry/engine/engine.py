@@ -21,6 +21,7 @@ from wherry.engine.creating import Creating
 from wherry.engine.events import EventBus
 from wherry.engine.execs import Execs
 from wherry.engine.furniture import Furniture
+from wherry.engine.gate import Gate
 from wherry.engine.inside import InsideOperations
 from wherry.engine.networks import NetworkOperations
 from wherry.engine.preview import PreviewOperations
@@ -61,6 +62,7 @@ class Engine(InsideOperations, PreviewOperations, SoundnessOperations, NetworkOp
         self.creating = Creating(rooms)
         self.execs = Execs(rooms)
         self.files = ContainerFiles(rooms)
+        self.gate = Gate()
         self.builds: dict[str, asyncio.Task[object]] = {}
         self.build_services = self.make_build_services()
         self.daemon_id = _daemon_id(rooms.records)

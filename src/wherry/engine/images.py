@@ -11,6 +11,7 @@ import msgspec
 from wherry.containers.container import Container
 from wherry.containers.present import rfc3339
 from wherry.engine.containers import ContainerOperations
+from wherry.engine.gate import Gate
 from wherry.engine.rooms import Rooms
 from wherry.errors import EngineError, InvalidRequest
 from wherry.images import fetch, search, timestamp
@@ -47,6 +48,7 @@ EMPTY_LAYER = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ac
 
 class ImageOperations(ContainerOperations):
     rooms: Rooms
+    gate: Gate
 
     # --- look
 
@@ -146,16 +148,18 @@ class ImageOperations(ContainerOperations):
         self.rooms.images.tag(ref, _new_name(repo, tag))
 
     async def remove_image(self, ref: str, *, force: bool, prune: bool, platform: spec.Platform | None) -> Sequence[ImageDeleted]:
-        removed = await self.rooms.workers.run(
-            self.rooms.images.remove, ref, force=force, prune=prune, platform=platform, in_use=self._users_of_image
-        )
-        await self.rooms.workers.run(self.rooms.furniture.forget_gone, self.rooms.snapshotter)
+        async with self.gate.removal():
+            removed = await self.rooms.workers.run(
+                self.rooms.images.remove, ref, force=force, prune=prune, platform=platform, in_use=self._users_of_image
+            )
+            await self.rooms.workers.run(self.rooms.furniture.forget_gone, self.rooms.snapshotter)
         return [_deleted(step) for step in removed]
 
     async def prune_images(self, filters: Filters) -> ImagesPruned:
-        removed, freed = await self.rooms.workers.run(self.rooms.images.prune, filters, in_use=self._users_of_image)
-        freed += (await self.rooms.workers.run(self.rooms.garbage.collect)).reclaimed_bytes
-        await self.rooms.workers.run(self.rooms.furniture.forget_gone, self.rooms.snapshotter)
+        async with self.gate.removal():
+            removed, freed = await self.rooms.workers.run(self.rooms.images.prune, filters, in_use=self._users_of_image)
+            freed += (await self.rooms.workers.run(self.rooms.garbage.collect)).reclaimed_bytes
+            await self.rooms.workers.run(self.rooms.furniture.forget_gone, self.rooms.snapshotter)
         self.rooms.events.publish("image", "prune", "", {"reclaimed": str(freed)})
         return ImagesPruned(images_deleted=[_deleted(step) for step in removed] or None, space_reclaimed=freed)
 

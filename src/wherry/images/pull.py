@@ -150,8 +150,8 @@ class Puller:
     async def _image(self, repository: Repository, manifest: Manifest, reference: Reference, digest: Digest, emit: Emit) -> Image:
         ident = str(manifest.config.digest)
         references = [reference.with_digest(digest)] + ([reference] if reference.digest is None else [])
-        if self.catalog.has(ident) and is_whole(ident, self.catalog, self.content, self.layers):
-            with self.catalog.transaction():
+        with self.catalog.transaction():  # another thread may be about to remove it
+            if self.catalog.has(ident) and is_whole(ident, self.catalog, self.content, self.layers):
                 for item in references:
                     self.catalog.name(item, ident)
                 return self.catalog.get(ident)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from wherry.store.content import Content
-from wherry.store.snapshot import SnapshotInfo, SnapshotMissing, Snapshotter
+from wherry.store.snapshot import SnapshotInfo, SnapshotInUse, SnapshotMissing, Snapshotter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +154,10 @@ class Garbage:
                 held = _with_parents(frozenset(self._seen), parents)
                 if name in held:
                     continue
-                discard = self._snapshots.detach(name)
+                try:
+                    discard = self._snapshots.detach(name)
+                except (SnapshotMissing, SnapshotInUse):  # it went, or somebody stands on it, since we looked
+                    continue
             discard()
             swept.snapshots.append(name)
             swept.reclaimed_bytes += size
