@@ -53,10 +53,10 @@ def test_an_export_arrives_whole(client: Raw) -> None:
     assert body == b"x" * 1000 + b"y" * 3_000_000
 
 
-def test_an_export_that_fails_is_cut_so_that_the_client_sees_it(client: Raw) -> None:
+def test_an_export_that_fails_says_why_and_is_cut_so_that_the_client_sees_it(client: Raw) -> None:
     assert client.request("GET", "/containers/cut/export").head()[0] == 200
     assert client.chunk() == b"x" * 1000
-    assert client.rest() == b""
+    assert client.rest() == b'1;error="cut"\r\n'
 
 
 def test_an_archive_carries_what_the_path_is(client: Raw) -> None:

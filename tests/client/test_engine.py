@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from wherry.client import jsontext
 from wherry.client.engine import ApiError, Engine, query_string
-from wherry.client.http import ConnectError, Connection
+from wherry.client.http import BrokenOff, ConnectError, Connection
 
 
 class Peer:
@@ -84,6 +84,15 @@ def test_chunks_are_joined(peer: Peer) -> None:
     engine = Engine(peer.address)
     assert engine.get("/a") == [1, 2]
     engine.close()
+
+
+def test_an_answer_that_is_broken_off_says_why(peer: Peer) -> None:
+    peer.answers = [b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n[1,\r\n1;error="layer \\"x\\""\r\n']
+    engine = Engine(peer.address)
+    response = engine.stream("GET", "/a")
+    with pytest.raises(BrokenOff, match=r'^layer "x"$'):
+        response.read()
+    response.close()
 
 
 def test_an_error_carries_the_daemons_message_and_status(peer: Peer) -> None:

@@ -76,6 +76,8 @@ def test_defaults_are_those_that_inspect_shows() -> None:
     assert host.log_config.type == "json-file"
     assert host.log_config.config == {"max-size": "20m"}
     assert host.memory_swap == 128 << 20
+    limits = [create.complete_host_config(HostConfig(pids_limit=asked), default_log_options={}).pids_limit for asked in (-1, 0, 7)]
+    assert limits == [0, None, 7]  # none; ours, as the Docker CLI sends 0 for what was not asked
 
 
 @pytest.mark.parametrize(

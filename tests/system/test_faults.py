@@ -379,12 +379,16 @@ def test_damaged_files_of_the_data_root_give_clear_errors_and_the_rest_works(own
     engine = own_engine
     engine.run("import", "-", "broken", stdin=tar_of({"file": b"x" * 5000}))
     config = engine.out("inspect", "broken", "-f", "{{.Id}}").partition(":")[2]
+    engine.run("import", "-", "harmed", stdin=tar_of({"file": b"x" * (4 << 20)}))
     engine.run("tag", "broken", "localhost:1/broken")
     engine.run("create", "--name", "headless", "bb", "true")
     ident = engine.out("inspect", "headless", "-f", "{{.Id}}")
     engine.kill()
     blob = engine.root / "data/content/sha256" / config
     blob.write_bytes(blob.read_bytes()[:20])
+    with next(path for path in (engine.root / "data").rglob("*") if path.is_file() and path.stat().st_size >= 4 << 20).open("r+b") as layer:
+        layer.seek(2 << 20)
+        layer.write(b"y")
     shutil.rmtree(engine.root / "data/containers" / ident)
     (engine.root / "data/staging/junk").mkdir()
     (engine.root / "data/staging/junk/file").write_text("x")
@@ -397,6 +401,9 @@ def test_damaged_files_of_the_data_root_give_clear_errors_and_the_rest_works(own
         assert result.code == code
         assert f"content sha256:{config} is damaged" in result.out + result.err
         assert "Traceback" not in result.err
+    cut = engine.run("save", "-o", str(engine.root / "cut.tar"), "harmed", check=False)
+    assert (cut.code, (engine.root / "cut.tar").exists()) == (1, False)
+    assert re.fullmatch(r"Error response from daemon: layer sha256:\S+ can't be read back: its bytes have digest sha256:\S+\n", cut.err)
     engine.run("rmi", "-f", "localhost:1/broken", check=False)
     engine.run("rmi", "-f", "broken", check=False)
     engine.run("start", "headless", check=False)

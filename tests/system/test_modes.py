@@ -80,7 +80,10 @@ def test_control_groups_go_below_the_parent_asked_for(engine: Daemon) -> None:
         engine.run("unpause", "nested")
         engine.run("exec", "nested", "true")
         engine.run("update", "nested", "--pids-limit", "40")
-        assert Path(groups.directory("pids", f"{parent}/{ident}") or "", "pids.max").read_text() == "40\n"
+        limit = Path(groups.directory("pids", f"{parent}/{ident}") or "", "pids.max")
+        assert limit.read_text() == "40\n"
+        engine.run("update", "nested", "--pids-limit", "-1")
+        assert limit.read_text() == "max\n"
     finally:
         engine.run("rm", "-f", "nested")
         left = [directory for directory in groups.directories(f"{parent}/{ident}") if os.path.exists(directory)]

@@ -111,7 +111,10 @@ async def kill(engine: Operations, request: Request) -> Response:
 
 
 async def update(engine: Operations, request: Request) -> Response:
-    return reply(await engine.update_container(request.groups["id"], await request.json(ContainerUpdate, optional=True)))
+    body = await request.json(ContainerUpdate, optional=True)
+    if request.version < (1, 40):
+        body.pids_limit = None  # these clients send 0 for what was not asked
+    return reply(await engine.update_container(request.groups["id"], body))
 
 
 async def rename(engine: Operations, request: Request) -> Response:

@@ -16,6 +16,7 @@ from wherry.spec.docker.request import Filters, Hijacked
 
 MAX_JSON = 16 * 1024 * 1024
 MAX_CHUNK = 64 * 1024
+MAX_TOLD = 500  # characters; Go's client reads lines of 4096 bytes
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
@@ -54,6 +55,7 @@ class Request:
         self._connection = connection
         self._headers = headers
         self._query: dict[str, list[str]] | None = None
+        self._stream: Stream | None = None
 
     # -- the query
 
@@ -114,7 +116,13 @@ class Request:
         more |= {"Transfer-Encoding": "chunked"} if chunked else {"Connection": "close"}
         self.started = True
         await self._connection.send(response_head(200, self._base(more)))
-        return Stream(self._connection, chunked=chunked)
+        self._stream = Stream(self._connection, chunked=chunked)
+        return self._stream
+
+    async def break_off(self, message: str) -> None:
+        """Say why the begun answer ends here; the connection is to be cut then."""
+        if self._stream:
+            await self._stream.break_off(message)
 
     async def take_over(self, head: bytes) -> Hijacked:
         """Send ``head`` and give the connection away.  The body must have been read."""
@@ -146,6 +154,11 @@ class Stream:
         await self.write(last)
         if self._chunked:
             await self._connection.send(b"0\r\n\r\n")
+
+    async def break_off(self, message: str) -> None:
+        """Begin a chunk that never comes; its extension (RFC 9112, 7.1.1), which other clients skip, tells ours ``message``."""
+        if self._chunked:
+            await self._connection.send(b"1;error=%b\r\n" % encode(message[:MAX_TOLD]).rstrip())
 
 
 def reply(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -135,7 +135,8 @@ class Server:
                 raise
             status, message = explain(error)
             if request.started:
-                return False  # cut: the client sees that the answer is not whole
+                await request.break_off(message)
+                return False
             await request.respond(failure(status, message))
             if isinstance(error, Malformed):
                 return False

@@ -155,11 +155,11 @@ def _run(command: Command, path: str, words: list[str], program: Program) -> int
 def describe(error: BaseException) -> str | None:
     """What a person is told about an error of the client or the daemon; None for one that is a bug."""
     from wherry.client.engine import ApiError, InvalidName
-    from wherry.client.http import ConnectError, ProtocolError
+    from wherry.client.http import BrokenOff, ConnectError, ProtocolError
 
     if isinstance(error, InvalidName):
         return str(error)
-    if isinstance(error, ApiError):
+    if isinstance(error, ApiError | BrokenOff):
         return f"Error response from daemon: {error}"
     if isinstance(error, ConnectError):
         return str(error)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import _socket
 import os
 
+from wherry.client import jsontext
+
 TYPE_CHECKING = False  # typing costs 8 ms to import
 
 if TYPE_CHECKING:
@@ -33,6 +35,10 @@ class ProtocolError(Exception):
 
 class ClosedEarly(ProtocolError):
     """The peer closed the connection without one byte of an answer."""
+
+
+class BrokenOff(ProtocolError):
+    """The daemon failed within its answer, and says why."""
 
 
 class Tls:
@@ -310,8 +316,11 @@ class Response:
     def _chunk_piece(self, limit: int) -> bytes:
         connection = self._connection
         if not self._left:
+            size, _, extension = connection.line().partition(b";")
             try:
-                self._left = int(connection.line().partition(b";")[0], 16)
+                if extension.startswith(b"error="):
+                    raise BrokenOff(jsontext.parse(extension[6:]))
+                self._left = int(size, 16)
             except ValueError:
                 raise ProtocolError("bad chunk length") from None
             if self._left == 0:

@@ -120,7 +120,7 @@ def complete_host_config(
     if host.memory and not host.memory_swap:
         host.memory_swap = 2 * host.memory
     if host.pids_limit is not None and host.pids_limit <= 0:
-        host.pids_limit = None  # no limit; the Docker CLI sends 0 for what was not asked
+        host.pids_limit = 0 if host.pids_limit else None  # no limit, ours: the Docker CLI sends 0 for what was not asked
     if host.memory_swappiness == -1:
         host.memory_swappiness = None
     if host.oom_kill_disable is None:

@@ -15,9 +15,10 @@ from functools import partial
 
 from wherry.containers import log_options, mounts, oci, present, restart
 from wherry.containers.container import Container
-from wherry.containers.create import check_resources, check_runtime, signal_number
+from wherry.containers.create import check_runtime, signal_number
 from wherry.containers.lifecycle import Event, Status, advance
 from wherry.containers.record import MountRecord
+from wherry.containers.update import updated
 from wherry.engine.health import HealthWatcher
 from wherry.engine.image_mounts import ImageMounts
 from wherry.engine.memory import MemoryWatcher
@@ -36,10 +37,6 @@ from wherry.spec.mounts import Rootfs
 log = logging.getLogger(__name__)
 DEFAULT_STOP_TIMEOUT_S = 10
 STOP_FIRST = "stop the container before removing or force remove"
-LIMITS = (
-    *("memory", "memory_swap", "memory_reservation", "cpu_shares", "nano_cpus", "cpu_period", "cpu_quota"),
-    *("cpuset_cpus", "cpuset_mems", "pids_limit", "blkio_weight"),
-)
 RECORD_AGAIN_S = 1.0
 KILL_PATIENCE_S = 10.0  # after SIGKILL a process that is still there is stuck in the kernel
 
@@ -462,41 +459,14 @@ class Running:
         """Change limits and the restart policy, of a running one at once.  Raises InvalidRequest, Conflict; nothing is changed then."""
         if container.status in (Status.REMOVING, Status.DEAD):
             raise Conflict(f'Cannot update container {container.id}: Container is marked for removal and cannot be "update".')
-        host = copy(container.record.host_config)
-        for name in LIMITS:
-            if (value := getattr(asked, name)) not in (0, "", None):
-                setattr(host, name, value)
-        if asked.restart_policy.name:
-            restart.checked(asked.restart_policy.name, asked.restart_policy.maximum_retry_count)
-            if host.auto_remove and asked.restart_policy.name != "no":
-                raise InvalidRequest(
-                    f"Cannot update container {container.id}: "
-                    "Restart policy cannot be updated because AutoRemove is enabled for the container"
-                )
-            host.restart_policy = asked.restart_policy
-        check_resources(asked, cpus=len(os.sched_getaffinity(0)), updating=True)
-        if asked.memory and not asked.memory_swap and 0 < host.memory_swap < host.memory:
-            raise Conflict(
-                f"Cannot update container {container.id}: Memory limit should be smaller than already set memoryswap limit, "
-                "update the memoryswap at the same time"
-            )
-        self._check_cpu_conflicts(container, asked)
+        try:
+            host = updated(container.record.host_config, asked, cpus=len(os.sched_getaffinity(0)))
+        except Conflict as error:
+            raise Conflict(f"Cannot update container {container.id}: {error}") from error
         if container.is_running:
             await self._limit(container, host)
         container.record.host_config = host
         self._rooms.containers.save(container)
-
-    def _check_cpu_conflicts(self, container: Container, asked: HostConfig) -> None:
-        """What is set one way cannot be updated the other way.  Raises InvalidRequest."""
-        before = container.record.host_config
-        for name, words in (("cpu_period", "CPU Period"), ("cpu_quota", "CPU Quota")):
-            if getattr(asked, name) and before.nano_cpus:
-                conflict = f"{words} cannot be updated as NanoCPUs has already been set"
-            elif asked.nano_cpus and getattr(before, name):
-                conflict = f"Nano CPUs cannot be updated as {words} has already been set"
-            else:
-                continue
-            raise InvalidRequest(f"Cannot update container {container.id}: Conflicting options: {conflict}")
 
     async def _limit(self, container: Container, host: HostConfig) -> None:
         """Change the limits of a running container; what the kernel refuses changes none of them.  Raises Conflict."""

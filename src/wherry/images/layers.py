@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import msgspec
 
+from wherry.errors import Internal
 from wherry.images.compression import BLOCK, PlainReader
 from wherry.spec.digest import Digest, chain_ids
 from wherry.store.content import Content
@@ -44,7 +45,7 @@ class Stopped(Exception):
     """Nobody wants the result of this thread's work any more."""
 
 
-class LayerDamaged(ValueError):
+class LayerDamaged(Internal):
     """What the disk holds is not the layer that was stored."""
 
 

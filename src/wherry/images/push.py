@@ -17,7 +17,7 @@ from wherry.errors import Internal
 from wherry.images.blocking import Run, produce
 from wherry.images.catalog import Catalog, Image
 from wherry.images.compression import BLOCK
-from wherry.images.layers import LayerDamaged, Layers
+from wherry.images.layers import Layers
 from wherry.images.outgoing import Gzipped, Plain, is_dense
 from wherry.images.progress import Emit, Meter, aux, status
 from wherry.registry.client import Client
@@ -78,7 +78,7 @@ class Pusher:
             raise Internal(str(error)) from error
         except ExceptionGroup as group:
             raise _first(group) from group
-        except (OSError, LayerDamaged) as error:
+        except OSError as error:
             raise Internal(str(error)) from error
         self.catalog.name(reference.with_digest(digest), image.id)
         emit(status(f"{tag}: digest: {digest} size: {len(raw)}"))

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import os
 
-from wherry.kernel import inotify
 from wherry.kernel.cgroup import Hierarchies, Unsupported
 
 
-def watch(found: Hierarchies, path: str) -> int:
-    """A descriptor that can be read when the group is out of memory, and in the end when it is removed; the caller closes it.
+def events_file(found: Hierarchies, path: str) -> str:
+    """With v2: the file that changes after a kill, and at other times."""
+    return f"{_directory(found, path)}/memory.events"
 
-    With v1 it tells before the kill, with v2 after it. Raises OSError, and Unsupported on a machine without a memory controller.
+
+def watch(found: Hierarchies, path: str) -> int:
+    """With v1: a descriptor that can be read before the kill, and in the end when the group is removed; the caller closes it.
+
+    Raises OSError, and Unsupported on a machine without a memory controller.
     """
-    directory = found.directory("memory", path)
-    if directory is None:
-        raise Unsupported("this machine has no memory cgroup")
-    if found.v2:
-        fd = inotify.init()
-        try:
-            inotify.add_watch(fd, f"{directory}/memory.events", inotify.IN_MODIFY)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
+    directory = _directory(found, path)
     fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     try:
         with open(f"{directory}/memory.oom_control") as control, open(f"{directory}/cgroup.event_control", "w") as registry:
@@ -32,3 +26,10 @@ def watch(found: Hierarchies, path: str) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _directory(found: Hierarchies, path: str) -> str:
+    directory = found.directory("memory", path)
+    if directory is None:
+        raise Unsupported("this machine has no memory cgroup")
+    return directory

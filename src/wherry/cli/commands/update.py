@@ -29,7 +29,7 @@ FIELDS = {
 def run(invocation: Invocation) -> int:
     if not invocation.given:
         raise Failure("you must provide one or more flags when using this command")
-    body = {api: invocation.value(flag) for flag, api in FIELDS.items() if flag in invocation.given}
+    body = {api: invocation.value(flag) for flag, api in FIELDS.items() if invocation.value(flag)}
     if "restart" in invocation.given:
         try:
             body["RestartPolicy"] = restart_policy(invocation.text("restart"))
