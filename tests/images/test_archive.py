@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import tarfile
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import zstandard
 
 from wherry.errors import EngineError, InvalidRequest, NotFound
+from wherry.images.archive import Loader
 
 pytestmark = pytest.mark.root
 Experiment = Callable[..., None]
@@ -213,6 +215,57 @@ def test_a_root_file_system_is_imported(compression: str, experiment: Experiment
 
     async def pieces(data: bytes) -> Any:
         yield data
+
+    experiment(body)
+
+
+class Interrupted(io.BytesIO):
+    """An archive; ``meanwhile`` is called when what lies a MiB beyond its layer is wanted, which is stored by then."""
+
+    def __init__(self, made: Any, meanwhile: Callable[[], object], *, whole: bool) -> None:
+        archive = made.docker_archive("x:1", unused=bytes(2 << 20))
+        self._left = archive.index(made.tars[0]) + len(made.tars[0]) + (1 << 20)
+        self._meanwhile = meanwhile
+        super().__init__(archive if whole else archive[: self._left + 100])
+
+    def read(self, size: int | None = -1) -> bytes:
+        if not self._left:
+            self._meanwhile()
+            self._left = 1 << 30
+        data = super().read(min(size or 0, self._left))
+        self._left -= len(data)
+        return data
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_loads_at_once_of_the_same_layer_leave_what_images_need(whole: bool, experiment: Experiment, make_image: Any) -> None:
+    """The first stores its blob, the second finds it there; then the first ends, or it goes on when the second has ended."""
+
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": b"1" * 2_000_000})
+        images = lab.images
+        loader = Loader(
+            catalog=images.catalog,
+            content=lab.content,
+            layers=images.layers,
+            forget=images.forget_layer,
+            needed=lambda: images.roots().content,
+        )
+        stored, go = threading.Event(), threading.Event()
+
+        def load(meanwhile: Callable[[], object], *, whole: bool = True) -> None:
+            loader.load(Interrupted(made, meanwhile, whole=whole), lambda record: None)
+
+        if whole:
+            first = threading.Thread(target=load, args=(lambda: (stored.set(), go.wait(20)),))
+            first.start()
+            stored.wait(20)
+            load(lambda: (go.set(), first.join()))
+        else:
+            with pytest.raises(ValueError, match="EOF"):
+                load(lambda: load(stored.set), whole=False)
+        assert images.resolve("x:1").id == made.id
+        assert set(lab.content.digests()) == images.roots().content
 
     experiment(body)
 

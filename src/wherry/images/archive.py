@@ -7,8 +7,7 @@ of it stays when anything in it is wrong.  Source: OCI image-spec 1.1, image-lay
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,12 +158,16 @@ def _json(value: object) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loader:
-    """load.  Blocking.  ``forget``: removes the snapshot of a layer that nobody has or wants."""
+    """load.  Blocking.
+
+    ``forget``: removes the snapshot of a layer that nobody has or wants. ``needed``: the blobs that images refer to.
+    """
 
     catalog: Catalog
     content: Content
     layers: Layers
     forget: Callable[[Digest], None]
+    needed: Callable[[], Collection[str]]
     start: Start = inline
 
     def load(self, source: Source, emit: Emit, *, wanted: Platform | None = None, quiet: bool = False) -> list[Image]:
@@ -173,13 +176,19 @@ class Loader:
         ``emit`` is called from this thread.
         """
         made: list[Digest] = []
+        held: set[Digest] = set()
         try:
-            with self._unpacked(source) as files:
+            with self.layers.holding() as hold:
+                files = Members(self.content, hold, self.start)
+                held = files.held
+                files.read(source)
                 return self._images(files, emit, made, wanted, quiet=quiet)
         except BaseException:
             for chain_id in reversed(made):
                 self.forget(chain_id)
             raise
+        finally:
+            self.layers.drop_blobs(held, self.needed)
 
     def _images(self, files: Members, emit: Emit, made: list[Digest], wanted: Platform | None, *, quiet: bool) -> list[Image]:
         """``made`` takes the layers that were not here before."""
@@ -190,18 +199,6 @@ class Loader:
         if wanted is not None and not found:
             raise NotFound(f"no image of the archive is for platform {platforms.show(wanted)}")
         return [self._image(files, item, emit, made, quiet=quiet) for item in found]
-
-    @contextmanager
-    def _unpacked(self, source: Source) -> Iterator[Members]:
-        """The archive's files; at the end, those that no image took are deleted again."""
-        with self.layers.holding() as hold:
-            files = Members(self.content, hold, self.start)
-            try:
-                files.read(source)
-                yield files
-            finally:
-                for digest in files.unused:
-                    self.layers.drop_blob(digest)
 
     def _image(self, files: Members, item: Found, emit: Emit, made: list[Digest], *, quiet: bool) -> Image:
         config = spec.decode_config(item.config)
@@ -240,8 +237,6 @@ class Loader:
                 self.layers.unpack(chain_id, parent, diff_id, blob, meter)
         if digest != diff_id and kind in _MEDIA_TYPES:
             self.layers.remember(diff_id, digest=digest, size=size, media_type=_MEDIA_TYPES[kind])
-        if not self.layers.keeps_tars and (digest == diff_id or kind in _MEDIA_TYPES):
-            files.used(digest)
 
 
 def _reference(text: str) -> Reference | None:

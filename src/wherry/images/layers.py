@@ -11,7 +11,7 @@ import io
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import msgspec
@@ -238,10 +238,14 @@ class Layers:
             if digest:
                 self._content.delete(Digest(digest))
 
-    def drop_blob(self, digest: Digest) -> None:
-        """Delete a blob that its owner no longer wants, unless somebody else holds it."""
+    def drop_blobs(self, digests: Iterable[Digest], needed: Callable[[], Collection[str]]) -> None:
+        """Delete the blobs that are not ``needed``, but for those that somebody holds, who drops them later.
+
+        ``needed`` is asked while nobody can begin or cease to hold: who made an image of a blob held it until the image was there.
+        """
         with self._lock:
-            if self._held[digest] <= 1:
+            idle = {digest for digest in digests if not self._held[digest]}
+            for digest in idle.difference(needed() if idle else ()):
                 self._content.delete(digest)
 
     def roots(self, diff_ids_in_use: set[Digest]) -> set[str]:

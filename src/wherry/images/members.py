@@ -27,12 +27,11 @@ class Members:
         self._content = content
         self._start = start
         self._hold = hold
-        self._held: set[Digest] = set()
+        self.held: set[Digest] = set()  # every blob that was stored, or was there already
         self._small: dict[str, bytes] = {}
         self._small_bytes = 0
         self._blobs: dict[str, tuple[Digest, int]] = {}
         self._links: dict[str, str] = {}
-        self.unused: set[Digest] = set()
 
     def read(self, source: Source) -> None:
         """An archive in any compression.  Raises InvalidRequest, InvalidArchive, BadStream, OSError."""
@@ -93,10 +92,6 @@ class Members:
             blob.seek(0)
             return hash_only(PlainReader(blob, self._start), None)
 
-    def used(self, digest: Digest) -> None:
-        """An image refers to this blob: it stays."""
-        self.unused.discard(digest)
-
     def _take(self, name: str, entry: Entry, reader: Outline) -> None:
         if entry.size <= _SMALL and self._small_bytes + entry.size <= _SMALL_TOTAL:
             self._small_bytes += entry.size
@@ -109,11 +104,10 @@ class Members:
             self._blobs[name] = self._own(digest, lambda: writer.commit(digest, entry.size)), entry.size
 
     def _own(self, digest: Digest, store: Callable[[], Digest]) -> Digest:
-        if digest not in self._held:
-            self._held.add(digest)
+        if digest not in self.held:
+            self.held.add(digest)
             self._hold(digest)
         if not self._content.has(digest):
-            self.unused.add(digest)
             store()
         return digest
 

@@ -98,7 +98,14 @@ class Images:
             attend=attend,
             at_once=downloads,
         )
-        self._loader = archive.Loader(catalog=self.catalog, content=content, layers=self.layers, forget=self.forget_layer, start=start)
+        self._loader = archive.Loader(
+            catalog=self.catalog,
+            content=content,
+            layers=self.layers,
+            forget=self.forget_layer,
+            needed=lambda: self.roots().content,
+            start=start,
+        )
         self._pusher = Pusher(catalog=self.catalog, content=content, layers=self.layers, registry=registry, attend=attend, at_once=uploads)
 
     # What is here
