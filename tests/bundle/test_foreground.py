@@ -45,5 +45,6 @@ def test_run_relays_a_terminal_its_size_and_its_keys(runtime):
 def test_exec_relays_a_terminal(runtime):
     ident = runtime.create(bundle_config("sleep", "600"))
     runtime("start", ident)
-    data, code = talk(runtime, ["exec", "--tty", ident, "sh", "-c", "echo ask; read x; echo got $x; exit 4"], say=b"word\n", after=b"ask")
-    assert (b"got word" in data, code) == (True, 4), data
+    script = "stty size; echo ask; read x; echo got $x; exit 4"
+    data, code = talk(runtime, ["exec", "--tty", ident, "sh", "-c", script], say=b"word\n", after=b"ask")
+    assert (data.startswith(b"31 97\r\n"), b"got word" in data, code) == (True, True, 4), data

@@ -58,9 +58,26 @@ def raw() -> Iterator[None]:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
+def initial_size(process: Mapping[str, Any], console_socket: str) -> tuple[int, int]:
+    """Height and width that a terminal is made with, before its program can ask: as configured, or ours if we relay it; else zeros."""
+    size = process.get("consoleSize")
+    if size:
+        return size.get("height") or 0, size.get("width") or 0
+    return own_size() if process.get("terminal") and not console_socket else (0, 0)
+
+
+def own_size() -> tuple[int, int]:
+    """Height and width of our terminal; zeros if we have none."""
+    try:
+        height, width = struct.unpack("HHHH", fcntl.ioctl(0, termios.TIOCGWINSZ, b"\0" * 8))[:2]
+    except OSError:
+        return 0, 0
+    return height, width
+
+
 def copy_size(master: int) -> None:
     """Give the container's terminal the size of ours, if we have one."""
-    with contextlib.suppress(OSError):
-        height, width = struct.unpack("HHHH", fcntl.ioctl(0, termios.TIOCGWINSZ, b"\0" * 8))[:2]
-        if height and width:
+    height, width = own_size()
+    if height and width:
+        with contextlib.suppress(OSError):
             terminal.set_size(master, height=height, width=width)

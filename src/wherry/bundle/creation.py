@@ -81,12 +81,11 @@ def _prepare(place: Place, directory: str, config: dict[str, Any], options: Mapp
     linux = adapted["linux"]
     wanted = adapted["process"]
     rootfs = bundles.rootfs(config, directory)
-    size = wanted.get("consoleSize") or {}
     launch = {
         "config": adapted,
         "rootfs": {"lower": (), "upper": rootfs, "work": None, "recursive": True},
         "terminal": bool(wanted.get("terminal")),
-        "console_size": (size.get("height") or 0, size.get("width") or 0),
+        "console_size": console.initial_size(wanted, options["console-socket"]),
     }
     flags = bundles.seccomp_flags(linux.get("seccomp"))
     program = b""
@@ -191,8 +190,6 @@ def _await_gate(ours: socket.socket, prepared: _Prepared, state: State, console_
                 console.hand_over(console_socket, master)
                 os.close(master)
                 master = -1
-            elif not prepared.config["process"].get("consoleSize"):
-                console.copy_size(master)  # before the program can ask
         elif "limits" in message:
             for limit in prepared.config["process"].get("rlimits") or ():
                 credentials.set_rlimit(limit["type"], limit["soft"], limit["hard"], exact=True, pid=state.pid)

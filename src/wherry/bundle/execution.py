@@ -125,7 +125,7 @@ def _user(before: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, An
 
 def _bear(state: State, config: Mapping[str, Any], wanted: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[int, int, int]:
     """(pid, pidfd, master or -1) of the program, executing."""
-    size = wanted.get("consoleSize") or {}
+    size = console.initial_size(wanted, options["console-socket"])
     seccomp = (config.get("linux") or {}).get("seccomp")
     start = init.Start(
         process=wanted,
@@ -150,7 +150,7 @@ def _bear(state: State, config: Mapping[str, Any], wanted: Mapping[str, Any], op
         if pid == 0:
             ours.close()
             kinds = _differing(state.pid)
-            init.run_exec(target, path, found, start, (size.get("height") or 0, size.get("width") or 0), report, kinds=kinds)
+            init.run_exec(target, path, found, start, size, report, kinds=kinds)
         report.close()
         try:
             return pid, pidfd, _await_program(ours, options["console-socket"])
