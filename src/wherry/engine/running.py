@@ -24,7 +24,7 @@ from wherry.engine.image_mounts import ImageMounts
 from wherry.engine.memory import MemoryWatcher
 from wherry.engine.rooms import Rooms
 from wherry.engine.wiring import Wired, Wiring
-from wherry.errors import Conflict, EngineError, InvalidRequest, NotModified
+from wherry.errors import Conflict, EngineError, InvalidRequest, NotModified, told
 from wherry.kernel import cgroup, limits
 from wherry.kernel.mount import sharing
 from wherry.runtime import foreign
@@ -475,7 +475,7 @@ class Running:
         except OSError as error:
             with suppress(OSError):
                 await self._rooms.workers.run(self._write_limits, container, container.record.host_config)
-            raise Conflict(f"Cannot update container {container.id}: {error}") from error
+            raise Conflict(f"Cannot update container {container.id}: {told(error)}") from error
 
     def _write_limits(self, container: Container, host: HostConfig) -> None:
         resources = {key: value for key, value in oci.resources(host).items() if key != "devices"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -101,13 +102,24 @@ def _limit_memory(found: cgroup.Hierarchies, path: str, memory: Mapping[str, Any
         order.reverse()  # memory + swap may never be below memory
     for key in order:
         if key in wanted and wanted[key] != 0:
-            controlfiles.write(f"{directory}/{names[key]}", str(wanted[key]))
+            _write_memory_limit(directory, names[key], wanted[key])
     if wanted.get("reservation"):
         controlfiles.write(f"{directory}/memory.soft_limit_in_bytes", str(wanted["reservation"]))
     if wanted.get("swappiness") is not None:
         controlfiles.write(f"{directory}/memory.swappiness", str(wanted["swappiness"]))
     if memory.get("disableOOMKiller"):
         controlfiles.write(f"{directory}/memory.oom_control", "1")
+
+
+def _write_memory_limit(directory: str, name: str, limit: int) -> None:
+    try:
+        controlfiles.write(f"{directory}/{name}", str(limit))
+    except OSError as error:
+        if error.errno != errno.EBUSY or name != "memory.limit_in_bytes":
+            raise
+        usage, peak = (controlfiles.read(f"{directory}/memory.{what}_in_bytes").strip() for what in ("usage", "max_usage"))
+        message = f"unable to set memory limit to {limit} (current usage: {usage}, peak usage: {peak})"  # as runc
+        raise OSError(errno.EBUSY, message) from None
 
 
 def _limit_memory_v2(directory: str, wanted: Mapping[str, int]) -> None:
