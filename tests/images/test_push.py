@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
@@ -63,6 +64,25 @@ def test_an_image_goes_to_a_real_registry_and_comes_back_the_same(experiment: Ex
         assert lab.images.resolve(f"{repository}:1").id == made.id
         stored = lab.images.resolve(f"{repository}:1")
         assert [lab.images.layers.tar_size(diff_id) for diff_id in stored.diff_ids] == [len(tar) for tar in made.tars]
+
+    experiment(body)
+
+
+def test_a_damaged_layer_that_goes_as_it_is_is_named_and_not_kept_by_the_registry(
+    experiment: Experiment, make_image: Any, real_registry: str
+) -> None:
+    repository = f"{real_registry}/t/{uuid.uuid4().hex}"
+
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"dense": os.urandom(2 << 20)})
+        lab.loaded(made, f"{repository}:1")
+        with open(lab.content.path(sha256(made.tars[0])), "r+b") as file:
+            file.seek(1 << 20)
+            file.write(b"damage")
+        with pytest.raises(Internal, match=f"layer {sha256(made.tars[0])} can't be read back"):
+            [record async for record in lab.images.push(f"{repository}:1")]
+        with pytest.raises(urllib.error.HTTPError):
+            get(f"http://{real_registry}/v2/{repository.partition('/')[2]}/blobs/{sha256(made.tars[0])}")
 
     experiment(body)
 

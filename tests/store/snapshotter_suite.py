@@ -364,11 +364,15 @@ class Suite:
         assert not snapshots.exists("c1")
         assert snapshots.pack(name, NullSink()) == facts
         assert snapshots.packed_size(name) == len(out.getvalue())
+        snapshots.write(name, written := io.BytesIO())
+        assert written.getvalue() == out.getvalue()
         with mounted(snapshots.view(name)) as root:
             expected = listing(root)
         snapshots.remove(name)
         assert snapshots.apply(name, base, io.BytesIO(out.getvalue()), expected=facts.diff_id) == facts
         assert snapshots.packed_size(name) == len(out.getvalue())
+        snapshots.write(name, written := io.BytesIO())
+        assert written.getvalue() == out.getvalue()
         with mounted(snapshots.view(name)) as root:
             assert listing(root) == expected == {"bin", "bin/su", "etc", "etc/passwd", "hard", "link", "new", "new/file", "opt"}
 

@@ -20,7 +20,7 @@ from wherry.errors import Internal
 from wherry.images.compression import BLOCK, PlainReader
 from wherry.spec.digest import Digest, chain_ids
 from wherry.store.content import Content
-from wherry.store.layer import HashingSink, NullSink
+from wherry.store.layer import HashingSink, NullSink, write_all
 from wherry.store.parsing import Start, inline, unpack
 from wherry.store.records import Records
 from wherry.store.snapshot import LayerFacts, SnapshotInUse, SnapshotMissing, Snapshotter
@@ -190,19 +190,25 @@ class Layers:
 
     def write_tar(self, chain_id: Digest, diff_id: Digest, out: Sink) -> int:
         """The layer's tar, byte for byte; its length.  Raises LayerDamaged after the last byte when it is not."""
+        with HashingSink(out) as sink:
+            size_bytes = self.write_unchecked(chain_id, diff_id, sink)
+            if (found := sink.digest()) != diff_id:
+                raise LayerDamaged(f"layer {diff_id} can't be read back: its bytes have digest {found}")
+        self._remember_size(diff_id, size_bytes)
+        return size_bytes
+
+    def write_unchecked(self, chain_id: Digest, diff_id: Digest, out: Sink) -> int:
+        """As `write_tar`, for a reader that looks at the digest itself."""
         counted = _Counted(out)
         blob = self.blob(diff_id)
         if self._content.has(diff_id):
             with self._content.open(diff_id) as tar:
-                found = _copy(tar, counted)
+                _copy(tar, counted)
         elif blob.digest and self._content.has(Digest(blob.digest)):
             with self._content.open(Digest(blob.digest)) as compressed:
-                found = _copy(PlainReader(compressed, self._start), counted)
+                _copy(PlainReader(compressed, self._start), counted)
         else:
-            found = self.snapshotter.pack(chain_id, counted).diff_id
-        if found != diff_id:
-            raise LayerDamaged(f"layer {diff_id} can't be read back: its bytes have digest {found}")
-        self._remember_size(diff_id, counted.size_bytes)
+            self.snapshotter.write(chain_id, counted)
         return counted.size_bytes
 
     def discard(self, chain: Iterable[Digest], diff_ids_in_use: set[Digest], gone: Iterable[Digest]) -> list[Digest]:
@@ -323,8 +329,6 @@ class _Counted:
         return len(data)
 
 
-def _copy(source: Source | PlainReader, out: Sink) -> Digest:
-    with HashingSink(out) as sink:
-        while block := source.read(BLOCK):
-            sink.write(block)
-        return sink.digest()
+def _copy(source: Source | PlainReader, out: Sink) -> None:
+    while block := source.read(BLOCK):
+        write_all(out, block)

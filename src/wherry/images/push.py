@@ -28,6 +28,7 @@ from wherry.spec import image as spec
 from wherry.spec.digest import Digest
 from wherry.spec.reference import Reference
 from wherry.store.content import Content
+from wherry.store.layer import NullSink
 from wherry.tree.tar import Sink
 
 _KINDS = {  # of a layer that was pulled or pushed before -> as what a schema 2 manifest names it
@@ -146,7 +147,7 @@ class Pusher:
 
             def write(out: Sink) -> None:
                 with outgoing.into(out):
-                    self.layers.write_tar(chain_id, diff_id, outgoing)
+                    (self.layers.write_unchecked if is_plain else self.layers.write_tar)(chain_id, diff_id, outgoing)
                     sent[:] = [outgoing.finish()]
 
             try:
@@ -162,6 +163,8 @@ class Pusher:
         except RegistryError:
             if failures:  # what failed here is not the registry's fault, though it shows as a broken connection
                 raise failures[0] from None
+            if is_plain:  # the digest was looked at by the registry alone
+                await self.attend(self.layers.write_tar, chain_id, diff_id, NullSink())
             raise
         return sent[0]
 

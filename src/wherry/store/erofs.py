@@ -118,10 +118,21 @@ class Erofs(Overlay):
         row = self._shelf.row(key_or_name)
         if not row.tar:
             return super().pack(key_or_name, out)
-        with open(self._shelf.path(row.directory, _TAR), "rb", buffering=0) as tar, HashingSink(out) as sink:
-            while block := tar.read(_CHUNK):
-                sink.write(block)
+        with HashingSink(out) as sink:
+            self._copy_tar(row, sink)
             return LayerFacts(diff_id=sink.digest(), size_bytes=row.size_bytes)
+
+    def write(self, name: str, out: Sink) -> None:
+        row = self._shelf.committed(name)
+        if row.tar:
+            self._copy_tar(row, out)
+        else:
+            super().write(name, out)
+
+    def _copy_tar(self, row: Row, out: Sink) -> None:
+        with open(self._shelf.path(row.directory, _TAR), "rb", buffering=0) as tar:
+            while block := tar.read(_CHUNK):
+                write_all(out, block)
 
     def packed_size(self, name: str) -> int:
         row = self._shelf.committed(name)

@@ -105,6 +105,9 @@ class Overlay:
             self._shelf.note_size(row.directory, facts.size_bytes)
         return facts
 
+    def write(self, name: str, out: Sink) -> None:
+        self._write(self._shelf.committed(name).directory, out)
+
     def packed_size(self, name: str) -> int:
         with contextlib.ExitStack() as stack:
             return packed_size(_opened(self._tree(self._shelf.committed(name).directory), stack), PackOptions(overlay=True))
@@ -210,13 +213,16 @@ class Overlay:
             self._shelf.discard(row.directory)
 
     def _pack(self, directory: str, out: Sink, below: Sequence[str] | None = None, *, mend: bool = True) -> LayerFacts:
+        with HashingSink(out) as sink:
+            size_bytes = self._write(directory, sink, below, mend=mend)
+            return LayerFacts(diff_id=sink.digest(), size_bytes=size_bytes)
+
+    def _write(self, directory: str, out: Sink, below: Sequence[str] | None = None, *, mend: bool = True) -> int:
         """``below`` (of a layer in the making): opaque marks that hide nothing of these are left out; with ``mend`` for ever."""
         with contextlib.ExitStack() as stack:
             fd = _opened(self._tree(directory), stack)
             hides = None if below is None else partial(_hides, [_opened(path, stack) for path in self._lower(below)], mend)
-            with HashingSink(out) as sink:
-                packed = pack(fd, sink, PackOptions(overlay=True, hides=hides))
-                return LayerFacts(diff_id=sink.digest(), size_bytes=packed.size_bytes)
+            return pack(fd, out, PackOptions(overlay=True, hides=hides)).size_bytes
 
     def _drop_work(self, directory: str) -> None:
         fd = os.open(os.path.join(self._shelf.root_dir, directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

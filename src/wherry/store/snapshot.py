@@ -163,8 +163,11 @@ class Snapshotter(Protocol):
         The digest is that of what was written, also where it comes from a tar that was kept. Raises SnapshotMissing.
         """
 
+    def write(self, name: str, out: Sink) -> None:
+        """Write what `pack` does for a committed snapshot, without looking at what it is.  Raises SnapshotMissing."""
+
     def packed_size(self, name: str) -> int:
-        """The length of what `pack` writes for a committed snapshot, without reading its files.  Raises SnapshotMissing."""
+        """The length of what `write` writes for a committed snapshot, without reading its files.  Raises SnapshotMissing."""
 
     def changes(self, key: str) -> Iterator[Change]:
         """What differs from the parent, sorted by path; a directory with changes below it is itself changed, as in ``docker diff``."""

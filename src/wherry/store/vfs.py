@@ -91,6 +91,9 @@ class Vfs:
             self._shelf.note_size(row.directory, facts.size_bytes)
         return facts
 
+    def write(self, name: str, out: Sink) -> None:
+        self._write(self._shelf.committed(name), out)
+
     def packed_size(self, name: str) -> int:
         row = self._shelf.committed(name)
         with ExitStack() as stack:
@@ -177,10 +180,13 @@ class Vfs:
         return compare(old_fd, self._open(row.directory, stack))
 
     def _pack(self, row: Row, out: Sink) -> LayerFacts:
+        with HashingSink(out) as sink:
+            size_bytes = self._write(row, sink)
+            return LayerFacts(diff_id=sink.digest(), size_bytes=size_bytes)
+
+    def _write(self, row: Row, out: Sink) -> int:
         with ExitStack() as stack:
-            sink = stack.enter_context(HashingSink(out))
-            packed = pack(self._open(row.directory, stack), sink, self._options(row, stack))
-            return LayerFacts(diff_id=sink.digest(), size_bytes=packed.size_bytes)
+            return pack(self._open(row.directory, stack), out, self._options(row, stack)).size_bytes
 
     def _options(self, row: Row, stack: ExitStack) -> PackOptions:
         """Only what differs from the parent."""
