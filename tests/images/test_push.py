@@ -68,16 +68,17 @@ def test_an_image_goes_to_a_real_registry_and_comes_back_the_same(experiment: Ex
     experiment(body)
 
 
-def test_a_damaged_layer_that_goes_as_it_is_is_named_and_not_kept_by_the_registry(
-    experiment: Experiment, make_image: Any, real_registry: str
+@pytest.mark.parametrize("files", [{"dense": os.urandom(2 << 20)}, {"text": b"1" * 3000}], ids=("plain", "gzip"))
+def test_a_damaged_layer_is_named_and_not_kept_by_the_registry(
+    experiment: Experiment, make_image: Any, real_registry: str, files: dict[str, bytes]
 ) -> None:
     repository = f"{real_registry}/t/{uuid.uuid4().hex}"
 
     async def body(lab: Any, fake: Any) -> None:
-        made = make_image({"dense": os.urandom(2 << 20)})
+        made = make_image(files)
         lab.loaded(made, f"{repository}:1")
         with open(lab.content.path(sha256(made.tars[0])), "r+b") as file:
-            file.seek(1 << 20)
+            file.seek(1024)
             file.write(b"damage")
         with pytest.raises(Internal, match=f"layer {sha256(made.tars[0])} can't be read back"):
             [record async for record in lab.images.push(f"{repository}:1")]

@@ -17,7 +17,7 @@ from wherry.errors import Internal
 from wherry.images.blocking import Run, produce
 from wherry.images.catalog import Catalog, Image
 from wherry.images.compression import BLOCK
-from wherry.images.layers import Layers
+from wherry.images.layers import LayerDamaged, Layers
 from wherry.images.outgoing import Gzipped, Plain, is_dense
 from wherry.images.progress import Emit, Meter, aux, status
 from wherry.registry.client import Client
@@ -154,7 +154,7 @@ class Pusher:
                 async for chunk in produce(self.attend, write):
                     meter(outgoing.plain_bytes)
                     yield chunk
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, LayerDamaged) as error:
                 failures.append(error)
                 raise
 
