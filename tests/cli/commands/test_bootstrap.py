@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +51,10 @@ def test_failing_program_ends_the_stream_with_what_it_said(tmp_path: os.PathLike
     assert next(pieces) == b"part\n"
     with pytest.raises(Failure, match=r"sh failed with exit code 3:\nreason"):
         next(pieces)
+
+
+@pytest.mark.root
+def test_what_the_program_mounts_is_not_left_on_the_host(tmp_path: Path) -> None:
+    script = 'mount -t tmpfs x "$TMPDIR" && grep -c "$TMPDIR" /proc/self/mountinfo'
+    assert list(bootstrap._stream(plan_for("debian", str(tmp_path)), ["sh", "-c", script])) == [b"1\n"]
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()

@@ -11,6 +11,7 @@ import tempfile
 from wherry.cli import apt_sources, base_image
 from wherry.cli.flags import Command, Failure, Flag, Invocation
 from wherry.client.http import quote
+from wherry.kernel import mount, namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -206,7 +207,10 @@ def _stream(plan: Plan, command: list[str]) -> Iterator[bytes]:
             if line.startswith("I: ") and line[3:].startswith(_TOLD):
                 plan.say(line[3:])
 
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, preexec_fn=_leave_mounts
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         listener = threading.Thread(target=listen, args=(process.stderr,))
@@ -222,6 +226,12 @@ def _stream(plan: Plan, command: list[str]) -> Iterator[bytes]:
     if process.returncode:
         tail = "\n".join(line for line in heard[-15:] if line)
         raise Failure(f"wherry: {command[0]} failed with exit code {process.returncode}:\n{tail}")
+
+
+def _leave_mounts() -> None:
+    """In the child: what it mounts goes with it, however it ends."""
+    namespace.unshare(namespace.CLONE_NEWNS)
+    mount.set_propagation("/", mount.MS_REC | mount.MS_SLAVE)
 
 
 # -- debootstrap: a root directory in the scratch directory, packed by tar
