@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
-from tests.system.accounting import count, processes, settings_of
+from tests.system.accounting import count, processes, settings_of, settled
 from tests.system.talk import ask
 from tests.system.waiting import until
 
@@ -102,7 +102,7 @@ def test_a_program_that_cannot_be_started_leaves_nothing(daemon: Daemon, runtime
         assert failed.code in (125, 126, 127)
         assert words in failed.err
     assert daemon.run("run", "--rm", *ALONE, "--runtime", runtime, "-u", "nobody", "bb", "true", check=False).code == 125
-    until(lambda: not left(daemon) - before)
+    assert settled(before, lambda: left(daemon), seconds=10) == {}
 
 
 def test_a_runtime_that_cannot_be_run_is_named(daemon: Daemon) -> None:
