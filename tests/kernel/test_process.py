@@ -27,3 +27,33 @@ def test_a_title_that_is_too_long_is_cut() -> None:
     shown = titled("'x' * 10_000")
     assert set(shown) == {"x"}
     assert len(shown) < 10_000
+
+
+BESIDE_A_THREAD = """
+import os, signal, threading
+from wherry.kernel import process
+
+def work():
+    while True:
+        sum(range(1000))
+
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
+for _ in range(150):
+    readable, writable = os.pipe()
+    pid, pidfd = process.clone(0)
+    if pid == 0:
+        signal.alarm(5)
+        os.read(readable, 1)  # the interpreter's lock is let go and taken again
+        os._exit(0)
+    os.write(writable, b"x")
+    assert os.waitpid(pid, 0)[1] == 0
+    for fd in (readable, writable, pidfd):
+        os.close(fd)
+os._exit(0)
+"""
+
+
+def test_a_child_of_a_process_with_threads_gets_the_interpreters_lock_back() -> None:
+    """Without it about one child in forty waited for a thread that it does not have."""
+    subprocess.run([sys.executable, "-c", BESIDE_A_THREAD], check=True, timeout=90)

@@ -1,4 +1,4 @@
-"""Processes: clone3, pidfds, prctl, close_range, keyrings.  For single-threaded processes only."""
+"""Processes: clone3, pidfds, prctl, close_range, keyrings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import signal
+import sys
 
 from wherry.kernel import libc
 
@@ -48,9 +49,9 @@ _keyctl = libc.bind_syscall("keyctl", ctypes.c_int, ctypes.c_char_p)
 def clone(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
     """Fork into new namespaces: (0, -1) in the child, (pid, pidfd) in the parent.
 
-    ``cgroup_fd``: a cgroup v2 directory the child starts in (CLONE_INTO_CGROUP). Unlike os.fork no Python fork hooks run, so there
-    must be one thread. With CLONE_PARENT the child is this process's sibling. Where clone3 is forbidden clone(2) does it, without
-    ``cgroup_fd``.  Source: clone(2).
+    ``cgroup_fd``: a cgroup v2 directory the child starts in (CLONE_INTO_CGROUP). With CLONE_PARENT the child is this process's
+    sibling. Where clone3 is forbidden clone(2) does it, without ``cgroup_fd``. Python's fork hooks run only in a process of several
+    threads, which as after os.fork must not hold locks that the child takes.  Source: clone(2).
     """
     pidfd = ctypes.c_int(-1)
     arguments = _CloneArgs(
@@ -59,12 +60,15 @@ def clone(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
     if cgroup_fd >= 0:
         arguments.flags |= CLONE_INTO_CGROUP
         arguments.cgroup = cgroup_fd
+    threads = len(sys._current_frames()) > 1
     pid = _raw(ctypes.c_long(libc.SYSCALLS["clone3"]), ctypes.byref(arguments), ctypes.c_size_t(ctypes.sizeof(arguments)))
     if pid < 0 and ctypes.get_errno() in (errno.ENOSYS, errno.EPERM) and cgroup_fd < 0:
         legacy = ctypes.c_ulong(flags | CLONE_PIDFD | signal.SIGCHLD)
         pid = _raw(ctypes.c_long(_CLONE), legacy, ctypes.c_void_p(None), ctypes.byref(pidfd), ctypes.c_long(0), ctypes.c_long(0))
     libc.check(pid, "clone3")
     if pid == 0:
+        if threads:  # one that waited for the interpreter's lock is not here to take it when we let it go
+            _python.PyOS_AfterFork_Child()
         return 0, -1
     return pid, pidfd.value
 
