@@ -40,8 +40,12 @@ class Warm:
         return code
 
     def close(self) -> None:
+        self._line.shutdown(socket.SHUT_RDWR)  # closing it would not do while a forked child holds it too
         self._line.close()
-        self._process.wait()
+        try:
+            self._process.wait(30)
+        finally:
+            self._process.kill()
 
 
 def serve(line: socket.socket) -> None:

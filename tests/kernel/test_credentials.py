@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 import pytest
+from tests import forked
 
 from wherry.kernel import credentials
 
@@ -18,15 +19,13 @@ def test_names_and_bits():
 @pytest.mark.root
 def test_ambient_capabilities_need_to_be_inheritable():
     wanted = credentials.mask(["CAP_NET_BIND_SERVICE"])
-    pid = os.fork()
-    if pid == 0:
-        try:
+
+    def work() -> None:
+        with pytest.raises(PermissionError):
             credentials.raise_ambient(wanted)
-        except PermissionError:
-            effective, permitted, _ = credentials.capget()
-            credentials.capset(effective=effective, permitted=permitted, inheritable=wanted)
-            credentials.raise_ambient(wanted)
-            with open("/proc/self/status") as file:
-                os._exit(7 if f"CapAmb:\t{wanted:016x}" in file.read() else 1)
-        os._exit(2)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        effective, permitted, _ = credentials.capget()
+        credentials.capset(effective=effective, permitted=permitted, inheritable=wanted)
+        credentials.raise_ambient(wanted)
+        assert f"CapAmb:\t{wanted:016x}" in Path("/proc/self/status").read_text()
+
+    assert forked.exit_code(work) == 0

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
+from tests import forked
 
 from wherry.kernel import devicefilter
 
@@ -57,13 +58,15 @@ def test_rules_that_mean_nothing_are_refused(rule: dict[str, object], words: str
 
 def _allowed(group: str) -> list[bool]:
     """Whether a process in the group may open null, zero to read, zero to write, urandom."""
-    pid = os.fork()
-    if pid == 0:
+
+    def inside() -> int:
         with open(f"{group}/cgroup.procs", "w") as file:
             file.write("0")
         wanted = [("/dev/null", os.O_RDWR), ("/dev/zero", os.O_RDONLY), ("/dev/zero", os.O_WRONLY), ("/dev/urandom", os.O_RDONLY)]
-        os._exit(sum(_opens(path, flags) << bit for bit, (path, flags) in enumerate(wanted)))
-    bits = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return sum(_opens(path, flags) << bit for bit, (path, flags) in enumerate(wanted))
+
+    bits = forked.exit_code(inside)
+    assert bits != forked.FAILED
     return [bool(bits >> bit & 1) for bit in range(4)]
 
 

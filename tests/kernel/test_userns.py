@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
+from tests import forked
 
 from wherry.kernel import mount, namespace, process, userns
 
@@ -39,7 +42,20 @@ def test_maps_are_written_once():
         with pytest.raises(PermissionError):
             userns.write_maps(f"/proc/{pid}", [(0, 5000, 10)], [(0, 6000, 10)])
     finally:
-        os.write(hold, b"x")
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         os.waitpid(pid, 0)
         for fd in (pidfd, gate, hold):
             os.close(fd)
+
+
+def test_a_namespace_is_refused_where_descriptors_run_out():
+    def work() -> None:
+        last = max(int(name) for name in os.listdir("/proc/self/fd"))
+        while os.dup(0) <= last:  # no number below the limit is free
+            pass
+        limit = last + 2 + 3  # the pipe's two and the process's: none for its directory
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        with pytest.raises(OSError, match="could not open its directory"):
+            userns.open_mapped([(0, 1000, 100)], [(0, 2000, 100)])
+
+    assert forked.exit_code(work) == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests import forked
 from tests.kernel.test_seccomp import interpret
 
 from wherry.kernel import credentials, seccomp
@@ -87,16 +88,12 @@ def test_the_kernel_takes_the_program():
     if os.getuid() != 0:
         pytest.skip("needs root")
     data = program()
-    pid = os.fork()
-    if pid == 0:
+
+    def confine() -> None:
         seccomp.load(data)
-        try:
-            os.chroot("/")
-            os.mount if hasattr(os, "mount") else None
-            os._exit(0)
-        except OSError:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        os.chroot("/")
+
+    assert forked.exit_code(confine) == 0
 
 
 def test_a_profile_travels_apart_from_its_message_which_stays_as_it_was():

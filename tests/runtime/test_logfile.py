@@ -10,6 +10,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from tests import forked
 
 from wherry.runtime.jsonlog import LAYOUT, JsonLog
 from wherry.runtime.logfile import Limits, LogFile, Loop
@@ -126,11 +127,11 @@ def test_a_write_that_the_disk_cuts_short_leaves_no_half_entry(tmp_path: Path) -
     path = tmp_path / "log"
     log = LogFile(str(path), LAYOUT, Limits())
     log.append(b'{"log":"first"}\n', NOW)
-    pid = os.fork()  # the limit is a process's own
-    if pid == 0:
+
+    def write() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))
         log.append(b'{"log":"' + b"x" * 100 + b'"}\n', NOW)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    assert forked.exit_code(write) == 0  # the limit is a process's own
     log.close()
     assert path.read_bytes() == b'{"log":"first"}\n'

@@ -16,7 +16,8 @@ def writable(pid: int) -> set[str]:
     """Of the container of ``pid``: paths, process ids as N.  What the mode does not let anyone write to is not asked for."""
     pidfd = os.pidfd_open(pid)
     readable, writing = os.pipe()
-    if os.fork() == 0:
+    outer = os.fork()
+    if outer == 0:
         try:
             namespace.setns(pidfd, namespace.CLONE_NEWPID | namespace.CLONE_NEWNS | namespace.CLONE_NEWNET)
             if os.fork() == 0:
@@ -27,7 +28,7 @@ def writable(pid: int) -> set[str]:
     os.close(writing)
     with os.fdopen(readable) as answer:
         found = answer.read().split()
-    os.wait()
+    os.waitpid(outer, 0)  # of all children just this one: the process has others
     os.close(pidfd)
     return set(found)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests import forked
 
 from wherry.store.records import NameTaken, Records
 
@@ -182,13 +183,13 @@ def test_small_writes_succeed_on_a_full_disk_and_large_ones_name_the_file(tmp_pa
 
 def test_what_is_not_durable_outlives_its_process(tmp_path):
     path = str(tmp_path / "state.db")
-    child = os.fork()
-    if child == 0:
+
+    def write() -> None:
         records = Records(path)
         with records.transaction(durable=False):
             records.put("container", "a", b"1")
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
+
+    assert forked.exit_code(write) == 0
     assert Records(path).get("container", "a") == b"1"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import struct
 from collections.abc import Iterable
@@ -25,13 +26,22 @@ def open_mapped(uids: Iterable[IdMap], gids: Iterable[IdMap]) -> int:
     """A descriptor of a new user namespace with these maps and no process in it.
 
     The process that it takes shares our descriptors and opens its own directory in /proc: its pid may mean another process there.
+    Raises OSError where it cannot.
     """
     readable, writable = os.pipe2(os.O_CLOEXEC)
     pid, pidfd = process.clone(namespace.CLONE_NEWUSER | process.CLONE_FILES)
     if pid == 0:
-        os.write(writable, struct.pack("i", os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)))
-        signal.pause()
+        try:
+            os.write(writable, struct.pack("i", os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)))
+            signal.pause()
+        finally:
+            os._exit(1)
     try:
+        answer = select.poll()  # the pipe has no end while we hold its other end too: the process has
+        answer.register(readable, select.POLLIN)
+        answer.register(pidfd, select.POLLIN)
+        if readable not in dict(answer.poll()):
+            raise OSError("the process that makes a user namespace could not open its directory in /proc")
         own = struct.unpack("i", os.read(readable, 4))[0]
         try:
             write_maps(f"/proc/self/fd/{own}", uids, gids)
