@@ -88,6 +88,29 @@ def exchanging(first: Path, second: Path) -> Iterator[None]:
         racer.join()
 
 
+@contextmanager
+def replacing(path: Path, target: Path, waiting: Path) -> Iterator[threading.Event]:
+    """Somebody puts a link, made in the directory ``waiting``, in the place of a regular file once there is one; set when that is done."""
+    stop, done = threading.Event(), threading.Event()
+    link = waiting / "link"
+    link.symlink_to(target)
+
+    def replace() -> None:
+        while not stop.is_set():
+            if path.is_file():
+                link.rename(path)
+                done.set()
+                return
+
+    racer = threading.Thread(target=replace)
+    racer.start()
+    try:
+        yield done
+    finally:
+        stop.set()
+        racer.join()
+
+
 def built(engine: Daemon, name: str, dockerfile: str) -> None:
     engine.run("build", "-q", "-t", name, "-", stdin=tar_with(member("Dockerfile", data=dockerfile.encode())))
 
@@ -286,6 +309,36 @@ def test_a_volume_that_waits_with_links_is_not_filled_through_them(engine: Daemo
     (root / "deep").symlink_to(canary.path)
     engine.run("run", "--rm", *ALONE, "-v", "waiting:/data", "filling", "true")
     engine.run("volume", "rm", "waiting")
+
+
+def test_what_fills_a_volume_changes_no_file_through_a_link_put_there_meanwhile(engine: Daemon, canary: Canary) -> None:
+    """Ours: the mode of each file was set by its name, after its content was written."""
+    files = [member("data", tarfile.DIRTYPE), member("data/file", data=bytes(32 << 20), mode=0o6777)]
+    engine.run("import", "-", "filling", stdin=image_with(*files))
+    root = Path(engine.out("volume", "inspect", "-f", "{{.Mountpoint}}", engine.out("volume", "create", "watched")))
+    (waiting := root.parent / "elsewhere").mkdir()
+    try:
+        with replacing(root / "file", canary.path / "file", waiting) as replaced:
+            engine.run("run", "--rm", *ALONE, "-v", "watched:/data", "filling", "true", check=False)
+            assert replaced.is_set()
+    finally:
+        engine.run("volume", "rm", "watched")
+        engine.run("rmi", "filling")
+
+
+def test_a_copy_to_the_host_changes_no_file_through_a_link_put_there_meanwhile(engine: Daemon, canary: Canary, tmp_path: Path) -> None:
+    """Ours: a container that sees the directory could have any file's mode set by who copies there."""
+    (shared := tmp_path / "shared").mkdir()
+    (waiting := tmp_path / "waiting").mkdir()
+    engine.run("import", "-", "copied", stdin=image_with(member("file", data=bytes(32 << 20), mode=0o777)))
+    engine.run("create", "--name", "copied", *ALONE, "copied", "true")
+    try:
+        with replacing(shared / "file", canary.path / "file", waiting) as replaced:
+            engine.run("cp", "copied:/file", str(shared), check=False)
+            assert replaced.is_set()
+    finally:
+        engine.run("rm", "copied")
+        engine.run("rmi", "copied")
 
 
 def test_a_part_of_a_volume_is_never_outside_of_it(engine: Daemon, canary: Canary) -> None:

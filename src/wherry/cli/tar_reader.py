@@ -10,6 +10,7 @@ import sys
 import tarfile
 
 from wherry.cli.flags import Failure
+from wherry.kernel import nodes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _make(
     if owners:
         os.chown(last, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
     if not entry.issym():
-        os.chmod(last, entry.mode & (0o7777 if owners else 0o777), dir_fd=parent)
+        nodes.chmod_node(parent, last, entry.mode & (0o7777 if owners else 0o777))  # the container may see this directory, and change it
     os.utime(last, (entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
     return total
 

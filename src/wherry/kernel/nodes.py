@@ -1,4 +1,4 @@
-"""Modes of device nodes and FIFOs, which must not be opened, and durability of a whole file system."""
+"""Modes of what must not be opened (device nodes, FIFOs) or may be swapped for a link meanwhile; durability of a whole file system."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from wherry.kernel import files
+from wherry.kernel import files, nodes
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
@@ -71,7 +71,7 @@ def _finish(source: int, target: int, name: str, status: os.stat_result) -> None
     if name:
         os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
         if not stat.S_ISLNK(status.st_mode):
-            os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
+            nodes.chmod_node(target, name, stat.S_IMODE(status.st_mode))  # another container may have put a link there meanwhile
     else:
         os.fchown(target, status.st_uid, status.st_gid)
         os.fchmod(target, stat.S_IMODE(status.st_mode))

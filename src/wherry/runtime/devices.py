@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from wherry.kernel import files, mount, terminal
+from wherry.kernel import files, mount, nodes, terminal
 from wherry.runtime.failure import StartFailure
 from wherry.runtime.steps import Sandbox
 
@@ -103,7 +103,7 @@ def _make_device(parent_fd: int, name: str, kind: str, number: int, mode: int, p
     form = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[kind]
     try:
         os.mknod(name, form | mode, number, dir_fd=parent_fd)
-        os.chmod(name, mode, dir_fd=parent_fd)
+        nodes.chmod_node(parent_fd, name, mode)
         return True
     except FileExistsError:
         return False

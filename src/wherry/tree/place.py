@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from wherry.kernel import files
+from wherry.kernel import files, nodes
 from wherry.tree.apply import ApplyOptions, apply
 from wherry.tree.origins import DIRECTORY, Folder, Found, Origin, Unpacked, found, gives_group
 from wherry.tree.ownership import apply_mode, resolve_owner
@@ -214,7 +214,7 @@ class _Placing:
             self._make_room(target_fd, new_name, path)
             os.mkfifo(new_name, 0o600, dir_fd=target_fd)
             os.chown(new_name, *self._ids(origin), dir_fd=target_fd, follow_symlinks=False)
-            os.chmod(new_name, self._mode(origin), dir_fd=target_fd)
+            nodes.chmod_node(target_fd, new_name, self._mode(origin))
         elif kind != stat.S_IFSOCK:
             raise OSError(errno.EPERM, "refusing to copy a device file", path)
 
