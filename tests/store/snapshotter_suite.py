@@ -387,6 +387,14 @@ class Suite:
             assert not os.path.exists(f"{root}/opt/old")
         assert snapshots.pack(name, NullSink()) == facts
 
+    def test_what_no_layer_may_hold_is_refused_before_it_is_read(self, snapshots: Snapshotter, base: Digest) -> None:
+        with mounted(snapshots.prepare("c1", base)) as root, open(f"{root}/holes", "wb") as file:
+            file.truncate(8 << 40)
+        for make in (lambda: snapshots.pack("c1", NullSink()), lambda: snapshots.capture("c1")):
+            with pytest.raises(OSError, match="more than 68719476736 bytes of files: 'holes'"):
+                make()
+        assert [change.path for change in snapshots.changes("c1")] == ["/holes"]
+
     def test_a_directory_deleted_and_made_again_hides_what_it_held(self, snapshots: Snapshotter, base: Digest) -> None:
         with mounted(snapshots.prepare("c1", base)) as root:
             shutil.rmtree(f"{root}/opt/old")

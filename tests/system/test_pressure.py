@@ -111,3 +111,47 @@ def test_no_line_is_lost_and_nobody_waits_while_the_daemon_is_dead(own_engine: D
     until(lambda: engine.out("logs", "--tail", "1", "writer") == "200000")
     lines = engine.out("logs", "writer").split()
     assert lines == [str(number) for number in range(1, 200001)]
+
+
+SLOW = {
+    "a build's context": "POST /build",
+    "a load": "POST /images/load",
+    "an import": "POST /images/create?fromSrc=-",
+    "a copy": "PUT /containers/talker/archive?path=/tmp",
+    "a log": "POST /containers/talker/attach?logs=1&stdout=1",
+    "a save": "GET /images/bb/get",
+}
+
+
+def test_many_clients_that_send_or_read_no_further_keep_nobody_waiting(own_engine: Daemon) -> None:
+    """More than the daemon has threads for what others ask meanwhile."""
+    engine = own_engine
+    engine.run("run", "--name", "talker", "--net", "none", "bb", "sh", "-c", "yes | head -c 3000000")
+    slow = []
+    try:
+        for request in SLOW.values():
+            for _ in range(9):
+                connection = socket.socket(socket.AF_UNIX)
+                connection.connect(engine.socket_path)
+                slow.append(connection)
+                connection.sendall(f"{request} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n".encode())
+            engine.run("run", "--rm", "--net", "none", "bb", "true", timeout=20)
+    finally:
+        for connection in slow:
+            connection.close()
+        engine.run("rm", "-f", "talker")
+
+
+def test_a_file_of_holes_keeps_no_build_and_no_commit_busy(own_engine: Daemon) -> None:
+    """It costs who makes it nothing, and whoever reads it hours: what no layer may hold is not read."""
+    engine = own_engine
+    words = "too much for a layer: f: more than 68719476736 bytes"
+    built = engine.run("build", "--no-cache", "-", stdin=b"FROM bb\nRUN truncate -s 8000G /f\n", check=False, timeout=20)
+    assert built.code == 1
+    assert words in built.out + built.err
+    engine.run("run", "--name", "hollow", "--net", "none", "bb", "sh", "-c", "truncate -s 8000G /f")
+    try:
+        assert words in engine.run("commit", "hollow", "full", check=False, timeout=20).err
+        assert engine.out("diff", "hollow") == "A /f"
+    finally:
+        engine.run("rm", "-f", "hollow")

@@ -6,6 +6,7 @@ times never. A path is resolved as if the directory were the root, so neither ``
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import posixpath
@@ -18,6 +19,7 @@ from wherry.build import ignore
 from wherry.kernel import files
 from wherry.tree.compression import kind_of
 from wherry.tree.plan import Item
+from wherry.tree.tar import Limits
 from wherry.tree.tar_fields import is_header
 
 T = TypeVar("T")
@@ -299,6 +301,8 @@ def _clean(pattern: str) -> str:
 def _hashed(folder_fd: int, name: str) -> bytes:
     fd = os.open(name, _OPEN, dir_fd=folder_fd)
     try:
+        if os.fstat(fd).st_size > Limits().total_bytes:  # no layer could hold it; one of holes costs who makes it nothing
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
         hashed = content_hash()
         while chunk := os.read(fd, _SMALL):
             hashed.update(chunk)

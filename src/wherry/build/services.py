@@ -132,7 +132,7 @@ class Pull(Protocol):
 
 
 class Blocking(Protocol):
-    """``Workers.run``: a blocking function in a thread."""
+    """``Workers.run``: a blocking function in a thread, which may take as long as the files of a step."""
 
     async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
 

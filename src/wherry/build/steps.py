@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import posixpath
@@ -23,6 +24,7 @@ from wherry.build.mounts import missing, remove_stubs
 from wherry.build.placement import Placement, Unfit
 from wherry.build.services import BuildRequest, BuildServices, RunSandbox, RunSpec
 from wherry.build.state import State
+from wherry.errors import told
 from wherry.ids import new_id
 from wherry.runtime.supervisor import LaunchFailure, Process
 from wherry.spec.digest import Digest, chain_id
@@ -173,7 +175,12 @@ class Steps:
 
     def _seal(self, key: str, below: tuple[Digest, ...]) -> Layer:
         snapshotter = self.services.snapshotter
-        facts = snapshotter.pack(key, NullSink())
+        try:
+            facts = snapshotter.pack(key, NullSink())
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            raise BuildFailed(f"what the step has written is too much for a layer: {told(error)}") from error
         chain = chain_id([*below, facts.diff_id])
         snapshotter.commit(key, chain)
         return Layer(chain=str(chain), diff_id=facts.diff_id, size_bytes=facts.size_bytes)

@@ -120,7 +120,7 @@ class BuildOperations:
         """Raises InvalidRequest where the archive's own entries stand in each other's way."""
         try:
             return await through_file(
-                chunks, lambda file: self.rooms.workers.run(receive_context, file, _staging(self.rooms), self.rooms.start)
+                chunks, lambda file: self.rooms.attendants.run(receive_context, file, _staging(self.rooms), self.rooms.start)
             )
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV):
@@ -137,7 +137,7 @@ class BuildOperations:
             await asyncio.sleep(QUIET_S)
             if not self.building:
                 break
-        await self.rooms.workers.run(_remove_directory, directory)
+        await self.rooms.attendants.run(_remove_directory, directory)
 
     async def cancel_build(self, build_id: str) -> None:
         task = self.builds.pop(build_id, None)
@@ -183,7 +183,7 @@ class BuildOperations:
             register=rooms.images.register,
             pull=rooms.images.pull,
             sandbox=self._sandbox,
-            blocking=rooms.workers.run,
+            blocking=rooms.attendants.run,
             start=rooms.start,
             dress=rooms.furniture.dress,
             reason=reason,

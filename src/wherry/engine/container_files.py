@@ -103,7 +103,7 @@ class ContainerFiles:
     async def _unpack(self, container: Container, target: Rootfs | int, arguments: dict[str, object], file: BinaryIO) -> None:
         """Decompress outside of the container's root; unpack in a task inside."""
         reader, writer = wide_pipe()
-        copying = asyncio.ensure_future(self._rooms.workers.run(_copy_plain, file, writer, self._rooms.start))
+        copying = asyncio.ensure_future(self._rooms.attendants.run(_copy_plain, file, writer, self._rooms.start))
         try:
             await self._rooms.supervisor.task(target, "unpack", arguments, [reader])
         except OSError as error:

@@ -117,7 +117,7 @@ class ContainerOperations:
 
     async def _sizes(self, container: Container) -> tuple[int, int]:
         try:
-            own = await self.rooms.workers.run(self.rooms.snapshotter.usage, container.record.snapshot)
+            own = await self.rooms.attendants.run(self.rooms.snapshotter.usage, container.record.snapshot)
         except SnapshotMissing:  # it is being removed
             own = 0
         try:
@@ -177,7 +177,7 @@ class ContainerOperations:
 
     async def container_changes(self, ref: str) -> Sequence[FilesystemChange]:
         container = self.rooms.containers.get(ref)
-        changes = await self.rooms.workers.run(lambda: list(self.rooms.snapshotter.changes(container.record.snapshot)))
+        changes = await self.rooms.attendants.run(lambda: list(self.rooms.snapshotter.changes(container.record.snapshot)))
         hidden = {mount.destination for mount in container.record.mounts}
         return [FilesystemChange(path=change.path, kind=change.kind) for change in changes if change.path not in hidden]
 
@@ -321,7 +321,7 @@ class ContainerOperations:
         path = self.rooms.containers.log_path(container.record)
         query = LogQuery(stdout=request.stdout, stderr=request.stderr, multiplexed=not container.record.config.tty)
         if path:
-            await self.rooms.workers.run(_copy_log, container, path, query, fd)
+            await self.rooms.attendants.run(_copy_log, container, path, query, fd)
 
     async def remove_container(self, ref: str, *, volumes: bool, force: bool, link: bool) -> None:
         container = self.rooms.containers.get(ref)

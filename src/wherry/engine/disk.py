@@ -38,14 +38,14 @@ class DiskOperations(ImageOperations):
         if "container" in wanted:
             usage.containers = await self._containers_used()
         if "volume" in wanted:
-            usage.volumes = await self.rooms.workers.run(self._volumes_used)
+            usage.volumes = await self.rooms.attendants.run(self._volumes_used)
         if "build-cache" in wanted:
-            usage.build_cache = await self.rooms.workers.run(self._cache_used)
+            usage.build_cache = await self.rooms.attendants.run(self._cache_used)
         return usage
 
     async def disk_parts(self) -> DiskParts:
         """Every byte of the data root, by what it is for."""
-        return await self.rooms.workers.run(self._disk_parts)
+        return await self.rooms.attendants.run(self._disk_parts)
 
     def _disk_parts(self) -> DiskParts:
         rooms = self.rooms

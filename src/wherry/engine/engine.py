@@ -50,7 +50,7 @@ from wherry.store.vfs import Vfs
 from wherry.volumes.service import Volumes
 
 log = logging.getLogger(__name__)
-_ATTENDANTS = 64  # threads at most that wait for clients and registries, beside those that work
+_ATTENDANTS = 64  # threads at most that wait for clients and registries or work at what these make large, beside those that do the rest
 
 
 class Engine(InsideOperations, PreviewOperations, SoundnessOperations, NetworkOperations, VolumeOperations, SystemOperations):
@@ -143,6 +143,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
             changes=changes,
             garbage=garbage,
             workers=workers,
+            attendants=attendants,
             tasks=tasks,
             cgroups=cgroup.find(),
             capabilities=capabilities,

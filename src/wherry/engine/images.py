@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TypeVar
@@ -13,7 +14,7 @@ from wherry.containers.present import rfc3339
 from wherry.engine.containers import ContainerOperations
 from wherry.engine.gate import Gate
 from wherry.engine.rooms import Rooms
-from wherry.errors import EngineError, InvalidRequest
+from wherry.errors import EngineError, InvalidRequest, told
 from wherry.images import fetch, search, timestamp
 from wherry.images.catalog import Image
 from wherry.images.changes import apply_changes, merged
@@ -224,7 +225,12 @@ class ImageOperations(ContainerOperations):
         except EngineError as error:
             raise InvalidRequest(f"the image of container {record.name} is gone: {error}") from error
         with rooms.garbage.hold():
-            facts = await rooms.workers.run(rooms.snapshotter.capture, record.snapshot)
+            try:
+                facts = await rooms.attendants.run(rooms.snapshotter.capture, record.snapshot)
+            except OSError as error:
+                if error.errno != errno.EFBIG:
+                    raise
+                raise InvalidRequest(f"what container {record.name} has written is too much for a layer: {told(error)}") from error
             diff_id: Digest | None = facts.diff_id
             if base is not None and facts.diff_id == EMPTY_LAYER:
                 await rooms.workers.run(rooms.images.forget_layer, stacked(base.top, facts.diff_id))

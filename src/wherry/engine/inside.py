@@ -29,7 +29,7 @@ class InsideOperations(DiskOperations):
     async def image_layers(self, ref: str) -> LayersReport:
         image = self.rooms.images.resolve(ref)
         with self.rooms.images.layers.hold(image.chain_ids):
-            return await self.rooms.workers.run(reports.layers, image, self.rooms.snapshotter.contents)
+            return await self.rooms.attendants.run(reports.layers, image, self.rooms.snapshotter.contents)
 
     async def image_waste(self, ref: str) -> AsyncIterator[bytes]:
         image = self.rooms.images.resolve(ref)

@@ -41,7 +41,7 @@ class _Preview:
         self._found.containers_deleted = [container.id for container in containers]
         if "networks" in self._wanted:
             self._found.networks_deleted = [record.name for record in self._rooms.networks.prunable(self._wanted["networks"])]
-        await self._rooms.workers.run(self._ask)
+        await self._rooms.attendants.run(self._ask)
         return self._found
 
     def _ask(self) -> None:

@@ -25,7 +25,8 @@ from wherry.volumes.service import Volumes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rooms:
-    """``start``: where archives are read. ``capabilities``: what the daemon may hand on; ``boot_id``: of this boot of the machine."""
+    """``start``: where archives are read. ``workers``: for what is soon done; ``attendants``: for what waits for a client, or is as large
+    as a container or a client makes it. ``capabilities``: what the daemon may hand on; ``boot_id``: of this boot of the machine."""
 
     settings: Settings
     records: Records
@@ -42,6 +43,7 @@ class Rooms:
     changes: Changes
     garbage: Garbage
     workers: Workers
+    attendants: Workers
     tasks: asyncio.TaskGroup
     cgroups: Hierarchies
     capabilities: tuple[str, ...]

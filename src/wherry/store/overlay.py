@@ -218,11 +218,15 @@ class Overlay:
             return LayerFacts(diff_id=sink.digest(), size_bytes=size_bytes)
 
     def _write(self, directory: str, out: Sink, below: Sequence[str] | None = None, *, mend: bool = True) -> int:
-        """``below`` (of a layer in the making): opaque marks that hide nothing of these are left out; with ``mend`` for ever."""
+        """``below`` (of a layer in the making): opaque marks that hide nothing of these are left out; with ``mend`` for ever.
+
+        Such a one may not be larger than one that arrives.
+        """
         with contextlib.ExitStack() as stack:
             fd = _opened(self._tree(directory), stack)
             hides = None if below is None else partial(_hides, [_opened(path, stack) for path in self._lower(below)], mend)
-            return pack(fd, out, PackOptions(overlay=True, hides=hides)).size_bytes
+            limit = None if below is None else self._limits.total_bytes
+            return pack(fd, out, PackOptions(overlay=True, hides=hides, limit_bytes=limit)).size_bytes
 
     def _drop_work(self, directory: str) -> None:
         fd = os.open(os.path.join(self._shelf.root_dir, directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -197,7 +197,8 @@ class Vfs:
             if difference.kind is Kind.DELETED:
                 directory, _, name = difference.path.rpartition("/")
                 deleted.setdefault(directory, []).append(name)
-        return PackOptions(skip=lambda path: path not in present, deleted=deleted)
+        limit = self._limits.total_bytes if row.size_bytes < 0 else None  # one in the making may not be larger than one that arrives
+        return PackOptions(skip=lambda path: path not in present, deleted=deleted, limit_bytes=limit)
 
     def _open(self, directory: str, stack: ExitStack) -> int:
         fd = os.open(self._tree(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

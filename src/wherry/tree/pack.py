@@ -31,7 +31,7 @@ class PackOptions:
     ``skip``: paths (relative to the root) that are left out with all below. ``deleted``: names to write as ``.wh.`` entries, by the path of
     the directory they were in. ``whole_seconds``: cut times as Docker does;
     the archive is half as large without the PAX headers that nanoseconds need. ``hides``: whether an opaque directory, by descriptor and
-    path, hides anything; without it each is taken to.
+    path, hides anything; without it each is taken to. ``limit_bytes``: of all files, holes included; beyond it EFBIG is raised.
     """
 
     overlay: bool = False
@@ -41,6 +41,7 @@ class PackOptions:
     whole_seconds: bool = True
     hollow: bool = False
     hides: Callable[[int, str], bool] | None = None
+    limit_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +167,8 @@ class _Walk:
             entry = self._entry(archive_name, status, _attributes(fd))
             entry.size = status.st_size
             self.size_bytes += entry.size
+            if self._options.limit_bytes is not None and self.size_bytes > self._options.limit_bytes:
+                raise OSError(errno.EFBIG, f"more than {self._options.limit_bytes} bytes of files", archive_name)
             self._add(entry)
             left = entry.size
             if self._options.hollow:
