@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wherry.build.context import NothingThere, Source, read_ignore_file
-from wherry.build.ignore import Matcher
+from wherry.spec.patterns import Patterns
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def source(tmp_path: Path) -> Iterator[Source]:
     opened.close()
 
 
-def fresh(source: Source, pattern: str, **options: Matcher) -> bytes:
+def fresh(source: Source, pattern: str, **options: Patterns) -> bytes:
     """The digest as a new build would compute it."""
     return b"".join(one.digest for one in Source(source.fd, **options).choose(pattern))
 
@@ -63,11 +63,11 @@ def test_time_is_no_part_of_the_digest_but_content_mode_and_name_are(source: Sou
 
 
 def test_ignored_files_are_no_part_of_it(source: Source) -> None:
-    ignored = Source(source.fd, ignored=Matcher(["d/*", "!d/e", "d/e/y"]))
+    ignored = Source(source.fd, ignored=Patterns(["d/*", "!d/e", "d/e/y"]))
     assert ignored.choose("d")[0].entries == ("e", "e/z.md")
     with pytest.raises(NothingThere):
         ignored.choose("d/x")
-    deep = Source(source.fd, ignored=Matcher(["d", "!d/e/z.md"]))
+    deep = Source(source.fd, ignored=Patterns(["d", "!d/e/z.md"]))
     assert deep.choose(".")[0].entries == ("a.txt", "abs", "b.md", "d", "d/e", "d/e/z.md", "in", "out")
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from wherry.build.context import NothingThere, Source
-from wherry.build.ignore import Matcher
 from wherry.build.packed import PackedContext
+from wherry.spec.patterns import Patterns
 from wherry.store.layer import NullSink
 from wherry.tree.apply import apply
 from wherry.tree.pack import pack
@@ -83,7 +83,7 @@ PATTERNS = (".", "d", "twice", "*", "d/*", "into", "into/through", "up/x", "*/*/
 @pytest.mark.parametrize("ignored", [(), ("d/e", "t*"), ("d", "!d/e/implied"), ("*", "!d/x")])
 def test_it_chooses_and_hashes_as_from_a_directory(made: Made, ignored: tuple[str, ...]) -> None:
     packed, unpacked = made()
-    packed.ignored = unpacked.ignored = Matcher(ignored)
+    packed.ignored = unpacked.ignored = Patterns(ignored)
     compared = 0
     for pattern in PATTERNS:
         for excludes in ((), ("x", "e/*")):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from wherry.cli.context_tar import PIECE, ContextFault, ContextTar, one_file
-from wherry.cli.ignore import Ignore, read
+from wherry.spec.patterns import Patterns, patterns_of
 
 
 def whole(context: ContextTar) -> bytes:
@@ -60,7 +60,12 @@ def test_an_exception_brings_the_directories_above_it(tmp_path: Path) -> None:
     for name in ("docs/in/a.md", "docs/in/b.md", "docs/c", "x"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    assert list(members(ContextTar(str(tmp_path), Ignore(read("docs\n!docs/in/a.md"))))) == ["docs", "docs/in", "docs/in/a.md", "x"]
+    assert list(members(ContextTar(str(tmp_path), Patterns(patterns_of("docs\n!docs/in/a.md"))))) == [
+        "docs",
+        "docs/in",
+        "docs/in/a.md",
+        "x",
+    ]
 
 
 def test_extra_files_take_the_place_of_those_in_the_tree(tmp_path: Path) -> None:
@@ -100,7 +105,7 @@ def test_what_is_larger_than_a_piece_and_what_ends_at_one_arrives_whole(tmp_path
         (tmp_path / "z" / "/".join(["d" * 60] * depth)).mkdir(parents=True)
     deepest = "/".join(["z", *["d" * 60] * 59, "kept"])
     (tmp_path / deepest).write_text("deep")
-    with tarfile.open(fileobj=io.BytesIO(whole(ContextTar(str(tmp_path), Ignore(read(f"z\n!{deepest}")))))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(whole(ContextTar(str(tmp_path), Patterns(patterns_of(f"z\n!{deepest}")))))) as tar:
         for number in range(len(sizes)):
             content = tar.extractfile(f"{number:03}")
             assert content is not None

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from wherry.build import ignore
 from wherry.kernel import files
+from wherry.spec.patterns import Patterns, is_wild, name_matcher, patterns_of
 from wherry.tree.compression import kind_of
 from wherry.tree.plan import Item
 from wherry.tree.tar import Limits
@@ -53,16 +53,16 @@ class Chosen:
 class Source:
     """A directory to copy from.  Digests of single files are kept, for a file may be chosen by several instructions."""
 
-    def __init__(self, fd: int, *, ignored: ignore.Matcher | None = None, owners: bool = False) -> None:
+    def __init__(self, fd: int, *, ignored: Patterns | None = None, owners: bool = False) -> None:
         """``fd`` is owned by the caller's ``close``.  ``ignored``: a .dockerignore; ``owners``: they belong to the digest."""
         self.fd = fd
         self.path = ""
-        self.ignored = ignored or ignore.Matcher(())
+        self.ignored = ignored or Patterns(())
         self.owners = owners
         self._known: dict[str, bytes] = {}
 
     @classmethod
-    def open(cls, path: str, *, ignored: ignore.Matcher | None = None, owners: bool = False) -> Source:
+    def open(cls, path: str, *, ignored: Patterns | None = None, owners: bool = False) -> Source:
         source = cls(os.open(path, _DIRECTORY | os.O_CLOEXEC), ignored=ignored, owners=owners)
         source.path = path
         return source
@@ -80,9 +80,9 @@ class Source:
 
     def choose(self, pattern: str, excludes: Sequence[str] = ()) -> list[Chosen]:
         """What ``pattern`` names.  Raises NothingThere for a name without wildcards that isn't there; a wildcard may match nothing."""
-        excluded = ignore.Matcher(excludes)
+        excluded = Patterns(excludes)
         wanted = _clean(pattern)
-        if not ignore.is_wild(wanted):
+        if not is_wild(wanted):
             found = self.resolved(wanted)
             if found is None or self._ignored_whole(wanted, found):
                 raise NothingThere(wanted)
@@ -139,7 +139,7 @@ class Source:
                 return True
         return False
 
-    def _one(self, asked: str, path: str, excluded: ignore.Matcher) -> list[Chosen]:
+    def _one(self, asked: str, path: str, excluded: Patterns) -> list[Chosen]:
         name = posixpath.basename(asked)
         if path == "" or self._is_directory(path):
             return [self._directory(path, name, excluded)]
@@ -149,7 +149,7 @@ class Source:
         digest = hashlib.sha256(b"file\0" + told).digest()
         return [Chosen(path=path, name=name, is_directory=False, entries=(), digest=digest, size_bytes=size)]
 
-    def _directory(self, path: str, name: str, excluded: ignore.Matcher) -> Chosen:
+    def _directory(self, path: str, name: str, excluded: Patterns) -> Chosen:
         whole = hashlib.sha256(b"tree\0")
         entries: list[str] = []
         size = 0
@@ -159,11 +159,11 @@ class Source:
             size += length
         return Chosen(path=path, name=name, is_directory=True, entries=tuple(entries), digest=whole.digest(), size_bytes=size)
 
-    def _dropped(self, inside: str, path: str, excluded: ignore.Matcher) -> bool:
+    def _dropped(self, inside: str, path: str, excluded: Patterns) -> bool:
         """Whether an entry is left out by itself.  ``inside``: its path in the root; ``path``: below what was asked for."""
         return bool(self.ignored and self.ignored.matches(inside)) or bool(excluded and excluded.matches(path))
 
-    def _may_hold_kept(self, inside: str, path: str, excluded: ignore.Matcher) -> bool:
+    def _may_hold_kept(self, inside: str, path: str, excluded: Patterns) -> bool:
         return (not self.ignored.matches(inside) or self.ignored.may_hold_kept(inside)) and (
             not excluded.matches(path) or excluded.may_hold_kept(path)
         )
@@ -193,7 +193,7 @@ class Source:
         finally:
             os.close(fd)
 
-    def _content(self, path: str, excluded: ignore.Matcher) -> Iterator[tuple[str, bytes, int]]:
+    def _content(self, path: str, excluded: Patterns) -> Iterator[tuple[str, bytes, int]]:
         """What is below a directory, parents first and sorted: its path from there, what the digest says of it, its size."""
         fd = files.open_beneath(self.fd, path or ".", _DIRECTORY)
         try:
@@ -203,7 +203,7 @@ class Source:
         finally:
             os.close(fd)
 
-    def _walk(self, fd: int, base: str, prefix: str, excluded: ignore.Matcher) -> Iterator[tuple[str, int, str, os.stat_result]]:
+    def _walk(self, fd: int, base: str, prefix: str, excluded: Patterns) -> Iterator[tuple[str, int, str, os.stat_result]]:
         """Entries below ``fd``, parents first and sorted: (path, descriptor of its directory, name, status)."""
         with os.scandir(fd) as found:
             listed = sorted(found, key=lambda entry: entry.name)
@@ -247,12 +247,13 @@ class Source:
         """Paths that Go's filepath.Match takes, sorted."""
         found = [""]
         for component in pattern.split("/"):
-            if not ignore.is_wild(component):
+            if not is_wild(component):
                 found = [f"{path}/{component}".lstrip("/") for path in found]
                 continue
+            matches = name_matcher(component)
             following: list[str] = []
             for path in found:
-                following.extend(f"{path}/{name}".lstrip("/") for name in self._names(path) if ignore.match(component, name))
+                following.extend(f"{path}/{name}".lstrip("/") for name in self._names(path) if matches(name))
             found = following
         return sorted(found)
 
@@ -281,15 +282,15 @@ def tell_attributes(attributes: Mapping[str, bytes]) -> bytes:
     return b"".join(b"\0" + name.encode() + b"=" + attributes[name] for name in sorted(attributes))
 
 
-def read_ignore_file(source: Source, dockerfile: str) -> ignore.Matcher:
+def read_ignore_file(source: Source, dockerfile: str) -> Patterns:
     """The rules of a context: ``<Dockerfile>.dockerignore`` beside the Dockerfile, else ``.dockerignore``."""
     for name in (f"{dockerfile}.dockerignore", ".dockerignore"):
         try:
             text = source.read(name, 1 << 20)
         except (FileNotFoundError, NotADirectoryError):
             continue
-        return ignore.Matcher(ignore.read_patterns(text.decode("utf-8", "replace")))
-    return ignore.Matcher(())
+        return Patterns(patterns_of(text.decode("utf-8", "replace")))
+    return Patterns(())
 
 
 def _clean(pattern: str) -> str:

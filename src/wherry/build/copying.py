@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from wherry.build import ignore
 from wherry.build.archive import open_archive
 from wherry.build.context import NothingThere
 from wherry.build.failures import BuildFailed, DockerfileError
@@ -25,6 +24,7 @@ from wherry.build.variables import ExpansionError, expand_text
 from wherry.build.work import Work, not_found
 from wherry.errors import NotSupported
 from wherry.spec.digest import sha256
+from wherry.spec.patterns import BadPattern
 from wherry.tree.plan import Item, Plan
 from wherry.tree.tar import InvalidArchive
 
@@ -85,7 +85,7 @@ class Copying:
             return await work
         except NothingThere as error:
             raise not_found(self.instruction.line.name, error.path, self.origin) from None
-        except ignore.BadPattern as error:
+        except BadPattern as error:
             raise DockerfileError(f"{self.instruction.line.name} failed: {error}", self.instruction.line.lines) from None
         except OSError as error:
             raise BuildFailed(f"{self.instruction.line.name} failed: {source}: {error.strerror or error}") from error

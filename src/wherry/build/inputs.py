@@ -65,7 +65,7 @@ class Inputs:
             return source
 
     async def choose(self, origin: Origin, pattern: str, excludes: Sequence[str]) -> list[Chosen]:
-        """What a pattern names there.  Raises NothingThere, OSError, ignore.BadPattern."""
+        """What a pattern names there.  Raises NothingThere, OSError, BadPattern."""
         asked = (origin, pattern, tuple(excludes))
         chosen = self._chosen.get(asked)
         if chosen is None:

@@ -16,8 +16,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from wherry.build import ignore
 from wherry.build.context import Chosen, Source, content_hash, tell, tell_attributes
+from wherry.spec.patterns import Patterns
 from wherry.store.layer import write_all
 from wherry.store.parsing import Base, Indexing, Start, inline
 from wherry.tree.apply import Whiteouts
@@ -143,7 +143,7 @@ class PackedContext(Source):
         node = self._node(path)
         return list(node.children or ()) if node is not None else []
 
-    def _content(self, path: str, excluded: ignore.Matcher) -> Iterator[tuple[str, bytes, int]]:
+    def _content(self, path: str, excluded: Patterns) -> Iterator[tuple[str, bytes, int]]:
         """As a directory's, for any depth.  A directory that is left out comes all the same when something in it does not."""
         filtered = bool(self.ignored) or bool(excluded)
         open_folders = [_Open(self._existing(path), "", None)]

@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from wherry.build import ignore
 from wherry.build.cache import Cache
 from wherry.build.checks import check
 from wherry.build.context import Source, read_ignore_file
@@ -31,6 +30,7 @@ from wherry.build.work import Work
 from wherry.errors import EngineError, InvalidRequest, NotSupported
 from wherry.kernel.spread import spread
 from wherry.spec import platform as platforms
+from wherry.spec.patterns import BadPattern, Patterns
 from wherry.spec.reference import InvalidReference
 from wherry.spec.reference import parse as parse_reference
 
@@ -163,10 +163,10 @@ def _document(request: BuildRequest, source: Source) -> Document:
     return parse(data)
 
 
-def _ignored(source: Source, request: BuildRequest) -> ignore.Matcher:
+def _ignored(source: Source, request: BuildRequest) -> Patterns:
     try:
         return read_ignore_file(source, request.dockerfile)
-    except ignore.BadPattern as error:
+    except BadPattern as error:
         raise InvalidRequest(f"error reading .dockerignore: {error}") from None
 
 

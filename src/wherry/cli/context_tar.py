@@ -15,9 +15,9 @@ from wherry.cli.flags import Failure
 TYPE_CHECKING = False  # typing costs 8 ms to import
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from wherry.cli.ignore import Ignore
+    from wherry.spec.patterns import Patterns
 
 BLOCK = 512
 PIECE = 1 << 18
@@ -36,7 +36,7 @@ class ContextTar:
     Iterate once for the pieces, of which each is gone when the next is asked for; ``sent`` counts their bytes.
     """
 
-    def __init__(self, root: str, ignore: Ignore | None = None, extra: dict[str, bytes] | None = None) -> None:
+    def __init__(self, root: str, ignore: Patterns | None = None, extra: dict[str, bytes] | None = None) -> None:
         self.sent = 0
         self._root = root
         self._ignore = ignore
@@ -72,7 +72,7 @@ class ContextTar:
         piece, self._used = self._view[: self._used], 0
         return piece
 
-    def _directory(self, path: str, inside: str, above: tuple[bool, ...], *, skipped: bool) -> Iterator[memoryview]:
+    def _directory(self, path: str, inside: str, above: Sequence[bool], *, skipped: bool) -> Iterator[memoryview]:
         try:
             with os.scandir(path) as scan:
                 entries = sorted(scan, key=_name)
@@ -82,13 +82,13 @@ class ContextTar:
             name = inside + entry.name
             if not inside and name in self._extra:
                 continue
-            hits: tuple[bool, ...] = ()
+            hits: Sequence[bool] = ()
             left_out = False
             if self._ignore is not None:
                 left_out, hits = self._ignore.match(name, above)
             folder = entry.is_dir(follow_symlinks=False)
             if left_out:
-                if folder and self._ignore is not None and not self._ignore.may_skip(name):
+                if folder and self._ignore is not None and self._ignore.may_hold_kept(name):
                     yield from self._directory(entry.path, name + "/", hits, skipped=True)
                 continue
             if skipped:
@@ -108,7 +108,7 @@ class ContextTar:
         parts = inside.rstrip("/").split("/")
         for depth in range(1, len(parts) + 1):
             name = "/".join(parts[:depth])
-            if name not in self._parents and self._ignore is not None and self._ignore.leaves_out(name):
+            if name not in self._parents and self._ignore is not None and self._ignore.matches(name):
                 self._parents.add(name)
                 facts = os.lstat(os.path.join(self._root, name))
                 self._put(header(name + "/", facts.st_mode & 0o7777, 0, int(facts.st_mtime), b"5"))

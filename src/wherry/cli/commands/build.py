@@ -232,13 +232,13 @@ def _from_directory(root: str, dockerfile: str) -> tuple[str, Iterable[bytes | m
         extra = {name: content, ".dockerignore": f"{text or '.dockerignore'}\n{name}\n".encode()}
     if not patterns:
         return name, ContextTar(root, None, extra)
-    from wherry.cli.ignore import Ignore, IgnoreFault
+    from wherry.spec.patterns import BadPattern, Patterns
 
     try:
-        ignore = Ignore(patterns)
-        kept = [f"!{path}" for path in (".dockerignore", name) if ignore.leaves_out(path)]
-        return name, ContextTar(root, Ignore([*patterns, *kept]) if kept else ignore, extra)
-    except IgnoreFault as fault:
+        ignore = Patterns(patterns)
+        kept = [f"!{path}" for path in (".dockerignore", name) if ignore.matches(path)]
+        return name, ContextTar(root, Patterns([*patterns, *kept]) if kept else ignore, extra)
+    except BadPattern as fault:
         raise Failure(f"checking context: {fault}") from None
 
 
@@ -276,9 +276,9 @@ def _ignore_patterns(root: str, dockerfile: str) -> tuple[list[str], str]:
     chosen = texts[0] or texts[1]
     if not chosen:
         return [], ""
-    from wherry.cli.ignore import read
+    from wherry.spec.patterns import patterns_of
 
-    return read(chosen), texts[1]
+    return patterns_of(chosen), texts[1]
 
 
 def _only_false(text: str) -> bool:
