@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from wherry.cli import template_syntax as syntax
+from wherry.cli import template_nodes as nodes
 from wherry.cli.flags import Failure
+from wherry.cli.template_syntax import parse
+from wherry.cli.template_tokens import SyntaxFault, quote
 from wherry.cli.template_values import MISSING, NIL_MAP, Null, Record, format_value, go_type, is_true, sprintf, to_json, to_text
 
 FUEL = 2_000_000
@@ -29,8 +31,8 @@ class Template:
 
     def __init__(self, text: str) -> None:
         try:
-            self._tree = syntax.parse(text, _NAMES)
-        except syntax.SyntaxFault as fault:
+            self._tree = parse(text, _NAMES)
+        except SyntaxFault as fault:
             raise TemplateError(str(fault)) from None
 
     def render(self, value: object, *, strict: bool = False, header: bool = False) -> str:
@@ -52,7 +54,7 @@ class _Fault(Exception):
 
 
 class _Run:
-    def __init__(self, tree: syntax.Tree, value: object, *, strict: bool, functions: dict[str, Callable[..., Any]]) -> None:
+    def __init__(self, tree: nodes.Tree, value: object, *, strict: bool, functions: dict[str, Callable[..., Any]]) -> None:
         self.tree = tree
         self.root = value
         self.strict = strict
@@ -68,7 +70,7 @@ class _Run:
         self.walk(self.tree.nodes, self.root)
         return "".join(self.out)
 
-    def fault(self, node: syntax.Node, message: str) -> TemplateError:
+    def fault(self, node: nodes.Node, message: str) -> TemplateError:
         start = self.tree.text.rfind("\n", 0, node.pos) + 1
         column = len(self.tree.text[start : node.pos].encode())
         line = 1 + self.tree.text.count("\n", 0, node.pos)
@@ -86,23 +88,23 @@ class _Run:
         self.out.append(text)
 
     # --- nodes
-    def walk(self, nodes: list[syntax.Node], dot: Any) -> None:
-        for node in nodes:
+    def walk(self, body: list[nodes.Node], dot: Any) -> None:
+        for node in body:
             self.burn()
-            if isinstance(node, syntax.Text):
+            if isinstance(node, nodes.Text):
                 self.write(node.text)
-            elif isinstance(node, syntax.Action):
+            elif isinstance(node, nodes.Action):
                 value = self.pipe(node.pipe, dot)
                 if not node.pipe.variables:
                     self.write(to_text(value))
-            elif isinstance(node, syntax.Branch):
+            elif isinstance(node, nodes.Branch):
                 self.branch(node, dot)
-            elif isinstance(node, syntax.Include):
+            elif isinstance(node, nodes.Include):
                 self.include(node, dot)
-            elif isinstance(node, syntax.Jump):
+            elif isinstance(node, nodes.Jump):
                 raise _Break if node.kind == "break" else _Continue
 
-    def branch(self, node: syntax.Branch, dot: Any) -> None:
+    def branch(self, node: nodes.Branch, dot: Any) -> None:
         known = len(self.variables)
         if node.kind == "range":
             self.loop(node, dot)
@@ -114,7 +116,7 @@ class _Run:
                 self.walk(node.otherwise, dot)
         del self.variables[known:]
 
-    def loop(self, node: syntax.Branch, dot: Any) -> None:
+    def loop(self, node: nodes.Branch, dot: Any) -> None:
         declared = node.pipe.variables
         known = len(self.variables)
         value = self.pipe(node.pipe, dot, declare=False)
@@ -134,7 +136,7 @@ class _Run:
         if empty and node.otherwise is not None:
             self.walk(node.otherwise, dot)
 
-    def items(self, pipe: syntax.Pipe, value: Any) -> Iterator[tuple[Any, Any]]:
+    def items(self, pipe: nodes.Pipe, value: Any) -> Iterator[tuple[Any, Any]]:
         if isinstance(value, list):
             return iter(enumerate(value))
         if isinstance(value, dict):
@@ -147,7 +149,7 @@ class _Run:
             return iter(())
         raise self.fault(pipe, f"range can't iterate over {format_value(value)}")
 
-    def bind(self, pipe: syntax.Pipe, values: tuple[Any, ...]) -> None:
+    def bind(self, pipe: nodes.Pipe, values: tuple[Any, ...]) -> None:
         for name, value in zip(pipe.variables, values, strict=False):
             if pipe.assigns:
                 self.assign(name, value)
@@ -160,22 +162,22 @@ class _Run:
                 self.variables[at] = (name, value)
                 return
 
-    def include(self, node: syntax.Include, dot: Any) -> None:
-        nodes = self.tree.defined.get(node.name)
-        if nodes is None:
-            raise self.fault(node, f"template {syntax.quote(node.name)} not defined")
+    def include(self, node: nodes.Include, dot: Any) -> None:
+        body = self.tree.defined.get(node.name)
+        if body is None:
+            raise self.fault(node, f"template {quote(node.name)} not defined")
         if self.calls >= MAX_CALLS:
             raise self.fault(node, f"exceeded maximum template depth ({MAX_CALLS})")
         value = self.pipe(node.pipe, dot) if node.pipe else MISSING
         variables, self.variables = self.variables, [("$", value)]
         name, self.name = self.name, node.name
         self.calls += 1
-        self.walk(nodes, value)
+        self.walk(body, value)
         self.calls -= 1
         self.variables, self.name = variables, name
 
     # --- values
-    def pipe(self, pipe: syntax.Pipe, dot: Any, *, declare: bool = True) -> Any:
+    def pipe(self, pipe: nodes.Pipe, dot: Any, *, declare: bool = True) -> Any:
         value: Any = _NOTHING
         for command in pipe.commands:
             value = self.command(command, dot, value)
@@ -183,38 +185,38 @@ class _Run:
             self.bind(pipe, (value,))
         return value
 
-    def command(self, command: syntax.Command, dot: Any, final: Any) -> Any:
+    def command(self, command: nodes.Command, dot: Any, final: Any) -> Any:
         self.burn()
         first = command.arguments[0]
         rest = command.arguments[1:]
-        if isinstance(first, syntax.Identifier):
+        if isinstance(first, nodes.Identifier):
             return self.call(first, command, rest, dot, final)
-        if isinstance(first, syntax.Field):
+        if isinstance(first, nodes.Field):
             return self.fields(first, dot, first.names, rest, dot, final)
-        if isinstance(first, syntax.Chain):
+        if isinstance(first, nodes.Chain):
             return self.fields(first, self.operand(first.node, dot), first.names, rest, dot, final)
-        if isinstance(first, syntax.Variable) and len(first.names) > 1:
+        if isinstance(first, nodes.Variable) and len(first.names) > 1:
             return self.fields(first, self.variable(first.names[0]), first.names[1:], rest, dot, final)
         if rest or final is not _NOTHING:
             raise self.fault(first, f"can't give argument to non-function {first}")
-        if isinstance(first, syntax.Nil):
+        if isinstance(first, nodes.Nil):
             raise self.fault(first, "nil is not a command")
         return self.operand(first, dot)
 
-    def operand(self, node: syntax.Node, dot: Any) -> Any:
-        if isinstance(node, syntax.Dot):
+    def operand(self, node: nodes.Node, dot: Any) -> Any:
+        if isinstance(node, nodes.Dot):
             return dot
-        if isinstance(node, syntax.Literal):
+        if isinstance(node, nodes.Literal):
             return node.value
-        if isinstance(node, syntax.Field):
+        if isinstance(node, nodes.Field):
             return self.fields(node, dot, node.names, [], dot, _NOTHING)
-        if isinstance(node, syntax.Variable):
+        if isinstance(node, nodes.Variable):
             return self.fields(node, self.variable(node.names[0]), node.names[1:], [], dot, _NOTHING)
-        if isinstance(node, syntax.Chain):
+        if isinstance(node, nodes.Chain):
             return self.fields(node, self.operand(node.node, dot), node.names, [], dot, _NOTHING)
-        if isinstance(node, syntax.Pipe):
+        if isinstance(node, nodes.Pipe):
             return self.pipe(node, dot)
-        if isinstance(node, syntax.Identifier):
+        if isinstance(node, nodes.Identifier):
             return self.call(node, node, [], dot, _NOTHING)
         return None
 
@@ -224,7 +226,7 @@ class _Run:
                 return value
         return None
 
-    def fields(self, node: syntax.Node, value: Any, names: list[str], rest: list[syntax.Node], dot: Any, final: Any) -> Any:
+    def fields(self, node: nodes.Node, value: Any, names: list[str], rest: list[nodes.Node], dot: Any, final: Any) -> Any:
         for name in names[:-1]:
             value = self.field(node, value, name)
         if not names:
@@ -240,7 +242,7 @@ class _Run:
             raise self.fault(node, f"{name} is not a method but has arguments")
         return value
 
-    def field(self, node: syntax.Node, value: Any, name: str) -> Any:
+    def field(self, node: nodes.Node, value: Any, name: str) -> Any:
         self.burn()
         if isinstance(value, Record):
             if name in value:
@@ -251,12 +253,12 @@ class _Run:
                 return value.optional[name]
             if value.go_type and not self.strict:
                 raise self.fault(node, f"can't evaluate field {name} in type {value.go_type}")
-            raise self.fault(node, f"map has no entry for key {syntax.quote(name)}")
+            raise self.fault(node, f"map has no entry for key {quote(name)}")
         if isinstance(value, dict):
             if name in value:
                 return value[name]
             if self.strict:
-                raise self.fault(node, f"map has no entry for key {syntax.quote(name)}")
+                raise self.fault(node, f"map has no entry for key {quote(name)}")
             return MISSING
         if value is NIL_MAP and not self.strict:
             return MISSING
@@ -264,7 +266,7 @@ class _Run:
             raise self.fault(node, f"nil pointer evaluating interface {{}}.{name}")
         raise self.fault(node, f"can't evaluate field {name} in type {'interface {}' if self.strict else go_type(value)}")
 
-    def call(self, node: syntax.Identifier, command: syntax.Node, rest: list[syntax.Node], dot: Any, final: Any) -> Any:
+    def call(self, node: nodes.Identifier, command: nodes.Node, rest: list[nodes.Node], dot: Any, final: Any) -> Any:
         if node.name in ("and", "or"):
             return self.shortcut(node, rest, dot, final)
         arguments = [self.operand(argument, dot) for argument in rest]
@@ -279,7 +281,7 @@ class _Run:
             raise self.fault(command, f"error calling call: non-function {rest[0] if rest else ''} of type {go_type(arguments[0])}")
         return self.invoke(command, node.name, self.functions[node.name], arguments)
 
-    def check_kinds(self, node: syntax.Identifier, rest: list[syntax.Node], arguments: list[Any]) -> None:
+    def check_kinds(self, node: nodes.Identifier, rest: list[nodes.Node], arguments: list[Any]) -> None:
         if self.functions is _HEADER_FUNCTIONS:
             return
         for at, (kind, value) in enumerate(zip(_KINDS.get(node.name, ()), arguments, strict=False)):
@@ -289,11 +291,11 @@ class _Run:
                 continue
             where = rest[at] if at < len(rest) else node
             want = {str: "string", int: "integer", list: "[]string"}[kind]
-            if isinstance(where, syntax.Literal):
+            if isinstance(where, nodes.Literal):
                 raise self.fault(where, f"expected {want}; found {where}")
             raise self.fault(where, f"wrong type for value; expected {want.replace('integer', 'int')}; got {go_type(value)}")
 
-    def shortcut(self, node: syntax.Identifier, rest: list[syntax.Node], dot: Any, final: Any) -> Any:
+    def shortcut(self, node: nodes.Identifier, rest: list[nodes.Node], dot: Any, final: Any) -> Any:
         if not rest and final is _NOTHING:
             raise self.fault(node, f"wrong number of args for {node.name}: want at least 1 got 0")
         value: Any = None
@@ -303,7 +305,7 @@ class _Run:
                 return value
         return value if final is _NOTHING else final
 
-    def invoke(self, node: syntax.Node, name: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
+    def invoke(self, node: nodes.Node, name: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
         try:
             return function(*arguments)
         except _Fault as fault:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from wherry.cli.template_syntax import quote
+from wherry.cli.template_tokens import quote
 
 MAX_WIDTH = 100_000
 

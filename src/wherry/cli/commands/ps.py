@@ -127,7 +127,7 @@ def _size(item: Mapping[str, Any]) -> str:
 
 
 def _quoted(text: str) -> str:
-    from wherry.cli.template_syntax import quote
+    from wherry.cli.template_tokens import quote
 
     return quote(text)
 
