@@ -159,6 +159,7 @@ def busybox_tar() -> bytes:
 
 
 def make_daemon(*options: str) -> Daemon:
+    _needs_root()
     root = Path(tempfile.mkdtemp(prefix="wherry-test-"))
     (root / "config").mkdir()
     number = os.getpid() % 200
@@ -167,10 +168,24 @@ def make_daemon(*options: str) -> Daemon:
 
 def dispose(daemon: Daemon) -> None:
     """Stop it and take everything of it out of the machine."""
-    if daemon.process is None or daemon.process.poll() is not None:
-        daemon.start()  # only a running daemon can clean up
-    daemon.stop()
-    shutil.rmtree(daemon.root, ignore_errors=True)
+    try:
+        if daemon.process is None or daemon.process.poll() is not None:
+            daemon.start()  # only a running daemon can clean up
+        daemon.stop()
+    finally:
+        shutil.rmtree(daemon.root, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running(daemon: Daemon, *, image: bool = True) -> Iterator[Daemon]:
+    """The daemon at work, with the image ``bb`` unless it shall have none; nothing of it is left afterwards."""
+    try:
+        daemon.start()
+        if image:
+            daemon.run("import", "-", "bb", stdin=busybox_tar())
+        yield daemon
+    finally:
+        dispose(daemon)
 
 
 def _needs_root() -> None:
@@ -194,27 +209,15 @@ def command_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Daemon]:
     """A running daemon with the image ``bb``, shared by the tests of one process: give what you make a name of its own."""
-    _needs_root()
-    daemon = make_daemon()
-    daemon.start()
-    try:
-        daemon.run("import", "-", "bb", stdin=busybox_tar())
+    with running(make_daemon()) as daemon:
         yield daemon
-    finally:
-        dispose(daemon)
 
 
 @pytest.fixture
 def own_engine() -> Iterator[Daemon]:
     """A daemon for one test alone: it may be killed."""
-    _needs_root()
-    daemon = make_daemon()
-    daemon.start()
-    try:
-        daemon.run("import", "-", "bb", stdin=busybox_tar())
+    with running(make_daemon()) as daemon:
         yield daemon
-    finally:
-        dispose(daemon)
 
 
 @pytest.fixture

@@ -7,17 +7,14 @@ import gzip
 import hashlib
 import io
 import json
-import shutil
-import socket
-import subprocess
 import tarfile
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from tests.system.registry import registry
 
 from wherry.engine.workers import Workers
 from wherry.images.catalog import Image
@@ -262,34 +259,5 @@ def make_tar() -> Callable[..., bytes]:
 @pytest.fixture(scope="session")
 def real_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """``127.0.0.1:PORT`` of Debian's docker-registry."""
-    program = shutil.which("docker-registry")
-    if program is None:
-        pytest.skip("Debian's docker-registry is not installed")
-    root = tmp_path_factory.mktemp("registry")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    config = {
-        "version": "0.1",
-        "storage": {"filesystem": {"rootdirectory": str(root / "data")}},
-        "http": {"addr": f"127.0.0.1:{port}"},
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-    }
-    (root / "config.yml").write_text(json.dumps(config))
-    with (
-        (root / "log").open("wb") as log,
-        subprocess.Popen([program, "serve", str(root / "config.yml")], stdout=log, stderr=log) as process,
-    ):
-        try:
-            deadline = time.monotonic() + 20
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    if process.poll() is not None or time.monotonic() > deadline:
-                        pytest.skip(f"docker-registry did not start: {(root / 'log').read_text()[-300:]}")
-                    time.sleep(0.05)
-            yield f"127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(10)
+    with registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running.address

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -10,9 +11,9 @@ from wherry.netlink import link
 from wherry.netlink.request import Netlink
 
 
-@pytest.fixture
-def route_socket() -> Iterator[Netlink]:
-    """A route socket in a fresh network namespace with ``lo`` up; the test's thread is in it."""
+@contextmanager
+def own_network() -> Iterator[Netlink]:
+    """A route socket in a fresh network namespace with ``lo`` up; the thread is in it."""
     if os.geteuid() != 0:
         pytest.skip("needs root for network namespaces")
     before = netns.current_network()
@@ -24,3 +25,9 @@ def route_socket() -> Iterator[Netlink]:
     finally:
         netns.enter_network(before)
         os.close(before)
+
+
+@pytest.fixture
+def route_socket() -> Iterator[Netlink]:
+    with own_network() as netlink:
+        yield netlink

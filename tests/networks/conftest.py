@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.netlink.conftest import own_network
 from tests.networks.machines import stop_servers
 
-from wherry.kernel import netns
 from wherry.netlink import link, nftables
 from wherry.netlink.request import Netlink
 from wherry.networks.service import Networks
@@ -20,17 +19,8 @@ from wherry.store.records import Records
 @pytest.fixture
 def own_host() -> Iterator[None]:
     """The test's thread in a fresh network namespace with ``lo`` up; threads it starts are born there."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root for network namespaces")
-    before = netns.current_network()
-    try:
-        netns.unshare_network()
-        with Netlink() as netlink:
-            netlink.ask(link.set_up(link.LOOPBACK_INDEX))
+    with own_network():
         yield
-    finally:
-        netns.enter_network(before)
-        os.close(before)
 
 
 @pytest.fixture(autouse=True)

@@ -7,20 +7,19 @@ import hashlib
 import http.client
 import json
 import os
-import re
-import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.system.registry import registry
+from tests.system.waiting import logged
 
 WHERRY = str(Path(sys.executable).parent / "wherry")
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -124,18 +123,6 @@ def digest_of(data: bytes, algorithm: str = "sha256") -> str:
     return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 
-def wait_for(path: Path, pattern: str, process: subprocess.Popen[bytes]) -> str:
-    """The first group of the first match in a log that is being written."""
-    deadline = time.monotonic() + 20
-    while True:
-        found = re.search(pattern, path.read_text(errors="replace"))
-        if found:
-            return found[1]
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise AssertionError(path.read_text(errors="replace"))
-        time.sleep(0.01)
-
-
 @contextlib.contextmanager
 def ours_at(data: Path, *flags: str, log: Path, environment: dict[str, str] | None = None) -> Iterator[Registry]:
     """``wherry registry serve`` on ``data``, ended with SIGTERM unless it was killed."""
@@ -143,7 +130,7 @@ def ours_at(data: Path, *flags: str, log: Path, environment: dict[str, str] | No
     log.write_bytes(b"")
     with log.open("ab") as out, subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **(environment or {})}) as process:
         try:
-            yield Registry(host=wait_for(log, r"listening on https?://(\S+)", process), process=process, log=log)
+            yield Registry(host=logged(log, r"listening on https?://(\S+)", process), process=process, log=log)
         finally:
             process.terminate()
             try:
@@ -185,22 +172,5 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 @contextlib.contextmanager
 def debian_at(root: Path) -> Iterator[Registry]:
     """The distribution project's registry."""
-    program = shutil.which("docker-registry")
-    if program is None:
-        pytest.skip("needs docker-registry (Debian package docker-registry)")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
-    config = {
-        "version": "0.1",
-        "storage": {"filesystem": {"rootdirectory": str(root / "data")}, "delete": {"enabled": True}},
-        "http": {"addr": f"127.0.0.1:{port}"},
-        "log": {"level": "info", "accesslog": {"disabled": True}},
-    }
-    (root / "config.yml").write_text(json.dumps(config))
-    log = root / "log"
-    with log.open("wb") as out, subprocess.Popen([program, "serve", str(root / "config.yml")], stdout=out, stderr=out) as process:
-        try:
-            wait_for(log, r"(listening on)", process)
-            yield Registry(host=f"127.0.0.1:{port}", process=process, log=log)
-        finally:
-            process.kill()
+    with registry(root) as found:
+        yield Registry(host=found.address, process=found.process, log=found.log_path)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from tests.registry import conformance
-from tests.registry.conftest import WHERRY, digest_of, wait_for
+from tests.registry.conftest import WHERRY, digest_of
 from tests.registry.objects_suite import ObjectsSuite
+from tests.system.waiting import logged
 
 from wherry.registry.bucket import Bucket, open_bucket
 
@@ -25,21 +26,23 @@ pytestmark = pytest.mark.skipif(
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Its URL; it has the bucket ``images``."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
-    log = tmp_path_factory.mktemp("moto") / "log"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+@contextlib.contextmanager
+def bucket_server(log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The URL and the process of a server that has the bucket ``images``."""
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
         try:
-            wait_for(log, r"(Running on)", process)
-            url = f"http://127.0.0.1:{port}"
+            url = logged(log, r"Running on (http://127\.0\.0\.1:\d+)", process)
             urllib.request.urlopen(urllib.request.Request(f"{url}/images", method="PUT")).close()
-            yield url
+            yield url, process
         finally:
             process.kill()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with bucket_server(tmp_path_factory.mktemp("moto") / "log") as (url, _):
+        yield url
 
 
 @pytest.fixture
@@ -104,23 +107,13 @@ def test_an_address_that_is_no_buckets_is_refused(address: str) -> None:
 
 
 def test_a_store_that_fails_is_no_fault_of_the_clients(serve: Any, tmp_path: Path) -> None:
-    log = tmp_path / "moto.log"
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
-    with log.open("wb") as out:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        process = subprocess.Popen(command, stdout=out, stderr=out)
-    try:
-        wait_for(log, r"(Running on)", process)
-        url = f"http://127.0.0.1:{port}"
-        urllib.request.urlopen(urllib.request.Request(f"{url}/images", method="PUT")).close()
-        with serve("--s3", "s3://images", "--s3-endpoint", url, environment={**KEYS, "AWS_MAX_ATTEMPTS": "1"}) as registry:
-            path = registry.begin("a")
-            process.kill()
-            process.wait()
-            answer = registry.call("PUT", f"{path}?digest={digest_of(b'data')}", b"data")
-            assert (answer.status, answer.code) == (503, "UNAVAILABLE")
-            assert registry.call("GET", path).headers["range"] == "0-3"  # the upload is kept: it can be finished later
-    finally:
+    with (
+        bucket_server(tmp_path / "moto.log") as (url, process),
+        serve("--s3", "s3://images", "--s3-endpoint", url, environment={**KEYS, "AWS_MAX_ATTEMPTS": "1"}) as registry,
+    ):
+        path = registry.begin("a")
         process.kill()
         process.wait()
+        answer = registry.call("PUT", f"{path}?digest={digest_of(b'data')}", b"data")
+        assert (answer.status, answer.code) == (503, "UNAVAILABLE")
+        assert registry.call("GET", path).headers["range"] == "0-3"  # the upload is kept: it can be finished later

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
+from tests.conftest import Daemon, busybox_tar, make_daemon, running
 from tests.security.archives import Add, archive_of, member, symlink, tar_with, traversals
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -20,13 +20,8 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    daemon = make_daemon()
-    daemon.start()
-    try:
-        daemon.run("import", "-", "bb", stdin=busybox_tar())
+    with running(make_daemon()) as daemon:
         yield daemon
-    finally:
-        dispose(daemon)
 
 
 class Canary:

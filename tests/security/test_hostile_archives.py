@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
+from tests.conftest import Daemon, busybox_tar, make_daemon, running
 from tests.security import archives
 from tests.security.test_hostile import Canary
 from tests.security.watching import MEMORY_KB, Watch
@@ -26,15 +26,11 @@ PATHS = {"load": "/images/load?quiet=1", "import": "/images/create?fromSrc=-&rep
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
     """One that has loaded, imported and removed: what is loaded for that is not growth."""
-    daemon = make_daemon()
-    daemon.start()
-    try:
+    with running(make_daemon(), image=False) as daemon:
         for how, body in (("load", archives.archive_of(busybox_tar())), ("import", busybox_tar())):
             assert send(daemon, how, body) == ""
             ask(daemon, "DELETE", "/images/hostile:latest?force=1")
         yield daemon
-    finally:
-        dispose(daemon)
 
 
 def send(daemon: Daemon, how: str, body: bytes) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.conftest import Daemon, dispose, make_daemon
+from tests.conftest import Daemon, make_daemon, running
 from tests.images.conftest import FakeRegistry, Made, digest
 from tests.images.test_pull import FAULTS as LIES
 from tests.security.lying import lying_registry
@@ -29,16 +29,12 @@ SECRET = "al:the-secret"
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
     """One that is impatient, and has pulled once: what is loaded for that is not growth."""
-    daemon = make_daemon("--registry-idle-timeout", "0.5", "--max-download-attempts", "2")
-    daemon.start()
-    try:
+    with running(make_daemon("--registry-idle-timeout", "0.5", "--max-download-attempts", "2"), image=False) as daemon:
         with lying_registry() as honest:
             honest.add(Made({"warm": b"1" * 100_000}))
             daemon.run("pull", f"{honest.host}/x/y:1")
             daemon.run("rmi", f"{honest.host}/x/y:1")
         yield daemon
-    finally:
-        dispose(daemon)
 
 
 @pytest.fixture

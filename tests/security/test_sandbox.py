@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
+from tests.conftest import Daemon, make_daemon, running
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 DOCKER_SET, STRICT_SET = "00000000a80425fb", "00000000800405fb"
@@ -36,13 +36,8 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon whose configuration file asks for the strict profile."""
     path = tmp_path_factory.mktemp("strict") / "daemon.json"
     path.write_text(json.dumps({"security-profile": "strict"}))
-    daemon = make_daemon("--config-file", str(path))
-    daemon.start()
-    try:
-        daemon.run("import", "-", "bb", stdin=busybox_tar())
+    with running(make_daemon("--config-file", str(path))) as daemon:
         yield daemon
-    finally:
-        dispose(daemon)
 
 
 def test_default_privileges_of_run_exec_and_build(engine: Daemon) -> None:

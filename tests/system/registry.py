@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.system.waiting import logged
 
 CONFIG = """\
 version: 0.1
 log: {{level: info, accesslog: {{disabled: false}}}}
 storage:
   filesystem: {{rootdirectory: {root}/blobs}}
-http: {{addr: "127.0.0.1:{port}"}}
+  delete: {{enabled: true}}
+http: {{addr: "127.0.0.1:0"}}
 {auth}
 """
 
@@ -27,6 +27,7 @@ http: {{addr: "127.0.0.1:{port}"}}
 class Registry:
     address: str
     log_path: Path
+    process: subprocess.Popen[bytes]
 
     def requests(self) -> list[str]:
         """``METHOD PATH`` of every request so far."""
@@ -43,23 +44,11 @@ def registry(root: Path, *, auth: str = "") -> Iterator[Registry]:
     program = shutil.which("docker-registry")
     if program is None:
         pytest.skip("needs docker-registry (Debian package docker-registry)")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    (root / "config.yml").write_text(CONFIG.format(root=root, port=port, auth=auth))
+    (root / "config.yml").write_text(CONFIG.format(root=root, auth=auth))
     log_path = root / "registry.log"
     with log_path.open("wb") as log, subprocess.Popen([program, "serve", str(root / "config.yml")], stdout=log, stderr=log) as process:
         try:
-            deadline = time.monotonic() + 20
-            while not _answers(port):
-                assert process.poll() is None, log_path.read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            yield Registry(address=f"127.0.0.1:{port}", log_path=log_path)
+            address = logged(log_path, r"listening on (127\.0\.0\.1:\d+)", process)
+            yield Registry(address=address, log_path=log_path, process=process)
         finally:
             process.kill()
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

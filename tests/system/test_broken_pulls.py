@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import threading
@@ -17,9 +16,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.conftest import WHERRY, Daemon, dispose, make_daemon
+from tests.conftest import WHERRY, Daemon
 from tests.images.conftest import FakeRegistry, Made, digest
 from tests.security.lying import lying_registry
+from tests.system import daemons
 from tests.system.registry import Registry, registry
 from tests.system.talk import UnixConnection, ask
 from tests.system.waiting import until
@@ -33,15 +33,8 @@ SIZE = 3_000_000
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[Daemon]:
     """A daemon that dies when told to (`mortal_daemon`)."""
-    daemon = make_daemon()
-    daemon.program = (str(Path(__file__).parent / "mortal_daemon.py"),)
-    daemon.daemon_environment = {"WHERRY_TEST_KILL": str(daemon.root / "kill")}
-    daemon.start()
-    try:
+    with daemons.mortal(image=False) as daemon:
         yield daemon
-    finally:
-        (daemon.root / "kill").unlink(missing_ok=True)
-        dispose(daemon)
 
 
 def three_layers(seed: int) -> Made:
@@ -283,20 +276,9 @@ def test_a_push_that_dies_is_done_by_the_next(mortal: Daemon, hub: Registry, tmp
 
 @pytest.fixture
 def cramped() -> Iterator[Daemon]:
-    """A daemon whose data root is a file system of 8 MiB."""
-    daemon = make_daemon()
-    data = daemon.root / "data"
-    data.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(data)], check=True)
-    try:
-        daemon.start()
+    """A daemon whose data root is a file system of 12 MiB."""
+    with daemons.cramped(12, image=False) as daemon:
         yield daemon
-    finally:
-        try:
-            dispose(daemon)
-        finally:
-            subprocess.run(["umount", "-l", str(data)], check=True)
-            shutil.rmtree(daemon.root, ignore_errors=True)
 
 
 def test_a_full_disk_ends_a_pull_and_has_room_again(cramped: Daemon) -> None:

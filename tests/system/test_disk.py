@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
+from tests.conftest import Daemon, busybox_tar, make_daemon, running
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 DOCKERFILE = b"FROM bb\nRUN echo hello > /x\nRUN dd if=/dev/zero of=/big bs=1k count=300\n"
@@ -15,12 +15,8 @@ DOCKERFILE = b"FROM bb\nRUN echo hello > /x\nRUN dd if=/dev/zero of=/big bs=1k c
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    daemon = make_daemon()
-    daemon.start()
-    try:
+    with running(make_daemon(), image=False) as daemon:
         yield daemon
-    finally:
-        dispose(daemon)
 
 
 def furnish(daemon: Daemon) -> None:

@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from tests.conftest import WHERRY, Daemon, busybox_tar, dispose, make_daemon
-from tests.system import accounting
+from tests.conftest import WHERRY, Daemon, busybox_tar
+from tests.system import accounting, daemons
 from tests.system.accounting import tar_of
 from tests.system.talk import ask
 from tests.system.waiting import until
@@ -31,12 +30,7 @@ LIMIT = 400
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[Daemon]:
     """A daemon that dies when told to, with a container ``keeper`` that must live through everything."""
-    daemon = make_daemon()
-    daemon.program = (str(Path(__file__).parent / "mortal_daemon.py"),)
-    daemon.daemon_environment = {"WHERRY_TEST_KILL": str(daemon.root / "kill")}
-    daemon.start()
-    try:
-        daemon.run("import", "-", "bb", stdin=busybox_tar())
+    with daemons.mortal() as daemon:
         daemon.run("run", "-d", "--name", "keeper", "bb", "sleep", "100000")
         daemon.run(
             "build",
@@ -49,11 +43,6 @@ def mortal() -> Iterator[Daemon]:
         daemon.run("save", "-o", str(daemon.root / "saved.tar"), "newloaded")
         _remove_all(daemon)
         yield daemon
-    finally:
-        (daemon.root / "kill").unlink(missing_ok=True)
-        if daemon.process is None or daemon.process.poll() is not None:
-            daemon.start()
-        dispose(daemon)
 
 
 @dataclass(frozen=True, kw_only=True)

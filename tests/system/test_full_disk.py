@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
-from tests.system import accounting
+from tests.conftest import Daemon, busybox_tar
+from tests.system import accounting, daemons
 from tests.system.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -18,20 +16,8 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 @pytest.fixture
 def cramped() -> Iterator[Daemon]:
     """A daemon whose data root is a file system of 16 MiB."""
-    daemon = make_daemon()
-    data = daemon.root / "data"
-    data.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(data)], check=True)
-    try:
-        daemon.start()
-        daemon.run("import", "-", "bb", stdin=busybox_tar())
+    with daemons.cramped(16) as daemon:
         yield daemon
-    finally:
-        try:
-            dispose(daemon)
-        finally:
-            subprocess.run(["umount", "-l", str(data)], check=True)
-            shutil.rmtree(daemon.root, ignore_errors=True)
 
 
 def fill(daemon: Daemon) -> None:

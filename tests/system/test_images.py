@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import Daemon, dispose, make_daemon
+from tests.conftest import Daemon, make_daemon, running
 from tests.system.registry import Registry, registry
 
 pytestmark = pytest.mark.root
@@ -27,12 +27,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 @pytest.fixture(scope="module")
 def other() -> Iterator[Daemon]:
     """A second machine, as it were: a daemon with no image at all."""
-    daemon = make_daemon()
-    daemon.start()
-    try:
+    with running(make_daemon(), image=False) as daemon:
         yield daemon
-    finally:
-        dispose(daemon)
 
 
 def build(engine: Daemon, folder: Path, dockerfile: str, *options: str) -> str:

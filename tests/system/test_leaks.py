@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
+from tests.conftest import Daemon, busybox_tar, make_daemon, running
 from tests.system import accounting
 from tests.system.accounting import tar_of
 
@@ -18,14 +18,9 @@ ROUNDS = 8
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
     """A daemon of this module's own, warm: every path was taken once."""
-    daemon = make_daemon()
-    daemon.start()
-    try:
-        daemon.run("import", "-", "bb", stdin=busybox_tar())
+    with running(make_daemon()) as daemon:
         daemon.run("run", "--rm", "-p", "80", "bb", "true")
         yield daemon
-    finally:
-        dispose(daemon)
 
 
 def grows_by_nothing(daemon: Daemon, work: Callable[[int], None], *, rounds: int = ROUNDS) -> None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
+from tests.conftest import Daemon, make_daemon, running
 from tests.system.outside import Outside, outside
 from tests.system.waiting import until
 
@@ -406,15 +406,10 @@ def test_port_of_another_program_is_told(stage: Stage) -> None:
 
 
 def test_ports_of_a_daemon_with_an_address_are_published_there() -> None:
-    daemon = make_daemon("--ip", "127.0.0.1")
-    daemon.start()
-    try:
-        daemon.run("import", "-", "bb", stdin=busybox_tar())
+    with running(make_daemon("--ip", "127.0.0.1")) as daemon:
         daemon.run("run", "-d", "--name", "box", "-p", "80", "-p", "0.0.0.0::81", "bb", "sleep", "100")
         assert daemon.out("port", "box", "80").startswith("127.0.0.1:")
         assert daemon.out("port", "box", "81").startswith("0.0.0.0:")
-    finally:
-        dispose(daemon)
 
 
 # --- in use, prune

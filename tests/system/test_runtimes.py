@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
+from tests.conftest import Daemon, make_daemon, running
 from tests.system.accounting import count, processes, settings_of, settled
 from tests.system.talk import ask
 from tests.system.waiting import until
@@ -28,13 +28,8 @@ ALONE = ("--net", "none")
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
     added = ("gone=/nonexistent/runtime", "Unknown=nowhere", "mute=/bin/false", f"wherry-runtime={OURS}")
-    daemon = make_daemon(*(word for one in added for word in ("--add-runtime", one)))
-    daemon.start()
-    try:
-        daemon.run("import", "-", "bb", stdin=busybox_tar())
+    with running(make_daemon(*(word for one in added for word in ("--add-runtime", one)))) as daemon:
         yield daemon
-    finally:
-        dispose(daemon)
 
 
 def left(daemon: Daemon) -> Counter[str]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
+from tests.conftest import Daemon, busybox_tar, make_daemon, running
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 ROUNDS = int(os.environ.get("WHERRY_HARM_ROUNDS", "3"))
@@ -27,10 +27,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, Pa
     """A daemon with something of every kind, and an archive of its images."""
     place = tmp_path_factory.mktemp("saved")
     (place / "Dockerfile").write_text(DOCKERFILE)
-    daemon = make_daemon()
-    daemon.start()
-    try:
-        daemon.run("import", "-", "bb", stdin=busybox_tar())
+    with running(make_daemon()) as daemon:
         daemon.run("build", "-q", "-t", "built", str(place))
         daemon.run("import", "-", "other", stdin=busybox_tar() + b"other")
         daemon.run("save", "-o", str(place / "images.tar"), "bb", "built", "other")
@@ -38,8 +35,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, Pa
         daemon.run("network", "create", "net")
         daemon.run("run", "-v", "data:/data", "--name", "kept", "bb", "sh", "-c", "echo written > /data/file; echo said")
         yield daemon, place / "images.tar"
-    finally:
-        dispose(daemon)
 
 
 def targets(data: Path) -> list[Path]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 def until(condition: Callable[[], object], *, seconds: float = 10) -> None:
@@ -12,3 +15,16 @@ def until(condition: Callable[[], object], *, seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+def logged(path: Path, pattern: str, process: subprocess.Popen[bytes]) -> str:
+    """The first group of the pattern's first match in the log that the process is writing; fails with the log when it ends without."""
+    deadline = time.monotonic() + 60
+    while True:
+        ended = process.poll() is not None
+        text = path.read_text(errors="replace")
+        if found := re.search(pattern, text):
+            return found[1]
+        if ended or time.monotonic() > deadline:
+            raise AssertionError(text)
+        time.sleep(0.01)
