@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -173,7 +172,12 @@ def dispose(daemon: Daemon) -> None:
             daemon.start()  # only a running daemon can clean up
         daemon.stop()
     finally:
-        shutil.rmtree(daemon.root, ignore_errors=True)
+        remove_tree(daemon.root)
+
+
+def remove_tree(path: Path) -> None:
+    """However deep it is: `shutil.rmtree` goes as deep as Python can call.  What is mounted there stays."""
+    subprocess.run(["rm", "-rf", "--one-file-system", str(path)], stderr=subprocess.DEVNULL, check=False, timeout=60)
 
 
 @contextlib.contextmanager
@@ -218,6 +222,15 @@ def own_engine() -> Iterator[Daemon]:
     """A daemon for one test alone: it may be killed."""
     with running(make_daemon()) as daemon:
         yield daemon
+
+
+@pytest.fixture
+def abyss() -> Iterator[Path]:
+    """A directory for what is deeper than pytest can clean away, now or after a run that was killed."""
+    path = Path(tempfile.mkdtemp(prefix="wherry-deep-"))
+    yield path
+    remove_tree(path)
+    assert not path.exists()
 
 
 @pytest.fixture

@@ -173,12 +173,12 @@ def test_links_in_a_circle_are_refused_as_the_kernel_does(made: Made) -> None:
             source.choose("circle/x")
 
 
-def test_a_context_may_be_deeper_than_python_can_call(tmp_path: Path) -> None:
+def test_a_context_may_be_deeper_than_python_can_call(abyss: Path) -> None:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
         tar.addfile(tarfile.TarInfo("d/" * 1900 + "deep"))
     data.seek(0)
-    with PackedContext(data, str(tmp_path)) as packed:
+    with PackedContext(data, str(abyss)) as packed:
         (chosen,) = packed.choose(".")
         assert len(chosen.entries) == 1901
         assert len(packed.item(chosen, 0, "").packed) == 1901

@@ -261,6 +261,10 @@ class Suite:
         shutil.rmtree(target)
 
     @pytest.fixture
+    def tmp_path(self, abyss: Path) -> Path:
+        return abyss
+
+    @pytest.fixture
     def records(self, tmp_path: Path) -> Iterator[Records]:
         records = Records(str(tmp_path / "state.db"))
         yield records
@@ -472,7 +476,7 @@ class Suite:
             try:
                 taken = snapshots.apply(None, None, io.BytesIO(data)).diff_id
                 snapshots.view(taken)
-                snapshots.remove(taken)  # some are deeper than what pytest clears away with
+                snapshots.remove(taken)
                 refused = ""
             except (InvalidArchive, OSError) as error:
                 refused = str(error)

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from wherry.tree.apply import Applied, ApplyOptions, Whiteouts, apply, clean
-from wherry.tree.remove import remove
 from wherry.tree.tar import Entry, InvalidArchive, Kind
 from wherry.tree.tar_reader import Reader
 from wherry.tree.tar_writer import Writer, header
@@ -85,23 +84,20 @@ def picture(root: Path) -> dict[str, tuple[object, ...]]:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
-    (tmp_path / "root").mkdir()
-    yield tmp_path / "root"
-    fd = os.open(tmp_path, os.O_RDONLY)
-    remove(fd, "root")  # pytest's own cleaning cannot go a thousand levels deep
-    os.close(fd)
+def root(abyss: Path) -> Path:
+    (abyss / "root").mkdir()
+    return abyss / "root"
 
 
 @pytest.fixture
-def canary(tmp_path: Path) -> Iterator[Path]:
+def canary(abyss: Path) -> Iterator[Path]:
     """A directory beside the root that no archive may change."""
-    path = tmp_path / "canary"
+    path = abyss / "canary"
     path.mkdir()
     (path / "file").write_bytes(b"alive")
     (path / "file").chmod(0o600)
     (path / "sub").mkdir()
-    before = picture(tmp_path / "canary")
+    before = picture(abyss / "canary")
     links = os.stat(path / "file").st_nlink
     yield path
     assert picture(path) == before

@@ -124,8 +124,8 @@ def test_one_file_can_be_packed_under_another_name(tree: Path) -> None:
         assert member.read() == b"12345"
 
 
-def test_a_tree_deeper_than_the_interpreters_stack_is_packed(tmp_path: Path) -> None:
-    fd = os.open(tmp_path, os.O_RDONLY)
+def test_a_tree_deeper_than_the_interpreters_stack_is_packed(abyss: Path) -> None:
+    fd = os.open(abyss, os.O_RDONLY)
     first = fd
     for _ in range(1500):
         os.mkdir("d", dir_fd=fd)
@@ -139,7 +139,6 @@ def test_a_tree_deeper_than_the_interpreters_stack_is_packed(tmp_path: Path) -> 
         assert pack(first, out).entries == 1500
     finally:
         os.close(first)
-        subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True, timeout=20)
 
 
 def test_a_large_file_is_streamed(tmp_path: Path) -> None:
