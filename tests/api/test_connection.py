@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import socket
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,6 +45,17 @@ def test_without_an_upgrade_the_stream_follows_a_plain_200(client: Raw) -> None:
     assert (status, headers) == (200, {"content-type": RAW})
     client.send(b"abc")
     assert client.exactly(11) == framed(b"ABC")
+
+
+def test_the_stream_begins_when_the_client_has_read_the_head(client: Raw) -> None:
+    """docker-py loses what it reads together with the head."""
+    client.send(f"POST {ATTACH} HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nping".encode())
+    assert client.exactly(1) == b"H"
+    deadline = time.monotonic() + 0.1
+    while time.monotonic() < deadline:
+        assert b"PING" not in client.sock.recv(1000, socket.MSG_PEEK)
+    client.head()
+    assert client.exactly(12) == framed(b"PING")
 
 
 @pytest.mark.parametrize("upgrade", [UPGRADE, {}], ids=["101", "200"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import tarfile
@@ -16,8 +17,7 @@ from docker.errors import APIError, BuildError, ContainerError, ImageNotFound, N
 from docker.types import Healthcheck, LogConfig, Mount, Ulimit
 from tests.conftest import Daemon
 
-# docker-py leaves some of its sockets to the garbage collector.
-pytestmark = [pytest.mark.root, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = pytest.mark.root
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,13 @@ def sleeper(client: Any) -> Iterator[Any]:
     container = client.containers.run("bb", "sleep 1000", detach=True)
     yield container
     container.remove(force=True, v=True)
+
+
+@contextlib.contextmanager
+def stream_socket(file: Any) -> Iterator[socket.socket]:
+    """The socket under the file that docker-py hands out; closing the one without the other leaves a descriptor to the collector."""
+    with file, file._sock as raw:
+        yield raw
 
 
 def archive(**files: bytes) -> bytes:
@@ -126,14 +133,12 @@ def test_exec_in_a_terminal_merges_streams(sleeper: Any) -> None:
 
 def test_the_input_of_an_exec_is_half_closed(client: Any, sleeper: Any) -> None:
     ident = client.api.exec_create(sleeper.id, "wc -c", stdin=True)["Id"]
-    sock = client.api.exec_start(ident, socket=True)
-    raw = getattr(sock, "_sock", sock)
-    raw.sendall(b"12345")
-    raw.shutdown(socket.SHUT_WR)
-    data = b""
-    while chunk := raw.recv(4096):
-        data += chunk
-    raw.close()
+    with stream_socket(client.api.exec_start(ident, socket=True)) as raw:
+        raw.sendall(b"12345")
+        raw.shutdown(socket.SHUT_WR)
+        data = b""
+        while chunk := raw.recv(4096):
+            data += chunk
     assert data[8:] == b"5\n"
     assert client.api.exec_inspect(ident)["ExitCode"] == 0
 
@@ -141,12 +146,10 @@ def test_the_input_of_an_exec_is_half_closed(client: Any, sleeper: Any) -> None:
 def test_attach_carries_input_and_output(client: Any) -> None:
     container = client.containers.create("bb", "cat", stdin_open=True)
     container.attrs["Config"]["StdinOnce"] = True
-    sock = container.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})
-    container.start()
-    raw = getattr(sock, "_sock", sock)
-    raw.sendall(b"hello\n")
-    assert raw.recv(4096)[8:] == b"hello\n"
-    raw.close()
+    with stream_socket(container.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})) as raw:
+        container.start()
+        raw.sendall(b"hello\n")
+        assert raw.recv(4096)[8:] == b"hello\n"
     container.remove(force=True)
 
 

@@ -13,7 +13,7 @@ from tests.compat.docker_cli import DockerCli, find_docker
 from tests.conftest import Daemon
 from tests.system.registry import Registry, registry
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 SECRET_AS_BCRYPT = "$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"  # the word "secret"
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import socket
+import struct
+import termios
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -23,6 +27,8 @@ RAW = "application/vnd.docker.raw-stream"
 TAR = "application/x-tar"
 STDOUT = 1
 SEND_TIMEOUT_S = 5.0
+UNREAD_TIMEOUT_S = 2.0
+_CAREFUL = ("Wherry-Client/", "Docker-Client/")  # these take what came with the head for the stream's beginning
 
 T = TypeVar("T")
 
@@ -82,6 +88,8 @@ async def serve_hijacked(request: Request, operation: Callable[[Hijack], Awaitab
     async def hijack(tty: bool) -> Hijacked:
         hijacked = await request.take_over(upgrade_head(request, tty=tty))
         taken.append((hijacked, tty))
+        if not request.head.headers.get("user-agent", "").startswith(_CAREFUL):
+            await _until_read(hijacked.fd)
         return hijacked
 
     try:
@@ -94,6 +102,18 @@ async def serve_hijacked(request: Request, operation: Callable[[Hijack], Awaitab
     finally:
         if taken:
             os.close(taken[0][0].fd)
+
+
+async def _until_read(fd: int) -> None:
+    """Wait, not for long, until the client has read all that was sent.
+
+    docker-py reads an answer's head through a buffer and the stream past it: output that came with the head would be lost.
+    """
+    deadline = time.monotonic() + UNREAD_TIMEOUT_S
+    pause = 0.0002
+    while struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))[0] and time.monotonic() < deadline:
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 0.01)
 
 
 def upgrade_head(request: Request, *, tty: bool) -> bytes:
