@@ -74,6 +74,22 @@ def test_layers_that_are_here_already_are_not_asked_for(experiment: Experiment, 
     experiment(body)
 
 
+def test_what_is_left_of_a_download_goes_with_the_pull_that_finds_its_layer_here(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        base, more = make_image({"a": b"1" * 5000}), make_image({"a": b"1" * 5000}, {"b": b"2"})
+        lab.loaded(base, "base:1")
+        for tag, made in (("more", more), ("whole", base)):
+            fake.add(made, tag)
+            layer = made.document["layers"][0]
+            with lab.images.partials.open(layer["digest"], layer["size"], source=fake.host) as broken_off:
+                broken_off.write(made.blobs[0][:10])
+            await lab.pull(f"{fake.host}/x/y:{tag}")
+            assert lab.images.partials.sizes() == {}
+        assert fake.count(layer["digest"]) == 0
+
+    experiment(body)
+
+
 def test_twenty_pulls_at_once_fetch_each_blob_once(experiment: Experiment, make_image: Any) -> None:
     async def body(lab: Any, fake: Any) -> None:
         made = make_image({"a": b"1" * 300_000}, {"b": b"2"}, {"c": b"3"})

@@ -72,6 +72,10 @@ class Downloads:
         """Wait until the blob is whole, and proved right.  Raises what kept it from coming."""
         await self._flights.join(download.key, lambda tell: self._fetch(repository, download, tell), listener)
 
+    async def forget(self, layers: Iterable[Descriptor]) -> None:
+        """Drop what is left of broken off downloads of ``layers``, which are here by now; what somebody fetches stays."""
+        await self._run(self._partials.sweep, served={layer.digest for layer in layers})
+
     def open(self, download: Download, stop: threading.Event) -> BinaryIO:
         """The blob as a file, which waits for what has not come yet.  Blocking.  Raises Abandoned once ``stop`` is set."""
         _, turn = download.arrival.wait(0, None, stop)

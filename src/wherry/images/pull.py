@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -150,11 +150,9 @@ class Puller:
     async def _image(self, repository: Repository, manifest: Manifest, reference: Reference, digest: Digest, emit: Emit) -> Image:
         ident = str(manifest.config.digest)
         references = [reference.with_digest(digest)] + ([reference] if reference.digest is None else [])
-        with self.catalog.transaction():  # another thread may be about to remove it
-            if self.catalog.has(ident) and is_whole(ident, self.catalog, self.content, self.layers):
-                for item in references:
-                    self.catalog.name(item, ident)
-                return self.catalog.get(ident)
+        if (known := self._named(ident, references)) is not None:
+            await self.downloads.forget(manifest.layers)
+            return known
         try:
             raw = await repository.document(manifest.config, spec.CONFIG_LIMIT)
         except RegistryError as error:
@@ -170,11 +168,22 @@ class Puller:
             present = 0
             while present < len(chain) and self.layers.exists(chain[present]):
                 present += 1
+            if present:
+                await self.downloads.forget(manifest.layers[:present])
             async with self.downloads.wanting(repository, manifest.layers[present:]) as downloads:  # until the image is there
                 await self._layers(repository, manifest, diff_ids, present, downloads, emit)
                 sizes = await self.run(self.layers.sizes, chain)
                 with self.catalog.transaction():  # somebody may remove it as soon as others see it
                     return self.catalog.get(self.catalog.put(raw, sizes, references=references))
+
+    def _named(self, ident: str, references: Sequence[Reference]) -> Image | None:
+        """The image ``ident`` under its further names, if all of it is here."""
+        with self.catalog.transaction():  # another thread may be about to remove it
+            if not self.catalog.has(ident) or not is_whole(ident, self.catalog, self.content, self.layers):
+                return None
+            for item in references:
+                self.catalog.name(item, ident)
+            return self.catalog.get(ident)
 
     async def _layers(
         self,
