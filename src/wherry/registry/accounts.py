@@ -11,13 +11,13 @@ import binascii
 import hashlib
 import hmac
 import importlib
-import logging
-import os
 import re
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+from wherry.registry.reread import Reread
 
 _SCRYPT = re.compile(r"\$scrypt\$ln=(\d{1,2}),r=(\d{1,2}),p=(\d{1,2})\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)")
 _BCRYPT = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
@@ -29,8 +29,6 @@ _CHECKS = 2
 _MOST_WAITING = 64
 _MOST_COST = 20
 _KEY_BYTES = 32
-
-log = logging.getLogger(__name__)
 
 
 class BadPasswordFile(ValueError):
@@ -46,14 +44,11 @@ class Accounts:
 
     def __init__(self, path: str) -> None:
         """Raises OSError, BadPasswordFile."""
-        self._path = path
+        self._hashes = Reread(path, parse)
         self._key = secrets.token_bytes(32)
         self._right: dict[bytes, float] = {}
-        self._stamp: tuple[int, int] = (0, 0)
-        self._hashes: dict[str, str] = {}
         self._waiting = 0
         self._slow = ThreadPoolExecutor(_CHECKS, "password")  # a flood of wrong passwords keeps no other thread busy
-        self._read()
 
     def close(self) -> None:
         self._slow.shutdown(wait=False, cancel_futures=True)
@@ -63,9 +58,9 @@ class Accounts:
         pair = _basic(authorization)
         if pair is None:
             return None
-        self._refresh()
+        hashes = self._hashes.value()
         name, password = pair
-        stored = self._hashes.get(name)
+        stored = hashes.get(name)
         proof = hmac.digest(self._key, f"{name}\0{stored}\0{password}".encode(), "sha256")
         if self._right.get(proof, 0.0) > time.monotonic():
             return name
@@ -74,7 +69,7 @@ class Accounts:
         self._waiting += 1
         try:  # an unknown name takes as long as a wrong password
             loop = asyncio.get_running_loop()
-            decoy = next(iter(self._hashes.values()), _NOBODY)
+            decoy = next(iter(hashes.values()), _NOBODY)
             right = await loop.run_in_executor(self._slow, verify, password, stored or decoy) and stored is not None
         finally:
             self._waiting -= 1
@@ -84,22 +79,6 @@ class Accounts:
             self._right.clear()
         self._right[proof] = time.monotonic() + _REMEMBERED_S
         return name
-
-    def _refresh(self) -> None:
-        """A file that is being edited, or broken, lets in who was let in before."""
-        try:
-            self._read()
-        except (OSError, BadPasswordFile) as error:
-            log.error("%s: %s", self._path, error)
-
-    def _read(self) -> None:
-        facts = os.stat(self._path)
-        stamp = facts.st_mtime_ns, facts.st_size
-        if stamp == self._stamp:
-            return
-        with open(self._path, encoding="utf-8") as file:
-            self._hashes = parse(file.read())
-        self._stamp = stamp
 
 
 def parse(text: str) -> dict[str, str]:

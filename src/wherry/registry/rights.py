@@ -7,13 +7,11 @@ changes.
 
 from __future__ import annotations
 
-import logging
-import os
 from dataclasses import dataclass
 from enum import IntEnum
 from fnmatch import fnmatchcase
 
-log = logging.getLogger(__name__)
+from wherry.registry.reread import Reread
 
 
 class Right(IntEnum):
@@ -38,29 +36,11 @@ class Line:
 class Rights:
     def __init__(self, path: str) -> None:
         """Raises OSError, BadRightsFile."""
-        self._path = path
-        self._stamp = (0, 0)
-        self._lines: tuple[Line, ...] = ()
-        self._read()
+        self._lines = Reread(path, parse)
 
     def may(self, user: str, repository: str, right: Right) -> bool:
-        self._refresh()
-        return any(right <= line.right and line.name in ("*", user) and fnmatchcase(repository, line.pattern) for line in self._lines)
-
-    def _refresh(self) -> None:
-        """While the file is being edited, or broken, what it said before holds."""
-        try:
-            self._read()
-        except (OSError, BadRightsFile) as error:
-            log.error("%s: %s", self._path, error)
-
-    def _read(self) -> None:
-        facts = os.stat(self._path)
-        stamp = facts.st_mtime_ns, facts.st_size
-        if stamp != self._stamp:
-            with open(self._path, encoding="utf-8") as file:
-                self._lines = parse(file.read())
-            self._stamp = stamp
+        lines = self._lines.value()
+        return any(right <= line.right and line.name in ("*", user) and fnmatchcase(repository, line.pattern) for line in lines)
 
 
 def parse(text: str) -> tuple[Line, ...]:
