@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any
 
 import pytest
 from aiohttp import web
+from tests.registry.scripted import Handler, Server, run
 
 from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
@@ -22,16 +21,11 @@ LAYER = Descriptor(media_type="x", digest=sha256(BLOB), size=len(BLOB))
 TWICE = Patience(connect_s=2, idle_s=0.3, retries=1, backoff_s=0.01)
 
 
-async def download(stack: AsyncExitStack, answer: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> bytes:
+async def download(stack: AsyncExitStack, answer: Handler) -> bytes:
     async def handle(request: web.Request) -> web.StreamResponse:
         return web.json_response({}) if request.path == "/v2/" else await answer(request)
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server = await Server(handle).start(stack)
     client = Client(patience=TWICE)
     stack.push_async_callback(client.close)
     parts: list[bytes] = []
@@ -39,20 +33,12 @@ async def download(stack: AsyncExitStack, answer: Callable[[web.Request], Awaita
     async def keep(chunk: bytes) -> None:
         parts.append(chunk)
 
-    repository = client.repository(parse(f"127.0.0.1:{runner.addresses[0][1]}/x/y:1"), Credentials())
+    repository = client.repository(parse(f"{server.host}/x/y:1"), Credentials())
     await repository.download(LAYER, keep)
     return b"".join(parts)
 
 
-def run(body: Callable[[AsyncExitStack], Any]) -> None:
-    async def main() -> None:
-        async with AsyncExitStack() as stack:
-            await body(stack)
-
-    asyncio.run(main())
-
-
-def cutting(each: int, asked: list[str | None]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def cutting(each: int, asked: list[str | None]) -> Handler:
     """Breaks off after ``each`` bytes, every time."""
 
     async def answer(request: web.Request) -> web.StreamResponse:

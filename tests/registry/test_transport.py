@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from aiohttp import web
+from tests.registry.scripted import Handler, Server, run
 
 from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
@@ -22,40 +23,6 @@ ALICE = Credentials(username="alice", password="secret")
 BASIC = "Basic " + base64.b64encode(b"alice:secret").decode()
 MANIFEST = b'{"schemaVersion":2}'
 IMPATIENT = Patience(connect_s=2, idle_s=1, document_s=2, retries=2, backoff_s=0.01, longest_pause_s=0.1)
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Server:
-    def __init__(self, handler: Handler) -> None:
-        self.handler = handler
-        self.log: list[tuple[str, str, str | None]] = []
-        self.host = ""
-
-    async def start(self, stack: AsyncExitStack) -> Server:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            self.log.append((request.method, request.path_qs, request.headers.get("Authorization")))
-            return await self.handler(request)
-
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", handle)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.host = f"127.0.0.1:{runner.addresses[0][1]}"
-        return self
-
-    @property
-    def secrets(self) -> list[str]:
-        return [authorization for _, _, authorization in self.log if authorization]
-
-
-def run(body: Callable[[AsyncExitStack], Awaitable[Any]]) -> None:
-    async def main() -> None:
-        async with AsyncExitStack() as stack:
-            await body(stack)
-
-    asyncio.run(main())
 
 
 async def fetch(server: Server, credentials: Credentials = ALICE, **options: Any) -> bytes:
@@ -388,7 +355,7 @@ def test_a_registry_that_is_started_again_meanwhile_is_asked_again() -> None:
 
         first = AsyncExitStack()
         server = await Server(handler).start(first)
-        port = int(server.host.rpartition(":")[2])
+        port = int(server.port)
 
         class Waiting(Patience):
             async def rest(self, attempt: int, retry_after: str | None = None) -> None:

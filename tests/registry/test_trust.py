@@ -8,13 +8,12 @@ import contextlib
 import shutil
 import ssl
 import subprocess
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import web
+from tests.registry.scripted import Handler, Server, run
 
 from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
@@ -79,17 +78,11 @@ def trusting(tmp_path: Path, host: str, papers: Papers, *names: str) -> Trust:
     return Trust(certificates=[str(tmp_path / "none"), str(tmp_path / "certs.d")])
 
 
-async def serve(stack: AsyncExitStack, papers: Papers, handler: Any, *, asks_for_client: bool = False) -> str:
+async def serve(stack: AsyncExitStack, papers: Papers, handler: Handler, *, asks_for_client: bool = False) -> str:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(papers.root / "ca.crt"))
     context.load_cert_chain(papers.root / "server.cert", papers.root / "server.key")
     context.verify_mode = ssl.CERT_REQUIRED if asks_for_client else ssl.CERT_NONE
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    return f"127.0.0.1:{runner.addresses[0][1]}"
+    return (await Server(handler).start(stack, context)).host
 
 
 async def manifest(request: web.Request) -> web.StreamResponse:
@@ -102,14 +95,6 @@ async def fetch(host: str, trust: Trust, proxies: Proxies | None = None) -> byte
         return (await client.repository(parse(f"{host}/x/y:1"), Credentials()).manifest("1")).raw
     finally:
         await client.close()
-
-
-def run(body: Callable[[AsyncExitStack], Any]) -> None:
-    async def main() -> None:
-        async with AsyncExitStack() as stack:
-            await body(stack)
-
-    asyncio.run(main())
 
 
 def test_a_host_is_held_to_its_authority_even_on_loopback(tmp_path: Path, papers: Papers) -> None:
@@ -222,12 +207,7 @@ def test_a_registry_behind_a_proxy_is_reached_through_it_and_held_to_its_authori
         with pytest.raises(RegistryError, match=r"lookup registry\.test"):
             await fetch(host, trust, Proxies(https=f"http://alice:secret@{address}", no=".test"))
 
-        plain = web.AppRunner(web.Application(), shutdown_timeout=0.1)
-        plain.app.router.add_route("*", "/{path:.*}", manifest)
-        await plain.setup()
-        stack.push_async_callback(plain.cleanup)
-        await web.TCPSite(plain, "127.0.0.1", 0).start()
-        host = f"plain.test:{plain.addresses[0][1]}"
+        host = f"plain.test:{(await Server(manifest).start(stack)).port}"
         log.clear()
         assert await fetch(host, Trust(insecure=[host]), known) == MANIFEST
         assert log == [f"CONNECT {host}", f"GET http://{host}/v2/"]
