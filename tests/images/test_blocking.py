@@ -49,7 +49,7 @@ def test_a_reader_that_leaves_ends_the_writer() -> None:
     async def body() -> None:
         stream = produce(asyncio.to_thread, work)
         assert await anext(stream) == PIECE
-        await stream.aclose()  # type: ignore[attr-defined]  # it is a generator
+        await stream.aclose()
         assert ended.is_set()
 
     asyncio.run(body())

@@ -61,3 +61,24 @@ def test_a_commit_adds_a_layer_and_a_line_of_history(experiment: Experiment, mak
         assert lab.events[-1][0] == "tag"
 
     experiment(body)
+
+
+def test_layers_are_held_until_the_thread_that_reads_them_has_ended(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        image = lab.loaded(make_image({"a": b"1"}), "x:1")
+        held: list[int] = []
+
+        def work(out: Any) -> None:
+            try:
+                while True:
+                    out.write(b"piece")
+            except BrokenPipeError:
+                held.append(len(lab.images.layers.discard([image.chain_ids[0]], set(), ())))
+                raise
+
+        pieces = lab.images.written([image], work)
+        assert await anext(pieces) == b"piece"
+        await pieces.aclose()
+        assert held == [0]
+
+    experiment(body)

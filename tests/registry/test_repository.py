@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -11,7 +12,7 @@ from tests.registry.scripted import Handler, Server, run
 
 from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
-from wherry.registry.transport import Patience, RegistryError
+from wherry.registry.transport import Patience, Refused, RegistryError
 from wherry.spec.digest import sha256
 from wherry.spec.image import Descriptor
 from wherry.spec.reference import parse
@@ -94,5 +95,82 @@ def test_who_only_drips_is_given_up() -> None:
         with pytest.raises(RegistryError, match="i/o timeout"):
             await download(stack, drip)
         assert asked == 2
+
+    run(body)
+
+
+def test_of_a_body_nothing_goes_on_when_its_upload_has_ended() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        begun, never = asyncio.Event(), asyncio.Event()
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if request.method == "POST":
+                return web.Response(status=202, headers={"Location": "/v2/x/y/blobs/uploads/1"})
+            if request.method == "GET":
+                return web.json_response({})
+            await request.content.readany()
+            if refuses:
+                return web.Response(status=413)
+            begun.set()
+            await never.wait()
+            return web.Response(status=201)
+
+        server = await Server(handle).start(stack)
+        client = Client(patience=TWICE)
+        stack.push_async_callback(client.close)
+        repository = client.repository(parse(f"{server.host}/x/y:1"), Credentials(), push=True)
+        ended = 0
+
+        async def endless() -> AsyncGenerator[bytes, None]:
+            nonlocal ended
+            try:
+                while True:
+                    yield BLOB
+                    await asyncio.sleep(0)
+            finally:
+                await asyncio.sleep(0.01)  # a thread that lets go
+                ended += 1
+
+        refuses = True
+        with pytest.raises(Refused):
+            await repository.upload(endless, LAYER.digest)
+        assert ended == 1
+        refuses = False
+        for number in range(5):  # cancelled wherever it is
+            uploading = asyncio.ensure_future(repository.upload(endless, LAYER.digest))
+            await begun.wait()
+            for _ in range(number):
+                await asyncio.sleep(0)
+            uploading.cancel()
+            await asyncio.wait({uploading})
+            assert ended == 2 + number
+            begun.clear()
+        never.set()
+
+    run(body)
+
+
+def test_what_fails_in_a_body_is_raised_at_once_as_it_is() -> None:
+    class Ours(Exception):
+        pass
+
+    async def body(stack: AsyncExitStack) -> None:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            async for _ in request.content.iter_any():
+                pass
+            return web.Response(status=202 if request.method == "POST" else 200, headers={"Location": "/v2/x/y/blobs/uploads/1"})
+
+        server = await Server(handle).start(stack)
+        client = Client(patience=TWICE)
+        stack.push_async_callback(client.close)
+        repository = client.repository(parse(f"{server.host}/x/y:1"), Credentials(), push=True)
+
+        async def damaged() -> AsyncGenerator[bytes, None]:
+            yield BLOB
+            raise Ours
+
+        with pytest.raises(Ours):
+            await repository.upload(damaged, LAYER.digest)
+        assert [method for method, _, _ in server.log].count("POST") == 1
 
     run(body)

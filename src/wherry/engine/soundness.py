@@ -28,7 +28,7 @@ class SoundnessOperations:
         return self._lines(quick, repair)
 
     async def _lines(self, quick: bool, repair: bool) -> AsyncIterator[bytes]:
-        async with aclosing(produce(self.rooms.workers.run, partial(_check, self.rooms, quick, repair))) as lines:  # type: ignore[type-var]
+        async with aclosing(produce(self.rooms.workers.run, partial(_check, self.rooms, quick, repair))) as lines:
             async for line in lines:
                 if line:
                     yield line

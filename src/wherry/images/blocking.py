@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import io
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from wherry.tree.tar import Sink
@@ -33,10 +33,10 @@ async def finish(work: Awaitable[T]) -> T:
         raise
 
 
-async def produce(run: Run, work: Callable[[Sink], object], *, ahead: int = 4) -> AsyncIterator[bytes]:
+async def produce(run: Run, work: Callable[[Sink], object], *, ahead: int = 4) -> AsyncGenerator[bytes, None]:
     """What ``work`` writes in a thread, as it comes, at most ``ahead`` pieces early; its failure is raised after the last.
 
-    When the reader leaves, the next write in the thread raises BrokenPipeError.
+    When the reader leaves (``aclose``), the next write in the thread raises BrokenPipeError, and is waited for.
     """
     sink = _Handover(asyncio.get_running_loop(), ahead)
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+import shutil
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -17,7 +19,7 @@ from wherry.errors import Internal
 from wherry.images.blocking import Run, produce
 from wherry.images.catalog import Catalog, Image
 from wherry.images.compression import BLOCK
-from wherry.images.layers import LayerDamaged, Layers
+from wherry.images.layers import Layers
 from wherry.images.outgoing import Gzipped, Plain, is_dense
 from wherry.images.progress import Emit, Meter, aux, status
 from wherry.registry.client import Client
@@ -140,9 +142,8 @@ class Pusher:
         is_plain = may_be_plain and await self.attend(self._is_dense, chain_id)
         size = await self.attend(self.layers.tar_length, chain_id, diff_id) if is_plain else None
         sent: list[spec.Descriptor] = []
-        failures: list[Exception] = []
 
-        async def body() -> AsyncIterator[bytes]:
+        async def body() -> AsyncGenerator[bytes, None]:
             outgoing = Plain(diff_id) if is_plain else Gzipped()
 
             def write(out: Sink) -> None:
@@ -150,19 +151,14 @@ class Pusher:
                     (self.layers.write_unchecked if is_plain else self.layers.write_tar)(chain_id, diff_id, outgoing)
                     sent[:] = [outgoing.finish()]
 
-            try:
-                async for chunk in produce(self.attend, write):
+            async with aclosing(produce(self.attend, write)) as chunks:
+                async for chunk in chunks:
                     meter(outgoing.plain_bytes)
                     yield chunk
-            except (OSError, ValueError, LayerDamaged) as error:
-                failures.append(error)
-                raise
 
         try:
             await repository.upload(body, diff_id if is_plain else lambda: sent[0].digest, size=size)
         except RegistryError:
-            if failures:  # what failed here is not the registry's fault, though it shows as a broken connection
-                raise failures[0] from None
             if is_plain:  # the digest was looked at by the registry alone
                 await self.attend(self.layers.write_tar, chain_id, diff_id, NullSink())
             raise
@@ -174,10 +170,14 @@ class Pusher:
         with self.layers.snapshotter.contents(chain_id) as contents:
             return is_dense(contents)
 
-    async def _stored(self, digest: Digest, meter: Meter) -> AsyncIterator[bytes]:
-        with self.content.open(digest) as blob:
-            done = 0
-            while chunk := await self.attend(blob.read, BLOCK):
+    async def _stored(self, digest: Digest, meter: Meter) -> AsyncGenerator[bytes, None]:
+        def write(out: Sink) -> None:
+            with self.content.open(digest) as blob:
+                shutil.copyfileobj(blob, out, BLOCK)
+
+        done = 0
+        async with aclosing(produce(self.attend, write)) as chunks:
+            async for chunk in chunks:
                 done += len(chunk)
                 meter(done)
                 yield chunk
@@ -186,7 +186,7 @@ class Pusher:
         digest = Digest(image.id)
         if await repository.has_blob(digest) is None:
 
-            async def body() -> AsyncIterator[bytes]:
+            async def body() -> AsyncGenerator[bytes, None]:
                 yield image.raw
 
             await repository.upload(body, digest, size=len(image.raw))

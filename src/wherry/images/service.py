@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from functools import partial
 
 from wherry.errors import Internal, InvalidRequest, NotFound, Unauthorized, told
 from wherry.images import archive, embedded, listing, platforms, soundness, timestamp
@@ -310,17 +311,19 @@ class Images:
         return self._saved(chosen)
 
     async def _saved(self, chosen: Sequence[archive.Saved]) -> AsyncIterator[bytes]:
-        with self.layers.hold([chain_id for saved in chosen for chain_id in saved.image.chain_ids]):
-            async for chunk in produce(self._attend, lambda out: archive.save(self.layers, chosen, out)):
-                yield chunk
-        for saved in chosen:
-            self._publish("save", saved.image.id, {**saved.image.labels, "name": saved.image.id})
-
-    async def written(self, images: Sequence[Image], work: Callable[[Sink], object]) -> AsyncIterator[bytes]:
-        """What ``work`` writes about ``images``, in a thread, as it comes; their layers stay meanwhile."""
-        with self.layers.hold([chain_id for image in images for chain_id in image.chain_ids]):
-            async for piece in produce(self._attend, work):
+        images = [saved.image for saved in chosen]
+        async with aclosing(self.written(images, partial(archive.save, self.layers, chosen))) as pieces:
+            async for piece in pieces:
                 yield piece
+        for image in images:
+            self._publish("save", image.id, {**image.labels, "name": image.id})
+
+    async def written(self, images: Sequence[Image], work: Callable[[Sink], object]) -> AsyncGenerator[bytes, None]:
+        """What ``work`` writes about ``images``, in a thread, as it comes; their layers stay until it has ended."""
+        with self.layers.hold([chain_id for image in images for chain_id in image.chain_ids]):
+            async with aclosing(produce(self._attend, work)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     def load(self, chunks: AsyncIterator[bytes], *, platform: Platform | None = None, quiet: bool = False) -> AsyncIterator[Record]:
         """Records (``Loaded image: ...``) while the archive in ``chunks`` is read.

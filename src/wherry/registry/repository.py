@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -42,7 +43,8 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 Write = Callable[[bytes], Awaitable[None]]
 Progress = Callable[[int], None]
-Body = Callable[[], AsyncIterator[bytes]]
+Body = Callable[[], AsyncGenerator[bytes, None]]
+Begin = Callable[[], AsyncIterator[bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,12 +227,13 @@ class Repository:
         """Send one blob as a stream, in one request where digest and ``size`` are known.
 
         A callable ``digest`` is asked when ``body`` has ended, so that a layer can be compressed as it goes out. ``body`` may be called
-        again: a broken upload starts over.
+        again: a broken upload starts over. What ``body`` raises is raised as it is, at once.
         """
         attempt = 0
         while True:
             try:
-                return await self._upload_once(body, digest, size)
+                async with _attempts(body) as begin:
+                    return await self._upload_once(begin, digest, size)
             except (Unreachable, Untrusted, Refused):
                 raise
             except RegistryError:
@@ -239,7 +242,7 @@ class Repository:
             await self._transport.patience.rest(attempt)
             attempt += 1
 
-    async def _upload_once(self, body: Body, digest: Digest | Callable[[], Digest], size: int | None) -> None:
+    async def _upload_once(self, body: Begin, digest: Digest | Callable[[], Digest], size: int | None) -> None:
         start = f"{(await self._connect())[0].base}{self.path}/blobs/uploads/"
         url = await self._step("POST", start, frozenset({202}), size=0)
         if size is None:
@@ -247,7 +250,7 @@ class Repository:
         url += ("&" if "?" in url else "?") + urlencode({"digest": digest if isinstance(digest, str) else digest()})
         await self._step("PUT", url, frozenset({201, 204}), None if size is None else body, size=size or 0)
 
-    async def _step(self, method: str, url: str, expect: frozenset[int], body: Body | None = None, *, size: int | None = None) -> str:
+    async def _step(self, method: str, url: str, expect: frozenset[int], body: Begin | None = None, *, size: int | None = None) -> str:
         """One request of an upload; where the next goes."""
         _, authorizer = await self._connect()
         headers = {"Content-Type": "application/octet-stream"} if body else {}
@@ -293,6 +296,56 @@ class Repository:
                     await self._transport.authorise("HEAD" if wanted else "GET", endpoint.base + wanted, authorizer, self._scope)
                 self._endpoint, self._authorizer = endpoint, authorizer
             return self._endpoint, self._authorizer
+
+
+class _Attempt:
+    """A body on its way, and what failed in it."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None]) -> None:
+        self._pieces = pieces
+        self._resting = asyncio.Event()
+        self._resting.set()
+        self.failure: Exception | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._resting.clear()
+        try:
+            return await anext(self._pieces)
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            self.failure = error
+            raise
+        finally:
+            self._resting.set()
+
+    async def aclose(self) -> None:
+        await self._resting.wait()  # who sends it may have been cancelled without being waited for
+        await self._pieces.aclose()
+
+
+@asynccontextmanager
+async def _attempts(body: Body) -> AsyncIterator[Begin]:
+    """``body``, of which nothing goes on when the block has ended; a failure of its own is raised, not the broken connection it causes."""
+    attempts: list[_Attempt] = []
+
+    def begin() -> AsyncIterator[bytes]:
+        attempts.append(_Attempt(body()))
+        return attempts[-1]
+
+    try:
+        yield begin
+    except RegistryError:
+        for attempt in attempts:
+            if attempt.failure is not None:
+                raise attempt.failure from None
+        raise
+    finally:
+        for attempt in attempts:
+            await attempt.aclose()
 
 
 async def _chunks(source: AsyncIterator[bytes], size: int, idle_s: float) -> AsyncIterator[bytes | Exception]:
