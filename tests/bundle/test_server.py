@@ -156,6 +156,51 @@ def test_a_filter_is_compiled_anew_when_another_is_wanted(door):
         assert [line.split(":")[0] for line in door.run(configuration).stderr.splitlines()] == [text]
 
 
+def test_what_was_made_ready_for_another_container_does_not_show(door):
+    """A first process expects a container like the one before: its file systems, and the directories that they are mounted on."""
+    script = "ls -l /dev | cut -d' ' -f 1,3,4; ls /dev; hostname; cut -d' ' -f 5- /proc/self/mountinfo | sed 's/master:[0-9]*//'; env; id"
+
+    def seen(change: int) -> list[str]:
+        configuration = bundle_config("sh", "-c", script)
+        mounts = configuration["mounts"]
+        if change == 1:
+            configuration["mounts"] = [one for one in mounts if one["destination"] not in ("/dev/shm", "/dev/mqueue")]
+        elif change == 2:
+            configuration["mounts"] = [{**one, "options": [*one["options"], "ro"]} if one["type"] == "sysfs" else one for one in mounts]
+            configuration["hostname"] = "other"
+            configuration["linux"]["devices"] = [{"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600}]
+        elif change == 3:
+            configuration["process"]["user"] = {"uid": 7, "gid": 8}
+            configuration["process"]["env"].append("HOME=/somewhere")
+        configuration["linux"]["cgroupsPath"] = f"/wherry-test-bundle-{os.getpid()}/same"
+        done = door.run(configuration)
+        assert (done.returncode, done.stderr) == (0, "")
+        return sorted(done.stdout.splitlines())
+
+    cold = []
+    for change in range(4):
+        cold.append(seen(change))
+        end_processes(str(door.runtime.place))
+    assert len({tuple(one) for one in cold}) == 4
+    door.warm()
+    (door.script.parent / "python").unlink()
+    for change in (0, 0, 1, 2, 2, 2, 1, 3, 0, 0, 3):  # each right after itself, and after another
+        assert seen(change) == cold[change]
+
+
+def test_each_run_of_one_bundle_has_a_group_of_its_own(door):
+    door.warm()
+    (door.script.parent / "python").unlink()
+    configuration = bundle_config("cat", "/proc/1/cgroup")
+    del configuration["linux"]["cgroupsPath"]
+    configuration["linux"]["namespaces"] = [one for one in configuration["linux"]["namespaces"] if one["type"] != "cgroup"]
+    command = door.command(configuration)
+    for number in range(4):
+        ident = f"wherry-test-bundle-{os.getpid()}-{number}"
+        done = subprocess.run([*command[:-1], ident], env=door.environment(), capture_output=True, text=True, timeout=60, check=True)
+        assert f":/{ident}\n" in done.stdout
+
+
 def test_signals_reach_the_program_and_failures_the_caller(door):
     door.warm()
     configuration = bundle_config("sh", "-c", "trap 'echo got; exit 3' TERM; echo ready; while :; do sleep 0.05; done")

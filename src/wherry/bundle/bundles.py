@@ -10,6 +10,7 @@ import os
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from wherry.bundle.failures import Failure
@@ -19,6 +20,7 @@ from wherry.kernel import cgroup, credentials
 from wherry.runtime import defaults, labels
 
 _CONFIG_LIMIT_BYTES = 64 << 20
+_CHUNK_BYTES = 64 << 10
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)(-[0-9A-Za-z.+-]+)?")
 # What each namespace separates.  Source: OCI runtime-spec 1.2, config-linux.md#sysctl
 _IPC_SYSCTLS = frozenset(
@@ -36,12 +38,11 @@ _IPC_SYSCTLS = frozenset(
 SECCOMP_FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": 0, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}
 
 
-def load(directory: str) -> dict[str, Any]:
-    """The config of a bundle, checked.  Raises Failure."""
+def load(directory: str) -> Mapping[str, Any]:
+    """The config of a bundle, which nobody may change: who asks next may get the same.  Raises Failure."""
     path = f"{directory}/config.json"
     try:
-        with open(path, "rb") as file:
-            config = json.loads(file.read(_CONFIG_LIMIT_BYTES))
+        config = _decode(_read(path))
     except FileNotFoundError:
         raise Failure(f"JSON specification file {path} not found") from None
     except (ValueError, OSError) as error:
@@ -49,6 +50,22 @@ def load(directory: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise Failure(f"{path}: not an object")
     return config
+
+
+@lru_cache(maxsize=1)
+def _decode(text: bytes) -> Any:
+    return json.loads(text)
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = b""
+        while len(data) < _CONFIG_LIMIT_BYTES and (chunk := os.read(fd, _CHUNK_BYTES)):
+            data += chunk
+        return data
+    finally:
+        os.close(fd)
 
 
 def check(config: Mapping[str, Any], directory: str) -> None:

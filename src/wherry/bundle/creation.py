@@ -55,9 +55,9 @@ class _Prepared:
 def create(root: str, ident: str, options: Mapping[str, Any], journal: Journal, *, here: bool, cradle: Cradle | None = None) -> Created:
     """``here``: the process is started by this very command; ``cradle``: to be used where it suits.  Raises Failure."""
     directory = os.path.realpath(options["bundle"] or ".")
-    config = bundles.load(directory)
-    bundles.check(config, directory)
-    config["process"] = bundles.with_known_capabilities(config["process"], journal)
+    loaded = bundles.load(directory)
+    bundles.check(loaded, directory)
+    config = {**loaded, "process": bundles.with_known_capabilities(loaded["process"], journal)}
     check_descriptors(options["preserve-fds"])
     console.check(config["process"], options["console-socket"], detached=not here or bool(options.get("detach")))
     process.prctl(process.PR_SET_DUMPABLE, 0)  # nothing inside may reach this program by /proc
@@ -128,6 +128,8 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
     ours, report = channel.pair()
     undo.enter_context(ours)
     has_users = "user" in {one["type"] for one in linux.get("namespaces") or ()}
+    if prepared.cradle is not None:  # it has much to read before it waits for us
+        prepared.cradle.order(prepared.launch, prepared.start, prepared.found, report.fileno())
     state = replace(prepared.state, groups=groups.missing(prepared.found, prepared.state.cgroups_path))
     place.write(state)  # whatever happens to us, `delete` knows what to look for
     undo.callback(groups.remove, prepared.found, state.cgroups_path, state.groups)
@@ -137,14 +139,14 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
     with report, _opened_sources(prepared) as sources:
         if prepared.planned is None:
             assert prepared.cradle is not None
-            prepared.cradle.order(prepared.launch, prepared.start, prepared.found, report.fileno())
             pid, pidfd = prepared.cradle.pid, prepared.cradle.pidfd
         else:
             pid, pidfd = birth.clone(prepared.planned.birth.clone_flags, linux)
             if pid == 0:
                 ours.close()
                 os.close(place.lock)
-                gate.live(config, prepared.planned, prepared.found, prepared.start, report, listener, sources)
+                sandbox = steps.Sandbox(prepared.found, sources=dict(sources))
+                gate.live(config, prepared.planned, sandbox, prepared.start, report, listener)
     undo.callback(os.close, pidfd)
     undo.callback(_end, pid, pidfd)
     if listener is not None:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from wherry.bundle import hooks
-from wherry.kernel import cgroup
 from wherry.runtime import channel, init, plan
 from wherry.runtime.failure import StartFailure
 from wherry.runtime.steps import Sandbox
@@ -18,13 +17,15 @@ from wherry.runtime.steps import Sandbox
 def live(
     config: Mapping[str, Any],
     planned: plan.Plan,
-    found: cgroup.Hierarchies,
+    sandbox: Sandbox,
     start: init.Start,
     report: socket.socket,
     listener: socket.socket | None = None,
-    sources: Mapping[int, int] | None = None,
 ) -> NoReturn:
-    """A container's first process, up to its program.  ``listener``: where ``start`` will come; without it the parent opens the gate."""
+    """A container's first process, up to its program.  ``sandbox``: what there is of it already.
+
+    ``listener``: where ``start`` will come; without it the parent opens the gate.
+    """
 
     def rendezvous() -> None:
         channel.send(report, {"hooks": True})
@@ -53,7 +54,7 @@ def live(
         os._exit(1)
     has_users = any(one["type"] == "user" for one in config["linux"].get("namespaces") or ())
     start = replace(start, rendezvous=rendezvous, gate=gate, limit=limit if has_users else None)
-    init.run_container(planned, start, report, Sandbox(found, sources=dict(sources or {})))
+    init.run_container(planned, start, report, sandbox)
     os._exit(1)
 
 

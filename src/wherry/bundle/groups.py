@@ -16,7 +16,10 @@ def missing(found: cgroup.Hierarchies, path: str) -> tuple[str, ...]:
     names: list[str] = []
     current = posixpath.normpath(path)
     while current.strip("/"):
-        names += [one for one in found.directories(current) if not os.path.isdir(one)]
+        lacking = [one for one in found.directories(current) if not os.path.isdir(one)]
+        if not lacking:  # nor do those above
+            break
+        names += lacking
         current = posixpath.dirname(current)
     return tuple(names)
 

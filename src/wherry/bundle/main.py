@@ -21,14 +21,21 @@ def program() -> None:
     sys.exit(main(sys.argv[1:]))
 
 
-def main(words: Sequence[str], cradle: Cradle | None = None) -> int:
-    """The exit code of a command line.  ``cradle``: for a ``run``."""
+def main(words: Sequence[str]) -> int:
+    """The exit code of a command line."""
     try:
         command = commandline.parse(words)
+    except Failure as failure:
+        return _give_up(failure)
+    return perform(command)
+
+
+def perform(command: Command, cradle: Cradle | None = None) -> int:
+    """The exit code of a command.  ``cradle``: for a ``run``."""
+    try:
         journal = Journal(command.settings)
     except Failure as failure:
-        print(failure.message, file=sys.stderr)
-        return failure.code
+        return _give_up(failure)
     try:
         _check(command)
         return _run(command, journal, cradle)
@@ -40,6 +47,12 @@ def main(words: Sequence[str], cradle: Cradle | None = None) -> int:
     except OSError as error:
         journal.error(f"{command.verb}: {error.strerror}: {error.filename}" if error.filename else f"{command.verb}: {error}")
         return 1
+
+
+def _give_up(failure: Failure) -> int:
+    """Before there is a journal."""
+    print(failure.message, file=sys.stderr)
+    return failure.code
 
 
 def _check(command: Command) -> None:

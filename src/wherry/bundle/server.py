@@ -22,7 +22,7 @@ def start(directory: str, home: str) -> None:
 def serve(home: str, directory: str) -> None:
     """For those whose script is in ``home``."""
     process.prctl(process.PR_SET_DUMPABLE, 0)
-    own = caller.world(os.getpid())
+    own = caller.world(os.getpid(), caller.read(os.getpid(), "status"))
     rehearsal.specialise(lambda: None)
     serving.serve(directory, home, NAME, lambda line, _: worker.live(line, own))
 

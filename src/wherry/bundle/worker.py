@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from wherry.bundle import bundles, commandline, main, running  # noqa: F401 -- running is what a run needs
+from wherry.bundle.commandline import Command
 from wherry.bundle.cradle import Cradle, Nest
 from wherry.bundle.failures import Failure
 from wherry.kernel import process
@@ -35,35 +36,36 @@ def live(line: socket.socket, own: Mapping[str, object]) -> None:
 def _work(request: Request, own: Mapping[str, object], cradle: Cradle) -> tuple[int, bool]:
     """Run the caller's command in its place; its exit code, and whether we can be another's after that.  Raises Unlike, OSError."""
     try:
-        words, lasting = _take_place(request, own, cradle.pid)
+        command, lasting = _take_place(request, own, cradle.pid)
     except Failure as failure:
         raise Unlike from failure
     os.write(request.slot, b"worker %d\n" % os.getpid())
     try:
-        return main.main(words, cradle), lasting
+        return main.perform(command, cradle), lasting
     except BaseException:  # noqa: BLE001 -- the edge of the process
         return 255, False
 
 
-def _take_place(request: Request, own: Mapping[str, object], first: int) -> tuple[list[str], bool]:
-    """The caller's words, after we, and the process that will be the container's ``first``, have become like it.  Raises Unlike.
+def _take_place(request: Request, own: Mapping[str, object], first: int) -> tuple[Command, bool]:
+    """The caller's command, after we, and the process that will be the container's ``first``, have become like it.  Raises Unlike.
 
     Also whether we took nothing that stays with us.
     """
     pid = request.caller
     caller.check_asks(pid, request.slot)
     words = [os.fsdecode(word) for word in caller.read(pid, "cmdline").split(b"\0")[2:-1]]
-    _check(words, pid)
-    if caller.world(pid) != own:
-        raise Unlike
-    os.umask(caller.umask(caller.read(pid, "status")))
-    caller.take_descriptors(pid)
-    return words, caller.take_place(pid, [first])
-
-
-def _check(words: Sequence[str], pid: int) -> None:
-    """Raises Unlike for what needs the caller's own descendants, descriptors, keyring or terminal."""
     command = commandline.parse(words)
+    _check(command, pid)
+    status = caller.read(pid, "status")
+    if caller.world(pid, status) != own:
+        raise Unlike
+    os.umask(caller.umask(status))
+    caller.take_descriptors(pid)
+    return command, caller.take_place(pid, [first])
+
+
+def _check(command: Command, pid: int) -> None:
+    """Raises Unlike for what needs the caller's own descendants, descriptors, keyring or terminal."""
     options = command.options
     if command.verb != "run" or any(
         options[name] for name in ("detach", "preserve-fds", "no-new-keyring", "no-subreaper", "no-pivot", "console-socket", "pidfd-socket")

@@ -50,7 +50,7 @@ def serve(home: str, directory: str) -> None:
             load(path)
     for name in _LATER:
         importlib.import_module(name)
-    own = caller.world(os.getpid())
+    own = caller.world(os.getpid(), caller.read(os.getpid(), "status"))
     for _ in range(_SPECIALISED):
         _rehearse()
     serving.serve(directory, home, NAME, lambda line, ahead: _live(line, own, ahead=ahead))
@@ -67,9 +67,10 @@ def _live(line: socket.socket, own: Mapping[str, object], *, ahead: bool) -> Non
 def _rehearse() -> None:
     """What `_work` will do, with ourselves for the caller and a command that asks nobody."""
     pid = os.getpid()
-    caller.world(pid)
+    status = caller.read(pid, "status")
+    caller.world(pid, status)
     variables = environment.parse(caller.read(pid, "environ"))
-    ignored = caller.ignored_signals(caller.read(pid, "status"))
+    ignored = caller.ignored_signals(status)
     _check_command(["exec", "container", "true"], ignored)
     caller.take_place(pid)
     environment.replace(variables | _VARIABLES)
@@ -116,7 +117,7 @@ def _take_place(request: Request, own: Mapping[str, object]) -> tuple[list[str],
     if environment.concerns_python(variables):
         raise Unlike
     _check_command(words, ignored)
-    if caller.world(pid) != own:
+    if caller.world(pid, status) != own:
         raise Unlike
     caller.take_descriptors(pid)
     lasting = caller.take_place(pid)

@@ -16,6 +16,7 @@ _INLINE_BYTES = 64 << 10
 _MESSAGE_LIMIT_BYTES = 16 << 20
 _DESCRIPTORS = 250  # the kernel passes at most 253 at once
 _BIG = b"!"
+_ENCODER = json.JSONEncoder(separators=(",", ":"))  # json.dumps with separators makes another each time
 RUN, OTHER = b"run", b"other"  # what a request to the zygote is for: a container, or an exec or a task
 _SEPARATOR = b"\n"  # JSON as we write it has no line ends
 
@@ -36,7 +37,7 @@ def send(channel: socket.socket, message: dict[str, Any], fds: Sequence[int] = (
 
 def encode(message: dict[str, Any]) -> bytes:
     """A message as it travels."""
-    return json.dumps(message, separators=(",", ":")).encode()
+    return _ENCODER.encode(message).encode()
 
 
 def send_encoded(channel: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:

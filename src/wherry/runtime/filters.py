@@ -71,6 +71,7 @@ class Compiler:
         with open(os.path.join(os.path.dirname(__file__), "syscalls.json"), encoding="utf-8") as file:
             self._numbers: dict[str, dict[str, int]] = json.load(file)["tables"]
         self._programs: dict[bytes, int] = {}
+        self._last: tuple[Mapping[str, Any], bytes] = ({}, b"")
 
     def open_program(self, profile: bytes) -> int:
         """A descriptor of the program of an OCI ``linux.seccomp`` object in JSON, kept by the compiler: to pass on, not to close.
@@ -88,8 +89,10 @@ class Compiler:
         return self._programs[profile]
 
     def remembered(self, profile: Mapping[str, Any]) -> bytes:
-        """`program` of a profile that others may have had before."""
-        return read_program(self.open_program(json.dumps(profile).encode()))
+        """`program` of a profile that others may have had before; ``profile`` does not change any more."""
+        if profile is not self._last[0]:
+            self._last = profile, read_program(self.open_program(json.dumps(profile).encode()))
+        return self._last[1]
 
     def descriptors(self) -> list[int]:
         """All that are kept."""

@@ -218,9 +218,9 @@ def _limit(start: Start) -> None:
 def _identity(root_fd: int, start: Start) -> users.Identity:
     user: Mapping[str, Any] = start.process.get("user") or {}
     if start.exact:
-        named = users.resolve(*users.read(root_fd), str(user.get("uid") or 0))
+        uid = user.get("uid") or 0
         groups = tuple(user.get("additionalGids") or ())
-        return users.Identity(uid=user.get("uid") or 0, gid=user.get("gid") or 0, groups=groups, home=named.home)
+        return users.Identity(uid=uid, gid=user.get("gid") or 0, groups=groups, home=users.home(root_fd, uid))
     if not start.user and user:
         identity = users.resolve(*users.read(root_fd), str(user.get("uid") or 0), start.groups)
         gid = user.get("gid") or 0

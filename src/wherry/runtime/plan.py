@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wherry.kernel import mount, namespace
@@ -96,6 +96,13 @@ def make(launch: Mapping[str, Any], *, netns_fd: int = -1, bundle: bool = False,
         new_network=wanted.get("network") == "",
         steps=tuple(found),
     )
+
+
+def in_group(planned: Plan, path: str) -> Plan:
+    """A plan that was made for no control group, for that at ``path``."""
+    concerned = steps.JoinCgroup | mounting.OpenCgroups | mounting.MountCgroups
+    found = tuple(replace(step, path=path) if isinstance(step, concerned) else step for step in planned.steps)
+    return replace(planned, birth=replace(planned.birth, cgroups_path=path), steps=found)
 
 
 def _namespaces(linux: Mapping[str, Any], netns_fd: int) -> dict[str, str]:

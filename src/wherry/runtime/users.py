@@ -49,6 +49,11 @@ def resolve(passwd: bytes, group: bytes, user: str, extra_groups: Sequence[str] 
     return Identity(uid=uid, gid=gid, groups=tuple(dict.fromkeys([gid, *groups])), home=home)
 
 
+def home(root_fd: int, uid: int) -> str:
+    """The home directory of a user of a root."""
+    return resolve(_read(root_fd, "/etc/passwd"), b"", str(uid)).home
+
+
 def read(root_fd: int) -> tuple[bytes, bytes]:
     """The passwd and group files of a root; one that is missing, not a regular file or too big counts as empty."""
     return _read(root_fd, "/etc/passwd"), _read(root_fd, "/etc/group")

@@ -44,12 +44,12 @@ def check_asks(pid: int, answer: int) -> None:
     raise Unlike
 
 
-def world(pid: int) -> dict[str, object]:
-    """What is inherited, and one process cannot take over from another."""
+def world(pid: int, status: bytes) -> dict[str, object]:
+    """What is inherited, and one process cannot take over from another.  ``status``: the text of /proc/PID/status."""
     found: dict[str, object] = {name: os.readlink(f"/proc/{pid}/ns/{name}") for name in _NAMESPACES}
     root = os.stat(f"/proc/{pid}/root")
     found["root"] = (root.st_dev, root.st_ino)
-    found["status"] = [line for line in read(pid, "status").splitlines() if line.startswith(_STATUS)]
+    found["status"] = [line for line in status.splitlines() if line.startswith(_STATUS)]
     for name in _FILES:
         try:
             found[name] = read(pid, name)

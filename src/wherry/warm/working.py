@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Collection
 from typing import NamedTuple, TypeVar
 
+from wherry.kernel import controlfiles
 from wherry.warm.caller import Unlike
 
 READY = b"ready"
@@ -69,7 +70,7 @@ def live(line: socket.socket, prepare: Callable[[], Ready], work: Work[Ready], s
         for number in range(3):
             os.dup2(null, number)
         os.chdir("/")
-        lasting = lasting and _children() == stays.children and _descriptors(stays) == opened | {request.slot, pidfd} and _is_alone()
+        lasting = lasting and _children() == stays.children and _has_only(opened | {request.slot, pidfd}, stays) and _is_alone()
         _answer(line, request.slot, code, lasting=lasting)
         if not lasting or not _has_left(pidfd):
             return
@@ -103,8 +104,19 @@ def _has_left(pidfd: int) -> bool:
 
 
 def _descriptors(stays: Stays) -> set[int]:
-    found = {number for number in map(int, os.listdir("/proc/self/fd")) if _is_open(number)}  # the listing's own is closed now
-    return found.difference(stays.descriptors())
+    return {number for number in _listed() if _is_open(number)}.difference(stays.descriptors())
+
+
+def _has_only(expected: set[int], stays: Stays) -> bool:
+    """Whether these are all that are open."""
+    expected = expected.union(stays.descriptors())
+    found = _listed()
+    return expected <= found and not any(_is_open(number) for number in found - expected)
+
+
+def _listed() -> set[int]:
+    """The open descriptors, and that of the listing, which is closed now."""
+    return set(map(int, os.listdir("/proc/self/fd")))
 
 
 def _is_open(number: int) -> bool:
@@ -127,5 +139,4 @@ def _children() -> frozenset[int]:
             pass
     except ChildProcessError:
         return frozenset()
-    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
-        return frozenset(map(int, file.read().split()))
+    return frozenset(map(int, controlfiles.read(f"/proc/self/task/{os.getpid()}/children").split()))
