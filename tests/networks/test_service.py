@@ -258,7 +258,8 @@ def test_none_host_and_joined_modes(networks: Networks) -> None:
     assert alone.endpoints == {}
     assert namespace.inside(alone.netns_fd, lambda: [name for _, name in socket.if_nameindex() if name == "eth0"]) == []
     assert networks.attach(request(2, mode="host")).netns_fd is None
-    joined = networks.attach(request(3, mode="container:x", join_pid=os.getpid()))
+    with open("/proc/self/ns/net") as own:
+        joined = networks.attach(request(3, mode="container:x", join_fd=own.fileno()))
     assert joined.netns_fd is not None
     assert os.fstat(joined.netns_fd).st_ino == os.stat("/proc/self/ns/net").st_ino
     for number in (1, 2, 3):

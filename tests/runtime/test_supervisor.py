@@ -584,11 +584,11 @@ def test_limits_read_only_root_and_no_new_privileges(image, tmp_path):
 def test_tasks_work_inside_the_root(image, tmp_path):
     async def check(b):
         process, launch = await sleeper(b)
-        facts = await b.supervisor.task(process.pid, "stat", {"path": "/data/file"})
+        facts = await b.supervisor.task(process, "stat", {"path": "/data/file"})
         assert (facts["name"], facts["size"]) == ("file", len("from the image\n"))
-        assert (await b.supervisor.task(process.pid, "stat", {"path": "/bin/sh"}))["link_target"] == "busybox"
+        assert (await b.supervisor.task(process, "stat", {"path": "/bin/sh"}))["link_target"] == "busybox"
         with pytest.raises(FileNotFoundError) as missing:
-            await b.supervisor.task(process.pid, "stat", {"path": "/nope"})
+            await b.supervisor.task(process, "stat", {"path": "/nope"})
         assert missing.value.filename == "nope"
         await finish(process)
         rootfs = Rootfs(lower=(str(image),))

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import json
 import lzma
 import os
 import re
+import signal
+import socket
+import subprocess
 import sys
 import tarfile
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -416,6 +421,71 @@ def test_copies_stay_inside_while_names_are_swapped(engine: Daemon, canary: Cana
             connection.close()
     finally:
         engine.run("volume", "rm", "-f", "racing")
+
+
+NUMBERED = """
+import os, signal, sys
+wanted = int(sys.argv[1])
+while True:
+    with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+        file.write(str(wanted - 1))
+    if not (child := os.fork()):
+        if os.getpid() == wanted:
+            print("here", flush=True)
+            signal.pause()
+        os._exit(0)
+    os.waitpid(child, 0)
+    if child == wanted:
+        break
+"""
+
+
+@contextmanager
+def numbered(pid: int) -> Iterator[None]:
+    """A process of the host's with this number."""
+    with subprocess.Popen([sys.executable, "-c", NUMBERED, str(pid)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        try:
+            assert parent.stdout.readline() == b"here\n"
+            yield
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def ended_but_not_told(engine: Daemon, name: str) -> Iterator[None]:
+    """A container whose program has ended while a client is behind with its output; what was its number is another process's now."""
+    engine.run("run", "-d", "--name", name, *ALONE, "--log-driver", "none", "--ipc", "shareable", "bb", "yes")
+    pid = int(engine.out("inspect", "-f", "{{.State.Pid}}", name))
+    try:
+        with socket.socket(socket.AF_UNIX) as deaf:
+            deaf.connect(engine.socket_path)
+            deaf.sendall(f"POST /containers/{name}/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            waiting = [0]
+
+            def is_full() -> bool:
+                waiting.append(int.from_bytes(fcntl.ioctl(deaf, termios.FIONREAD, bytes(4)), sys.byteorder))
+                return waiting[-1] > 100_000 and waiting[-15:] == waiting[-1:] * 15
+
+            until(is_full)
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: not os.path.exists(f"/proc/{pid}"))
+            with numbered(pid):
+                assert engine.out("inspect", "-f", "{{.State.Running}} {{.State.Pid}}", name) == f"true {pid}"
+                yield
+    finally:
+        engine.run("rm", "-f", name)
+
+
+def test_the_number_of_a_container_that_has_ended_names_no_process_of_the_hosts(engine: Daemon, canary: Canary) -> None:
+    """Ours: `cp`, and those that join its namespaces, found a container by a number that may be another's since."""
+    with ended_but_not_told(engine, "gone"):
+        archive(engine, "PUT", "gone", str(canary.path), tar_with(member("new")))
+        assert b"untouched" not in archive(engine, "GET", "gone", f"{canary.path}/file")
+        for option in ("--net", "--pid", "--ipc"):
+            done = engine.run("run", "--rm", option, "container:gone", "bb", "ls", "-l", "/proc/self/ns", check=False)
+            assert (done.code, done.out) == (125, "")
+        assert engine.run("exec", "gone", "true", check=False).code
 
 
 def test_nothing_of_an_image_is_ever_run_or_loaded_by_us(engine: Daemon, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import WHERRY, Daemon
+from tests.system.talk import ask
 from tests.system.test_survival import until
 
 pytestmark = pytest.mark.root
@@ -390,3 +391,15 @@ def test_events_tell_the_life_of_a_container(engine: Daemon) -> None:
 
 def test_hello_world_runs_with_no_network_at_all(engine: Daemon) -> None:
     assert "Hello from" in engine.out("run", "--rm", "hello-world")
+
+
+def test_execs_that_are_over_are_forgotten_some_thousand_later(engine: Daemon) -> None:
+    engine.run("run", "-d", "--name", "busy", "--net", "none", "bb", "sleep", "1000")
+    try:
+        made = [ask(engine, "POST", "/containers/busy/exec", {"Cmd": ["sleep", "100"]})[1]["Id"] for _ in range(3)]
+        assert ask(engine, "POST", f"/exec/{made[0]}/start", {"Detach": True})[0] == 200
+        made += [ask(engine, "POST", "/containers/busy/exec", {"Cmd": ["true"]})[1]["Id"] for _ in range(1000)]
+        found = [ask(engine, "GET", f"/exec/{ident}/json")[0] for ident in (*made[:5], made[-1])]
+        assert found == [200, 404, 404, 404, 200, 200]
+    finally:
+        engine.run("rm", "-f", "busy")

@@ -23,13 +23,15 @@ class Surroundings:
     """What the engine knows of a start beyond the record.
 
     ``files``: path in the container -> file on the host (hosts, hostname, resolv.conf). ``joined``: namespace type -> path of one to join,
-    "" for the host's own. ``environment``: link variables. ``cgroups_path``: below each hierarchy's root. ``parts``: where those of
+    "" for the host's own; ``shm``: the /dev/shm of a joined ipc namespace. ``environment``: link variables.
+    ``cgroups_path``: below each hierarchy's root. ``parts``: where those of
     volumes show, by destination. ``seccomp``: the profile of who names none; True for the builtin one, False for none.
     """
 
     cgroups_path: str
     files: Mapping[str, str] = field(default_factory=dict)
     joined: Mapping[str, str] = field(default_factory=dict)
+    shm: str = "/dev/shm"
     environment: Sequence[str] = ()
     parts: Mapping[str, str] = field(default_factory=dict)
     available_capabilities: Sequence[str] = security.CAPABILITIES
@@ -188,9 +190,7 @@ def mounts(record: ContainerRecord, around: Surroundings) -> list[dict[str, Any]
 
 
 def _joined_shm(around: Surroundings) -> dict[str, Any]:
-    path = around.joined["ipc"]
-    source = f"{os.path.dirname(os.path.dirname(path))}/root/dev/shm" if path else "/dev/shm"
-    return {"destination": "/dev/shm", "type": "bind", "source": source, "options": ["rbind", "rprivate"]}
+    return {"destination": "/dev/shm", "type": "bind", "source": around.shm, "options": ["rbind", "rprivate"]}
 
 
 def _own_mount(mount: MountRecord, parts: Mapping[str, str]) -> dict[str, Any]:

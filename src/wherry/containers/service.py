@@ -20,6 +20,7 @@ from wherry.store import unreadable
 from wherry.store.records import NameTaken, Records
 
 KIND = "container"
+KEPT_EXECS = 1000  # of one container: what asks every second for a month would fill the memory
 _decode = msgspec.json.Decoder(ContainerRecord).decode
 _encode = msgspec.json.encode
 
@@ -133,6 +134,14 @@ class Containers:
                 shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
         for ident in self._by_id:
             os.makedirs(self.folder(ident), mode=0o710, exist_ok=True)
+
+    def add_exec(self, item: Exec) -> None:
+        """Hold an exec until its container goes, or there are `KEPT_EXECS` newer ones and it is over, or never began."""
+        item.container.execs[item.id] = self.execs[item.id] = item
+        if len(item.container.execs) > KEPT_EXECS:
+            idle = [one.id for one in item.container.execs.values() if not one.running and one is not item]
+            for ident in idle[: len(item.container.execs) - KEPT_EXECS]:
+                del item.container.execs[ident], self.execs[ident]
 
     def exec_named(self, ident: str) -> Exec:
         if (found := self.execs.get(ident)) is not None:

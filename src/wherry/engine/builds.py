@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -26,13 +27,13 @@ from wherry.engine.feeding import through_file
 from wherry.engine.gate import Gate
 from wherry.engine.rooms import Rooms
 from wherry.engine.unreadable import holds_garbage
-from wherry.engine.wiring import networking, running_other, write_fresh
+from wherry.engine.wiring import networking, open_namespace, running_other, write_fresh
 from wherry.errors import EngineError, InvalidRequest, NotSupported
 from wherry.images.compression import PlainReader
 from wherry.images.progress import stream
 from wherry.kernel import cgroup
 from wherry.networks import files
-from wherry.networks.sandbox import SandboxRequest
+from wherry.networks.sandbox import Sandbox, SandboxRequest
 from wherry.registry.transport import reason
 from wherry.spec.docker.build import BuildParameters, BuildPruned
 from wherry.spec.docker.container import Config, HostConfig
@@ -193,14 +194,6 @@ class BuildOperations:
         """The OCI config and network of one RUN step."""
         rooms = self.rooms
         mode = {"": "bridge", "default": "bridge"}.get(spec.network, spec.network)
-        donor = running_other(rooms.containers, mode) if mode.startswith("container:") else None
-        request = SandboxRequest(
-            container_id=spec.id,
-            name=spec.hostname,
-            mode=mode,
-            networks={mode: EndpointSettings()} if mode == "bridge" else {},
-            join_pid=donor.record.state.pid if donor else None,
-        )
         record = _step_record(spec, mode, rooms.settings)
         folder = tempfile.mkdtemp(prefix="step-", dir=_staging(rooms))
 
@@ -210,10 +203,7 @@ class BuildOperations:
             await rooms.workers.run(shutil.rmtree, folder, ignore_errors=True)
 
         try:
-            try:
-                sandbox = await rooms.workers.run(rooms.networks.attach, request)
-            except EngineError as error:
-                raise networking(error) from error
+            sandbox = await self._attach(spec, mode)
             gateway = rooms.networks.gateway()
             extra = [files.parse_extra_host(value, gateway) for value in spec.extra_hosts]
             write_fresh(f"{folder}/hosts", files.hosts(addresses=sandbox.hosts_addresses, hostname=spec.hostname, extra=extra))
@@ -233,6 +223,22 @@ class BuildOperations:
         config["mounts"] += list(spec.mounts)
         config["process"]["env"] = [item for item in config["process"]["env"] if not item.startswith("HOSTNAME=")]  # as BuildKit
         return RunSandbox(config=config, netns_fd=sandbox.netns_fd, cleanup=cleanup)
+
+    async def _attach(self, spec: RunSpec, mode: str) -> Sandbox:
+        rooms = self.rooms
+        with ExitStack() as held:
+            donor = running_other(rooms.containers, mode) if mode.startswith("container:") else None
+            request = SandboxRequest(
+                container_id=spec.id,
+                name=spec.hostname,
+                mode=mode,
+                networks={mode: EndpointSettings()} if mode == "bridge" else {},
+                join_fd=open_namespace(donor, "net", held) if donor else None,
+            )
+            try:
+                return await rooms.workers.run(rooms.networks.attach, request)
+            except EngineError as error:
+                raise networking(error) from error
 
 
 def _step_record(spec: RunSpec, mode: str, settings: Settings) -> ContainerRecord:

@@ -16,6 +16,7 @@ from wherry.engine.feeding import drain, through_file
 from wherry.engine.rooms import Rooms
 from wherry.errors import Forbidden, Internal, InvalidRequest, NotFound
 from wherry.images.compression import PlainReader
+from wherry.runtime.supervisor import Process
 from wherry.spec.docker.container import PathStat
 from wherry.spec.docker.request import ArchiveRequest
 from wherry.spec.mounts import Rootfs
@@ -40,7 +41,7 @@ class ContainerFiles:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
 
-    async def _place(self, container: Container, path: str) -> tuple[Rootfs | int, str, str]:
+    async def _place(self, container: Container, path: str) -> tuple[Rootfs | Process, str, str]:
         """Where a path is worked on: the running container's own mounts; else its layer, or the volume or bind the path lies in.
 
         The third: what forbids writing, "" where nothing does.
@@ -52,7 +53,7 @@ class ContainerFiles:
         read_only = holder.read_only if holder else container.record.host_config.readonly_rootfs
         closed = "" if not read_only else "mounted volume" if holder else "container rootfs"
         if container.process is not None:
-            return container.process.pid, keep, closed
+            return container.process, keep, closed
         if holder is not None and os.path.isdir(holder.source):
             inside = keep.removeprefix(holder.destination) or "/."
             if holder.subpath and holder.type == "volume":
@@ -100,7 +101,7 @@ class ContainerFiles:
         arguments = {"path": inside.removesuffix("/.") or "/", "keep_kinds": request.keep_kind, "user": user}
         await through_file(chunks, lambda file: self._unpack(container, target, arguments, file))
 
-    async def _unpack(self, container: Container, target: Rootfs | int, arguments: dict[str, object], file: BinaryIO) -> None:
+    async def _unpack(self, container: Container, target: Rootfs | Process, arguments: dict[str, object], file: BinaryIO) -> None:
         """Decompress outside of the container's root; unpack in a task inside."""
         reader, writer = wide_pipe()
         copying = asyncio.ensure_future(self._rooms.attendants.run(_copy_plain, file, writer, self._rooms.start))
@@ -121,7 +122,7 @@ class ContainerFiles:
             rootfs = Rootfs(lower=(rootfs.upper, *rootfs.lower))  # to read: a running container keeps the only writable mount
         return self._packed(rootfs, {"path": "/.", "name": ""})
 
-    async def _packed(self, target: Rootfs | int, arguments: dict[str, object]) -> AsyncIterator[bytes]:
+    async def _packed(self, target: Rootfs | Process, arguments: dict[str, object]) -> AsyncIterator[bytes]:
         reader, writer = wide_pipe()
         task = asyncio.ensure_future(self._rooms.supervisor.task(target, "pack", arguments, [writer]))
         task.add_done_callback(lambda _: os.close(writer))  # the end of the stream: the task's own copy went with it

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import select
 import struct
 from functools import partial
 
@@ -40,8 +39,7 @@ class Execs:
         if body.working_dir and not body.working_dir.startswith("/"):
             raise InvalidRequest(f"the working directory '{body.working_dir}' is invalid, it needs to be an absolute path")
         item = Exec(new_id(), container, body)
-        container.execs[item.id] = item
-        self._rooms.containers.execs[item.id] = item
+        self._rooms.containers.add_exec(item)
         self._publish(item, f"exec_create: {_words(body.cmd)}")
         return item
 
@@ -106,7 +104,7 @@ class Execs:
         if container.process is None or user.replace(":", "").isdigit() or not user:
             return
         try:
-            await self._rooms.supervisor.task(container.process.pid, "identify", {"user": user})
+            await self._rooms.supervisor.task(container.process, "identify", {"user": user})
         except OSError as error:
             raise InvalidRequest(error.strerror) from error
 
@@ -183,7 +181,7 @@ class Execs:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(item.launched.wait(), LAUNCH_PATIENCE_S)
         process = item.process
-        if item.running and process is not None and (process.pidfd < 0 or select.select([process.pidfd], [], [], 0)[0]):
+        if item.running and process is not None and (process.has_ended):
             item.exit_code = (await process.wait()).code  # the follower may stand behind us in the queue
 
     def inspect(self, item: Exec) -> ExecInspect:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
 import time
 
@@ -89,7 +88,7 @@ class HealthWatcher:
                     output = await _read_bounded(ours)
                     return (await process.wait()).code, output
             except TimeoutError:
-                if process.pidfd >= 0 and select.select([process.pidfd], [], [], 0)[0]:  # in time: it is we who stood still
+                if process.has_ended:  # in time: it is we who stood still
                     return (await process.wait()).code, await _read_bounded(ours)
                 process.signal(9)
                 raise

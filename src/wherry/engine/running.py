@@ -99,10 +99,12 @@ class Running:
             self._publish_mounts(container)
             wired = await self.wiring.connect(container)
             undo.push_async_callback(self.wiring.disconnect, container)
+            undo.callback(wired.held.close)
             around = oci.Surroundings(
                 cgroups_path=self.cgroups_path(container),
                 files=wired.files,
                 joined=wired.joined,
+                shm=wired.shm,
                 environment=wired.environment,
                 parts=parts,
                 available_capabilities=rooms.capabilities,

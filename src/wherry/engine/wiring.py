@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from wherry.containers import oci
 from wherry.containers.container import Container
 from wherry.containers.service import Containers
 from wherry.engine.rooms import Rooms
-from wherry.errors import Conflict, EngineError, Internal, InvalidRequest, NotFound
+from wherry.errors import Conflict, EngineError, Internal, InvalidRequest, NotFound, told
 from wherry.networks import files, ports
 from wherry.networks.files import LinkTarget
 from wherry.networks.sandbox import Sandbox, SandboxRequest
@@ -28,12 +28,16 @@ RAW_NETWORK = frozenset({"CAP_NET_ADMIN"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wired:
-    """``files``: path in the container -> file on the host; ``joined``: namespace -> path, "" for the host's own."""
+    """``files``: path in the container -> file on the host; ``joined``: namespace -> path, "" for the host's own;
+    ``shm``: where the /dev/shm of a joined ipc namespace is. Both are there until ``close``.
+    """
 
     sandbox: Sandbox
     files: Mapping[str, str]
     joined: Mapping[str, str]
     environment: Sequence[str]
+    shm: str
+    held: ExitStack
 
     @property
     def netns_fd(self) -> int | None:
@@ -50,6 +54,7 @@ class Wired:
     def close(self) -> None:
         """The monitor holds the published ports from here on, or the start has failed."""
         self.sandbox.close_forwards()
+        self.held.close()
 
 
 class Wiring:
@@ -62,39 +67,40 @@ class Wiring:
         """Prepare the network, which `plug` finishes, and write the files.  Raises EngineError; nothing is left then."""
         rooms, record = self._rooms, container.record
         host = record.host_config
-        joined = self._joined_namespaces(container)
-        donor = running_other(self._rooms.containers, host.network_mode) if host.network_mode.startswith("container:") else None
-        if donor is not None:
-            record.config.hostname, record.config.domainname = donor.record.config.hostname, donor.record.config.domainname
-        links = self._links(container)
-        capabilities = oci.capabilities_of(host, rooms.capabilities)
-        request = SandboxRequest(
-            container_id=record.id,
-            name=record.name,
-            hostname=record.config.hostname,
-            mode=host.network_mode if record.networks or host.network_mode.startswith("container:") else "none",
-            networks=record.networks,
-            bindings=self._bindings(container),
-            join_pid=donor.record.state.pid if donor else None,
-            dns=host.dns or (),
-            links=links,
-            guarded=not (host.privileged or RAW_NETWORK & set(capabilities)),
-        )
-        try:
-            sandbox = await rooms.workers.run(rooms.networks.prepare, request)
-        except EngineError as error:
-            raise networking(error) from error
-        try:
-            written = self._write_files(container, sandbox, links, donor)
-        except BaseException:
-            await rooms.workers.run(rooms.networks.release, record.id)
-            raise
-        for endpoint in sandbox.record.endpoints:
-            self._publish_network("connect", endpoint.network_id, endpoint.network, container)
-        environment = (
-            [line for link in links for line in files.link_environment(record.name, link)] if self._has_legacy_links(container) else []
-        )
-        return Wired(sandbox=sandbox, files=written, joined=joined, environment=environment)
+        with ExitStack() as held:
+            joined, shm = self._joined_namespaces(container, held)
+            donor = running_other(self._rooms.containers, host.network_mode) if host.network_mode.startswith("container:") else None
+            if donor is not None:
+                record.config.hostname, record.config.domainname = donor.record.config.hostname, donor.record.config.domainname
+            links = self._links(container)
+            capabilities = oci.capabilities_of(host, rooms.capabilities)
+            request = SandboxRequest(
+                container_id=record.id,
+                name=record.name,
+                hostname=record.config.hostname,
+                mode=host.network_mode if record.networks or host.network_mode.startswith("container:") else "none",
+                networks=record.networks,
+                bindings=self._bindings(container),
+                join_fd=open_namespace(donor, "net", held) if donor else None,
+                dns=host.dns or (),
+                links=links,
+                guarded=not (host.privileged or RAW_NETWORK & set(capabilities)),
+            )
+            try:
+                sandbox = await rooms.workers.run(rooms.networks.prepare, request)
+            except EngineError as error:
+                raise networking(error) from error
+            try:
+                written = self._write_files(container, sandbox, links, donor)
+            except BaseException:
+                await rooms.workers.run(rooms.networks.release, record.id)
+                raise
+            for endpoint in sandbox.record.endpoints:
+                self._publish_network("connect", endpoint.network_id, endpoint.network, container)
+            environment = (
+                [line for link in links for line in files.link_environment(record.name, link)] if self._has_legacy_links(container) else []
+            )
+            return Wired(sandbox=sandbox, files=written, joined=joined, environment=environment, shm=shm, held=held.pop_all())
 
     async def plug(self, wired: Wired) -> None:
         """Interfaces, rules, names: the program must not run before.  Raises EngineError; `disconnect` must follow then."""
@@ -150,17 +156,22 @@ class Wiring:
             wishes = {**{f"{port}/{protocol}": [PortBinding()] for port, protocol in ports.exposed(exposed)}, **wishes}
         return ports.parse_bindings(wishes)
 
-    def _joined_namespaces(self, container: Container) -> dict[str, str]:
+    def _joined_namespaces(self, container: Container, held: ExitStack) -> tuple[dict[str, str], str]:
+        """Those of others as paths of descriptors in ``held``; and where the /dev/shm of an ipc namespace is."""
         host = container.record.host_config
         joined: dict[str, str] = {}
+        shm = "/dev/shm"
         for kind, mode in (("pid", host.pid_mode), ("ipc", host.ipc_mode), ("uts", host.uts_mode), ("cgroup", host.cgroupns_mode)):
             if mode == "host":
                 joined[kind] = ""
             elif mode.startswith("container:"):
-                joined[kind] = self._namespace_of(kind, mode)
-        return joined
+                donor = self._donor(kind, mode)
+                joined[kind] = _path(open_namespace(donor, kind, held))
+                if kind == "ipc":
+                    shm = f"{_path(open_namespace(donor, 'mnt', held))}:/dev/shm"
+        return joined, shm
 
-    def _namespace_of(self, kind: str, mode: str) -> str:
+    def _donor(self, kind: str, mode: str) -> Container:
         name = mode.partition(":")[2]
         try:
             other = self._rooms.containers.get(name)
@@ -173,7 +184,7 @@ class Wiring:
                 f"failed to join IPC namespace: container {other.id}: non-shareable IPC "
                 "(hint: use IpcMode:shareable for the donor container)"
             )
-        return f"/proc/{other.record.state.pid}/ns/{kind}"
+        return other
 
     # --- links
 
@@ -290,6 +301,26 @@ def running_other(containers: Containers, mode: str) -> Container:
         status = other.record.state.status
         raise Conflict(f"cannot join network namespace of a non running container: container {name} is {status}")
     return other
+
+
+def open_namespace(donor: Container, kind: str, held: ExitStack) -> int:
+    """A descriptor of a namespace of a running container, closed by ``held``.  Raises Conflict.
+
+    Its first process may have ended without our having been told, and its number be another's, even one of the host's.
+    """
+    try:
+        fd = os.open(f"/proc/{donor.record.state.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+        held.callback(os.close, fd)
+    except OSError as error:
+        raise Conflict(f"cannot join {kind} namespace of container {donor.id}: {told(error)}") from error
+    if donor.process is None or donor.process.has_ended:
+        raise Conflict(f"cannot join {kind} namespace of a non running container: container {donor.id} has ended")
+    return fd
+
+
+def _path(fd: int) -> str:
+    """What names a descriptor of ours in other processes."""
+    return f"/proc/{os.getpid()}/fd/{fd}"
 
 
 def networking(error: EngineError) -> EngineError:

@@ -20,7 +20,8 @@ class SandboxRequest:
     """A container about to start.
 
     ``mode``: HostConfig.NetworkMode (bridge, default, none, host, container:ID, or a network). ``networks``: by name or id, in the order of
-    interfaces; empty means the one that ``mode`` names. ``join_pid``: the first process of the container that ``container:`` names.
+    interfaces; empty means the one that ``mode`` names. ``join_fd``: of the network namespace of the container that
+    ``container:`` names, the caller's.
     ``dns``: servers that replace the host's. ``links``: on a user-defined network they are names for this container alone.
     ``guarded``: may send only from its own addresses; False for a container that may configure interfaces (privileged, NET_ADMIN).
     """
@@ -31,7 +32,7 @@ class SandboxRequest:
     mode: str = "bridge"
     networks: Mapping[str, EndpointSettings] = field(default_factory=dict)
     bindings: Sequence[Binding] = ()
-    join_pid: int | None = None
+    join_fd: int | None = None
     dns: Sequence[str] = ()
     links: Sequence[LinkTarget] = ()
     guarded: bool = True

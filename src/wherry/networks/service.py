@@ -192,8 +192,8 @@ class Networks:
         if request.mode == "host":
             return self._register(Sandbox(container_id=request.container_id, record=empty(request)))
         if request.mode.startswith("container:"):
-            assert request.join_pid is not None
-            joined = namespace.enter(namespace.of_process(request.join_pid))
+            assert request.join_fd is not None
+            joined = namespace.enter(os.dup(request.join_fd))
             return self._register(Sandbox(container_id=request.container_id, record=empty(request), namespace=joined))
         if request.mode == "none":
             return self._register(

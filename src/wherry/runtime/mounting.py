@@ -18,7 +18,7 @@ from wherry.runtime.options import MountOptions
 from wherry.runtime.steps import Key, Sandbox
 
 ROOT = 1 << 20  # among the sources: a root that the parent opened
-_OTHER_ROOT = re.compile("/proc/([0-9]+)/root(/.+)")
+_ELSEWHERE = re.compile("(/proc/[0-9]+/fd/[0-9]+):(/.+)")  # a mount namespace, and a path in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,12 @@ class OpenSource:
         sandbox.sources[self.index] = tree
 
     def _open(self) -> int:
-        match = _OTHER_ROOT.fullmatch(self.source)
+        match = _ELSEWHERE.fullmatch(self.source)
         if match is None:
             return mount.open_tree(mount.AT_FDCWD, self.source, recursive=self.options.recursive)
         # only who is in a mount namespace may copy from it
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        with open("/proc/self/ns/mnt") as own, open(f"/proc/{match[1]}/ns/mnt") as other:
+        with open("/proc/self/ns/mnt") as own, open(match[1]) as other:
             namespace.setns(other.fileno(), namespace.CLONE_NEWNS)
             try:
                 return mount.open_tree(mount.AT_FDCWD, match[2], recursive=self.options.recursive)

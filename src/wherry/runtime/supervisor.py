@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib.util
 import os
+import select
 import signal
 import socket
 import sys
@@ -75,6 +76,21 @@ class Process:
     def pidfd(self) -> int:
         """A descriptor of its first process, -1 when it is gone; borrowed."""
         return self._pidfd
+
+    def duplicate_pidfd(self) -> int:
+        """A descriptor of its first process, the caller's; its number may be another's once it has ended.  Raises ProcessLookupError."""
+        if self._pidfd < 0:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        return os.dup(self._pidfd)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its first process has, told or not."""
+        if self._pidfd < 0:
+            return True
+        ended = select.poll()  # select(2) knows no descriptor above 1023
+        ended.register(self._pidfd, select.POLLIN)
+        return bool(ended.poll(0))
 
     def tell_detached(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` for each client that left by its keys, also for those before."""
@@ -240,12 +256,12 @@ class Supervisor:
         self._processes[ident] = process
         return process
 
-    async def task(self, target: Rootfs | int, name: str, arguments: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
-        """Run a function of ``runtime.tasks`` inside a root file system: a ``Rootfs``, or the one of a running process by its pid.
+    async def task(self, target: Rootfs | Process, name: str, arguments: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
+        """Run a function of ``runtime.tasks`` inside a root file system: a ``Rootfs``, or the one of a running process.
 
-        Raises OSError with errno and the path as the container sees it.
+        Raises OSError with errno and the path as the container sees it; ProcessLookupError for a process that has ended.
         """
-        pidfd = os.pidfd_open(target) if isinstance(target, int) else -1
+        pidfd = target.duplicate_pidfd() if isinstance(target, Process) else -1
         try:
             message = {
                 "op": "task",

@@ -107,3 +107,10 @@ def test_any_json_is_a_body_or_an_invalid_request(data: Any) -> None:
     except InvalidRequest:
         return
     assert read(ContainerCreate, encode(body)) == body
+
+
+@pytest.mark.parametrize("part", [b"[]", b"{}", b'""'])
+def test_a_body_of_many_small_values_is_not_read(part: bytes) -> None:
+    """Each costs three bytes to send and sixty to hold."""
+    with pytest.raises(InvalidRequest, match="too many values in one document"):
+        read(Config, b'{"x":[' + b",".join([part] * 250_000) + b"]}")

@@ -26,6 +26,7 @@ Value = TypeVar("Value")
 
 WORDS = msgspec.Meta(extra={"words": True})  # a list of strings that may also be sent as one string (Cmd, Entrypoint, Shell)
 MAX_DEPTH = 64
+MAX_VALUES = 200_000  # thirty thousand published ports; 16 MiB of "[],[],..." would become four hundred megabytes of lists
 
 
 class Body(msgspec.Struct, omit_defaults=True, rename="pascal", kw_only=True):
@@ -57,6 +58,8 @@ def read(kind: type[T], raw: bytes) -> T:
     """A request body as ``kind``.  Raises InvalidRequest in Docker's words."""
     if not raw.strip():
         raise InvalidRequest("invalid JSON: got EOF while reading request body")
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_VALUES:
+        raise InvalidRequest("invalid JSON: too many values in one document")
     try:
         return convert(kind, msgspec.json.decode(raw))
     except RecursionError:
