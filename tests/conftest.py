@@ -86,7 +86,7 @@ class Daemon:
                 stderr=log,
                 env={**os.environ, "WHERRY_TEST_ROOT": str(self.root), **self.daemon_environment},  # children are known by it
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with socket.socket(socket.AF_UNIX) as probe:
                 if probe.connect_ex(self.socket_path) == 0:

@@ -325,7 +325,7 @@ def serving(path: str, engine: TinyEngine, *, head_timeout_s: float = 30.0) -> I
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(main()))
     thread.start()
-    ready.wait(10)
+    ready.wait(60)
     try:
         yield path
     finally:

@@ -152,7 +152,7 @@ def test_wait_on_an_unknown_container_is_a_404(client: Raw) -> None:
 def test_work_for_a_client_that_left_is_given_up(client: Raw, engine: TinyEngine, method: str, path: str) -> None:
     assert client.request(method, path).head()[0] == 200
     client.sock.close()
-    assert engine.closed.wait(10)
+    assert engine.closed.wait(60)
 
 
 def test_a_client_that_never_ends_its_head_is_dropped(serve: Serve) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.bundle.harness import COMMAND, bundle_config, leftovers
-from tests.runtime.harness import until
+from tests.system.waiting import until
 
 from wherry.kernel import cgroup
 

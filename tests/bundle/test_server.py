@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.bundle.harness import Runtime, bundle_config, leftovers
-from tests.runtime.harness import config, until
+from tests.runtime.harness import config
+from tests.system.waiting import until
 
 pytestmark = pytest.mark.root
 SCRIPT = Path(__file__).resolve().parents[2] / "bin" / "wherry-runtime"
@@ -49,10 +49,7 @@ class Door:
     def warm(self) -> int:
         """The server's pid, once it listens."""
         assert self.run(bundle_config("true")).returncode == 0
-        deadline = time.monotonic() + 20
-        while not (self.directory / "server").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until((self.directory / "server").exists)
         return int((self.directory / "server").read_text().split()[0])
 
 

@@ -10,11 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from tests.system.waiting import until
 
 pytestmark = pytest.mark.root
 BIN = Path(__file__).resolve().parents[2] / "bin"
@@ -84,13 +84,6 @@ class Door:
     def is_cold(self, *words: str, **more: object) -> bool:
         """Whether the server left a command to the Python that is away."""
         return self(*words, **more)[0] == 127
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -239,7 +232,7 @@ def test_a_dead_server_is_nobodys_trouble_and_its_command_goes_on(door: Door, mu
             door.cold.with_suffix(".away").rename(door.cold)
             assert door("--version")[0] == 0
             process.terminate()
-            assert process.wait(20) == -signal.SIGTERM
+            assert process.wait(60) == -signal.SIGTERM
 
 
 def test_a_worker_serves_again_unless_something_of_its_caller_stays_with_it(door: Door) -> None:

@@ -68,7 +68,7 @@ class Screen:
     def type(self, text: str) -> None:
         os.write(self.ours, text.encode())
 
-    def expect(self, pattern: str, *, seconds: float = 15) -> None:
+    def expect(self, pattern: str, *, seconds: float = 60) -> None:
         """Read until ``pattern`` is seen, and forget what came before its end."""
         deadline = time.monotonic() + seconds
         while (found := re.search(pattern, self.seen)) is None:
@@ -81,7 +81,7 @@ class Screen:
         self.seen = self.seen[found.end() :]
 
     def code(self) -> int:
-        code = self.process.wait(timeout=20)
+        code = self.process.wait(timeout=60)
         os.close(self.ours)
         return code
 

@@ -259,7 +259,7 @@ def test_a_published_port_answers(client: Any) -> None:
     deadline = 100
     while deadline:
         try:
-            assert urllib.request.urlopen(f"http://127.0.0.1:{binding['HostPort']}/", timeout=5).read() == b"page\n"
+            assert urllib.request.urlopen(f"http://127.0.0.1:{binding['HostPort']}/", timeout=20).read() == b"page\n"
             break
         except OSError:
             deadline -= 1

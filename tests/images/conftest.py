@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import tarfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -207,11 +208,10 @@ class Lab:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop turn until ``condition`` holds."""
-    for _ in range(2000):
-        if condition():
-            return
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
         await asyncio.sleep(0.005)
-    raise AssertionError("it did not come about")
 
 
 async def pieces(data: bytes, size: int = 100_000) -> AsyncIterator[bytes]:

@@ -257,9 +257,9 @@ def test_loads_at_once_of_the_same_layer_leave_what_images_need(whole: bool, exp
             loader.load(Interrupted(made, meanwhile, whole=whole), lambda record: None)
 
         if whole:
-            first = threading.Thread(target=load, args=(lambda: (stored.set(), go.wait(20)),))
+            first = threading.Thread(target=load, args=(lambda: (stored.set(), go.wait(60)),))
             first.start()
-            stored.wait(20)
+            stored.wait(60)
             load(lambda: (go.set(), first.join()))
         else:
             with pytest.raises(ValueError, match="EOF"):

@@ -107,7 +107,7 @@ def test_a_cancelled_wait_lets_the_work_end_first() -> None:
     let_go, done = threading.Event(), threading.Event()
 
     def work() -> None:
-        let_go.wait(10)
+        let_go.wait(60)
         done.set()
 
     async def body() -> None:

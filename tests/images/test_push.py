@@ -25,7 +25,7 @@ Experiment = Callable[..., None]
 
 def get(url: str) -> tuple[bytes, dict[str, str]]:
     request = urllib.request.Request(url, headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"})
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=30) as response:
         return response.read(), dict(response.headers)
 
 

@@ -47,12 +47,12 @@ def listen(sandbox: Sandbox, port: int = 80, host: str = "0.0.0.0") -> None:
     threading.Thread(target=serve, daemon=True).start()
 
 
-def dial(host: str, port: int, timeout: float = 2) -> str:
+def dial(host: str, port: int, timeout: float = 20) -> str:
     with socket.create_connection((host, port), timeout=timeout) as connection:
         return connection.recv(100).decode()
 
 
-def dial_from(sandbox: Sandbox, host: str, port: int, timeout: float = 2) -> str:
+def dial_from(sandbox: Sandbox, host: str, port: int, timeout: float = 20) -> str:
     assert sandbox.netns_fd is not None
     return namespace.inside(sandbox.netns_fd, lambda: dial(host, port, timeout))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from tests.networks.machines import dial_from, ip, listen, outside, unplug
+from tests.system.waiting import until
 
 from wherry.netlink import nftables
 from wherry.netlink.nftables import Transaction
@@ -52,13 +52,6 @@ def comments(netlink: Netlink) -> list[str]:
     found = nftables.rules(netlink, TABLE, CHAIN)
     assert found is not None
     return [one.comment for one in found]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def test_absent_chain_is_not_made(netlink: Netlink) -> None:
@@ -135,12 +128,12 @@ def test_networks_stay_apart_although_docker_lets_both_pass(netlink: Netlink, dr
 
 def test_rules_come_when_docker_starts_later_and_come_back_when_flushed(netlink: Netlink, networks: Networks) -> None:
     make(netlink)
-    eventually(lambda: len(comments(netlink)) == 2)
+    until(lambda: len(comments(netlink)) == 2)
     work = Transaction()
     for rule in nftables.rules(netlink, TABLE, CHAIN) or []:
         work.delete_rule(TABLE, CHAIN, rule.handle)
     work.commit(netlink)
-    eventually(lambda: len(comments(netlink)) == 2)
+    until(lambda: len(comments(netlink)) == 2)
     networks.close()
     networks.destroy()
     assert comments(netlink) == []

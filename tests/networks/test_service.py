@@ -87,7 +87,7 @@ def test_ipv6_loopback_is_served_by_the_forward_sockets(networks: Networks) -> N
     def relay() -> None:
         holder.setblocking(True)
         client, _ = holder.accept()
-        with client, socket.create_connection((forward.target_ip, forward.target_port), timeout=2) as target:
+        with client, socket.create_connection((forward.target_ip, forward.target_port), timeout=20) as target:
             client.sendall(target.recv(100))
 
     thread = threading.Thread(target=relay)
@@ -129,7 +129,7 @@ def test_udp_port_is_published(networks: Networks) -> None:
         return server
 
     with namespace.inside(sandbox.netns_fd, bound) as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(2)
+        client.settimeout(20)
         client.sendto(b"ping", ("127.0.0.1", 5353))
         data, caller = server.recvfrom(100)
         server.sendto(data + b"!", caller)

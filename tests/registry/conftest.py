@@ -134,7 +134,7 @@ def ours_at(data: Path, *flags: str, log: Path, environment: dict[str, str] | No
         finally:
             process.terminate()
             try:
-                code = process.wait(20)
+                code = process.wait(60)
             finally:
                 process.kill()
         assert code in (0, -signal.SIGKILL), log.read_text()

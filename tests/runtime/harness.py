@@ -7,8 +7,7 @@ import os
 import secrets
 import shutil
 import socket
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,14 +136,6 @@ class Bench:
         record = await running.wait()
         await running.acknowledge()
         return record, stdout, stderr
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what other processes do and nothing tells of; the loop may stand still meanwhile."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.runtime.harness import Bench, bench, config, exchange, exec_launch, until
+from tests.runtime.harness import Bench, bench, config, exchange, exec_launch
+from tests.system.waiting import until
 
 from wherry.kernel import cgroup, credentials
 from wherry.runtime import defaults

@@ -7,13 +7,13 @@ import io
 import os
 import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.conftest import Daemon, busybox_tar, make_daemon, running
 from tests.security.archives import Add, archive_of, member, symlink, tar_with, traversals
+from tests.system.stopwatch import Stopwatch
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -108,18 +108,19 @@ def test_what_an_image_has_where_we_mount_leads_nowhere(daemon: Daemon, canary: 
 def test_pipes_in_place_of_passwd_and_group_keep_nobody_waiting(daemon: Daemon) -> None:
     pipes = (member("etc/passwd", tarfile.FIFOTYPE), member("etc/group", tarfile.FIFOTYPE))
     daemon.run("import", "-", "pipes", stdin=image_with(*pipes, without=("etc/passwd", "etc/group")))
-    began = time.monotonic()
-    assert daemon.out("run", "--name", "pipes", "--net", "none", "pipes", "echo", "here") == "here"
-    assert daemon.run("run", "--rm", "--net", "none", "-u", "al", "pipes", "true", check=False).code == 125
-    daemon.run("cp", "pipes:/etc", "-")
-    daemon.run(
-        "build", "-q", "-", stdin=tar_with(member("Dockerfile", data=b"FROM pipes\nUSER 5\nRUN true\nCOPY --chown=7 Dockerfile /\n"))
-    )
-    assert daemon.run("build", "-q", "-", stdin=tar_with(member("Dockerfile", data=b"FROM pipes\nUSER al\nRUN true\n")), check=False).code
-    daemon.run("inspect", "pipes")
-    daemon.run("rm", "-f", "pipes")
-    daemon.run("rmi", "-f", "pipes")
-    assert time.monotonic() - began < 10
+    builds = [
+        tar_with(member("Dockerfile", data=text))
+        for text in (b"FROM pipes\nUSER 5\nRUN true\nCOPY --chown=7 Dockerfile /\n", b"FROM pipes\nUSER al\nRUN true\n")
+    ]
+    with Stopwatch() as watch:
+        assert daemon.out("run", "--name", "pipes", "--net", "none", "pipes", "echo", "here") == "here"
+        assert daemon.run("run", "--rm", "--net", "none", "-u", "al", "pipes", "true", check=False).code == 125
+        daemon.run("cp", "pipes:/etc", "-")
+        assert [daemon.run("build", "-q", "-", stdin=one, check=False).code for one in builds] == [0, 1]
+        daemon.run("inspect", "pipes")
+        daemon.run("rm", "-f", "pipes")
+        daemon.run("rmi", "-f", "pipes")
+    assert watch.seconds < 10
 
 
 def test_working_directories_made_of_descriptors_lead_nowhere(daemon: Daemon) -> None:
@@ -205,10 +206,11 @@ def test_lines_cannot_be_smuggled_into_the_files_of_etc(daemon: Daemon, option: 
 def test_deep_trees_and_many_whiteouts_take_no_time(daemon: Daemon) -> None:
     deep = [member("/".join(["d"] * (level + 1)), tarfile.DIRTYPE) for level in range(1500)]
     opaque = [member("o", tarfile.DIRTYPE), *(member("o/.wh..wh..opq", data=b"") for _ in range(20_000))]
-    began = time.monotonic()
-    daemon.run("load", stdin=archive_of(busybox_tar(), tar_with(*deep), tar_with(*opaque)), check=False)
-    daemon.run("rmi", "-f", "hostile", check=False)
-    assert time.monotonic() - began < 15
+    archive = archive_of(busybox_tar(), tar_with(*deep), tar_with(*opaque))
+    with Stopwatch() as watch:
+        daemon.run("load", stdin=archive, check=False)
+        daemon.run("rmi", "-f", "hostile", check=False)
+    assert watch.seconds < 15
 
 
 def test_other_users_of_the_host_cannot_reach_what_containers_hold(daemon: Daemon) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 from tests.conftest import Daemon
+from tests.system.stopwatch import Stopwatch
 
 MEMORY_KB = 20_000
 
@@ -41,12 +41,12 @@ class Watch:
         self._daemon = daemon
         self.before = stored(daemon)
         self._memory = Memory(daemon)
-        self._begun = time.monotonic()
+        self._stopwatch = Stopwatch()
         self.seconds = self.grown_kb = 0.0
 
     def end(self, group: str, name: str, words: str) -> None:
         """The act is over and ``words`` were told: a row for ``tools/hostile``."""
-        self.seconds, self.grown_kb = time.monotonic() - self._begun, self._memory.growth_kb()
+        self.grown_kb, self.seconds = self._memory.growth_kb(), self._stopwatch.stop()
         told = " ".join(words.split())
         sys.stdout.write(f"row\t{group}\t{name}\t{self.seconds:.2f}\t{self.grown_kb / 1024:.1f}\t{told}\n")
 

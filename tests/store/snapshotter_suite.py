@@ -569,7 +569,7 @@ class Suite:
             child.stdin.close()
             assert child.stdout.readline() == b"ready\n"
             child.kill()
-            child.wait(10)
+            child.wait(60)
         assert len(os.listdir(tmp_path / "snapshots")) == 1
         assert snapshots.items() == []
         make(records).sweep()

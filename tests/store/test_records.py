@@ -94,7 +94,7 @@ def test_what_was_committed_is_there_after_a_kill(tmp_path: Path) -> None:
         assert child.stdout is not None
         child.stdout.readline()
         child.send_signal(signal.SIGKILL)
-        child.wait(10)
+        child.wait(60)
     records = Records(path)
     assert records.items("k") == [("a", b"1")]
     records.close()

@@ -103,7 +103,7 @@ def growth(before: Counter[str], after: Counter[str]) -> dict[str, int]:
     return {key: after[key] - before[key] for key in sorted(before | after) if after[key] != before[key]}
 
 
-def settled(before: Counter[str], count_now: Callable[[], Counter[str]], *, seconds: float = 5) -> dict[str, int]:
+def settled(before: Counter[str], count_now: Callable[[], Counter[str]], *, seconds: float = 30) -> dict[str, int]:
     """The growth once it is nothing, or what is left of it when the time is up: some things go a moment after the answer."""
     deadline = time.monotonic() + seconds
     while (left := _more(growth(before, count_now()))) and time.monotonic() < deadline:

@@ -24,7 +24,7 @@ class Outside:
     own: str
     inner: Namespace
 
-    def dial(self, where: str, port: int, question: bytes = b"", *, timeout: float = 5) -> bytes:
+    def dial(self, where: str, port: int, question: bytes = b"", *, timeout: float = 20) -> bytes:
         """All that a server answers to a connection from outside."""
         return namespace.inside(self.inner.fd, lambda: _dial(where, port, question, timeout))
 

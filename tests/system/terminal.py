@@ -46,7 +46,7 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())
 
-    def expect(self, text: str, *, seconds: float = 10) -> str:
+    def expect(self, text: str, *, seconds: float = 60) -> str:
         """Read until ``text`` comes, and return what came since the last call, ``text`` included."""
         deadline = time.monotonic() + seconds
         while (found := self.seen.find(text, self._from)) < 0:
@@ -56,7 +56,7 @@ class Terminal:
         start, self._from = self._from, found + len(text)
         return self.seen[start : self._from]
 
-    def code(self, *, seconds: float = 20) -> int:
+    def code(self, *, seconds: float = 60) -> int:
         """The exit code of `wherry`, which must end by itself."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None:

@@ -120,7 +120,7 @@ def test_a_pull_goes_on_where_the_daemon_was_killed(mortal: Daemon, layer: int, 
         name = f"{fake.host}/x/y:1"
         assert mortal.run("pull", name, check=False).code == 1
         assert mortal.process is not None
-        mortal.process.wait(10)
+        mortal.process.wait(60)
         assert 0 < partials(mortal)[digest(made.blobs[layer])] < len(made.blobs[layer])
         check_goes_on(mortal, fake, made, name)
 
@@ -149,7 +149,7 @@ def test_a_pull_that_dies_at_any_stage_is_done_by_the_next(mortal: Daemon) -> No
             if not at.exists():
                 break
             assert mortal.process is not None
-            mortal.process.wait(10)
+            mortal.process.wait(60)
             try:
                 check_goes_on(mortal, fake, made, name)
             except AssertionError as error:
@@ -193,14 +193,14 @@ def test_a_download_goes_on_for_whom_it_is_left_and_ends_with_the_last(mortal: D
         fake.answers["/blobs/sha256:"] = halting(made, reached, go, ended)
         name = f"{fake.host}/x/y:1"
         with start_pull(mortal, name) as first:
-            assert reached.wait(20)
+            assert reached.wait(60)
             with start_pull(mortal, name) as second:
                 until(lambda: len([1 for _, path, _ in fake.log if path.endswith(made.id)]) == 2)
                 assert second.stdout is not None
                 assert b"Pulling from" in second.stdout.readline()
                 until(lambda: b"Pulling fs layer" in second.stdout.readline())
                 first.send_signal(signal.SIGINT)
-                first.wait(10)
+                first.wait(60)
                 go.set()
                 out, _ = second.communicate(timeout=30)
                 assert (second.returncode, b"Downloaded newer image" in out) == (0, True), out
@@ -209,10 +209,10 @@ def test_a_download_goes_on_for_whom_it_is_left_and_ends_with_the_last(mortal: D
         reached.clear()
         go.clear()
         with start_pull(mortal, name) as only:
-            assert reached.wait(20)
+            assert reached.wait(60)
             only.send_signal(signal.SIGINT)
-            only.wait(10)
-            assert ended.wait(10)
+            only.wait(60)
+            assert ended.wait(60)
         assert ask(mortal, "GET", "/images/json")[1] == []
         go.set()
         mortal.run("pull", name)
@@ -262,7 +262,7 @@ def test_a_push_that_dies_is_done_by_the_next(mortal: Daemon, hub: Registry, tmp
         if not at.exists():
             break
         assert mortal.process is not None
-        mortal.process.wait(10)
+        mortal.process.wait(60)
         at.unlink()
         mortal.start()
         assert "digest: sha256:" in mortal.out("push", name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import WHERRY, Daemon
 from tests.system.talk import ask
-from tests.system.test_survival import until
+from tests.system.waiting import until
 
 pytestmark = pytest.mark.root
 

@@ -88,7 +88,7 @@ def far() -> Iterator[Outside]:
 
 
 def page(host: str, port: str | int, path: str = "/index.html") -> str:
-    with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=20) as answer:
         return str(answer.read().decode()).strip()
 
 
@@ -369,8 +369,8 @@ def test_udp_port_is_published(stage: Stage, host: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with server, socket.socket(family, socket.SOCK_DGRAM) as client:
         server.bind(("0.0.0.0", 53))
-        server.settimeout(5)
-        client.settimeout(5)
+        server.settimeout(20)
+        client.settimeout(20)
         client.connect((host, host_port(stage.engine, box, "53/udp")))
         for word in (b"one", b"two"):
             client.send(word)

@@ -97,7 +97,7 @@ def test_a_program_that_cannot_be_started_leaves_nothing(daemon: Daemon, runtime
         assert failed.code in (125, 126, 127)
         assert words in failed.err
     assert daemon.run("run", "--rm", *ALONE, "--runtime", runtime, "-u", "nobody", "bb", "true", check=False).code == 125
-    assert settled(before, lambda: left(daemon), seconds=10) == {}
+    assert settled(before, lambda: left(daemon)) == {}
 
 
 def test_a_runtime_that_cannot_be_run_is_named(daemon: Daemon) -> None:

@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import WHERRY, Daemon, Result
 from tests.system.registry import registry
 from tests.system.terminal import Terminal
-from tests.system.test_survival import until
+from tests.system.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -90,7 +90,7 @@ def base(engine: Daemon) -> Callable[[str], None]:
 
 
 def page(port: str) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
         return str(answer.read().decode())
 
 

@@ -31,7 +31,7 @@ def test_a_weak_sandbox_is_not_served(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"weaker than configured: .*CapBnd is [0-9a-f]{16}, not 00000000a80425fb.*Nothing is served"):
         daemon.start()
     assert daemon.process is not None
-    assert daemon.process.wait(10) == 1
+    assert daemon.process.wait(60) == 1
     assert sum(path.is_file() for path in (daemon.root / "data/self-test").rglob("*")) == 1
     daemon.program = ("-m", "wherry.daemon")
     dispose(daemon)

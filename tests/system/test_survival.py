@@ -16,18 +16,11 @@ from pathlib import Path
 import pytest
 from tests.conftest import WHERRY, Daemon, busybox_tar
 from tests.system import accounting
+from tests.system.waiting import until
 
 from wherry.kernel import cgroup
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
-
-
-def until(condition: object, *, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    assert callable(condition)
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def test_containers_run_on_through_kill_9_and_are_attached_again(own_engine: Daemon) -> None:
@@ -77,7 +70,7 @@ def test_published_ports_answer_while_the_daemon_is_dead(own_engine: Daemon) -> 
     port = engine.out("port", "web", "80").split("\n")[0].rpartition(":")[2]
 
     def page(host: str) -> str:
-        with urllib.request.urlopen(f"http://{host}:{port}/index.html", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{host}:{port}/index.html", timeout=20) as answer:
             return str(answer.read().decode())
 
     until(lambda: page("127.0.0.1") == "hello\n")

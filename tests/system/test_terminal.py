@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from tests.conftest import WHERRY, Daemon
 from tests.system.terminal import Terminal
-from tests.system.test_survival import until
+from tests.system.waiting import until
 
 pytestmark = pytest.mark.root
 

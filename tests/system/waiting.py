@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def until(condition: Callable[[], object], *, seconds: float = 10) -> None:
+def until(condition: Callable[[], object], *, seconds: float = 60) -> None:
     """Look again and again; fails when it does not happen in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
+        time.sleep(0.005)
 
 
 def logged(path: Path, pattern: str, process: subprocess.Popen[bytes]) -> str:
