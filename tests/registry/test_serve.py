@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.disks import in_memory
 from tests.registry.conftest import WHERRY, Registry, digest_of
 
 from wherry.registry.serve import Refusal, proxied
@@ -24,17 +25,12 @@ LAYER = bytes(range(256)) * 20_000
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(abyss: Path) -> Iterator[Path]:
     """Of 10 MiB."""
     if os.geteuid():
         pytest.skip("needs root for a mount")
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=10m", "small", str(place)], check=True)
-    try:
+    with in_memory(abyss / "disk", size_mib=10) as place:
         yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 def certificate(place: Path) -> tuple[str, str]:

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import forked
+from tests.disks import in_memory
 
 from wherry.store.records import NameTaken, Records
 
@@ -159,14 +160,10 @@ def _unlinked() -> Records:
 
 
 @pytest.mark.root
-def test_small_writes_succeed_on_a_full_disk_and_large_ones_name_the_file(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
+def test_small_writes_succeed_on_a_full_disk_and_large_ones_name_the_file(abyss: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root: a small file system is mounted")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(data)], check=True)
-    try:
-        records = Records(str(data / "state.db"))
+    with in_memory(abyss / "data", size_mib=4) as data, closing(Records(str(data / "state.db"))) as records:
         with (data / "rest").open("wb", buffering=0) as rest, suppress(OSError):
             while True:
                 rest.write(bytes(4096))
@@ -176,9 +173,6 @@ def test_small_writes_succeed_on_a_full_disk_and_large_ones_name_the_file(tmp_pa
             records.put("container", "big", bytes(5 << 20))
         assert caught.value.errno == errno.ENOSPC
         assert records.get("container", "c0") == b"x" * 3000
-        records.close()
-    finally:
-        subprocess.run(["umount", str(data)], check=True)
 
 
 def test_what_is_not_durable_outlives_its_process(tmp_path):

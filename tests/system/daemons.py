@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.conftest import Daemon, make_daemon, running
+from tests.conftest import Daemon, make_daemon, remove_tree, running
+from tests.disks import in_memory
 
 
 @contextmanager
@@ -28,12 +27,8 @@ def mortal(*, image: bool = True) -> Iterator[Daemon]:
 def cramped(size_mib: int, *, image: bool = True) -> Iterator[Daemon]:
     """One whose data root is a file system of its own of this size."""
     daemon = make_daemon()
-    data = daemon.root / "data"
-    data.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", str(data)], check=True)
     try:
-        with running(daemon, image=image):
+        with in_memory(daemon.root / "data", size_mib=size_mib), running(daemon, image=image):
             yield daemon
     finally:
-        subprocess.run(["umount", "-l", str(data)], check=True)
-        shutil.rmtree(daemon.root)
+        remove_tree(daemon.root)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
+from tests.disks import in_memory
 from tests.system import accounting
 
 from wherry.kernel import cgroup
@@ -42,15 +43,10 @@ def disk(image: Path, place: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Path]:
+def memory(abyss: Path) -> Iterator[Path]:
     """A directory in memory, for file systems in files."""
-    place = tmp_path / "memory"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place)], check=True)
-    try:
+    with in_memory(abyss / "memory") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def work(daemon: Daemon, archive: Path, ended: threading.Event) -> None:
