@@ -122,6 +122,14 @@ def with_known_capabilities(process: dict[str, Any], journal: Journal) -> dict[s
     return {**process, "capabilities": known}
 
 
+def tell_ignored(config: Mapping[str, Any], journal: Journal) -> None:
+    """Limits of kernel memory are not applied, as in other runtimes: kernels give them up.  Source: config-linux.md#memory."""
+    memory = ((config.get("linux") or {}).get("resources") or {}).get("memory") or {}
+    for name in ("kernel", "kernelTCP"):
+        if memory.get(name):
+            journal.warn(f"linux.resources.memory.{name}: ignored, current kernels do not have it")
+
+
 def seccomp_flags(seccomp: Any) -> int:
     """Bits for seccomp(2).  Raises Failure for a flag that is not supported, notify among them."""
     if not seccomp:
@@ -160,14 +168,11 @@ def check_resources(resources: Mapping[str, Any], groups: cgroup.Hierarchies) ->
     """Raises Failure for a limit that this hierarchy of control groups does not have."""
     memory = resources.get("memory") or {}
     if groups.v2:
-        for name in ("kernel", "kernelTCP", "swappiness", "disableOOMKiller"):
+        for name in ("swappiness", "disableOOMKiller"):
             if memory.get(name):
                 raise Failure(f"linux.resources.memory.{name}: cgroup v2 has no such limit")
     elif resources.get("unified"):
         raise Failure("linux.resources.unified needs cgroup v2")
-    for name in ("kernel", "kernelTCP"):
-        if memory.get(name):
-            raise Failure(f"linux.resources.memory.{name} is not supported: current kernels do not have it")
     for name in resources.get("unified") or {}:
         if "/" in name or name.startswith("."):
             raise Failure(f"linux.resources.unified: {name} is not the name of a file of a control group")

@@ -57,6 +57,7 @@ def create(root: str, ident: str, options: Mapping[str, Any], journal: Journal, 
     directory = os.path.realpath(options["bundle"] or ".")
     loaded = bundles.load(directory)
     bundles.check(loaded, directory)
+    bundles.tell_ignored(loaded, journal)
     config = {**loaded, "process": bundles.with_known_capabilities(loaded["process"], journal)}
     check_descriptors(options["preserve-fds"])
     console.check(config["process"], options["console-socket"], detached=not here or bool(options.get("detach")))
