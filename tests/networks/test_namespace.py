@@ -19,6 +19,24 @@ def test_new_namespace_has_only_lo_and_it_is_up() -> None:
     made.close()
 
 
+def test_a_maker_is_at_home_between_two_namespaces() -> None:
+    inodes: list[int] = []
+
+    def work() -> None:
+        with namespace.Maker() as maker:
+            for _ in range(2):
+                made = maker.create()
+                inodes.extend((os.fstat(made.fd).st_ino, os.stat("/proc/thread-self/ns/net").st_ino))
+                made.close()
+
+    home = os.stat("/proc/thread-self/ns/net").st_ino
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert inodes[1] == inodes[3] == home
+    assert home not in (inodes[0], inodes[2])
+
+
 def test_work_inside_returns_its_value_or_raises_its_error_and_ends_its_thread() -> None:
     made = namespace.create()
     home = os.stat("/proc/thread-self/ns/net").st_ino

@@ -501,6 +501,26 @@ def test_flushed_tables_come_back_by_themselves(networks: Networks, settings: Se
     networks.release(sandbox.container_id)
 
 
+def test_a_guard_stays_until_the_interface_is_gone_also_in_tables_that_are_built_again(
+    networks: Networks, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = networks.attach(request(1))
+    bridge = Table(nftables.NFPROTO_BRIDGE, settings.tag)
+
+    def guarded() -> int:
+        with nftables.connect() as netlink:
+            return len(nftables.elements(netlink, bridge, "guarded"))
+
+    assert guarded() == 1
+    with networks._lock:  # who takes guards away waits for it
+        networks.release(gone.container_id)
+        networks._firewall.build()  # as after a flush
+        assert guarded() == 1
+    networks.settle()
+    assert guarded() == 0
+    assert not caplog.records
+
+
 def test_legacy_link_is_a_name_on_a_user_defined_network(networks: Networks) -> None:
     networks.create(NetworkCreate(name="n1"))
     target = networks.attach(request(1, mode="n1"))

@@ -69,6 +69,16 @@ class TestErofs(Suite):
         snapshots.adopt(sha256(BASE), None, str(tmp_path / "tar"), sha256(BASE))
         assert (tmp_path / "tar").stat().st_nlink == 2
 
+    def test_preparing_is_quick_while_what_it_stands_on_stays_mounted(self, snapshots: Snapshotter, base: Digest, make: Make) -> None:
+        assert snapshots.is_quick(None)
+        assert not snapshots.is_quick(base)
+        snapshots.prepare("c1", base)
+        assert snapshots.is_quick(base)
+        snapshots.close()  # unmounts
+        assert not snapshots.is_quick(base)
+        snapshots.prepare("c2", base)
+        assert snapshots.is_quick(base)
+
     def test_mounts_are_shared_and_go_with_their_layer(self, snapshots: Snapshotter, base: Digest, tmp_path: Path) -> None:
         assert mounts_below(tmp_path) == []
         snapshots.prepare("c1", base)

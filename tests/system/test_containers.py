@@ -66,6 +66,7 @@ def test_run_is_attached_and_start_is_detached_unless_told(engine: Daemon) -> No
     engine.run("wait", "word")
     assert engine.out("start", "-a", "word") == "hello"
     assert engine.out("run", "-d", "--name", "quiet", "bb", "echo", "hello") == engine.out("inspect", "quiet", "-f", "{{.Id}}")
+    engine.run("wait", "quiet")
     engine.run("rm", "word", "quiet")
 
 

@@ -19,6 +19,7 @@ HIGH_WATER = 256 * 1024  # bytes read ahead of the handler before the socket is 
 HEAD_TIMEOUT_S = 30.0  # from a request's first byte to the end of its head
 DISCARD_LIMIT = 16 * 1024 * 1024  # of an unread body, so that the client gets to read the answer
 DISCARD_TIMEOUT_S = 5.0
+END_OF_HEAD = b"\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 log = logging.getLogger(__name__)
@@ -93,9 +94,11 @@ class Connection(asyncio.Protocol):
         while not self._buffer:
             if not await self._fill():
                 return None
+        if self._buffer.find(END_OF_HEAD, 0, MAX_HEAD) >= 0:  # nearly always: then no timer is needed
+            return parse_head(await self._through(END_OF_HEAD, MAX_HEAD))
         try:
             async with asyncio.timeout(self._head_timeout_s):
-                return parse_head(await self._through(b"\r\n\r\n", MAX_HEAD))
+                return parse_head(await self._through(END_OF_HEAD, MAX_HEAD))
         except TimeoutError:
             raise Malformed("request timeout", 408) from None
 

@@ -148,12 +148,16 @@ class Stream:
             for start in range(0, len(view), MAX_CHUNK):
                 await self.write(bytes(view[start : start + MAX_CHUNK]))
         elif data:
-            await self._connection.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+            await self._connection.send(self._chunk(data))
 
     async def finish(self, last: bytes = b"") -> None:
-        await self.write(last)
-        if self._chunked:
-            await self._connection.send(b"0\r\n\r\n")
+        """End the answer, with ``last``, which is small.  Raises ClientGone."""
+        end = b"0\r\n\r\n" if self._chunked else b""
+        if data := (self._chunk(last) if last else b"") + end:
+            await self._connection.send(data)
+
+    def _chunk(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
 
     async def break_off(self, message: str) -> None:
         """Begin a chunk that never comes; its extension (RFC 9112, 7.1.1), which other clients skip, tells ours ``message``."""

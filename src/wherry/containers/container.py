@@ -94,8 +94,24 @@ class Container:
 
         self._queue.put_nowait(job)
         if self._server is None or self._server.done():
-            self._server = self._tasks.create_task(self._serve(), name=f"container {self.name}")
+            self._begin()
         return await done
+
+    async def perform_here(self, operation: Callable[[], Awaitable[None]]) -> None:
+        """As `perform`, within a task of the engine's own, which nobody cancels: it need not wait for another to begin."""
+        if self._server is not None and not self._server.done():
+            await self.perform(operation)
+            return
+        self._server = asyncio.current_task()
+        try:
+            await operation()
+        finally:
+            self._server = None
+            if not self._queue.empty():
+                self._begin()
+
+    def _begin(self) -> None:
+        self._server = self._tasks.create_task(self._serve(), name=f"container {self.name}")
 
     async def _serve(self) -> None:
         while not self._queue.empty():

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from wherry.containers import security
@@ -52,8 +52,16 @@ def environment(config: Config, extra: Sequence[str], *, terminal: bool) -> list
 
 
 def capabilities_of(host: HostConfig, available: Sequence[str]) -> list[str]:
-    default = security.parse_security_options(host.security_opt).narrowed(defaults.CAPABILITIES)
-    return security.effective(default, host.cap_add, host.cap_drop, privileged=host.privileged, available=available)
+    asked = tuple(host.security_opt or ()), tuple(host.cap_add or ()), tuple(host.cap_drop or ())
+    return list(_capabilities(*asked, privileged=host.privileged, available=tuple(available)))
+
+
+@lru_cache(maxsize=64)  # a start asks for them several times
+def _capabilities(
+    options: tuple[str, ...], add: tuple[str, ...], drop: tuple[str, ...], *, privileged: bool, available: tuple[str, ...]
+) -> Sequence[str]:
+    default = security.parse_security_options(options).narrowed(defaults.CAPABILITIES)
+    return security.effective(default, add, drop, privileged=privileged, available=available)
 
 
 def process(record: ContainerRecord, around: Surroundings) -> dict[str, Any]:

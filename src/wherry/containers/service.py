@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -113,11 +113,15 @@ class Containers:
         self._by_name[new] = container
         return old
 
-    def forget(self, container: Container) -> None:
-        """Remove the record and the name: from here on it does not exist.  Its files are the caller's."""
+    def forget(self, container: Container, along: Callable[[], None]) -> None:
+        """Remove the record and the name, and with them what ``along`` does to the records: from here on it does not exist.
+
+        Its files are the caller's.
+        """
         with self._records.transaction(durable=_lasts(container.record)):
             self._records.delete(KIND, container.id)
             self._records.release(KIND, container.name)
+            along()
         self._by_id.pop(container.id, None)
         self._by_name.pop(container.name, None)
         for ident in container.execs:

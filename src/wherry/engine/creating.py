@@ -62,7 +62,10 @@ class Creating:
                 self._ensure_volume(mount, host, undo)
             snapshot = f"container-{ident}"
             chain = image.chain_ids[-1] if image and image.chain_ids else None
-            await rooms.workers.run(rooms.snapshotter.prepare, snapshot, chain)
+            if rooms.snapshotter.is_quick(chain):
+                rooms.snapshotter.prepare(snapshot, chain)
+            else:
+                await rooms.workers.run(rooms.snapshotter.prepare, snapshot, chain)
             undo.callback(rooms.snapshotter.remove, snapshot)
             os.mkdir(rooms.containers.folder(ident), 0o710)
             undo.callback(rooms.containers.remove_folder, ident)

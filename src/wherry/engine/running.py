@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from copy import copy
 from functools import partial
@@ -141,7 +141,9 @@ class Running:
             finally:
                 os.close(opener_fd)
 
-        plugged, process = await asyncio.gather(plug(), start(netns_fd=wired.netns_fd, gate_fd=gate_fd), return_exceptions=True)
+        # the start first: its many steps begin in other processes, while the interfaces keep this one busy
+        starting = start(netns_fd=wired.netns_fd, gate_fd=gate_fd)
+        process, plugged = await asyncio.gather(starting, plug(), return_exceptions=True)
         os.close(gate_fd)
         if isinstance(plugged, BaseException):
             raise plugged  # the program never ran
@@ -240,7 +242,7 @@ class Running:
         record = await process.wait()
         if process.lost:
             await self._rooms.workers.run(self.clear_after_monitor, container)
-        await container.perform(lambda: self.ended(container, process, record))
+        await container.perform_here(lambda: self.ended(container, process, record))
 
     def clear_after_monitor(self, container: Container) -> None:
         """A container without its monitor cannot be kept: nobody holds its output or will learn its exit code."""
@@ -266,7 +268,8 @@ class Running:
         state.status = advance(state.status, Event.RETRY if again else Event.EXIT)
         removing = record.host_config.auto_remove and not again
         # either may come first: a daemon that dies between finds the rest by the records or by what is left
-        await asyncio.gather(self.wiring.disconnect(container), self._let_go(container, process, recorded=not removing))
+        await self.wiring.disconnect(container)
+        await self._let_go(container, process, recorded=not removing)
         for mount in record.mounts:
             if mount.type == "volume":
                 rooms.events.publish("volume", "unmount", mount.name, {"container": container.id, "driver": mount.driver})
@@ -518,16 +521,18 @@ class Running:
             raise Conflict(f"removal of container {container.name} is already in progress")
         record.state.status = advance(record.state.status, Event.REMOVE)
         container.drop_pending()
-        # The row goes first: a crash from here on leaves files without a row, which the next start sweeps.
-        rooms.containers.forget(container)
-        await rooms.workers.run(self._remove_files, container)
+        # The rows go first: a crash from here on leaves files without a row, which the next start sweeps.
+        discards: list[Callable[[], None]] = []
+        rooms.containers.forget(container, lambda: discards.append(rooms.snapshotter.detach(record.snapshot)))
+        await rooms.workers.run(self._remove_files, container, discards)
         if volumes:
             await self._remove_anonymous_volumes(record.mounts)
         rooms.events.publish("container", "destroy", container.id, present.attributes(record))
         container.tell("removed", "not-running", "next-exit")
 
-    def _remove_files(self, container: Container) -> None:
-        self._rooms.snapshotter.remove(container.record.snapshot)
+    def _remove_files(self, container: Container, discards: Sequence[Callable[[], None]]) -> None:
+        for discard in discards:
+            discard()
         self._rooms.containers.remove_folder(container.id)
 
     async def _remove_anonymous_volumes(self, mounts: list[MountRecord]) -> None:

@@ -19,6 +19,7 @@ from wherry.networks.sandbox import Sandbox, SandboxRequest
 from wherry.spec.docker.container import PortBinding
 from wherry.spec.docker.network import EndpointSettings
 from wherry.spec.launch import Forward
+from wherry.store.layer import write_all
 
 log = logging.getLogger(__name__)
 
@@ -87,13 +88,16 @@ class Wiring:
                 guarded=not (host.privileged or RAW_NETWORK & set(capabilities)),
             )
             try:
-                sandbox = await rooms.workers.run(rooms.networks.prepare, request)
+                if rooms.networks.prepares_quickly(request):
+                    sandbox = rooms.networks.prepare(request)
+                else:
+                    sandbox = await rooms.workers.run(rooms.networks.prepare, request)
             except EngineError as error:
                 raise networking(error) from error
             try:
                 written = self._write_files(container, sandbox, links, donor)
             except BaseException:
-                await rooms.workers.run(rooms.networks.release, record.id)
+                await self._release(record.id)
                 raise
             for endpoint in sandbox.record.endpoints:
                 self._publish_network("connect", endpoint.network_id, endpoint.network, container)
@@ -114,9 +118,16 @@ class Wiring:
         if sandbox is None:
             return
         endpoints = list(sandbox.record.endpoints)
-        await self._rooms.workers.run(self._rooms.networks.release, container.id)
+        await self._release(container.id)
         for endpoint in endpoints:
             self._publish_network("disconnect", endpoint.network_id, endpoint.network, container)
+
+    async def _release(self, container_id: str) -> None:
+        networks = self._rooms.networks
+        if networks.releases_quickly(container_id):
+            networks.release(container_id)
+        else:
+            await self._rooms.workers.run(networks.release, container_id)
 
     @contextmanager
     def changing(self, container: Container) -> Iterator[None]:
@@ -335,9 +346,9 @@ def _text(path: str) -> str:
 def write_fresh(path: str, text: str) -> None:
     """Write a file that a container may see through a bind mount: in place, so that a restart keeps its inode."""
     try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(path, "wb", buffering=0) as file:
+            write_all(file, text.encode())
+            os.fchmod(file.fileno(), 0o644)
     except OSError as error:
         error.filename = path  # a full disk is told of when writing, without a name
         raise
-    os.chmod(path, 0o644)

@@ -6,13 +6,13 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from wherry.netlink.request import Netlink
 from wherry.networks import bridge, namespace
-from wherry.networks.namespace import Namespace
+from wherry.networks.namespace import Maker, Namespace
 from wherry.networks.record import EndpointRecord
 
 log = logging.getLogger(__name__)
@@ -32,16 +32,16 @@ class _Departure:
 
 
 class Departures:
-    """Deletes interfaces, a moment later and together, and keeps namespaces ready.  ``freed`` hears of endpoints that are gone."""
+    """Deletes interfaces, a moment later and together, and keeps namespaces ready.  ``gone`` hears of endpoints without interfaces."""
 
-    def __init__(self, freed: Callable[[Iterable[EndpointRecord]], None]) -> None:
-        self._freed = freed
+    def __init__(self, gone: Callable[[Sequence[EndpointRecord]], None]) -> None:
+        self._gone = gone
         self._spare: queue.SimpleQueue[Namespace] = queue.SimpleQueue()
         self._departed: queue.SimpleQueue[_Departure | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="links", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=[Maker()], name="links", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -68,6 +68,11 @@ class Departures:
         """Wait until what departed is gone from the kernel."""
         self.depart([], urgent=True).wait(timeout=_PATIENCE_S)
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether `new_namespace` need not make one."""
+        return not self._spare.empty()
+
     def new_namespace(self) -> Namespace:
         """A spare namespace, or a fresh one; the thread that deletes interfaces makes the next."""
         try:
@@ -78,11 +83,15 @@ class Departures:
             if self._thread is not None:
                 self._departed.put(_Departure(endpoints=()))
 
-    def _run(self) -> None:
-        self._fill_spare()
+    def _run(self, maker: Maker) -> None:
+        with maker:
+            self._serve(maker)
+
+    def _serve(self, maker: Maker) -> None:
+        self._fill_spare(maker)
         while (item := self._departed.get()) is not None:
             if not item.endpoints and not item.urgent:
-                self._fill_spare()
+                self._fill_spare(maker)
                 continue
             items = self._gather(item)
             try:
@@ -91,7 +100,7 @@ class Departures:
                 log.warning("interfaces: %s", error)
             for departure in items:
                 departure.done.set()
-            self._fill_spare()
+            self._fill_spare(maker)
 
     def _gather(self, first: _Departure) -> Sequence[_Departure]:
         """More that departs at about the same time, unless somebody waits: the kernel deletes ten interfaces as quickly as one, and
@@ -109,11 +118,11 @@ class Departures:
             items.append(further)
         return items
 
-    def _fill_spare(self) -> None:
+    def _fill_spare(self, maker: Maker) -> None:
         try:
             while self._departed.empty() and self._spare.qsize() < _SPARE_NAMESPACES:
-                self._spare.put(namespace.create())
-        except (OSError, RuntimeError) as error:
+                self._spare.put(maker.create())
+        except OSError as error:
             log.warning("spare network namespace: %s", error)
 
     def _delete_links(self, endpoints: Sequence[EndpointRecord]) -> None:
@@ -121,4 +130,4 @@ class Departures:
             with Netlink() as host:
                 bridge.remove_all(host, [one.port for one in endpoints])
         finally:
-            self._freed(endpoints)
+            self._gone(endpoints)

@@ -1,4 +1,4 @@
-"""A container's network namespace: made, prepared and entered by threads that end afterwards, so the daemon's own never move."""
+"""A container's network namespace: made, prepared and entered by threads that do nothing else, or return at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 from wherry.kernel import netns
 from wherry.netlink import link, nftables
@@ -47,6 +48,29 @@ class Namespace:
 def create() -> Namespace:
     """A new namespace with ``lo`` up and Docker's settings.  Raises OSError."""
     return _in_thread(_create)
+
+
+class Maker:
+    """Makes one namespace after the other in a thread that is in the host's network in between, where this is made; for a ``with``."""
+
+    def __init__(self) -> None:
+        self._home_fd = netns.current_network()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        os.close(self._home_fd)
+
+    def create(self) -> Namespace:
+        """As the function.  Raises OSError; RuntimeError where the thread cannot return, which must not go on then."""
+        try:
+            return _create()
+        finally:
+            try:
+                netns.enter_network(self._home_fd)
+            except OSError as error:
+                raise RuntimeError("a thread is lost in a container's network") from error
 
 
 def enter(fd: int) -> Namespace:

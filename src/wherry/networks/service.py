@@ -52,7 +52,8 @@ class Networks:
         self._naming = Naming(resolv_conf_path)
         self._firewall = Firewall(settings.tag, self._firewall_facts, docker_user=settings.docker_user)
         self._ledger = Ledger(os.path.join(settings.run_root, "sandboxes"))
-        self._departures = Departures(self._catalog.free)
+        self._departures = Departures(self._interfaces_gone)
+        self._departing: dict[str, EndpointRecord] = {}  # by port: released, but the rules still know them
 
     # --- life of the daemon
 
@@ -201,6 +202,12 @@ class Networks:
             )
         return self._prepare(request, self._asked(request.mode, request.networks))
 
+    def prepares_quickly(self, request: SandboxRequest) -> bool:
+        """Whether `prepare` now has nothing to wait for in the kernel, so that an event loop may call it."""
+        if request.mode == "host":
+            return True
+        return not request.bindings and not request.mode.startswith("container:") and self._departures.has_spare
+
     def plug(self, sandbox: Sandbox) -> None:
         """The rest of `attach`: interfaces, rules, names.  Raises OSError or EngineError; `release` must follow then."""
         record, inner = sandbox.record, sandbox.namespace
@@ -211,7 +218,7 @@ class Networks:
             for endpoint in record.endpoints:
                 self._plug(inner, sandbox.container_id, endpoint, default_route=endpoint is gateway, undo=undo)
             self._firewall.add(record.ports(), record.targets())
-            undo.callback(self._withdraw_rules, record)
+            undo.callback(self._withdraw_rules, record.ports(), record.targets())
             if sandbox.internal_resolver:
                 undo.callback(self._naming.withdraw, record)
                 self._naming.serve(sandbox)
@@ -287,10 +294,13 @@ class Networks:
         left = [one for one in sandbox.record.endpoints if one is not gone]
         publications = sandbox.record.publications if sandbox.record.target != gone.address else []
         targets = [] if publications else sandbox.record.targets()
-        self._firewall.remove(guards([gone]), targets)
+        if targets:
+            self._firewall.remove([], targets)
         self._ports.release([one.publication for one in targets])
         shrunk = msgspec.structs.replace(sandbox.record, endpoints=left, publications=publications)
-        sandbox.record = shrunk
+        with self._lock:
+            sandbox.record = shrunk
+            self._departing[gone.port] = gone
         self._naming.leave(network.id, container_id)
         self._naming.publish(sandbox)
         self._departures.depart([gone], urgent=True).wait(timeout=10)
@@ -318,6 +328,8 @@ class Networks:
         """
         with self._lock:
             sandbox = self._sandboxes.pop(container_id, None)
+            if sandbox is not None and sandbox.plugged:
+                self._departing.update((one.port, one) for one in sandbox.record.endpoints)
         if sandbox is None:
             return
         record = sandbox.record
@@ -325,11 +337,16 @@ class Networks:
             self._naming.withdraw(record)
         sandbox.close()
         if record.endpoints:
-            if sandbox.plugged:
-                self._withdraw_rules(record)
+            if sandbox.plugged and record.publications:
+                self._withdraw_rules([], record.targets())
             self._withdraw_ports(record)
             self._departures.depart(record.endpoints)
             self._ledger.forget(container_id)
+
+    def releases_quickly(self, container_id: str) -> bool:
+        """Whether `release` has nothing to wait for, so that an event loop may call it."""
+        sandbox = self._sandboxes.get(container_id)
+        return sandbox is None or not (sandbox.internal_resolver or sandbox.record.publications)
 
     def resolv_conf(self, sandbox: Sandbox, *, dns: Sequence[str] = (), search: Sequence[str] = (), options: Sequence[str] = ()) -> str:
         """The container's resolv.conf; with the host's network and no wishes it is the host's own."""
@@ -377,7 +394,8 @@ class Networks:
         with self._lock:
             records = [one.record for one in self._sandboxes.values()]
             networks = [one.facts() for one in self._catalog.bridges()]
-        return networks, [port for one in records for port in one.ports()], [target for one in records for target in one.targets()]
+            ports = [port for one in records for port in one.ports()] + list(guards(list(self._departing.values())))
+        return networks, ports, [target for one in records for target in one.targets()]
 
     # --- private: attach
 
@@ -489,8 +507,17 @@ class Networks:
             except OSError as error:
                 log.warning("container %s: flows: %s", record.name, error)
 
-    def _withdraw_rules(self, record: SandboxRecord) -> None:
+    def _interfaces_gone(self, endpoints: Sequence[EndpointRecord]) -> None:
+        """Now their guards may go, not before: all at once, which takes hardly longer than one.  Then their addresses are free."""
+        with self._lock:
+            guarded = [one for one in endpoints if self._departing.pop(one.port, None) is not None]
+        self._withdraw_rules(guards(guarded), [])
+        self._catalog.free(endpoints)
+
+    def _withdraw_rules(self, ports: Sequence[PortFacts], targets: Sequence[Target]) -> None:
+        if not ports and not targets:
+            return
         try:
-            self._firewall.remove(record.ports(), record.targets())
+            self._firewall.remove(ports, targets)
         except OSError as error:
-            log.warning("container %s: rules: %s", record.name, error)
+            log.warning("rules: %s", error)

@@ -56,12 +56,12 @@ def send_encoded(channel: socket.socket, data: bytes, fds: Sequence[int] = ()) -
             os.close(extra)
 
 
-def request(kind: bytes, message: dict[str, Any], plan: dict[str, Any] | None = None, profile: bytes = b"") -> bytes:
+def request(kind: bytes, message: bytes, plan: bytes = b"", profile: bytes = b"") -> bytes:
     """What the zygote is asked: ``kind``, then the order, which it passes on unread, then a seccomp profile, which it reads.
 
-    An order is the monitor's message, then what only a container's first process reads.
+    An order is the monitor's message, then what only a container's first process reads; all of them are encoded.
     """
-    return _SEPARATOR.join((kind, encode(message), encode(plan) if plan else b"", profile))
+    return _SEPARATOR.join((kind, message, plan, profile))
 
 
 def split_request(data: bytes) -> tuple[bytes, bytes, bytes]:

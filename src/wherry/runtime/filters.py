@@ -129,20 +129,20 @@ def read_program(fd: int) -> bytes:
     return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
-def split_profile(message: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """A launch's or an exec's message without its seccomp object, and that in JSON, b"" for none.
+def split_profile(message: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """A launch's or an exec's message without its seccomp object, and that, None for none.
 
     It is most of a message, and only the zygote, which has compiled it before, looks at it.
     """
     if message.get("runtime"):
-        return {**message, "has_program": False}, b""  # the other runtime compiles it
+        return {**message, "has_program": False}, None  # the other runtime compiles it
     if message["op"] == "execute":
         rest, profile = {**message, "seccomp": None}, message["seccomp"]
     else:
         linux = message["config"].get("linux") or {}
         rest, profile = {**message, "config": {**message["config"], "linux": {**linux, "seccomp": None}}}, linux.get("seccomp")
     rest["has_program"] = bool(profile)
-    return rest, json.dumps(profile, separators=(",", ":")).encode() if profile else b""
+    return rest, profile or None
 
 
 def _action(name: str, errno_return: int | None) -> int:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from wherry.runtime import channel, filters
 from wherry.runtime.defaults import SPARE_GROUP
 from wherry.runtime.failure import LaunchFailure as LaunchFailure  # the seam names it here
@@ -281,7 +283,7 @@ class Supervisor:
         with theirs:
             try:
                 await self._ask(
-                    channel.request(channel.OTHER, {"op": "parse", "name": name, "arguments": arguments}), [theirs.fileno(), *fds]
+                    channel.request(channel.OTHER, _encode({"op": "parse", "name": name, "arguments": arguments})), [theirs.fileno(), *fds]
                 )
             except BaseException:
                 ours.close()
@@ -295,7 +297,7 @@ class Supervisor:
         ours, theirs = channel.pair()
         with theirs:
             try:
-                request = channel.request(channel.OTHER, {"op": "parse", "name": name, "arguments": arguments})
+                request = channel.request(channel.OTHER, _encode({"op": "parse", "name": name, "arguments": arguments}))
                 channel.send_encoded(self._requests, request, [theirs.fileno(), *fds])
             except BaseException:
                 ours.close()
@@ -330,9 +332,9 @@ class Supervisor:
             try:
                 rest, profile = filters.split_profile(message)
                 if message["op"] == "run":
-                    request = channel.request(channel.RUN, _monitors_part(rest), rest, profile)
+                    request = channel.request(channel.RUN, _encode(_monitors_part(rest)), _encode(rest), _encode(profile))
                 else:
-                    request = channel.request(channel.OTHER, rest, None, profile)
+                    request = channel.request(channel.OTHER, _encode(rest), b"", _encode(profile))
                 await self._ask(request, [theirs.fileno(), *fds])
             except BaseException:
                 process.close()
@@ -346,7 +348,7 @@ class Supervisor:
         ours.setblocking(False)
         with ours:
             with theirs:
-                await self._ask(channel.request(channel.OTHER, message), [theirs.fileno(), *fds])
+                await self._ask(channel.request(channel.OTHER, _encode(message)), [theirs.fileno(), *fds])
             await _readable(ours)
             try:
                 answer, _ = channel.receive(ours)
@@ -379,7 +381,7 @@ class Supervisor:
 
 async def send(target: socket.socket, message: dict[str, Any], fds: Sequence[int]) -> None:
     """`channel.send` that waits while the other side is busy."""
-    await _send(target, channel.encode(message), fds)
+    await _send(target, _encode(message), fds)
 
 
 async def _send(target: socket.socket, data: bytes, fds: Sequence[int]) -> None:
@@ -414,6 +416,16 @@ async def _readable(target: socket.socket) -> None:
 def _resolve(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
+
+
+def _encode(message: dict[str, Any] | None) -> bytes:
+    """`channel.encode`, far quicker: a launch has 20 kB.  Nothing for None."""
+    if message is None:
+        return b""
+    try:
+        return msgspec.json.encode(message)
+    except UnicodeEncodeError:  # a path that is no UTF-8
+        return channel.encode(message)
 
 
 def _fields(value: Any) -> dict[str, Any]:

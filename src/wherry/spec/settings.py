@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from wherry.spec.proxies import Proxies
@@ -65,6 +66,11 @@ class Settings:
     @property
     def tag(self) -> str:
         """Four to six characters: empty-safe prefix for bridges, veths, nft tables and cgroups.  ``wh`` for the default data root."""
-        if self.data_root == "/var/lib/wherry":
-            return "wh"
-        return "wh" + hashlib.sha256(self.data_root.encode()).hexdigest()[:4]
+        return _tag(self.data_root)
+
+
+@cache
+def _tag(data_root: str) -> str:
+    if data_root == "/var/lib/wherry":
+        return "wh"
+    return "wh" + hashlib.sha256(data_root.encode()).hexdigest()[:4]

@@ -21,6 +21,7 @@ from functools import partial
 
 from wherry.kernel import writeback
 from wherry.spec.digest import Digest
+from wherry.spec.mounts import Rootfs
 from wherry.store.content import file_digest
 from wherry.store.contents import Contents
 from wherry.store.erofs_contents import IndexContents
@@ -58,6 +59,7 @@ class Erofs(Overlay):
         super().__init__(data_root, records, limits, start)
         self._mounts = Mounts(mounts_dir, self._needed)
         self._merging = threading.Lock()
+        self._stood_on: dict[str, int] = {}  # parents -> how much had been unmounted when one was prepared on them
 
     def apply(
         self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None, known: Known | None = None
@@ -102,6 +104,17 @@ class Erofs(Overlay):
             with self._indexing(directory, below) as indexing:
                 found = indexing.finish()
             return self._finish_tar(name, parent, directory, found, diff_id)
+
+    def is_quick(self, parent: str | None) -> bool:
+        """What it stands on is mounted: it was for an earlier one, and nothing has been unmounted since."""
+        return parent is None or self._stood_on.get(parent) == self._mounts.unmounted
+
+    def prepare(self, key: str, parent: str | None) -> Rootfs:
+        unmounted = self._mounts.unmounted
+        rootfs = super().prepare(key, parent)
+        if parent is not None and self._stood_on.get(parent) != unmounted:
+            self._stood_on = {name: count for name, count in self._stood_on.items() if count == unmounted} | {parent: unmounted}
+        return rootfs
 
     def capture(self, key: str) -> LayerFacts:
         """One tar is written, not a copy of every file."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -26,7 +27,10 @@ class Mounts:
         self._root_dir = root_dir
         self._in_use = in_use
         self._lock = threading.Lock()
-        self._mounted: dict[str, None] = {}  # least recently asked for first
+        self._mounted: set[str] = set()
+        self._asked: dict[str, int] = {}  # when each was asked for last, by count
+        self._count = itertools.count()
+        self.unmounted = 0  # how many have been, so that who remembers one can tell that it is still there
 
     def path(self, name: str, parts: Callable[[], tuple[str, Sequence[str]]]) -> str:
         """Where the image of this name is mounted from now on.
@@ -34,14 +38,16 @@ class Mounts:
         ``parts``: the image and its devices, asked for when it is not mounted yet.  Raises OSError, and what ``parts`` raises.
         """
         target = os.path.join(self._root_dir, name)
+        self._asked[name] = next(self._count)
+        if name in self._mounted:  # without the lock, which is held while another is mounted
+            return target
         with self._lock:
             if name in self._mounted:
-                self._mounted[name] = self._mounted.pop(name)
                 return target
             image, devices = parts()
             os.makedirs(target, mode=0o755, exist_ok=True)
             mount.attach(attach(image, devices), target)
-            self._mounted[name] = None
+            self._mounted.add(name)
             self._trim(name)
         return target
 
@@ -55,6 +61,7 @@ class Mounts:
         """Unmount everything, also what a former daemon mounted; containers that run keep what they have."""
         with self._lock:
             self._mounted.clear()
+            self.unmounted += 1
             with contextlib.suppress(FileNotFoundError):
                 for name in os.listdir(self._root_dir):
                     self._unmount(name)
@@ -63,12 +70,14 @@ class Mounts:
         if len(self._mounted) <= _IDLE:
             return
         needed = self._in_use()
-        idle = [name for name in self._mounted if name not in needed and name != newest]
+        idle = sorted((name for name in self._mounted if name not in needed and name != newest), key=lambda name: self._asked.get(name, 0))
         for name in idle[: max(len(idle) - _IDLE, 0)]:
             self._unmount(name)
 
     def _unmount(self, name: str) -> None:
-        self._mounted.pop(name, None)
+        self._mounted.discard(name)
+        self._asked.pop(name, None)
+        self.unmounted += 1
         target = os.path.join(self._root_dir, name)
         while True:
             try:

@@ -52,6 +52,9 @@ class Overlay:
             self._shelf.insert(key, row)
         return self._rootfs(row)
 
+    def is_quick(self, parent: str | None) -> bool:
+        return True
+
     def view(self, parent: str) -> Rootfs:
         row = self._shelf.committed(parent)
         return Rootfs(lower=self._lower((row.directory, *row.below)))

@@ -122,6 +122,9 @@ class Snapshotter(Protocol):
     def prepare(self, key: str, parent: str | None) -> Rootfs:
         """Make the active snapshot ``key``.  Raises SnapshotExists, SnapshotMissing (the parent)."""
 
+    def is_quick(self, parent: str | None) -> bool:
+        """Whether `prepare` on ``parent`` now does no more than make a few directories, so that an event loop may call it."""
+
     def view(self, parent: str) -> Rootfs:
         """A committed snapshot to read: ``upper`` None, nothing to remove afterwards.  Raises SnapshotMissing."""
 

@@ -41,6 +41,9 @@ class Vfs:
             self._shelf.insert(key, Row(directory=directory, parent=parent, active=True))
         return Rootfs(upper=self._tree(directory))
 
+    def is_quick(self, parent: str | None) -> bool:
+        return parent is None
+
     def view(self, parent: str) -> Rootfs:
         return Rootfs(lower=(self._tree(self._shelf.committed(parent).directory),))
 
