@@ -189,6 +189,7 @@ def _standing(daemon: Daemon) -> Counter[str]:
     return Counter({key: number for key, number in accounting.count(daemon).items() if " descriptor " not in key})
 
 
+@pytest.mark.timeout(600)  # each death is a start of the daemon, and a look at all that it left
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_death_at_any_stage_leaves_before_or_after(mortal: Daemon, name: str) -> None:
     operation = OPERATIONS[name]
