@@ -84,9 +84,9 @@ def test_used_and_unset_names_are_told() -> None:
 def test_deep_nesting_and_wild_patterns_stay_cheap() -> None:
     with pytest.raises(ExpansionError, match="nested too deeply"):
         expand("${a:-" * 100 + "}" * 100, {})
-    started = time.perf_counter()
+    started = time.process_time()
     expand("${A#" + "*a" * 200 + "b}", {"A": "a" * 2000})
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_go_quoting() -> None:

@@ -90,9 +90,9 @@ def outside(networks: Networks, ip_address: str = "198.51.100.1") -> Sandbox:
 
 
 def unplug(networks: Networks, far: Sandbox) -> None:
-    networks.release(far.container_id)
-    with Netlink() as host:
+    with Netlink() as host:  # before the other end goes with its namespace, in the kernel's own time
         host.ask(link.delete("wire-port"), link.delete("wire"))
+    networks.release(far.container_id)
 
 
 def _interface(text: str) -> address.IPv4Interface:

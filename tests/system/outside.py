@@ -54,9 +54,9 @@ def outside() -> Iterator[Outside]:
     finally:
         with suppress(OSError):
             server.shutdown(socket.SHUT_RDWR)
-        inner.close()
-        with Netlink() as netlink:
+        with Netlink() as netlink:  # before the other end goes with its namespace, in the kernel's own time
             netlink.ask(link.delete(f"{name}p"), link.delete(name))
+        inner.close()
 
 
 def _serve(server: socket.socket) -> None:
