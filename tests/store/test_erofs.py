@@ -21,7 +21,6 @@ from wherry.store.layer import NullSink
 from wherry.store.overlay import Overlay
 from wherry.store.records import Records
 from wherry.store.snapshot import SnapshotDamaged, Snapshotter
-from wherry.tree import erofs_image
 from wherry.tree.tar import Entry, Kind
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -129,11 +128,6 @@ class TestErofs(Suite):
                 with snapshotter(name, tmp_path / f"{seed}-{name}") as snapshots:
                     shown.append(stack_of(snapshots, tars, with_directory))
             assert shown[0] == shown[1], seed
-
-    def test_an_index_read_and_written_again_is_the_same(self, snapshots: Snapshotter, base: Digest, tmp_path: Path) -> None:
-        index = next(tmp_path.glob("snapshots/*/index"))
-        whole = index.read_bytes()
-        assert erofs_image.encode(erofs_image.decode(whole), [erofs_image.Device(len(BASE), "tar")]) == whole
 
 
 class TestErofsByLoopDevices:

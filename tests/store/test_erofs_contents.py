@@ -11,7 +11,7 @@ import pytest
 from wherry.store.erofs import Erofs
 from wherry.store.erofs_contents import IndexContents
 from wherry.store.records import Records
-from wherry.tree.erofs_image import Damaged
+from wherry.tree.erofs_format import Damaged
 
 pytestmark = pytest.mark.root
 

@@ -7,8 +7,9 @@ import pytest
 
 from wherry.store.erofs import erofs_works
 from wherry.store.erofs_mounts import Mounts
-from wherry.tree.erofs_image import Device, encode
-from wherry.tree.erofs_tree import new_directory
+from wherry.tree.erofs_format import Device
+from wherry.tree.erofs_image import encode
+from wherry.tree.erofs_node import new_directory
 
 pytestmark = pytest.mark.root
 

@@ -1,35 +1,23 @@
 from __future__ import annotations
 
-import io
 import stat
 import sys
 from pathlib import Path
 
 import pytest
 
-from wherry.tree.erofs_tree import Node, lay_over, new_directory, read_tree, sizes, walk
+from wherry.tree.erofs_node import Node, walk
 from wherry.tree.tar import Entry, InvalidArchive, Kind
-from wherry.tree.tar_reader import Reader
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
 
+from indexes import names, size_of, tree_of
 from snapshotter_suite import directory, file, layer
 
 
 def tree(*entries: tuple[Entry, bytes] | Entry, lowest: bool = False) -> Node:
-    return read_tree(Reader(io.BytesIO(layer(*entries))), new_directory(), lowest=lowest, sparse_fd=-1).root
-
-
-def names(root: Node) -> set[str]:
-    found = set()
-    pending = [("", root)]
-    while pending:
-        path, node = pending.pop()
-        for name, child in (node.children or {}).items():
-            mark = "!" if child.is_whiteout else "~" if child.is_opaque else ""
-            found.add(f"{path}{name}{mark}")
-            pending.append((f"{path}{name}/", child))
-    return found
+    return tree_of(layer(*entries), lowest=lowest)
 
 
 def link(name: str, target: str, kind: Kind = Kind.SYMLINK) -> Entry:
@@ -81,18 +69,5 @@ def test_hard_links_are_one_node_counted_once() -> None:
     root = tree(file("a", b"12345"), link("b", "./a", Kind.HARDLINK), link("a", "a", Kind.HARDLINK), link("s", "123"))
     children = root.children or {}
     assert children["a"] is children["b"]
-    assert sizes(root) == 5 + 3
+    assert size_of(root) == 5 + 3
     assert len({id(node) for node in walk(root)}) == 3
-
-
-def test_layers_over_each_other_keep_marks_only_for_what_lies_below() -> None:
-    def stack(*, lowest: bool) -> set[str]:
-        below = tree(directory("d"), file("d/a"), file("f"), file("g"), directory("o"), file("o/x"))
-        above = tree(
-            file("d/.wh.a"), directory("f"), file("f/in"), file(".wh.g"), directory("o"), file("o/.wh..wh..opq"), file("o/y"), file(".wh.z")
-        )
-        lay_over(below, above, lowest=lowest)
-        return names(below)
-
-    assert stack(lowest=True) == {"d", "f", "f/in", "o", "o/y"}
-    assert stack(lowest=False) == {"d", "d/a!", "f~", "f/in", "g!", "o~", "o/y", "z!"}

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from wherry.tree import erofs_image, parsing
+from wherry.tree import parsing
+from wherry.tree.erofs_image import decode
 from wherry.tree.growing import MARK, GrowingFile
 from wherry.tree.tar import InvalidArchive
 from wherry.tree.tar_reader import Reader
@@ -25,7 +26,7 @@ ROOT = [0o755, 0, 0, 0]
 
 def fds(tmp_path: Path, tar: bytes) -> list[int]:
     (tmp_path / "tar").write_bytes(tar)
-    return [os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("tar", "sparse", "index")]
+    return [os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("tar", "sparse", "index", "scratch")]
 
 
 def test_a_growing_tar_gives_the_index_of_the_whole_one(tmp_path: Path) -> None:
@@ -47,7 +48,7 @@ def test_a_growing_tar_gives_the_index_of_the_whole_one(tmp_path: Path) -> None:
     thread.join()
     assert found == expected
     assert (growing / "index").read_bytes() == index
-    assert sorted(erofs_image.decode(index).children or {}) == ["big", "bin", "etc", "hard", "last", "link", "opt"]
+    assert sorted(decode(index).children or {}) == ["big", "bin", "etc", "hard", "last", "link", "opt"]
     for fd in (*whole, *given):
         os.close(fd)
 

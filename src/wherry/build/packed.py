@@ -21,8 +21,9 @@ from wherry.spec.patterns import Patterns
 from wherry.store.layer import write_all
 from wherry.store.parsing import Base, Indexing, Start, inline
 from wherry.tree.apply import Whiteouts
-from wherry.tree.erofs_image import Damaged, decode
-from wherry.tree.erofs_tree import Node, walk
+from wherry.tree.erofs_format import Damaged
+from wherry.tree.erofs_image import decode
+from wherry.tree.erofs_node import Node, walk
 from wherry.tree.plan import Item, Packed
 from wherry.tree.tar import InvalidArchive, Limits
 from wherry.tree.tar import Source as Stream

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from wherry.kernel import files
 from wherry.tree.apply import WHITEOUT, is_portable_attribute
-from wherry.tree.erofs_tree import Node, new_directory
+from wherry.tree.erofs_node import Node, new_directory
 from wherry.tree.ownership import apply_mode, resolve_owner
 from wherry.tree.plan import Item, Packed, Plan
 from wherry.tree.tar import Entry, Kind

@@ -28,14 +28,15 @@ from wherry.store.erofs_contents import IndexContents
 from wherry.store.erofs_mounts import Mounts, attach
 from wherry.store.layer import Background, HashingSink, HashingSource, check_digest, hash_only, write_all
 from wherry.store.overlay import Overlay
-from wherry.store.parsing import Base, Indexed, Indexing, Start, index_known, inline
+from wherry.store.parsing import Base, Indexed, Indexing, Part, Start, index_tree, inline, merge
 from wherry.store.records import Records
 from wherry.store.shelf import damaged
 from wherry.store.snapshot import Known, LayerFacts, Row, stacked
 from wherry.store.soundness import Finding, Tick
-from wherry.tree import erofs_image as image
 from wherry.tree.compare import same_bytes
-from wherry.tree.erofs_tree import BLOCK, Node, lay_over, new_directory
+from wherry.tree.erofs_format import BLOCK, Device, TooLarge
+from wherry.tree.erofs_image import decode_root, encode
+from wherry.tree.erofs_node import new_directory
 from wherry.tree.tar import InvalidArchive, Limits, Sink, Source
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class Erofs(Overlay):
                 keeper.finish()
                 diff_id = source.digest()
             check_digest(diff_id, expected)
-            found = index_known(known(), tar.fileno(), self._shelf.path(directory, _SPARSE), self._shelf.path(directory, _INDEX))
+            found = index_tree(known(), tar.fileno(), self._shelf.path(directory, _SPARSE), self._shelf.path(directory, _INDEX))
             return self._finish_tar(name, parent, directory, found, diff_id)
 
     def adopt(self, name: str, parent: str | None, path: str, diff_id: Digest) -> LayerFacts:
@@ -155,6 +156,7 @@ class Erofs(Overlay):
         row = self._shelf.committed(name)
         if not row.tar:
             return super().contents(name)
+        self._ensure(row.directory)  # nobody else would notice that the index is damaged
         return IndexContents(self._shelf.path(row.directory, _INDEX), self._devices(row.directory))
 
     def detach(self, key_or_name: str) -> Callable[[], None]:
@@ -191,7 +193,7 @@ class Erofs(Overlay):
     def _shown(self, directories: list[str], *, lowest: bool) -> list[str]:
         """Where layers that follow each other, top first, are mounted."""
         if len(directories) >= _MERGE_FROM:
-            with contextlib.suppress(image.TooLarge):
+            with contextlib.suppress(TooLarge):
                 return [self._mounts.path(_mount_names(directories[0])[1], partial(self._merged_parts, directories, lowest=lowest))]
         return [self._mounts.path(one, partial(self._parts, one)) for one in directories]
 
@@ -303,20 +305,10 @@ class Erofs(Overlay):
             found = _checksum(path)
             if found is not None and row.merged_sum in (-1, found):
                 return path
-            root: Node | None = None
-            devices: list[image.Device] = []
-            for directory in reversed(directories):
-                with open(self._shelf.path(directory, _INDEX), "rb") as file:
-                    layer = image.decode(file.read(), len(devices))
-                devices += self._described(directory)
-                if root is None:
-                    root = layer
-                else:
-                    lay_over(root, layer, lowest=lowest)
-            assert root is not None
-            data = image.encode(root, devices)
-            self._shelf.write(directories[0], _MERGED, data)
-            self._shelf.amend(name, merged_sum=zlib.crc32(data))
+            parts = [self._part(directory) for directory in reversed(directories)]
+            with self._shelf.adding(directories[0], _MERGED) as fresh:
+                merged_sum = merge(self._start, parts, fresh, lowest=lowest)
+            self._shelf.amend(name, merged_sum=merged_sum)
         return path
 
     def _indexing(self, directory: str, below: tuple[str, ...], *, growing: bool = False) -> Indexing:
@@ -331,7 +323,7 @@ class Erofs(Overlay):
         if not os.path.isdir(self._tree(below[0])):
             self._ensure(below[0])
             with open(self._shelf.path(below[0], _INDEX), "rb") as file:
-                root = image.decode_root(file.read(_HEAD))
+                root = decode_root(file.read(_HEAD))
             return Base(mode=stat.S_IMODE(root.mode), uid=root.uid, gid=root.gid, mtime_ns=root.mtime_ns, lowest=False)
         status = os.lstat(self._tree(below[0]))
         mode = stat.S_IMODE(status.st_mode)
@@ -366,8 +358,9 @@ class Erofs(Overlay):
         paths = [self._shelf.path(directory, part) for part in (_TAR, _SPARSE)]
         return paths if os.path.exists(paths[1]) else paths[:1]
 
-    def _described(self, directory: str) -> list[image.Device]:
-        return [image.Device(os.stat(path).st_size, os.path.basename(path)) for path in self._devices(directory)]
+    def _part(self, directory: str) -> Part:
+        devices = [(os.stat(path).st_size, os.path.basename(path)) for path in self._devices(directory)]
+        return Part(index_path=self._shelf.path(directory, _INDEX), devices=devices)
 
     def _needed(self) -> set[str]:
         return {name for row in self._shelf.rows() if row.active for directory in row.below for name in _mount_names(directory)}
@@ -437,7 +430,7 @@ def erofs_works(data_root: str) -> bool:
         with open(tar, "wb") as file:
             file.write(bytes(BLOCK))
         with open(index, "wb") as file:
-            file.write(image.encode(new_directory(), [image.Device(BLOCK, "probe")]))
+            file.write(encode(new_directory(), [Device(BLOCK, "probe")]))
         os.close(attach(index, [tar]))
     except OSError:
         return False

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +9,7 @@ from typing import Self
 
 from wherry.store.contents import Item
 from wherry.tree.apply import OVERLAY_OPAQUE
-from wherry.tree.erofs_image import Index
+from wherry.tree.erofs_reader import FileImage, Index
 
 _CHUNK = 1 << 20
 
@@ -21,17 +19,18 @@ class IndexContents:
 
     def __init__(self, index: str, devices: Sequence[str]) -> None:
         self._devices = devices
-        with open(index, "rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._index = Index(self._map)
+        self._file = open(index, "rb", buffering=0)
+        try:
+            self._index = Index(FileImage(self._file.fileno(), 0, os.fstat(self._file.fileno()).st_size))
+        except ValueError:
+            self._file.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._index.close()
-        with contextlib.suppress(BufferError):  # of a directory that was not read to its end: unmapped with it
-            self._map.close()
+        self._file.close()
 
     def root(self) -> Item:
         return self._item(self._index.root)

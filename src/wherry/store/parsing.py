@@ -10,21 +10,24 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, BinaryIO, Final, Protocol, Self
 
 from wherry.spec.digest import Digest
 from wherry.store.layer import HashingSource, check_digest, write_all
 from wherry.store.snapshot import LayerFacts
 from wherry.tree.apply import Whiteouts
-from wherry.tree.erofs_tree import Node
+from wherry.tree.erofs_format import TooLarge
+from wherry.tree.erofs_node import Node
 from wherry.tree.growing import MARK
-from wherry.tree.parsing import PARSERS, WINDOW, write_index
+from wherry.tree.parsing import PARSERS, WINDOW, index_known
 from wherry.tree.tar import Entry, InvalidArchive, Kind, Limits, Source
 
 PATIENCE_S: Final = 900.0
@@ -124,7 +127,7 @@ class Indexing:
         fds: list[int] = []
         try:
             fds.append(os.open(tar_path, os.O_RDONLY | os.O_CLOEXEC))
-            fds += [os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600) for path in (sparse_path, index_path)]
+            _open_made(fds, sparse_path, index_path)
             if growing:
                 reader, self._marks = os.pipe()
                 fds.append(reader)
@@ -172,17 +175,58 @@ class Indexing:
             self._marks = -1
 
 
-def index_known(root: Node, tar_fd: int, sparse_path: str, index_path: str) -> Indexed:
+def index_tree(root: Node, tar_fd: int, sparse_path: str, index_path: str) -> Indexed:
     """The index of a tar that was written here."""
-    fds = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600) for path in (sparse_path, index_path)]
+    fds: list[int] = []
     try:
-        found = Indexed(**write_index(root, tar_fd, os.fstat(tar_fd).st_size, *fds))
+        _open_made(fds, sparse_path, index_path)
+        found = Indexed(**index_known(root, [tar_fd, *fds]))
     finally:
         for fd in fds:
             os.close(fd)
     if not found.sparse_bytes:
         os.unlink(sparse_path)
     return found
+
+
+def _open_made(fds: list[int], sparse_path: str, index_path: str) -> None:
+    """Add to ``fds`` what an index is made in: the files of these paths, which must not exist yet, and one without a name beside them."""
+    for path in (sparse_path, index_path):
+        fds.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    with tempfile.TemporaryFile(dir=os.path.dirname(index_path)) as scratch:
+        fds.append(os.dup(scratch.fileno()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A layer to be merged: its index, and size and tag of each of its devices."""
+
+    index_path: str
+    devices: Sequence[tuple[int, str]]
+
+
+def merge(start: Start, parts: Sequence[Part], path: str, *, lowest: bool) -> int:
+    """Make the file ``path``, an index over all layers, base first; its CRC-32.  Raises TooLarge, InvalidArchive, OSError."""
+    with contextlib.ExitStack() as stack:
+        merged = stack.enter_context(open(path, "x+b"))
+        indexes, scratch = (stack.enter_context(tempfile.TemporaryFile(dir=os.path.dirname(path))) for _ in range(2))
+        sizes = [_append(part.index_path, indexes) for part in parts]  # more than descriptors that can be handed over
+        indexes.flush()
+        arguments = {"sizes": sizes, "devices": [device for part in parts for device in part.devices], "lowest": lowest}
+        job = start("merge", arguments, [indexes.fileno(), merged.fileno(), scratch.fileno()])
+        stack.callback(job.end)
+        found = job.result()
+        if found["too_large"]:
+            raise TooLarge("more blocks than one index can number")
+        os.fsync(merged.fileno())
+        return int(found["index_sum"])
+
+
+def _append(path: str, out: BinaryIO) -> int:
+    """The file's size."""
+    with open(path, "rb") as file:
+        shutil.copyfileobj(file, out, _CHUNK)
+        return file.tell()
 
 
 class Outline:

@@ -6,7 +6,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import msgspec
@@ -254,14 +254,20 @@ class Shelf:
             os.close(fd)
         sync_directory(self.root_dir)
 
-    def write(self, directory: str, part: str, data: bytes | bytearray) -> None:
-        """A further file in a snapshot's directory: whole and durable, or not there."""
+    @contextmanager
+    def adding(self, directory: str, part: str) -> Iterator[str]:
+        """A further file in a snapshot's directory: the block makes it, durable, at the path it is given; whole, or not there."""
         target = self.path(directory, part)
-        with open(f"{target}.new", "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(f"{target}.new", target)
+        fresh = f"{target}.new"
+        with suppress(FileNotFoundError):
+            os.unlink(fresh)  # of a daemon that died
+        try:
+            yield fresh
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(fresh)
+            raise
+        os.rename(fresh, target)
 
     def sweep(self, *parts: str) -> None:
         """Remove directories without a row; make an active snapshot's directory ``parts`` again where a power cut took them."""

@@ -13,7 +13,7 @@ from wherry.spec.digest import Digest, sha256
 from wherry.spec.mounts import Rootfs
 from wherry.store.contents import Contents
 from wherry.store.soundness import Finding, Tick, no_tick
-from wherry.tree.erofs_tree import Node
+from wherry.tree.erofs_node import Node
 from wherry.tree.tar import Sink, Source
 
 Known = Callable[[], Node]  # the tree of a layer, with the places of its files in the tar

@@ -1,4 +1,4 @@
-"""A layer's tree in memory: names and inodes read from a tar, where file bodies are only places in it; and layers laid over each other.
+"""A layer's tar, entry by entry, as the names and inodes of an image: where file bodies are only places in the tar.
 
 What an archive's entry does to the tree is what `tree.apply` does to a directory, so that all snapshotters show the same.
 """
@@ -8,67 +8,40 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Final
 
 from wherry.tree.apply import OPAQUE, OVERLAY_OPAQUE, WHITEOUT, bad_link, check_symlink, clean, is_portable_attribute
+from wherry.tree.erofs_builder import NUMBER, ROOT, Builder
+from wherry.tree.erofs_format import BLOCK, encode_attributes, pack_inode
+from wherry.tree.erofs_log import write_at
 from wherry.tree.tar import Entry, InvalidArchive, Kind
 from wherry.tree.tar_reader import Reader
 
 TAR: Final = 0  # the devices of one layer: its tar, and the file that holds its sparse files
 SPARSE: Final = 1
-BLOCK: Final = 512
 _METADATA: Final = ".wh..wh."
 _MAX_LINKS: Final = 40
 _MAX_NAME: Final = 255
 _MAX_SPARSE: Final = 1 << 40
 _PAGE: Final = 4096
+_CACHED: Final = 4096
+_COPY: Final = 1 << 20
 _MODES: Final = {
     Kind.FILE: stat.S_IFREG,
-    Kind.SYMLINK: stat.S_IFLNK,
     Kind.CHARACTER: stat.S_IFCHR,
     Kind.BLOCK: stat.S_IFBLK,
-    Kind.DIRECTORY: stat.S_IFDIR,
     Kind.FIFO: stat.S_IFIFO,
 }
 
 
-class Node:
-    """An inode.  ``device`` and ``offset``: where a regular file's bytes lie; ``rdev``: of a device node, as makedev has it.
+class _Missing(FileNotFoundError):
+    """No directory and no symlink has this name; a file may have it."""
 
-    A directory's ``children`` are by name. Two names of one node are a hard link.
-    """
-
-    __slots__ = ("children", "device", "gid", "link", "links", "mode", "mtime_ns", "offset", "place", "rdev", "size", "uid", "xattrs")
-
-    def __init__(self, mode: int, uid: int = 0, gid: int = 0, mtime_ns: int = 0) -> None:
-        self.mode = mode
-        self.uid = uid
-        self.gid = gid
-        self.mtime_ns = mtime_ns
-        self.size = 0
-        self.device = TAR
-        self.offset = 0
-        self.rdev = 0
-        self.link = ""
-        self.xattrs: dict[str, bytes] | None = None
-        self.children: dict[str, Node] | None = None
-        self.links = 0  # the writer counts them
-        self.place = 0  # where the writer puts it
-
-    @property
-    def is_whiteout(self) -> bool:
-        return stat.S_ISCHR(self.mode) and self.rdev == 0
-
-    @property
-    def is_opaque(self) -> bool:
-        return self.xattrs is not None and self.xattrs.get(OVERLAY_OPAQUE) == b"y"
-
-
-def new_directory(mode: int = 0o755, uid: int = 0, gid: int = 0, mtime_ns: int = 0) -> Node:
-    node = Node(stat.S_IFDIR | mode, uid, gid, mtime_ns)
-    node.children = {}
-    return node
+    def __init__(self, directory: int, name: bytes) -> None:
+        super().__init__(errno.ENOENT, os.strerror(errno.ENOENT))
+        self.directory = directory
+        self.name = name
 
 
 class Tree:
@@ -77,129 +50,168 @@ class Tree:
     ``sparse_fd``: an empty file that takes the sparse files of the archive. ``literal``: a name like a whiteout's is a name.
     """
 
-    def __init__(self, root: Node, *, lowest: bool, sparse_fd: int, literal: bool = False) -> None:
-        self.root = root
-        self.sparse_bytes = 0
+    def __init__(self, builder: Builder, *, lowest: bool, sparse_fd: int, literal: bool = False) -> None:
+        self._builder = builder
         self._lowest = lowest
         self._literal = literal
         self._sparse_fd = sparse_fd
-        self._directories: dict[str, Node] = {}
-        self._modes: dict[int, int] = {}  # equal numbers are one object: there are many nodes
-        self._time_ns = 0
+        self._sparse_bytes = 0
+        self._known: dict[bytes, int] = {}  # by parent and name: a directory's number, or of a symlink's target -1 less its place
+        self._targets: list[str] = []
+        self._directories: dict[str, int] = {}
+        self._has_whiteouts = False
+        self._last: tuple[int, Entry, int] | None = None  # the last file with bytes, its record and place
 
     def add(self, entry: Entry, reader: Reader) -> None:
         """Raises InvalidArchive, OSError."""
         path = clean(entry.name)
         if not path:
             if entry.kind is Kind.DIRECTORY:
-                _describe(self.root, entry)
+                self._describe(ROOT, entry)
             return
         parent, _, name = path.rpartition("/")
         if name.startswith(WHITEOUT) and not self._literal:
             self._whiteout(path, parent, name, entry.mtime_ns)
             return
-        if len(name) > _MAX_NAME // 4 and len(os.fsencode(name)) > _MAX_NAME:
+        raw = os.fsencode(name)
+        if len(raw) > _MAX_NAME:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
-        children = self._directory(parent, entry.mtime_ns)
+        directory = self._directories.get(parent, -1)
+        if directory < 0:
+            directory = self._directory(parent, entry.mtime_ns)
         kind = entry.kind
         if kind is Kind.DIRECTORY:
-            self._add_directory(entry, path, children, name)
-            return
-        node = self._linked(entry, path) if kind is Kind.HARDLINK else self._made(entry, reader)
-        if node is not None:
-            self._put(children, name, node)
-
-    def _made(self, entry: Entry, reader: Reader) -> Node:
-        kind = entry.kind
-        if entry.mtime_ns != self._time_ns:
-            self._time_ns = entry.mtime_ns
-        mode = _MODES[kind] | entry.mode
-        node = Node(self._modes.setdefault(mode, mode), entry.uid, entry.gid, self._time_ns)
-        if kind is Kind.FILE:
-            node.size = entry.size
-            if entry.segments is not None:
-                self._copy_sparse(node, entry, reader)
+            self._add_directory(entry, path, directory, raw)
+        elif kind is Kind.HARDLINK:
+            self._add_link(entry, path, directory, raw)
+        else:
+            self._replace(directory, raw)
+            if kind is Kind.FILE:
+                self._add_file(entry, directory, raw, reader)
+            elif kind is Kind.SYMLINK:
+                self._add_symlink(entry, directory, raw)
             else:
-                node.offset = reader.offset
-            if entry.xattrs:
-                _set_attributes(node, entry)
-        elif kind is Kind.SYMLINK:
-            check_symlink(entry)
-            node.link = entry.link
-            node.mode = stat.S_IFLNK | 0o777
-        elif kind is not Kind.FIFO:
-            node.rdev = os.makedev(*entry.device)
-        return node
+                device = os.makedev(*entry.device)
+                self._has_whiteouts = self._has_whiteouts or (kind is Kind.CHARACTER and not device)
+                mode = _MODES[kind] | entry.mode
+                self._builder.put(directory, raw, pack_inode(mode, entry.uid, entry.gid, entry.mtime_ns, where=device))
 
-    def _linked(self, entry: Entry, path: str) -> Node | None:
-        """The node that a hard link names, None when it names itself."""
+    def finish(self, tar_fd: int, tar_bytes: int) -> None:
+        """The tar is whole.  If it ends in the middle of a block, which can't be read as one, the file that ends there is copied out."""
+        rest = tar_bytes % BLOCK
+        if self._last is None or not rest:
+            return
+        number, entry, offset = self._last
+        if offset + entry.size <= tar_bytes - rest:
+            return
+        place = self._sparse_place(entry.size)
+        for start in range(0, entry.size, _COPY):
+            write_at(self._sparse_fd, os.pread(tar_fd, min(_COPY, entry.size - start), offset + start), place + start)
+        os.ftruncate(self._sparse_fd, self._sparse_bytes)
+        self._builder.amend(number, self._file(entry, SPARSE, place))
+
+    def _add_file(self, entry: Entry, directory: int, name: bytes, reader: Reader) -> None:
+        if entry.segments is not None:
+            self._builder.put(directory, name, self._file(entry, SPARSE, self._copy_sparse(entry, reader)))
+            return
+        offset = reader.offset
+        number = self._builder.put(directory, name, self._file(entry, TAR, offset))
+        if entry.size:
+            self._last = number, entry, offset
+
+    def _file(self, entry: Entry, device: int, offset: int) -> bytes:
+        where = self._builder.starts[device] + offset // BLOCK if entry.size else 0
+        attributes = encode_attributes(_attributes(entry, {})) if entry.xattrs else b""
+        return pack_inode(stat.S_IFREG | entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.size, where, attributes)
+
+    def _add_symlink(self, entry: Entry, directory: int, name: bytes) -> None:
+        check_symlink(entry)
+        target = os.fsencode(entry.link)
+        inode = pack_inode(stat.S_IFLNK | 0o777, entry.uid, entry.gid, entry.mtime_ns, len(target))
+        self._builder.put(directory, name, inode + target)
+        self._known[NUMBER.pack(directory) + name] = -1 - len(self._targets)
+        self._targets.append(entry.link)
+
+    def _add_link(self, entry: Entry, path: str, directory: int, name: bytes) -> None:
         target = clean(entry.link)
         if target == path:
-            return None
-        parent, _, name = target.rpartition("/")
+            return
+        parent, _, last = target.rpartition("/")
         try:
-            node = self._directory(parent).get(name)
+            found = self._directory(parent)
         except OSError:
-            node = None
-        if node is None or node.is_whiteout or node.children is not None:
+            raise bad_link(entry) from None
+        link = self._known.get(NUMBER.pack(found) + os.fsencode(last)) if last else 0
+        if link is not None and link >= 0:
             raise bad_link(entry)
-        return node
+        self._replace(directory, name)
+        self._builder.link(directory, name, (found, os.fsencode(last)), str(bad_link(entry)))
+        if link is not None:
+            self._known[NUMBER.pack(directory) + name] = link
 
-    def _add_directory(self, entry: Entry, path: str, children: dict[str, Node], name: str) -> None:
-        node = children.get(name)
-        if node is None or node.children is None:
-            hides = node is not None and node.is_whiteout
-            node = new_directory()
-            if hides:
-                _make_opaque(node)
-            self._put(children, name, node)
-        _describe(node, entry)
-        self._directories[path] = node
+    def _add_directory(self, entry: Entry, path: str, parent: int, name: bytes) -> None:
+        key = NUMBER.pack(parent) + name
+        directory = self._known.get(key, -1)
+        if directory < 0:
+            if self._known.pop(key, None) is not None:
+                self._directories.clear()
+            self._builder.unsettled = self._builder.unsettled or self._has_whiteouts  # it may hide what one of them hides
+            directory = self._known[key] = self._builder.make_directory(parent, name)
+        self._describe(directory, entry)
+        self._remember(path, directory)
 
-    def _put(self, children: dict[str, Node], name: str, node: Node) -> None:
-        former = children.get(name)
-        if former is not None and not stat.S_ISREG(former.mode):
+    def _describe(self, directory: int, entry: Entry) -> None:
+        self._builder.describe(directory, stat.S_IFDIR | entry.mode, entry.uid, entry.gid, entry.mtime_ns)
+        if entry.xattrs:
+            self._builder.attributes[directory] = _attributes(entry, self._builder.attributes.get(directory, {}))
+
+    def _replace(self, directory: int, name: bytes) -> None:
+        """Something else than a directory or symlink is about to have the name."""
+        if self._known.pop(NUMBER.pack(directory) + name, None) is not None:
             self._directories.clear()  # names may lead elsewhere from now on
-        children[name] = node
 
     def _whiteout(self, path: str, parent: str, name: str, mtime_ns: int) -> None:
         if name == OPAQUE:
-            self._directory(parent, mtime_ns)
+            directory = self._directory(parent, mtime_ns)
             if not self._lowest:
-                _make_opaque(self._find(parent))
+                self._builder.set_attributes(directory, {OVERLAY_OPAQUE: b"y"})
             return
         if name.startswith(_METADATA):
             return
-        hidden = name[len(WHITEOUT) :]
-        if hidden in ("", ".", ".."):
+        hidden = os.fsencode(name[len(WHITEOUT) :])
+        if hidden in (b"", b".", b".."):
             raise InvalidArchive(f"invalid whiteout {path!r}")
-        if self._lowest:
-            try:
-                children = self._directory(parent)
-            except FileNotFoundError:
-                return
-            self._directories.clear()
-            children.pop(hidden, None)
-        else:
-            self._put(self._directory(parent, mtime_ns), hidden, Node(stat.S_IFCHR, mtime_ns=mtime_ns))
+        if not self._lowest:
+            directory = self._directory(parent, mtime_ns)
+            self._replace(directory, hidden)
+            self._builder.put(directory, hidden, pack_inode(stat.S_IFCHR, 0, 0, mtime_ns))
+            self._has_whiteouts = True
+            return
+        try:
+            directory = self._directory(parent)
+        except _Missing as missing:
+            self._builder.look(missing.directory, missing.name, parent)
+            return
+        self._replace(directory, hidden)
+        self._builder.drop(directory, hidden)
 
-    def _directory(self, path: str, mtime_ns: int | None = None) -> dict[str, Node]:
-        """What is in the directory ``path``; it is made where it is missing, unless ``mtime_ns`` is None."""
-        children = self._find(path, mtime_ns).children
-        assert children is not None
-        return children
-
-    def _find(self, path: str, mtime_ns: int | None = None) -> Node:
-        """The directory ``path``, through symlinks but never above the root."""
+    def _directory(self, path: str, mtime_ns: int | None = None) -> int:
+        """The directory ``path``, through symlinks but never above the root; made where it is missing, unless ``mtime_ns`` is None."""
         if not path:
-            return self.root
+            return ROOT
         found = self._directories.get(path)
         if found is None:
-            found = self._directories[path] = self._walk(path, mtime_ns)
+            found = self._walk(path, mtime_ns)
+            self._remember(path, found)
         return found
 
-    def _walk(self, path: str, mtime_ns: int | None) -> Node:
-        stack = [self.root]
+    def _remember(self, path: str, directory: int) -> None:
+        if len(self._directories) >= _CACHED:
+            self._directories.clear()
+        self._directories[path] = directory
+
+    def _walk(self, path: str, mtime_ns: int | None) -> int:
+        stack = [ROOT]
         pending = path.split("/")[::-1]
         own = len(pending)  # so many of the pending names are not from a symlink
         hops = 0
@@ -213,126 +225,69 @@ class Tree:
                 if len(stack) > 1:
                     stack.pop()
                 continue
-            children = stack[-1].children
-            assert children is not None
-            node = children.get(name)
-            if node is None:
-                if mtime_ns is None or from_link:
-                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-                if len(os.fsencode(name)) > _MAX_NAME:
-                    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
-                node = children[name] = new_directory(mtime_ns=mtime_ns)
-            elif node.link:
+            raw = os.fsencode(name)
+            found = self._known.get(NUMBER.pack(stack[-1]) + raw)
+            if found is None:
+                if mtime_ns is None:
+                    raise _Missing(stack[-1], raw)
+                if from_link:
+                    raise self._fault(stack[-1], raw, path)
+                stack.append(self._imply(stack[-1], raw, path, mtime_ns))
+            elif found >= 0:
+                stack.append(found)
+            else:
                 hops += 1
                 if hops > _MAX_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-                if node.link.startswith("/"):
+                target = self._targets[-1 - found]
+                if target.startswith("/"):
                     del stack[1:]
-                pending += node.link.split("/")[::-1]
-                continue
-            elif node.children is None:
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-            stack.append(node)
+                pending += target.split("/")[::-1]
         return stack[-1]
 
-    def _copy_sparse(self, node: Node, entry: Entry, reader: Reader) -> None:
+    def _imply(self, parent: int, name: bytes, path: str, mtime_ns: int) -> int:
+        if len(name) > _MAX_NAME:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
+        directory = self._known[NUMBER.pack(parent) + name] = self._builder.imply_directory(parent, name, path)
+        self._builder.describe(directory, stat.S_IFDIR | 0o755, 0, 0, mtime_ns)
+        return directory
+
+    def _fault(self, directory: int, name: bytes, path: str) -> OSError:
+        number = errno.ENOTDIR if self._builder.is_file(directory, name) else errno.ENOENT
+        return OSError(number, os.strerror(number), path)
+
+    def _copy_sparse(self, entry: Entry, reader: Reader) -> int:
         """A sparse file gets a place in a sparse file, where its holes are holes."""
-        node.device, node.offset = SPARSE, self.sparse_bytes
-        self.sparse_bytes += entry.size + -entry.size % _PAGE
-        if self.sparse_bytes > _MAX_SPARSE:
-            raise InvalidArchive(f"archive with sparse files of more than {_MAX_SPARSE} bytes")
+        place = self._sparse_place(entry.size)
         for offset, length in entry.segments or ():
-            position, end = node.offset + offset, node.offset + offset + length
+            position, end = place + offset, place + offset + length
             while position < end:
                 data = reader.read(end - position)
-                position += os.pwrite(self._sparse_fd, data, position)
-        os.ftruncate(self._sparse_fd, self.sparse_bytes)
+                write_at(self._sparse_fd, data, position)
+                position += len(data)
+        os.ftruncate(self._sparse_fd, self._sparse_bytes)
+        return place
+
+    def _sparse_place(self, size_bytes: int) -> int:
+        place = self._sparse_bytes
+        self._sparse_bytes += size_bytes + -size_bytes % _PAGE
+        if self._sparse_bytes > _MAX_SPARSE:
+            raise InvalidArchive(f"archive with sparse files of more than {_MAX_SPARSE} bytes")
+        return place
 
 
-def read_tree(reader: Reader, root: Node, *, lowest: bool, sparse_fd: int, literal: bool = False) -> Tree:
+def read_tree(reader: Reader, tree: Tree) -> None:
     """All entries of an archive.  Raises InvalidArchive, OSError."""
-    tree = Tree(root, lowest=lowest, sparse_fd=sparse_fd, literal=literal)
     for entry in reader:
         tree.add(entry, reader)
-    return tree
 
 
-def lay_over(below: Node, above: Node, *, lowest: bool) -> None:
-    """Change ``below`` into what a stack of both shows; with ``lowest`` no mark is kept, else marks for what lies further below."""
-    pending = [(below, above)]
-    while pending:
-        low, high = pending.pop()
-        if high.is_opaque and low.children:
-            low.children.clear()
-        low.mode, low.uid, low.gid, low.mtime_ns = high.mode, high.uid, high.gid, high.mtime_ns
-        opaque = (low.is_opaque or high.is_opaque) and not lowest
-        low.xattrs = dict(high.xattrs) if high.xattrs else None
-        if low.xattrs is not None:
-            low.xattrs.pop(OVERLAY_OPAQUE, None)
-        if opaque:
-            _make_opaque(low)
-        assert low.children is not None
-        for name, node in (high.children or {}).items():
-            former = low.children.get(name)
-            if node.children is not None and former is not None and former.children is not None:
-                pending.append((former, node))
-            elif node.is_whiteout and lowest:
-                low.children.pop(name, None)
-            else:
-                if node.children is not None:
-                    if lowest:
-                        _drop_marks(node)
-                    elif former is not None:
-                        _make_opaque(node)  # what lies further below stays hidden, as by what this directory replaces
-                low.children[name] = node
-
-
-def sizes(root: Node) -> int:
-    """Files once each and the text of symlinks, as Docker counts a layer."""
-    seen: set[int] = set()
-    total = 0
-    for node in walk(root):
-        if (stat.S_ISREG(node.mode) or node.link) and id(node) not in seen:
-            seen.add(id(node))
-            total += node.size or len(os.fsencode(node.link))
-    return total
-
-
-def walk(root: Node) -> Iterator[Node]:
-    """Every name's node."""
-    pending = [root]
-    while pending:
-        node = pending.pop()
-        yield node
-        if node.children:
-            pending += node.children.values()
-
-
-def _drop_marks(root: Node) -> None:
-    """Nothing lies below: whiteouts and opaque directories hide nothing."""
-    for node in walk(root):
-        if node.xattrs is not None:
-            node.xattrs.pop(OVERLAY_OPAQUE, None)
-        if node.children:
-            for name in [name for name, child in node.children.items() if child.is_whiteout]:
-                del node.children[name]
-
-
-def _describe(node: Node, entry: Entry) -> None:
-    node.mode = stat.S_IFDIR | entry.mode
-    node.uid, node.gid, node.mtime_ns = entry.uid, entry.gid, entry.mtime_ns
-    if entry.xattrs:
-        _set_attributes(node, entry)
-
-
-def _set_attributes(node: Node, entry: Entry) -> None:
+def _attributes(entry: Entry, known: Mapping[str, bytes]) -> dict[str, bytes]:
+    """``known`` and those of the entry that are taken.  Raises InvalidArchive for more than an inode can have."""
     kept = {name: value for name, value in entry.xattrs.items() if is_portable_attribute(name)}
     if any(len(os.fsencode(name)) > _MAX_NAME or len(value) > 0xFFFF for name, value in kept.items()):
         raise InvalidArchive(f"tar entry {entry.name!r} with an extended attribute that is too long")
-    node.xattrs = {**(node.xattrs or {}), **kept}
-    if sum(len(name) + len(value) + 8 for name, value in node.xattrs.items()) > 0xFFFF:
+    attributes = {**known, **kept}
+    if sum(len(name) + len(value) + 8 for name, value in attributes.items()) > 0xFFFF:
         raise InvalidArchive(f"tar entry {entry.name!r} with too many extended attributes")
-
-
-def _make_opaque(node: Node) -> None:
-    node.xattrs = {**(node.xattrs or {}), OVERLAY_OPAQUE: b"y"}
+    return attributes

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import io
 import json
-import mmap
 import os
-import shutil
 import socket
 import stat
-import zlib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Final
 
-from wherry.tree import erofs_image as image
 from wherry.tree.apply import ApplyOptions, Whiteouts, apply
 from wherry.tree.compression import BadStream, decompress
-from wherry.tree.erofs_tree import BLOCK, SPARSE, TAR, Node, new_directory, read_tree, sizes, walk
+from wherry.tree.erofs_builder import ROOT, Builder
+from wherry.tree.erofs_format import Damaged, Device, TooLarge, packed_starts
+from wherry.tree.erofs_merge import merge as lay_over_each_other
+from wherry.tree.erofs_node import Node, add_tree
+from wherry.tree.erofs_reader import FileImage, Index
+from wherry.tree.erofs_tree import Tree, read_tree
+from wherry.tree.erofs_writer import write
 from wherry.tree.growing import GrowingFile
-from wherry.tree.tar import Entry, InvalidArchive, Limits
+from wherry.tree.tar import BLOCK, Entry, InvalidArchive, Limits
 from wherry.tree.tar_fields import is_header
 from wherry.tree.tar_reader import Reader
 
@@ -34,32 +37,59 @@ Parse = Callable[[Mapping[str, Any], Sequence[int]], dict[str, Any]]
 def index(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
     """The EROFS index of a layer's tar.
 
-    ``fds``: the tar, an empty file for its sparse files, an empty file for the index, and while the tar is still written a pipe that
-    tells how far (`growing.MARK`). ``root``: mode, uid, gid and mtime_ns of the root directory; ``lowest``: no layer lies below;
-    ``literal``: a name like a whiteout's is a name.
+    ``fds``: the tar, and three empty files: for its sparse files, for the index, and for what does not fit into memory meanwhile; then,
+    while the tar is still written, a pipe that tells how far (`growing.MARK`). ``root``: mode, uid, gid and mtime_ns of the root directory;
+    ``lowest``: no layer lies below; ``literal``: a name like a whiteout's is a name.
     Answers ``size_bytes`` (as Docker counts), ``sparse_bytes``, ``index_sum`` (CRC-32), ``tar_bytes``.
     """
-    tar_fd, sparse_fd, index_fd, *marks = fds
+    tar_fd, sparse_fd, index_fd, scratch_fd, *marks = fds
     source = GrowingFile(tar_fd, *marks)
-    reader, root = Reader(source, _limits(arguments)), new_directory(*arguments["root"])
-    tree = read_tree(reader, root, lowest=arguments["lowest"], sparse_fd=sparse_fd, literal=arguments.get("literal", False))
-    return write_index(tree.root, tar_fd, source.size(), sparse_fd, index_fd)
+    builder = Builder(scratch_fd)
+    mode, *rest = arguments["root"]
+    builder.describe(ROOT, stat.S_IFDIR | mode, *rest)
+    tree = Tree(builder, lowest=arguments["lowest"], sparse_fd=sparse_fd, literal=arguments.get("literal", False))
+    read_tree(Reader(source, _limits(arguments)), tree)
+    tree.finish(tar_fd, source.size())
+    return _write_index(builder, source.size(), sparse_fd, index_fd, scratch_fd)
 
 
-def write_index(root: Node, tar_fd: int, tar_bytes: int, sparse_fd: int, index_fd: int) -> dict[str, Any]:
-    """The last part of `index`, for a tree that is known."""
-    _move_end(root, tar_fd, tar_bytes, sparse_fd)
-    size_bytes = sizes(root)
+def index_known(root: Node, fds: Sequence[int]) -> dict[str, Any]:
+    """As `index`, of a tar that was written here: ``root`` tells where everything is in it.  No file ends in the middle of a block."""
+    tar_fd, sparse_fd, index_fd, scratch_fd = fds
+    builder = Builder(scratch_fd)
+    add_tree(builder, root)
+    return _write_index(builder, os.fstat(tar_fd).st_size, sparse_fd, index_fd, scratch_fd)
+
+
+def _write_index(builder: Builder, tar_bytes: int, sparse_fd: int, index_fd: int, scratch_fd: int) -> dict[str, Any]:
     sparse_bytes = os.fstat(sparse_fd).st_size
-    devices = [image.Device(tar_bytes, "tar"), *([image.Device(sparse_bytes, "sparse")] if sparse_bytes else [])]
-    index_sum = zlib.crc32(image.encode_into(root, devices, lambda size: _mapped(index_fd, size)))
-    return {"size_bytes": size_bytes, "sparse_bytes": sparse_bytes, "index_sum": index_sum, "tar_bytes": tar_bytes}
+    devices = [Device(tar_bytes, "tar"), *([Device(sparse_bytes, "sparse")] if sparse_bytes else [])]
+    try:
+        written = write(builder, index_fd, scratch_fd, devices)
+    except TooLarge as error:
+        raise InvalidArchive(f"the archive needs {error}") from error
+    return {"size_bytes": written.size_bytes, "sparse_bytes": sparse_bytes, "index_sum": written.index_sum, "tar_bytes": tar_bytes}
 
 
-def _mapped(fd: int, size: int) -> mmap.mmap:
-    """An empty file, made so long: what is written to it is not held in memory as well."""
-    os.posix_fallocate(fd, 0, size)  # a full disk must be an error here, not a signal at the first write
-    return mmap.mmap(fd, size)
+def merge(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+    """One index over several layers.
+
+    ``fds``: the layers' indexes, base first, one behind the other in one file; an empty file for the merged one; and one for what does not
+    fit into memory meanwhile. ``sizes``: of the indexes; ``devices``: of all of them, size and tag; ``lowest``: no layer lies below.
+    Answers ``index_sum`` (CRC-32), or with ``too_large`` that there are more blocks than an index can number.
+    """
+    indexes_fd, merged_fd, scratch_fd = fds
+    devices = [Device(size, tag) for size, tag in arguments["devices"]]
+    starts = [0, *accumulate(arguments["sizes"])]
+    try:
+        builder = Builder(scratch_fd, packed_starts(devices))
+        layers = [Index(FileImage(indexes_fd, start, size)) for start, size in zip(starts, arguments["sizes"], strict=False)]
+        lay_over_each_other(builder, layers, lowest=arguments["lowest"])
+        return {"index_sum": write(builder, merged_fd, scratch_fd, devices).index_sum, "too_large": False}
+    except Damaged as error:
+        raise InvalidArchive(str(error)) from error
+    except TooLarge:
+        return {"index_sum": 0, "too_large": True}
 
 
 def unpack(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
@@ -150,18 +180,4 @@ def _limits(arguments: Mapping[str, Any]) -> Limits:
     return Limits(**arguments.get("limits", {}))
 
 
-def _move_end(root: Node, tar_fd: int, tar_bytes: int, sparse_fd: int) -> None:
-    """A tar may end in the middle of a block, which can't be read as one: the file that ends there is copied out."""
-    rest = tar_bytes % BLOCK
-    if not rest:
-        return
-    for node in walk(root):
-        if stat.S_ISREG(node.mode) and node.device == TAR and node.offset + node.size > tar_bytes - rest:
-            with os.fdopen(os.dup(tar_fd), "rb") as tar, os.fdopen(os.dup(sparse_fd), "r+b") as copy:
-                tar.seek(node.offset)
-                node.device, node.offset = SPARSE, copy.seek(0, os.SEEK_END)
-                shutil.copyfileobj(tar, copy)
-                copy.truncate(node.offset + node.size + -node.size % BLOCK)
-
-
-PARSERS: dict[str, Parse] = {"index": index, "unpack": unpack, "plain": plain, "outline": outline}
+PARSERS: dict[str, Parse] = {"index": index, "merge": merge, "unpack": unpack, "plain": plain, "outline": outline}

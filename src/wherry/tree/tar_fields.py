@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import Final
+from zlib import adler32
 
 from wherry.tree.tar import BLOCK, XATTR, Entry, InvalidArchive
 
@@ -22,10 +23,15 @@ def is_header(block: bytes) -> bool:
 
 def sum_matches(header: bytes) -> bool:
     told = number(header[148:156])
-    if sum(header) - sum(header[148:156]) + 256 == told:
+    if _sum(header[:256]) + _sum(header[256:]) - _sum(header[148:156]) + 256 == told:
         return True
     signed = sum(byte - 256 if byte > 127 else byte for byte in header[:148] + header[156:])  # some old writers summed signed bytes
     return signed + 256 == told
+
+
+def _sum(data: bytes) -> int:
+    """Of at most 256 bytes: so few are less than Adler-32's modulus, and its lower half is their sum, many times faster than `sum`."""
+    return adler32(data, 0) & 0xFFFF
 
 
 def pax_records(data: bytes) -> list[tuple[str, bytes]]:
