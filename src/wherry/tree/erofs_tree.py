@@ -107,7 +107,7 @@ class Tree:
         place = self._sparse_place(entry.size)
         for start in range(0, entry.size, _COPY):
             write_at(self._sparse_fd, os.pread(tar_fd, min(_COPY, entry.size - start), offset + start), place + start)
-        os.ftruncate(self._sparse_fd, self._sparse_bytes)
+        os.ftruncate(self._sparse_fd, place + entry.size + -entry.size % BLOCK)
         self._builder.amend(number, self._file(entry, SPARSE, place))
 
     def _add_file(self, entry: Entry, directory: int, name: bytes, reader: Reader) -> None:
