@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import fcntl
 import json
@@ -539,6 +540,37 @@ def test_published_port_is_relayed(image, tmp_path):
     run(check, image, tmp_path)
 
 
+def test_what_a_published_port_cannot_pass_on_stays_with_its_senders(image, tmp_path):
+    """A server that reads nothing and many clients would fill the monitor's memory, which no limit of the container's counts."""
+
+    async def check(b):
+        listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        deaf = socket.create_server(("127.0.0.1", 0), backlog=100)
+        forward = Forward(protocol="tcp", target_ip="127.0.0.1", target_port=deaf.getsockname()[1])
+        process = await b.supervisor.run(b.launch(config("sleep", "600"), forwards=(forward,)), forward_fds=[listener.fileno()])
+        address = listener.getsockname()
+        listener.close()
+        monitor = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[1]
+        before = _resident_kb(monitor)
+        with contextlib.ExitStack() as ends:
+            for _ in range(40):
+                client = ends.enter_context(socket.create_connection(address))
+                ends.enter_context(deaf.accept()[0])
+                client.settimeout(0.05)
+                with contextlib.suppress(TimeoutError):
+                    client.sendall(bytes(32 << 20))
+            assert _resident_kb(monitor) < before + 4000
+            end = ends.enter_context(socket.create_connection(address))
+            served = ends.enter_context(deaf.accept()[0])
+            served.sendall(b"still here")
+            end.settimeout(10)
+            assert end.recv(100) == b"still here"
+        deaf.close()
+        await finish(process)
+
+    run(check, image, tmp_path)
+
+
 def test_sharing_namespaces_by_path(image, tmp_path):
     async def check(b):
         process, _ = await sleeper(b)
@@ -610,6 +642,10 @@ def test_tasks_work_inside_the_root(image, tmp_path):
         assert Path(launch.rootfs.upper, "dst/data/file").read_text() == "from the image\n"
 
     run(check, image, tmp_path)
+
+
+def _resident_kb(pid: str) -> int:
+    return next(int(line.split()[1]) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
 
 
 def _name(pid: str) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import resource
 import select
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
-_BUFFER_BYTES = 256 << 10
 _CHUNK_BYTES = 64 << 10
+_TCP_CLIENTS = 4096  # who comes when there are as many waits: the monitor needs descriptors for its own work
 _UDP_CLIENTS = 1024
 
 Watch = Callable[[int, int, Callable[[int], None]], None]
@@ -26,13 +27,17 @@ class Relay:
         self._watch, self._unwatch = watch, unwatch
         self._sockets: list[socket.socket] = []
         self._flows: dict[int, _UdpFlow] = {}
+        self._listeners: dict[socket.socket, Callable[[int], None]] = {}
+        self._count = 0
+        self._most = min(_TCP_CLIENTS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         for fd, forward in zip(fds, forwards, strict=True):
             listener = socket.socket(fileno=fd)
             listener.setblocking(False)
             self._sockets.append(listener)
             target = (forward["target_ip"], forward["target_port"])
             if forward["protocol"] == "tcp":
-                self._watch(fd, _IN, functools.partial(self._accept, listener, target))
+                self._listeners[listener] = functools.partial(self._accept, listener, target)
+                self._watch(fd, _IN, self._listeners[listener])
             elif forward["protocol"] == "udp":  # SCTP is held and not relayed
                 flow = _UdpFlow(watch, unwatch, listener, target)
                 self._flows[fd] = flow
@@ -46,6 +51,7 @@ class Relay:
             self._unwatch(listener.fileno())
             listener.close()
         self._sockets.clear()
+        self._listeners.clear()
 
     def _accept(self, listener: socket.socket, target: tuple[str, int], _events: int) -> None:
         try:
@@ -53,33 +59,48 @@ class Relay:
         except OSError:
             return
         client.setblocking(False)
-        family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
-        backend = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            backend = socket.socket(socket.AF_INET6 if ":" in target[0] else socket.AF_INET, socket.SOCK_STREAM)
+        except OSError:
+            client.close()
+            return
         backend.setblocking(False)
         code = backend.connect_ex(target)
         if code not in (0, errno.EINPROGRESS):
             client.close()
             backend.close()
             return
-        _Connection(self._watch, self._unwatch, client, backend)
+        self._count += 1
+        if self._count == self._most:
+            for waiting in self._listeners:
+                self._unwatch(waiting.fileno())
+        _Connection(self._watch, self._unwatch, client, backend, self._ended)
+
+    def _ended(self) -> None:
+        self._count -= 1
+        if self._count == self._most - 1:
+            for listener, accept in self._listeners.items():
+                self._watch(listener.fileno(), _IN, accept)
 
 
 class _Connection:
-    """Two sockets, each end's bytes to the other, half-closes kept."""
+    """Two sockets, each end's bytes to the other, half-closes kept.
 
-    def __init__(self, watch: Watch, unwatch: Unwatch, client: socket.socket, backend: socket.socket) -> None:
-        self._watch, self._unwatch = watch, unwatch
+    Nothing is held here: what one end cannot take stays with the other, so that no number of deaf ends costs memory.
+    """
+
+    def __init__(self, watch: Watch, unwatch: Unwatch, client: socket.socket, backend: socket.socket, on_end: Callable[[], None]) -> None:
+        self._watch, self._unwatch, self._on_end = watch, unwatch, on_end
         self._ends = (client, backend)
-        self._buffers = [b"", b""]  # waiting to be written to that end
-        self._finished = [False, False]  # that end sends no more
-        self._shut = [False, False]
+        self._full = [False, False]  # that end takes no more now
+        self._finished = [False, False]  # that end sends no more, and the other was told
         self._connected = False
         self._update()
 
     def _update(self) -> None:
         for side, end in enumerate(self._ends):
-            readable = self._connected and not self._finished[side] and len(self._buffers[1 - side]) < _BUFFER_BYTES
-            writable = bool(self._buffers[side]) or (side == 1 and not self._connected)
+            readable = self._connected and not self._finished[side] and not self._full[1 - side]
+            writable = self._full[side] or (side == 1 and not self._connected)
             handler: Callable[[int], None] = self._on_backend if side else self._on_client
             if readable or writable:
                 self._watch(end.fileno(), (_IN if readable else 0) | (_OUT if writable else 0), handler)
@@ -99,32 +120,44 @@ class _Connection:
 
     def _on_event(self, side: int, events: int) -> None:
         try:
-            if events & (_IN | select.EPOLLHUP) and self._connected and not self._finished[side]:
-                data = self._ends[side].recv(_CHUNK_BYTES)
-                self._finished[side] = not data
-                self._buffers[1 - side] += data
-            for one in (0, 1):
-                if self._buffers[one] and self._connected:
-                    sent = self._ends[one].send(self._buffers[one], socket.MSG_NOSIGNAL)
-                    self._buffers[one] = self._buffers[one][sent:]
-                if self._finished[1 - one] and not self._buffers[one] and not self._shut[one]:
-                    self._shut[one] = True
-                    with contextlib.suppress(OSError):
-                        self._ends[one].shutdown(socket.SHUT_WR)
-        except BlockingIOError:
-            pass
+            if events & _OUT:
+                self._full[side] = False
+                self._pass_on(1 - side)
+            if events & (_IN | select.EPOLLHUP):
+                self._pass_on(side)
         except OSError:
             self._close()
             return
-        if all(self._shut) or (events & select.EPOLLERR):
+        if all(self._finished) or (events & select.EPOLLERR):
             self._close()
         else:
             self._update()
+
+    def _pass_on(self, side: int) -> None:
+        """What has come from one end to the other, as much as that takes.  Raises OSError."""
+        source, target = self._ends[side], self._ends[1 - side]
+        if not self._connected or self._finished[side] or self._full[1 - side]:
+            return
+        sent = 0
+        try:
+            data = source.recv(_CHUNK_BYTES, socket.MSG_PEEK)
+            if not data:
+                self._finished[side] = True
+                target.shutdown(socket.SHUT_WR)
+                return
+            self._full[1 - side] = True
+            sent = target.send(data, socket.MSG_NOSIGNAL)
+            self._full[1 - side] = sent < len(data)
+        except BlockingIOError:
+            pass
+        if sent:
+            source.recv(sent, socket.MSG_TRUNC)  # only now is it taken, and not copied again
 
     def _close(self) -> None:
         for end in self._ends:
             self._unwatch(end.fileno())
             end.close()
+        self._on_end()
 
 
 class _UdpFlow:
