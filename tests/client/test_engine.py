@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import _socket
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,3 +185,21 @@ def test_large_pieces_arrive_whole_also_when_the_socket_takes_only_a_part() -> N
     theirs.close()
     body = received.partition(b"\r\n\r\n")[2]
     assert body == b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+WITHOUT_JSON = """
+import sys
+from wherry.client import jsontext
+assert jsontext.parse_many('{"a":1} {"b":') == ([{"a": 1}], '{"b":')
+for text in ("", "x", "{broken", '{"a" 1}', '{"a":1,}', '"abc', "[1 2]"):
+    try:
+        jsontext.parse(text)
+    except ValueError:
+        continue
+    raise AssertionError(text)
+assert "json.decoder" not in sys.modules
+"""
+
+
+def test_what_is_not_json_is_told_also_where_the_library_that_knows_its_error_is_not_loaded() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_JSON], check=True, timeout=20)

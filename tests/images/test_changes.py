@@ -42,6 +42,11 @@ def test_all_instructions_together_give_the_config_that_docker_gives() -> None:
     )
 
 
+def test_ports_are_read_as_leniently_as_docker_reads_them() -> None:
+    ports = apply_changes(Config(), ["EXPOSE 8080:80 81-82/UDP 1-2-3 7/ 127.0.0.1:5:6 $unset"]).exposed_ports
+    assert ports == {name: {} for name in ("80/tcp", "81/udp", "82/udp", "1/tcp", "2/tcp", "7/tcp", "6/tcp")}
+
+
 def test_an_entrypoint_takes_the_inherited_command_away() -> None:
     assert apply_changes(Config(cmd=["sh"]), ['ENTRYPOINT ["y"]']) == Config(entrypoint=["y"])
 
@@ -56,6 +61,10 @@ def test_an_entrypoint_takes_the_inherited_command_away() -> None:
         ("ENV a", "ENV must have two arguments"),
         ("LABEL a", "LABEL must have two arguments"),
         ("EXPOSE x", "Invalid containerPort: x"),
+        ("EXPOSE 65536", "Invalid containerPort: 65536"),
+        ("EXPOSE 80-70", "Invalid containerPort: 80-70"),
+        ("EXPOSE 80/foo", "Invalid proto: foo"),
+        ("EXPOSE /tcp", "No port specified: /tcp<empty>"),
         ("ONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger"),
         ("STOPSIGNAL BOGUS", "invalid signal: BOGUS"),
         ("HEALTHCHECK", "HEALTHCHECK requires at least one argument"),

@@ -11,7 +11,7 @@ from wherry.api import parameters
 from wherry.api.connection import BodyReader, Connection
 from wherry.api.wire import Head, date, response_head
 from wherry.errors import InvalidRequest
-from wherry.spec.docker.body import encode, read
+from wherry.spec.docker.body import encode, html_escaped, read
 from wherry.spec.docker.request import Filters, Hijacked
 
 MAX_JSON = 16 * 1024 * 1024
@@ -165,9 +165,10 @@ class Stream:
             await self._connection.send(b"1;error=%b\r\n" % encode(message[:MAX_TOLD]).rstrip())
 
 
-def reply(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """``value`` as a JSON answer."""
-    return Response(status=status, body=encode(value), headers={"Content-Type": JSON, **(headers or {})})
+def reply(value: object, status: int = 200, headers: Mapping[str, str] | None = None, *, escape_html: bool = False) -> Response:
+    """``value`` as a JSON answer.  ``escape_html``: as Docker writes the few bodies that encode themselves."""
+    body = encode(value)
+    return Response(status=status, body=html_escaped(body) if escape_html else body, headers={"Content-Type": JSON, **(headers or {})})
 
 
 def failure(status: int, message: str, *, bare: bool = False) -> Response:

@@ -36,7 +36,7 @@ async def inspect(engine: Operations, request: Request) -> Response:
         image.virtual_size = image.size
     if request.version < (1, 45):
         image.container_config = Config()  # empty, as Docker's: old clients look into it
-    return reply(image)
+    return reply(image, escape_html=True)
 
 
 async def history(engine: Operations, request: Request) -> Response:

@@ -55,11 +55,12 @@ def encode_header(body: dict[str, Any]) -> str:
 
 
 class Config:
-    """``config.json`` in ``directory``; made by ``load``."""
+    """``config.json`` in ``directory``; made by ``load``.  ``damaged``: what is in the file could not be read, and is not written over."""
 
-    def __init__(self, directory: str, values: dict[str, Any]) -> None:
+    def __init__(self, directory: str, values: dict[str, Any], *, damaged: bool = False) -> None:
         self.directory = directory
         self.values = values
+        self._damaged = damaged
 
     @property
     def path(self) -> str:
@@ -73,6 +74,8 @@ class Config:
     def save(self) -> None:
         """Write the file: temporary, fsync, rename; mode 600.  Raises ConfigError."""
         path = os.path.realpath(self.path)
+        if self._damaged:
+            raise ConfigError(f"cannot write {path}: what is in it now can't be read")
         temporary = f"{path}.{os.getpid()}"
         try:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -199,9 +202,9 @@ def load(directory: str | None = None) -> Config:
     try:
         values = jsontext.parse(text) if text.strip() else {}
     except ValueError as error:
-        raise ConfigError(f"WARNING: Error loading config file: {path}: {error}") from error
+        raise ConfigError(f"WARNING: Error parsing config file ({path}): {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"WARNING: Error loading config file: {path}: not a JSON object")
+        raise ConfigError(f"WARNING: Error parsing config file ({path}): not a JSON object")
     return Config(directory, values)
 
 
@@ -246,6 +249,9 @@ def _run_helper(name: str, action: str, text: str) -> str | None:
         raise ConfigError(f"error {verb} credentials - err: {name!r} is not the name of a credential helper")
     try:
         process = subprocess.Popen([f"docker-credential-{name}", action], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    except FileNotFoundError as error:
+        program = f'exec: "docker-credential-{name}": executable file not found in $PATH'
+        raise ConfigError(f"error {verb} credentials - err: {program}, out: ``") from error
     except OSError as error:
         raise ConfigError(f"error {verb} credentials - err: {error}") from error
     stdin, stdout = process.stdin, process.stdout

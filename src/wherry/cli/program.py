@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from wherry.cli.config import Config
     from wherry.client.engine import Engine
     from wherry.client.http import Tls
 
@@ -34,7 +35,7 @@ class Program:
         return named or os.path.join(os.path.expanduser("~"), ".docker")
 
     def config(self) -> dict[str, Any]:
-        """config.json as it is; empty when there is none.  Raises Failure."""
+        """config.json as it is; empty when there is none, or none that can be read."""
         path = os.path.join(self.config_dir, "config.json")
         try:
             with open(path, "rb") as file:
@@ -42,17 +43,29 @@ class Program:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except OSError as error:
-            self._warn_once(f"WARNING: Error loading config file: open {path}: {(error.strerror or str(error)).lower()}")
+            self.warn_once(f"WARNING: Error loading config file: open {path}: {(error.strerror or str(error)).lower()}")
             return {}
         from wherry.client import jsontext
 
         try:
             found = jsontext.parse(text) if text.strip() else {}
         except ValueError as error:
-            raise Failure(f"WARNING: Error loading config file: {path}: {error}") from None
+            self.warn_once(f"WARNING: Error parsing config file ({path}): {error}")
+            return {}
         return found if isinstance(found, dict) else {}
 
-    def _warn_once(self, message: str) -> None:
+    def stored_config(self) -> Config:
+        """config.json with what can be done with it; of one that can't be read nothing is known, and that is told."""
+        from wherry.cli.config import Config, ConfigError, load
+
+        try:
+            return load(self.config_dir)
+        except ConfigError as error:
+            self.warn_once(str(error))
+            return Config(self.config_dir, {}, damaged=True)
+
+    def warn_once(self, message: str) -> None:
+        """Tell of the configuration, however often it is read."""
         if not self._warned:
             self._warned = True
             sys.stderr.write(message + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from wherry.cli.config import Credentials
     from wherry.cli.program import Program
     from wherry.spec.reference import Reference
 
@@ -19,16 +20,35 @@ def read_reference(text: str) -> Reference:
         raise Failure(str(error)) from None
 
 
-def auth_headers(program: Program, domain: str) -> dict[str, str]:
-    """X-Registry-Auth for the registry at ``domain``; an empty object when nothing is known.  Raises ConfigError."""
-    from wherry.cli.config import encode_header, load, server_of
+def known_credentials(program: Program, domain: str) -> Credentials | None:
+    """What is known for the registry at ``domain``; what keeps it from being known is told, and may not matter there."""
+    from wherry.cli.config import ConfigError, server_of
 
-    known = load(program.config_dir).credentials(server_of(domain))
+    try:
+        return program.stored_config().credentials(server_of(domain))
+    except ConfigError as error:
+        program.warn_once(f"WARNING: {error}")
+        return None
+
+
+def auth_headers(program: Program, domain: str, *, needed: bool = False) -> dict[str, str]:
+    """X-Registry-Auth for the registry at ``domain``; an empty object when nothing is known.
+
+    ``needed``: raises ConfigError when it can't be known.
+    """
+    from wherry.cli.config import encode_header, server_of
+
+    known = program.stored_config().credentials(server_of(domain)) if needed else known_credentials(program, domain)
     return {"X-Registry-Auth": known.header() if known is not None else encode_header({})}
 
 
 def all_auth_headers(program: Program) -> dict[str, str]:
-    """X-Registry-Config with the credentials of every registry, as a build may need them.  Raises ConfigError."""
-    from wherry.cli.config import encode_header, load
+    """X-Registry-Config with the credentials of every registry, as a build may need them."""
+    from wherry.cli.config import ConfigError, encode_header
 
-    return {"X-Registry-Config": encode_header(load(program.config_dir).all_credentials())}
+    try:
+        known = program.stored_config().all_credentials()
+    except ConfigError as error:
+        program.warn_once(f"WARNING: {error}")
+        known = {}
+    return {"X-Registry-Config": encode_header(known)}

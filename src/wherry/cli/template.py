@@ -497,7 +497,7 @@ def _urlquery(*values: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    if isinstance(value, Record) and value.go_type.startswith("*formatter."):
+    if isinstance(value, Record) and value.go_type:  # a row of a listing: a type that encodes itself, in Go's default way
         return to_json(dict(value), escape_html=True)
     return to_json(value)
 

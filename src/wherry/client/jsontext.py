@@ -39,7 +39,15 @@ def _build() -> tuple[Callable[[str, int], tuple[Any, int]], Callable[[Any, int]
 
     encoder = _json.make_encoder(None, _refuse, _json.encode_basestring, None, ":", ",", False, False, False)
     scanner: Any = _json.make_scanner(_Context())  # type: ignore[arg-type]  # duck typed: json.JSONDecoder would import re
-    return scanner, encoder, _json.encode_basestring
+
+    def scan(text: str, position: int) -> tuple[Any, int]:
+        try:
+            found: tuple[Any, int] = scanner(text, position)
+        except (StopIteration, SystemError):  # the latter for what is broken within: it finds its exception in json.decoder alone
+            raise ValueError(f"not JSON: {text[position : position + 80]!r}") from None
+        return found
+
+    return scan, encoder, _json.encode_basestring
 
 
 def _slow_encode(value: object, _level: int) -> tuple[str, ...]:
@@ -60,10 +68,7 @@ def parse(text: str | bytes) -> Any:
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     text = text.strip(_WHITESPACE)
-    try:
-        value, end = _scan(text, 0)
-    except StopIteration:
-        raise ValueError(f"not JSON: {text[:80]!r}") from None
+    value, end = _scan(text, 0)
     if end != len(text):
         raise ValueError(f"not JSON: {text[end : end + 80]!r} after the value")
     return value
@@ -80,7 +85,7 @@ def parse_many(text: str) -> tuple[list[Any], str]:
             return values, ""
         try:
             value, position = _scan(text, position)
-        except (StopIteration, ValueError):
+        except ValueError:
             return values, text[position:]
         values.append(value)
 

@@ -59,7 +59,8 @@ def choose(catalog: Catalog, texts: Iterable[str]) -> list[Saved]:
         except InvalidReference as error:
             raise InvalidRequest(str(error)) from error
         if image is None:
-            raise NotFound(f"No such image: {text}")
+            is_short = reference is None or reference.is_name_only
+            raise NotFound(f"No such image: {text}" if is_short else "reference does not exist")
         if image.damage:
             raise Internal(image.damage)
         named = reference is not None and reference.digest is None and catalog.named(reference.with_default_tag()) == image.id

@@ -18,7 +18,6 @@ from wherry.spec.image import Config, Healthcheck
 
 ALLOWED = frozenset({"CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "ONBUILD", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"})
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)(?:(:?[-+])([^}]*))?\})")
-_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 _NANOSECONDS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _REAL_TIME = re.compile(r"(?:RTMIN\+|RTMAX-)(\d{1,2})")
@@ -119,11 +118,7 @@ class _Changed:
     def _expose(self, rest: str) -> None:
         ports = dict(self.config.exposed_ports or {})
         for word in self._words(rest):
-            found = _PORT.fullmatch(word)
-            if found is None or not 0 < int(found[1]) <= int(found[2] or found[1]) <= 65535:
-                raise InvalidRequest(f"Invalid containerPort: {word}")
-            for port in range(int(found[1]), int(found[2] or found[1]) + 1):
-                ports[f"{port}/{(found[3] or 'tcp').lower()}"] = {}
+            ports |= {port: {} for port in _ports(word)}
         self._set(exposed_ports=ports)
 
     def _volume(self, rest: str) -> None:
@@ -303,6 +298,24 @@ def _expanded(found: re.Match[str], values: dict[str, str]) -> str:
     if rule and rule.endswith("+"):
         return other if present else ""
     return value or ""
+
+
+def _ports(word: str) -> list[str]:
+    """The container's ports in ``[[address:]port:]first[-last][/protocol]``.  Raises InvalidRequest.  Source: go-connections, nat."""
+    text, _, protocol = word.partition("/")
+    text = text.rpartition(":")[2]
+    protocol = protocol.lower() or "tcp"
+    if not word:  # a variable that is not set
+        return []
+    if not text:
+        raise InvalidRequest(f"No port specified: {word}<empty>")
+    if protocol not in ("tcp", "udp", "sctp"):
+        raise InvalidRequest(f"Invalid proto: {word.partition('/')[2]}")
+    first, _, last = text.partition("-")
+    last = last.partition("-")[0] or first
+    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last) <= 65535):
+        raise InvalidRequest(f"Invalid containerPort: {text}")
+    return [f"{port}/{protocol}" for port in range(int(first), int(last) + 1)]
 
 
 def _duration(name: str, flags: dict[str, str]) -> int:

@@ -16,7 +16,7 @@ from wherry.images.removal import parse_dangling
 from wherry.spec import reference as names
 from wherry.spec.moment import until_ns
 
-LIST_FILTERS = frozenset({"before", "dangling", "label", "label!", "reference", "since", "until"})
+LIST_FILTERS = frozenset({"before", "dangling", "label", "reference", "since", "until"})
 PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
 Filters = Mapping[str, Sequence[str]]
 

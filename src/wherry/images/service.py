@@ -359,6 +359,8 @@ class Images:
         reference = self._tag_of(name) if name else None
         config = apply_changes(Config(), changes)
         here = platforms.parse(platform) if platform else platforms.host()
+        if here.os != "linux":
+            raise InvalidRequest("operating system is not supported")
         with self.layers.holding():
             with _reading("import"):
                 diff_id = await consume(self._attend, chunks, self.layers.unpack_tree)

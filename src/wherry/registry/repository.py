@@ -89,7 +89,7 @@ class Repository:
 
     async def manifest(self, what: str, *, accept: Sequence[str] = MANIFEST_TYPES) -> Fetched:
         """The manifest or index that a tag or digest names.  Raises Refused (404: MANIFEST_UNKNOWN or NAME_UNKNOWN), Untrusted."""
-        endpoint, authorizer = await self._connect(f"{self.path}/manifests/{what}")
+        endpoint, authorizer = await self._connect("HEAD", f"{self.path}/manifests/{what}")
         url = f"{endpoint.base}{self.path}/manifests/{what}"
         headers = {"Accept": ", ".join(accept)}
         async with self._transport.request("GET", url, authorizer, scope=self._scope, headers=headers) as response:
@@ -179,7 +179,7 @@ class Repository:
 
     async def _pages(self, what: str, shown: str, *, may_lack: bool = False) -> AsyncIterator[bytes]:
         """The parts of a list, as each names the next.  Raises Refused, Untrusted for one that is too long or does not end."""
-        endpoint, authorizer = await self._connect()
+        endpoint, authorizer = await self._connect("GET", f"{self.path}/{what}")
         url = f"{endpoint.base}{self.path}/{what}"
         expect = frozenset({200, 404} if may_lack else {200})
         room = _MAX_LIST
@@ -286,14 +286,14 @@ class Repository:
         except RegistryError:  # the registry forgets an unfinished upload by itself
             pass
 
-    async def _connect(self, wanted: str = "") -> tuple[Endpoint, Authorizer]:
-        """``wanted``: the address that a refusal names, for which Docker would have asked first."""
+    async def _connect(self, method: str = "", wanted: str = "") -> tuple[Endpoint, Authorizer]:
+        """``method``, ``wanted``: the request that a refusal names, which Docker would have made first; none for a push."""
         async with self._connecting:
             if self._endpoint is None or self._authorizer is None:
                 endpoint = await self._find(self.domain)
                 authorizer = Authorizer(origin_of(endpoint.base), self._credentials, endpoint.challenge)
                 if endpoint.challenge:
-                    await self._transport.authorise("HEAD" if wanted else "GET", endpoint.base + wanted, authorizer, self._scope)
+                    await self._transport.authorise(method, endpoint.base + wanted, authorizer, self._scope)
                 self._endpoint, self._authorizer = endpoint, authorizer
             return self._endpoint, self._authorizer
 

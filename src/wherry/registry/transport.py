@@ -208,7 +208,10 @@ class Transport:
         return target
 
     async def authorise(self, method: str, url: str, authorizer: Authorizer, scope: str) -> None:
-        """Answer the challenge that ``authorizer`` remembers, before the first request: it saves a refused one."""
+        """Answer the challenge that ``authorizer`` remembers, before the first request: it saves a refused one.
+
+        ``method``: of the request that a refusal names; empty for none.
+        """
         if not authorizer.header(scope, time.monotonic()):
             await self._answer(method, url, authorizer, scope, authorizer.challenge)
 
@@ -217,7 +220,8 @@ class Transport:
         kind = challenge.partition(" ")[0].lower()
         if kind == "basic":
             if not authorizer.credentials.basic:
-                raise Refused(401, "UNAUTHORIZED", f'{method.capitalize()} "{url}": no basic auth credentials')
+                asked = f'{method.capitalize()} "{url}": ' if method else ""
+                raise Refused(401, "UNAUTHORIZED", f"{asked}no basic auth credentials")
         elif kind == "bearer":
             authorizer.tokens[scope] = await self._token(authorizer, scope, dict(_CHALLENGE.findall(challenge)))
         else:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from wherry.cli.commands.login import server_name
-from wherry.cli.config import HUB
+from wherry.cli.config import HUB, ConfigError, Credentials
 from wherry.cli.main import main
+from wherry.cli.program import Program
+from wherry.cli.registry_auth import all_auth_headers, auth_headers, known_credentials
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,31 @@ def test_incomplete_credentials_are_refused(
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert main(["--config", str(tmp_path), "login", *words]) == 1
     assert capsys.readouterr().err == message
+
+
+def test_a_configuration_that_can_not_be_read_is_told_once_and_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"auths":{"localhost:1":{"auth":"dTpw"}')
+    program = Program({"config": str(tmp_path)}, set())
+    assert program.config() == {}
+    assert known_credentials(program, "localhost:1") is None
+    told = capsys.readouterr().err
+    assert told.startswith(f"WARNING: Error parsing config file ({path}): ")
+    assert told.count("\n") == 1
+    with pytest.raises(ConfigError, match=r"cannot write .*: what is in it now can't be read"):
+        program.stored_config().store(Credentials("localhost:1", "u", "p"))
+    assert path.read_text() == '{"auths":{"localhost:1":{"auth":"dTpw"}'
+
+
+def test_a_helper_that_fails_keeps_nobody_from_pulling_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text('{"credsStore":"no-such"}')
+    program = Program({"config": str(tmp_path)}, set())
+    missing = 'err: exec: "docker-credential-no-such": executable file not found in $PATH, out: ``'
+    assert auth_headers(program, "localhost:1") == {"X-Registry-Auth": "e30="}
+    assert all_auth_headers(program) == {"X-Registry-Config": "e30="}
+    assert capsys.readouterr().err == f"WARNING: error getting credentials - {missing}\n"
+    with pytest.raises(ConfigError, match="error getting credentials"):  # a push needs them
+        auth_headers(program, "localhost:1", needed=True)
+    assert main(["--config", str(tmp_path), "logout", "localhost:1"]) == 0
+    told = [f"{key}: error erasing credentials - {missing}\n" for key in ("localhost:1", "http://localhost:1", "https://localhost:1")]
+    assert capsys.readouterr().err == "WARNING: could not erase credentials:\n" + "".join(told)

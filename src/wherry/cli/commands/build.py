@@ -104,9 +104,7 @@ def _counted(context: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryvi
 
 def _query(invocation: Invocation) -> dict[str, Any]:
     arguments = dict(_build_argument(word) for word in invocation.texts("build-arg"))
-    from wherry.cli.config import load
-
-    for name, value in load(invocation.program.config_dir).proxies(invocation.program.endpoint()[0]).items():
+    for name, value in invocation.program.stored_config().proxies(invocation.program.endpoint()[0]).items():
         arguments.setdefault(name, value)
     query: dict[str, Any] = {
         "version": "1",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-from wherry.cli.config import load
 from wherry.cli.contexts import DEFAULT, TLS_FILES, Context, ContextFault, Contexts, check_name
 from wherry.cli.flags import Command, Failure, Flag, Invocation
 from wherry.cli.output import Listing
@@ -165,7 +164,7 @@ def run_use(invocation: Invocation) -> int:
     name = invocation.arguments[0]
     if name != DEFAULT:
         _kept(invocation).get(name)
-    config = load(invocation.program.config_dir)
+    config = invocation.program.stored_config()
     config.values.pop("currentContext", None)
     if name != DEFAULT:
         config.values["currentContext"] = name
@@ -207,7 +206,7 @@ def run_remove(invocation: Invocation) -> int:
 
 
 def _forget_current(invocation: Invocation, name: str) -> None:
-    config = load(invocation.program.config_dir)
+    config = invocation.program.stored_config()
     if config.values.get("currentContext") == name:
         del config.values["currentContext"]
         config.save()

@@ -115,7 +115,7 @@ COMMAND = Command(
     "List images",
     run,
     flags=(
-        Flag("all", "bool", "Show all images (default hides intermediate and dangling images)", short="a"),
+        Flag("all", "bool", "Show all images (default hides intermediate images)", short="a"),
         Flag("digests", "bool", "Show digests"),
         Flag("filter", "filter", "Filter output based on conditions provided", short="f"),
         Flag("format", "string", "table, table TEMPLATE, json, raw, or a Go template"),

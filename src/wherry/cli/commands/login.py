@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from wherry.cli.config import HUB, Config, Credentials, hostname, load
+from wherry.cli.config import HUB, Config, ConfigError, Credentials, hostname
 from wherry.cli.flags import Command, Failure, Flag, Invocation
+from wherry.cli.registry_auth import known_credentials
 from wherry.client.engine import ApiError
 
 EXISTING = """Authenticating with existing credentials... [Username: {user}]
@@ -32,9 +33,9 @@ def run(invocation: Invocation) -> int:
             raise Failure("the --password-stdin option requires --username to be set")
         password = sys.stdin.read().removesuffix("\n").removesuffix("\r")
     server = server_name(invocation.arguments[0] if invocation.arguments else "")
-    config = load(invocation.program.config_dir)
+    config = invocation.program.stored_config()
     if not user and not password:
-        known = config.credentials(server)
+        known = known_credentials(invocation.program, server)
         if known is not None and (known.username or known.identity_token):
             sys.stderr.write(EXISTING.format(user=known.username))
             try:
@@ -79,7 +80,11 @@ def _log_in(invocation: Invocation, config: Config, credentials: Credentials) ->
     token = str(answer.get("IdentityToken") or "")
     if token:
         credentials = Credentials(credentials.server, credentials.username, "", token)
-    if config.store(credentials) and not config.helper(credentials.server):
+    try:
+        is_new = config.store(credentials)
+    except ConfigError as error:
+        raise Failure(f"Error saving credentials: {error}") from error
+    if is_new and not config.helper(credentials.server):
         sys.stderr.write(UNENCRYPTED.format(path=config.path) + "\n")
     print(answer.get("Status") or "Login Succeeded")
     return 0
@@ -88,7 +93,15 @@ def _log_in(invocation: Invocation, config: Config, credentials: Credentials) ->
 def run_logout(invocation: Invocation) -> int:
     server = server_name(invocation.arguments[0] if invocation.arguments else "")
     print("Removing login credentials for " + server)
-    load(invocation.program.config_dir).erase(server)
+    config = invocation.program.stored_config()
+    failures = []
+    for key in (server,) if server == HUB else (server, f"http://{server}", f"https://{server}"):  # as a helper may have it
+        try:
+            config.erase(key)
+        except ConfigError as error:
+            failures.append(f"{key}: {error}\n")
+    if failures:
+        sys.stderr.write("WARNING: could not erase credentials:\n" + "".join(failures))
     return 0
 
 

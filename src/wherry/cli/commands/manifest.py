@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from wherry.cli.config import load, server_of
 from wherry.cli.flags import Command, Failure, Flag, Invocation
 from wherry.cli.manifest_lists import Entry, ManifestLists, list_document
 from wherry.cli.registry import LISTS, Registry
-from wherry.cli.registry_auth import read_reference
+from wherry.cli.registry_auth import known_credentials, read_reference
 from wherry.client import jsontext
 
 TYPE_CHECKING = False
@@ -189,7 +188,7 @@ def _parsed(reference: Reference, raw: bytes) -> dict[str, Any]:
 
 def _registry(invocation: Invocation, reference: Reference) -> Registry:
     host = HUB_HOST if reference.domain == "docker.io" else reference.domain
-    credentials = load(invocation.program.config_dir).credentials(server_of(reference.domain))
+    credentials = known_credentials(invocation.program, reference.domain)
     insecure = "insecure" in invocation.values and invocation.flag("insecure")
     return Registry(host, credentials, insecure=insecure)
 

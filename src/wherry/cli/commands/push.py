@@ -8,9 +8,17 @@ from wherry.cli.progress import Display, show_stream
 from wherry.cli.registry_auth import auth_headers, read_reference
 from wherry.client.http import quote
 
+NOTE = """
+ Info -> Using --platform pushes only the specified platform manifest of a multi-platform image index.
+         Other components, like attestations, will not be included.
+         To push the complete multi-platform image, remove the --platform flag.
+         """
+
 
 def run(invocation: Invocation) -> int:
     query = {"platform": platform_query(invocation.text("platform"), "Invalid platform " + invocation.text("platform"))}
+    if query["platform"]:
+        print(NOTE, flush=True)
     reference = read_reference(invocation.arguments[0])
     everything = invocation.flag("all-tags")
     quiet = invocation.flag("quiet")
@@ -22,10 +30,11 @@ def run(invocation: Invocation) -> int:
             print("Using default tag: latest", flush=True)
     if not everything and reference.tag is None:
         raise Failure("cannot push a digest reference")
+    headers = auth_headers(invocation.program, reference.domain, needed=True)
     engine = invocation.program.engine
     path = f"/images/{quote(reference.familiar_name, b'/:')}/push"
     query["tag"] = None if everything else reference.tag
-    response = engine.stream("POST", path, query, headers=auth_headers(invocation.program, reference.domain))
+    response = engine.stream("POST", path, query, headers=headers)
     if quiet:
         Display(len).show_all(response)
         engine.done(response)

@@ -20,5 +20,10 @@ def run(invocation: Invocation) -> int:
 
 
 COMMAND = Command(
-    "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", run, minimum=2, maximum=2
+    "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+    "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+    run,
+    minimum=2,
+    maximum=2,
+    interspersed=False,
 )

@@ -47,6 +47,11 @@ def encode(value: object) -> bytes:
     return msgspec.json.encode(value, enc_hook=_plain) + b"\n"
 
 
+def html_escaped(encoded: bytes) -> bytes:
+    """JSON that may stand in a web page: outside of strings it has none of these characters.  Source: Go's json.HTMLEscape."""
+    return encoded.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026")
+
+
 def _plain(value: object) -> str:
     """A checked string (a digest) travels as a plain one."""
     if isinstance(value, str):
