@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -199,7 +199,7 @@ class TinyEngine(Operations):
         threading.Thread(target=self._answer, args=(client, hijacked.leftover), daemon=True).start()
 
     def _answer(self, client: socket.socket, data: bytes) -> None:
-        with client:
+        with client, suppress(ConnectionError):  # one that has gone
             while data or (data := client.recv(65536)):
                 client.sendall(data.upper() if self.tty else struct.pack(">BxxxI", 1, len(data)) + data.upper())
                 data = b""

@@ -16,6 +16,7 @@ import pytest
 from docker.errors import APIError, BuildError, ContainerError, ImageNotFound, NotFound
 from docker.types import Healthcheck, LogConfig, Mount, Ulimit
 from tests.conftest import Daemon
+from tests.system.accounting import tar_of
 
 pytestmark = pytest.mark.root
 
@@ -39,16 +40,6 @@ def stream_socket(file: Any) -> Iterator[socket.socket]:
     """The socket under the file that docker-py hands out; closing the one without the other leaves a descriptor to the collector."""
     with file, file._sock as raw:
         yield raw
-
-
-def archive(**files: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 def test_the_engine_tells_who_it_is(client: Any) -> None:
@@ -154,7 +145,7 @@ def test_attach_carries_input_and_output(client: Any) -> None:
 
 
 def test_files_go_in_and_out(sleeper: Any) -> None:
-    assert sleeper.put_archive("/tmp", archive(**{"a.txt": b"content"}))
+    assert sleeper.put_archive("/tmp", tar_of({"a.txt": b"content"}))
     chunks, facts = sleeper.get_archive("/tmp/a.txt")
     assert (facts["name"], facts["size"], facts["linkTarget"]) == ("a.txt", 7, "")
     with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:

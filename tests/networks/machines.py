@@ -31,20 +31,20 @@ def listen(sandbox: Sandbox, port: int = 80, host: str = "0.0.0.0") -> None:
     """A server in the sandbox that answers each connection with the caller's address, until the test ends."""
     assert sandbox.netns_fd is not None
     server = namespace.inside(sandbox.netns_fd, lambda: socket.create_server((host, port)))
-
     _servers.append(server)
+    threading.Thread(target=tell_callers, args=(server, "{}"), daemon=True).start()
 
-    def serve() -> None:
-        with server:
-            while True:
-                try:
-                    connection, caller = server.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.sendall(str(caller[0]).encode())
 
-    threading.Thread(target=serve, daemon=True).start()
+def tell_callers(server: socket.socket, text: str) -> None:
+    """Answer each connection with the caller's address in ``text``, until the server is shut down."""
+    with server:
+        while True:
+            try:
+                connection, caller = server.accept()
+            except OSError:
+                return
+            with connection, suppress(ConnectionError):  # one that has given up
+                connection.sendall(text.format(caller[0]).encode())
 
 
 def dial(host: str, port: int, timeout: float = 20) -> str:

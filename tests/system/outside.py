@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 
+from tests.networks.machines import tell_callers
+
 from wherry.netlink import address, link, route
 from wherry.netlink.request import Netlink
 from wherry.networks import namespace
@@ -48,7 +50,7 @@ def outside() -> Iterator[Outside]:
         link.set_up(made.index), address.add(made.index, IPv4Interface(f"{own}/24")), route.add_default(IPv4Address(host), made.index)
     )
     server = namespace.inside(inner.fd, lambda: socket.create_server((own, 80)))
-    threading.Thread(target=_serve, args=(server,), daemon=True).start()
+    threading.Thread(target=tell_callers, args=(server, "you are {}\n"), daemon=True).start()
     try:
         yield Outside(host=host, own=own, inner=inner)
     finally:
@@ -57,17 +59,6 @@ def outside() -> Iterator[Outside]:
         with Netlink() as netlink:  # before the other end goes with its namespace, in the kernel's own time
             netlink.ask(link.delete(f"{name}p"), link.delete(name))
         inner.close()
-
-
-def _serve(server: socket.socket) -> None:
-    with server:
-        while True:
-            try:
-                connection, caller = server.accept()
-            except OSError:
-                return
-            with connection:
-                connection.sendall(f"you are {caller[0]}\n".encode())
 
 
 def _dial(where: str, port: int, question: bytes, timeout: float) -> bytes:
