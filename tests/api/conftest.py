@@ -99,7 +99,7 @@ class TinyEngine(Operations):
     async def attach_container(self, ref: str, request: AttachRequest, hijack: Hijack) -> None:
         self._known(ref)
         self.calls.append(("attach", request))
-        self._echo(await hijack(self.tty))
+        self._echo(await hijack(self.tty), multiplexed=request.multiplexed and not self.tty)
 
     async def wait_container(self, ref: str, *, condition: str) -> Awaitable[ContainerWaited]:
         self._known(ref)
@@ -140,7 +140,7 @@ class TinyEngine(Operations):
             hijacked = await hijack(body.tty)
             if ident == "failing":
                 raise InvalidRequest("exec failed")
-            self._echo(hijacked)
+            self._echo(hijacked, multiplexed=not self.tty)
 
     async def resize_exec(self, ident: str, *, height: int, width: int) -> None:
         self.calls.append(("resize", height, width))
@@ -193,15 +193,15 @@ class TinyEngine(Operations):
         if ref == "nosuch":
             raise NotFound(f"No such container: {ref}")
 
-    def _echo(self, hijacked: Hijacked) -> None:
+    def _echo(self, hijacked: Hijacked, *, multiplexed: bool) -> None:
         client = socket.socket(fileno=socket.dup(hijacked.fd))
         client.setblocking(True)
-        threading.Thread(target=self._answer, args=(client, hijacked.leftover), daemon=True).start()
+        threading.Thread(target=self._answer, args=(client, hijacked.leftover, multiplexed), daemon=True).start()
 
-    def _answer(self, client: socket.socket, data: bytes) -> None:
+    def _answer(self, client: socket.socket, data: bytes, multiplexed: bool) -> None:
         with client, suppress(ConnectionError):  # one that has gone
             while data or (data := client.recv(65536)):
-                client.sendall(data.upper() if self.tty else struct.pack(">BxxxI", 1, len(data)) + data.upper())
+                client.sendall(struct.pack(">BxxxI", 1, len(data)) + data.upper() if multiplexed else data.upper())
                 data = b""
         self.ended.set()
 

@@ -58,7 +58,7 @@ def test_swarm_is_unavailable_in_dockers_words(client: Raw, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/plugins/pull"), ("GET", "/containers/a/checkpoints"), ("GET", "/containers/a/attach/ws"), ("DELETE", "/plugins/x")],
+    [("POST", "/plugins/pull"), ("GET", "/containers/a/checkpoints"), ("DELETE", "/plugins/x")],
 )
 def test_what_is_not_supported_says_so(client: Raw, method: str, path: str) -> None:
     status, _, body = client.request(method, path).response()

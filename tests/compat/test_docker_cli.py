@@ -386,6 +386,24 @@ def test_attaching_to_no_stream_ends_at_once(docker: DockerCli) -> None:
     docker.out("rm", ident)
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_an_attachment_ends_with_its_input_where_that_is_not_the_programs(docker: DockerCli, terminal: bool) -> None:
+    """Docker lets a client go that says no more, and closes the program's input only for the client that started it."""
+    ident = docker.out("run", "-dit" if terminal else "-di", "bb", "cat")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(docker.engine.socket_path)
+        client.sendall(f"POST /containers/{ident}/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: d\r\n\r\nhello\n".encode())
+        data = b""
+        while b"hello" not in data:
+            data += client.recv(4096)
+        client.shutdown(socket.SHUT_WR)
+        while client.recv(4096):
+            pass
+    assert docker.out("inspect", "-f", "{{.State.Status}}", ident) == "running"
+    docker.out("rm", "-f", ident)
+
+
 def test_pruning_by_label_leaves_the_build_cache(docker: DockerCli) -> None:
     docker.run("build", "-q", "-", stdin=b"FROM bb\nRUN echo cached\n")
     assert docker.out("system", "prune", "-f", "--filter", "label=nosuch").endswith("Total reclaimed space: 0B")

@@ -166,7 +166,7 @@ def test_much_output_arrives_whole_with_and_without_a_log(image, tmp_path):
 
 def test_several_clients_see_the_same_output_and_one_that_goes_hurts_nobody(image, tmp_path):
     async def check(b):
-        launch = b.launch(config("sh", "-c", "read go; seq 1000"), open_stdin=True)
+        launch = b.launch(config("sh", "-c", "read go; seq 1000"), open_stdin=True, stdin_once=True)
         process = await b.supervisor.run(launch)
         pairs = [socket.socketpair() for _ in range(3)]
         for index, (_, theirs) in enumerate(pairs):
@@ -188,7 +188,7 @@ def test_several_clients_see_the_same_output_and_one_that_goes_hurts_nobody(imag
 
 def test_waiting_for_a_client_that_ended_its_input_costs_nothing(image, tmp_path):
     async def check(b):
-        process, _ = await sleeper(b, open_stdin=True)
+        process, _ = await sleeper(b, open_stdin=True, stdin_once=True)
         pairs = [socket.socketpair() for _ in range(2)]
         for index, (ours, theirs) in enumerate(pairs):
             await process.attach(theirs.fileno(), Attachment(stdin=index == 0, stdout=True, stderr=True))
@@ -352,7 +352,7 @@ def test_oom_kill_is_told(image, tmp_path):
 
 def test_container_outlives_daemon_and_zygote_and_is_adopted(image, tmp_path):
     async def check(b):
-        launch = b.launch(config("sh", "-c", "read word; echo $word; exit 4"), open_stdin=True)
+        launch = b.launch(config("sh", "-c", "read word; echo $word; exit 4"), open_stdin=True, stdin_once=True)
         process = await b.supervisor.run(launch)
         await b.supervisor.close()
         async with bench(image, tmp_path) as later:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from wherry.api import parameters, stream
 from wherry.api.exchange import JSON, NO_CONTENT, Request, Response, reply
 from wherry.api.ports import Operations
+from wherry.api.websocket import Refused
 from wherry.errors import InvalidRequest, NotSupported
 from wherry.spec.docker.body import encode
 from wherry.spec.docker.container import ContainerCreate, ContainerUpdate, PathStat
@@ -133,16 +134,21 @@ async def unpause(engine: Operations, request: Request) -> Response:
 
 
 async def attach(engine: Operations, request: Request) -> None:
-    query = AttachRequest(
-        stream=request.flag("stream"),
-        logs=request.flag("logs"),
-        stdin=request.flag("stdin"),
-        stdout=request.flag("stdout"),
-        stderr=request.flag("stderr"),
-        detach_keys=request.text("detachKeys"),
-    )
+    query = _attach_request(request, multiplexed=True)
     await request.body.read(0)
     await stream.serve_hijacked(request, lambda hijack: engine.attach_container(request.groups["id"], query, hijack))
+
+
+async def attach_websocket(engine: Operations, request: Request) -> Response | None:
+    query = _attach_request(request, multiplexed=False)
+    await request.body.read(0)
+    try:
+        await stream.serve_websocket(
+            request, lambda hijack: engine.attach_container(request.groups["id"], query, hijack), reads=query.stream and query.stdin
+        )
+    except Refused as refusal:
+        return Response(status=400, body=str(refusal).encode(), headers=refusal.headers, bare=True)
+    return None
 
 
 async def wait(engine: Operations, request: Request) -> None:
@@ -187,6 +193,18 @@ def window_size(request: Request) -> tuple[int, int]:
             raise InvalidRequest(f'invalid resize {meaning} "{text}": invalid syntax')
         sizes.append(int(text))
     return sizes[0], sizes[1]
+
+
+def _attach_request(request: Request, *, multiplexed: bool) -> AttachRequest:
+    return AttachRequest(
+        stream=request.flag("stream"),
+        logs=request.flag("logs"),
+        stdin=request.flag("stdin"),
+        stdout=request.flag("stdout"),
+        stderr=request.flag("stderr"),
+        detach_keys=request.text("detachKeys"),
+        multiplexed=multiplexed,
+    )
 
 
 def _path(request: Request) -> str:

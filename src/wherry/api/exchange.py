@@ -129,6 +129,12 @@ class Request:
         self.started = self.taken = True
         return await self._connection.take_over(head)
 
+    async def upgrade(self, head: bytes) -> Connection:
+        """Send ``head`` and go on in another protocol over the connection.  The body must have been read.  Raises ClientGone."""
+        self.started = self.taken = True
+        await self._connection.send(head)
+        return self._connection
+
     def _base(self, headers: Mapping[str, str], *, bare: bool = False) -> dict[str, str]:
         base = {} if bare else dict(self._headers)
         return {**base, **headers, "Date": date(int(time.time()))}

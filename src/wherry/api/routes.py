@@ -54,7 +54,7 @@ ROUTES = (
     Route("POST", "/containers/{id}/pause", containers.pause),
     Route("POST", "/containers/{id}/unpause", containers.unpause),
     Route("POST", "/containers/{id}/attach", containers.attach),
-    Route("GET", "/containers/{id}/attach/ws", system.no_websocket),
+    Route("GET", "/containers/{id}/attach/ws", containers.attach_websocket),
     Route("POST", "/containers/{id}/wait", containers.wait, cancellable=True),
     Route("POST", "/containers/{id}/exec", execs.create),
     Route("HEAD", "/containers/{id}/archive", containers.stat_path),

@@ -13,8 +13,10 @@ import posixpath
 import re
 import socket
 import stat
+from collections.abc import Mapping
 from importlib.metadata import version as installed_version
 
+from wherry.api import websocket
 from wherry.api.connection import HEAD_TIMEOUT_S, BodyReader, ClientGone, Connection
 from wherry.api.exchange import TEXT, Request, Response, failure
 from wherry.api.failures import explain
@@ -146,7 +148,7 @@ class Server:
 
     async def _answer(self, request: Request, connection: Connection, *, guard_host: bool) -> Response | None:
         head = request.head
-        if "origin" in head.headers:
+        if "origin" in head.headers and not _is_own_websocket(head.headers):
             return failure(403, "requests from web pages are not allowed")
         if guard_host and not _is_loopback(head.headers.get("host", "")):
             return failure(403, "this host name is not served here")
@@ -185,6 +187,15 @@ class Server:
         head = Head(method="GET", path="/", query="", minor=1, headers={"connection": "close"}, length=0)
         request = Request(connection, head, version=API_VERSION, groups={}, headers={"Connection": "close"})
         await request.respond(failure(error.status, str(error)))
+
+
+def _is_own_websocket(headers: Mapping[str, str]) -> bool:
+    """Whether a request with an Origin is for a WebSocket, where every client sends one, and comes from no other host's page.
+
+    Without the host check of ``guard_host`` a page could still name itself as we are called.  Source: RFC 6454, RFC 6455 10.2.
+    """
+    authority = headers["origin"].partition("://")[2]
+    return websocket.asked_for(headers) and authority == headers.get("host")
 
 
 def bind_unix(path: str) -> socket.socket:

@@ -93,10 +93,6 @@ async def no_checkpoints(engine: Operations, request: Request) -> Response:
     raise NotSupported("checkpoints are not supported")
 
 
-async def no_websocket(engine: Operations, request: Request) -> Response:
-    raise NotSupported("attaching by WebSocket is not supported")
-
-
 async def no_cluster_volumes(engine: Operations, request: Request) -> Response:
     raise Unavailable(NO_SWARM)
 

@@ -291,9 +291,9 @@ class ContainerOperations:
     async def attach_container(self, ref: str, request: AttachRequest, hijack: Hijack) -> None:
         container = self.rooms.containers.get(ref)
         if container.status is Status.PAUSED:
-            raise Conflict(f"container {container.id} is paused, unpause the container before attach")
+            raise Conflict(f"container {ref} is paused, unpause the container before attach")
         if container.status is Status.RESTARTING:
-            raise Conflict(f"container {container.id} is restarting, wait until the container is running")
+            raise Conflict(f"container {ref} is restarting, wait until the container is running")
         if not is_pressable(request.detach_keys):
             raise InvalidRequest(f"Invalid detach keys ({request.detach_keys}) provided")
         tty = container.record.config.tty
@@ -308,7 +308,7 @@ class ContainerOperations:
             stderr=request.stderr,
             detach_keys=request.detach_keys or DEFAULT_DETACH_KEYS,
             leftover=taken.leftover,
-            multiplexed=not tty,
+            multiplexed=request.multiplexed and not tty,
         )
         self._publish(container, "attach")
         if container.process is not None:
@@ -319,7 +319,7 @@ class ContainerOperations:
     async def _replay(self, container: Container, request: AttachRequest, fd: int) -> None:
         """What was written so far, to the client."""
         path = self.rooms.containers.log_path(container.record)
-        query = LogQuery(stdout=request.stdout, stderr=request.stderr, multiplexed=not container.record.config.tty)
+        query = LogQuery(stdout=request.stdout, stderr=request.stderr, multiplexed=request.multiplexed and not container.record.config.tty)
         if path:
             await self.rooms.attendants.run(_copy_log, container, path, query, fd)
 

@@ -416,13 +416,14 @@ class Monitor:
     # -- input
 
     def _on_client_data(self, client: Client, data: bytes) -> None:
-        """``data`` from a client's stdin; empty at its end."""
+        """``data`` from a client's stdin; empty at its end, which is the program's too, or else leaves the client nothing to stay for."""
+        closes = not self._message["terminal"] and (self._message.get("stdin_once") or self._is_exec)
+        if not data and not closes:
+            client.finish()
         if self._stdin < 0 or self._stdin_closing:
             return
-        if data:
-            self._stdin_pending += data
-        elif self._stdin != self._master and (self._message.get("stdin_once") or self._is_exec):
-            self._stdin_closing = True
+        self._stdin_pending += data
+        self._stdin_closing = not data and closes
         self._flush_stdin()
 
     def _flush_stdin(self) -> None:

@@ -13,7 +13,10 @@ Filters = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachRequest:
-    """``logs``: first replay what was written; ``stream``: then stay for what comes.  ``detach_keys`` empty: the default."""
+    """``logs``: first replay what was written; ``stream``: then stay for what comes.  ``detach_keys`` empty: the default.
+
+    ``multiplexed``: without a terminal, tell the outputs apart by frames.
+    """
 
     stream: bool = False
     logs: bool = False
@@ -21,6 +24,7 @@ class AttachRequest:
     stdout: bool = False
     stderr: bool = False
     detach_keys: str = ""
+    multiplexed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
