@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.registry.conftest import OCI_MANIFEST, WHERRY, Registry, digest_of
+from tests.system.waiting import until
 
 LAYER = bytes(range(256)) * 20_000
 NOTHING = "sha256:" + "0" * 64
@@ -71,6 +72,38 @@ def test_a_tag_is_asked_for_again_when_its_time_is_over_and_forgotten_when_delet
             assert time.monotonic() < deadline
     with serve("--proxy", f"http://{behind.host}") as alone:
         assert alone.call("GET", path).status == 503  # what was deleted there is not served from here
+
+
+def test_a_cache_with_a_bound_keeps_what_was_read_last_and_fetches_the_rest_again(serve: Any, tmp_path: Path) -> None:
+    layers = [bytes([number]) * 1_000_000 for number in range(4)]
+    data = tmp_path / "front"
+
+    def kept() -> set[int]:
+        sizes = [path.stat().st_size for path in (data / "objects" / "blobs").rglob("sha256*")]
+        assert sum(sizes) <= 3_500_000
+        return {number for number, layer in enumerate(layers) if list(data.rglob(f"blobs/*/sha256-{digest_of(layer)[7:]}"))}
+
+    with serve(data=tmp_path / "behind") as behind:
+        for number, layer in enumerate(layers):
+            behind.push("app", str(number), layer)
+        with serve("--proxy", f"http://{behind.host}", "--proxy-max-size", "3500k", data=data) as front:
+
+            def read(number: int) -> None:
+                assert front.call("GET", f"/v2/app/blobs/{digest_of(layers[number])}").body == layers[number]
+
+            for number in (0, 1, 2, 0):
+                read(number)
+            assert kept() == {0, 1, 2}
+            read(3)
+            until(lambda: kept() == {0, 2, 3})
+            asked = _asked(behind, "GET", "/blobs/")
+            read(0)
+            assert _asked(behind, "GET", "/blobs/") == asked
+            read(1)
+            assert _asked(behind, "GET", "/blobs/") == asked + 1
+            until(lambda: kept() == {0, 1, 3})
+        with serve("--proxy", f"http://{behind.host}", "--proxy-max-size", "1500k", data=data):
+            assert kept() == {1}
 
 
 def test_the_caches_password_goes_to_its_registry_and_nowhere_else(serve: Any, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class _Collector:
             for name, found in self._manifests.items()
         }
         suspects: Suspects = {}
-        for digest in list(among) if among is not None else self._all_blobs():
+        for digest in list(among) if among is not None else self._holdings.all_blobs():
             try:
                 holders = [word.replace(":", "/") for word in objects.children(f"links/{digest.word}")]
                 idle = [name for name in holders if digest not in named.get(name, ()) and not self._is_young(link_key(digest, name))]
@@ -105,10 +105,6 @@ class _Collector:
             except FileNotFoundError:
                 continue  # deleted meanwhile
         return suspects
-
-    def _all_blobs(self) -> list[AnyDigest]:
-        objects = self._holdings.objects
-        return [AnyDigest.of_word(word) for group in objects.children("blobs") for word in objects.children(f"blobs/{group}")]
 
     def _is_young(self, key: str) -> bool:
         return self._holdings.objects.modified(key) >= self._before

@@ -88,6 +88,21 @@ class Holdings:
             if not self.objects.children(f"links/{digest.word}"):
                 self.objects.delete(blob_key(digest))
 
+    def drop_blob(self, digest: AnyDigest) -> None:
+        """Take it from every repository, as a cache may."""
+        with self._gate.adding(), self._lock(digest):
+            for word in self.objects.children(f"links/{digest.word}"):  # first, so that nobody is promised what is gone
+                self.objects.delete(f"links/{digest.word}/{word}")
+            self.objects.delete(blob_key(digest))
+
+    def all_blobs(self) -> list[AnyDigest]:
+        objects = self.objects
+        return [AnyDigest.of_word(word) for group in objects.children("blobs") for word in objects.children(f"blobs/{group}")]
+
+    def local_path(self, digest: AnyDigest) -> str | None:
+        """The blob's file, where there is one."""
+        return self.objects.local_path(blob_key(digest))
+
     # --- manifests
 
     def resolve(self, name: str, what: AnyDigest | str) -> AnyDigest:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -97,19 +98,25 @@ class Pulls:
     async def blob(self, call: Call) -> web.StreamResponse:
         digest = checked_digest(call.rest)
         try:
-            if self._upstream is not None and not await in_thread(self._holdings.has_blob, call.name, digest):
-                return await self._blob_through(call, digest, self._upstream)
-            size = await in_thread(self._holdings.blob_size, call.name, digest)
-            return await self._stored_blob(call, digest, size)
+            if self._upstream is None:
+                return await self._blob_here(call, digest)
+            with suppress(FileNotFoundError):  # before any answer: it is not here, or went just now to make room
+                return await self._blob_here(call, digest)
+            return await self._blob_through(call, digest, self._upstream)
         except FileNotFoundError:
             raise Failure("BLOB_UNKNOWN", detail={"digest": digest}) from None
+
+    async def _blob_here(self, call: Call, digest: AnyDigest) -> web.StreamResponse:
+        return await self._stored_blob(call, digest, await in_thread(self._holdings.blob_size, call.name, digest))
 
     async def _stored_blob(self, call: Call, digest: AnyDigest, size: int) -> web.StreamResponse:
         response, start, count = _blob_response(call.request, digest, size)
         if call.request.method == "HEAD" or response.status == 304:
             return response
+        if self._upstream is not None:
+            await self._upstream.was_read(digest)
         objects = self._holdings.objects
-        path = objects.local_path(blob_key(digest))
+        path = self._holdings.local_path(digest)
         if path is None:
             await bodies.send(call.request, response, bodies.stored(objects, blob_key(digest), start, count), self._limits)
         else:

@@ -25,6 +25,7 @@ from wherry.registry.bodies import Limits
 from wherry.registry.bucket import open_bucket
 from wherry.registry.client import Client
 from wherry.registry.credentials import HUB_HOST, Credentials, is_loopback
+from wherry.registry.eviction import Bound
 from wherry.registry.garbage import collect
 from wherry.registry.gate import Gate, serve_alone
 from wherry.registry.holdings import Holdings
@@ -243,7 +244,8 @@ async def _upstream(order: Serve, holdings: Holdings, uploads: Uploads, tasks: _
             credentials = Credentials(username=order.proxy_user, password=file.readline().rstrip("\r\n"))
     client = Client(trust=Trust(insecure=insecure), proxies=order.proxies)
     stack.push_async_callback(client.close)
-    return Upstream(client, domain, credentials, holdings, uploads, tasks.spawn, fresh_s=order.proxy_fresh_s)
+    bound = await asyncio.to_thread(Bound, holdings, order.proxy_most_bytes) if order.proxy_most_bytes else None
+    return Upstream(client, domain, credentials, holdings, uploads, tasks.spawn, fresh_s=order.proxy_fresh_s, bound=bound)
 
 
 def proxied(text: str) -> tuple[str, tuple[str, ...]]:

@@ -14,6 +14,7 @@ from wherry.registry import documents
 from wherry.registry.bodies import in_thread
 from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
+from wherry.registry.eviction import Bound
 from wherry.registry.failures import Failure
 from wherry.registry.holdings import Holdings
 from wherry.registry.naming import AnyDigest
@@ -96,7 +97,8 @@ class Upstream:
     """The registry behind.
 
     A tag is asked for anew when it was last asked for longer than ``fresh_s`` ago, a digest once. When the registry does not answer, or
-    has had enough of us, what is here is good. Its credentials go to it only, and never come back in an answer.
+    has had enough of us, what is here is good. ``bound``: how much is kept. Its credentials go to it only, and never come back in an
+    answer.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Upstream:
         spawn: Spawn,
         *,
         fresh_s: float,
+        bound: Bound | None = None,
     ) -> None:
         self._client = client
         self._domain = domain
@@ -117,6 +120,7 @@ class Upstream:
         self._uploads = uploads
         self._spawn = spawn
         self._fresh_s = fresh_s
+        self._bound = bound
         self._fresh: dict[tuple[str, str], float] = {}  # (name, tag) -> until when
         self._asking: dict[tuple[str, str], asyncio.Lock] = {}
         self._fills: dict[tuple[str, str], Fill] = {}
@@ -218,6 +222,11 @@ class Upstream:
 
     # --- blobs
 
+    async def was_read(self, digest: AnyDigest) -> None:
+        """A blob that is here was wanted: it stays longer than others."""
+        if self._bound is not None:
+            await in_thread(self._bound.was_read, digest)
+
     async def size(self, name: str, digest: AnyDigest) -> int:
         """Raises Failure."""
         try:
@@ -259,6 +268,8 @@ class Upstream:
         def keep() -> None:
             upload.check(digest)
             self._holdings.add_blob(name, digest, upload.path)
+            if self._bound is not None:
+                self._bound.has_grown(fill.size)
 
         failure: BaseException | None = None
         try:

@@ -34,6 +34,7 @@ class Serve(msgspec.Struct, frozen=True, kw_only=True):
     proxy_user: str = ""
     proxy_password_file: str = ""
     proxy_fresh_s: float = 60.0
+    proxy_most_bytes: int = 0
     proxies: Proxies = Proxies()
 
 

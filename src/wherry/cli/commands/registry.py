@@ -28,6 +28,9 @@ def run_serve(invocation: Invocation) -> int:
     _only_with(invocation, "rights", "htpasswd")
     _only_with(invocation, "proxy-user", "proxy")
     _only_with(invocation, "proxy-ttl", "proxy")
+    _only_with(invocation, "proxy-max-size", "proxy")
+    if "proxy-max-size" in invocation.given and "s3" in invocation.given:
+        raise Failure("--proxy-max-size is for --data: a bucket has rules of its own for what is old")
     order = Serve(
         storage=_storage(invocation),
         host=host,
@@ -44,6 +47,7 @@ def run_serve(invocation: Invocation) -> int:
         proxy_user=invocation.text("proxy-user"),
         proxy_password_file=invocation.text("proxy-password-file"),
         proxy_fresh_s=_seconds(invocation, "proxy-ttl", 60.0),
+        proxy_most_bytes=invocation.number("proxy-max-size"),
         proxies=_proxies(),
     )
     _become("serve", order)
@@ -161,6 +165,7 @@ SERVE = Command(
         Flag("proxy-user", "string", "Who the cache is at that registry"),
         Flag("proxy-password-file", "string", "File whose first line is that user's password"),
         Flag("proxy-ttl", "duration", "How long a tag is not asked for again (default 1m)", parse=positive_duration),
+        Flag("proxy-max-size", "bytes", "Most that the cache keeps; what was read longest ago goes first (default: all)"),
         Flag("quiet", "bool", "Do not log requests", short="q"),
     ),
     maximum=0,
