@@ -42,7 +42,7 @@ _HOT = (
     covers,
 )  # where most functions are a monitor's or a first process's
 _START_MS = 50  # how long the next fork waits for a start; one that takes longer hardly keeps the processors busy
-_FAREWELL_S = 2.0
+_FAREWELL_S = 10.0  # on a busy machine too they clear away before the daemon does
 _OOM_SCORE = -999  # of zygote and monitors: a monitor's death is its container's; what they start has a score of its own
 
 
