@@ -383,7 +383,8 @@ def test_damaged_files_of_the_data_root_give_clear_errors_and_the_rest_works(own
     shutil.rmtree(engine.root / "data/containers" / ident)
     (engine.root / "data/staging/junk").mkdir()
     (engine.root / "data/staging/junk/file").write_text("x")
-    (engine.root / "run/sandboxes/torn.json").write_text("{")
+    with (engine.root / "run/sandboxes/ledger").open("a") as ledger:
+        ledger.write("+{")
     engine.start()
     assert engine.out("run", "--rm", "bb", "echo", "works") == "works"
     assert "bb" in engine.out("images")

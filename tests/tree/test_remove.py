@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from wherry.tree.remove import remove, remove_content
+from wherry.tree.remove import remove, remove_content, remove_empty
 
 
 def test_a_tree_is_removed_and_what_its_symlinks_name_is_not(tmp_path: Path) -> None:
@@ -19,6 +19,17 @@ def test_a_tree_is_removed_and_what_its_symlinks_name_is_not(tmp_path: Path) -> 
     os.close(fd)
     assert os.listdir(tmp_path) == ["canary"]
     assert (tmp_path / "canary/file").exists()
+
+
+def test_what_is_known_to_be_nearly_empty_goes_at_once_and_anything_else_stays(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / "w/work").mkdir(parents=True)
+        (tmp_path / name / "log").touch()
+    (tmp_path / "two/w/work/file").touch()
+    assert remove_empty(str(tmp_path / "one"), ("d", "w/work", "w"), ("log", "absent"))
+    assert not remove_empty(str(tmp_path / "two"), ("d", "w/work", "w"))
+    assert (tmp_path / "two/w/work/file").exists()
+    assert os.listdir(tmp_path) == ["two"]
 
 
 def test_a_tree_deeper_than_any_path_is_removed(abyss: Path) -> None:

@@ -18,8 +18,10 @@ from wherry.errors import Conflict, InvalidRequest, NotFound
 from wherry.ids import matching_prefix
 from wherry.store import unreadable
 from wherry.store.records import NameTaken, Records
+from wherry.tree.remove import remove_empty
 
 KIND = "container"
+_FILES = ("exit.json", "hosts", "hostname", "resolv.conf")  # all that a folder holds, beside its log, nearly always
 KEPT_EXECS = 1000  # of one container: what asks every second for a month would fill the memory
 _decode = msgspec.json.Decoder(ContainerRecord).decode
 _encode = msgspec.json.encode
@@ -128,7 +130,9 @@ class Containers:
             self.execs.pop(ident, None)
 
     def remove_folder(self, ident: str) -> None:
-        shutil.rmtree(self.folder(ident), ignore_errors=True)
+        folder = self.folder(ident)
+        if not remove_empty(folder, (), (f"{ident}-json.log", *_FILES)):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def sweep_folders(self) -> None:
         """Remove folders that no record names, what a crash left; make again, empty, those that a power cut took."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
 
@@ -33,18 +34,24 @@ def remove(index: int, interface: IPv4Interface | IPv6Interface) -> Request:
     return Request(RTM_DELADDR, _body(index, interface), 0, f"remove address {interface}")
 
 
-def addresses(netlink: Netlink) -> list[Address]:
-    """All addresses of the namespace."""
+def addresses(netlink: Netlink, *, index: int = 0, without: Collection[tuple[int, int]] = ()) -> list[Address]:
+    """All addresses of the namespace, or of one interface; ``without``: those in these IPv4 networks (address, length of the prefix)."""
     found: list[Address] = []
-    for reply in netlink.dump(Request(RTM_GETADDR, _INFO.pack(0, 0, 0, 0, 0), 0, "list addresses")):
+    for reply in netlink.dump(Request(RTM_GETADDR, _INFO.pack(0, 0, 0, 0, index), 0, "list addresses")):
         if len(reply.payload) < _INFO.size:
             raise ValueError("netlink: truncated address")
-        _, prefix, _, _, index = _INFO.unpack_from(reply.payload)
+        _, prefix, _, _, holder = _INFO.unpack_from(reply.payload)
         values = message.table(reply.payload[_INFO.size :])
         raw = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS)
-        if raw:
-            found.append(Address(index, ip_interface((_from_bytes(raw), prefix))))
+        if not raw or (index and holder != index):
+            continue  # an old kernel tells of all interfaces
+        if len(raw) != 4 or (_network(raw, prefix), prefix) not in without:
+            found.append(Address(holder, ip_interface((_from_bytes(raw), prefix))))
     return found
+
+
+def _network(raw: bytes, prefix: int) -> int:
+    return int.from_bytes(raw, "big") >> (32 - prefix) << (32 - prefix)
 
 
 def _from_bytes(raw: bytes) -> IPv4Address | IPv6Address:

@@ -71,12 +71,33 @@ class Element:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule as the kernel lists it. ``target``: the chain it jumps to; ``is_bare_return``: it ends the chain for every packet."""
+    """A rule as the kernel lists it.  What it does is looked at when it is asked for: a chain may have hundreds of rules."""
 
     handle: int
-    comment: str = ""
-    target: str = ""
-    is_bare_return: bool = False
+    comment: str
+    expressions: bytes
+
+    @property
+    def target(self) -> str:
+        """The chain it jumps to, or empty."""
+        verdict = self._verdict()
+        return verdict.get(2, b"").rstrip(b"\0").decode(errors="replace")
+
+    @property
+    def is_bare_return(self) -> bool:
+        """Whether it ends the chain for every packet."""
+        return int.from_bytes(self._verdict().get(1, b""), "big", signed=True) == RETURN and not self._names() - {b"immediate", b"counter"}
+
+    def _names(self) -> set[bytes]:
+        return {message.table(member).get(1, b"").rstrip(b"\0") for _, member in message.attributes(self.expressions)}
+
+    def _verdict(self) -> dict[int, bytes]:
+        found: dict[int, bytes] = {}
+        for _, member in message.attributes(self.expressions):
+            expression = message.table(member)
+            if expression.get(1, b"").rstrip(b"\0") == b"immediate":
+                found = message.table(message.table(message.table(expression[2]).get(2, b"")).get(2, b""))
+        return found
 
 
 @dataclass(slots=True)
@@ -352,21 +373,11 @@ def _expression(name: str, *attributes: bytes) -> bytes:
 
 
 def _rule(values: dict[int, bytes]) -> Rule:
-    comment, code, target, matches = "", None, "", False
+    comment = ""
     with suppress(ValueError):  # another program's user data may have any form
         user = values.get(7, b"")
         comment = user[2 : 2 + user[1]].rstrip(b"\0").decode() if len(user) > 2 and user[0] == _COMMENT else ""
-    for _, member in message.attributes(values.get(4, b"")):
-        expression = message.table(member)
-        name = expression.get(1, b"").rstrip(b"\0")
-        if name == b"immediate":
-            given = message.table(message.table(message.table(expression[2]).get(2, b"")).get(2, b""))
-            code = int.from_bytes(given.get(1, b""), "big", signed=True)
-            target = given.get(2, b"").rstrip(b"\0").decode(errors="replace")
-        elif name != b"counter":
-            matches = True
-    handle = int.from_bytes(values.get(3, b""), "big")
-    return Rule(handle, comment, target, is_bare_return=code == RETURN and not matches)
+    return Rule(int.from_bytes(values.get(3, b""), "big"), comment, values.get(4, b""))
 
 
 def _element(element: Element) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -35,8 +36,8 @@ def remove_default(gateway: IPv4Address | IPv6Address, index: int) -> Request:
     return Request(RTM_DELROUTE, _default(gateway, index), 0, f"remove default route by {gateway}")
 
 
-def routes(netlink: Netlink, family: int = socket.AF_INET) -> list[Route]:
-    """The unicast routes of the main table."""
+def routes(netlink: Netlink, family: int = socket.AF_INET, *, without: Collection[tuple[int, int]] = ()) -> list[Route]:
+    """The unicast routes of the main table; ``without``: those to these networks (address, length of the prefix)."""
     found: list[Route] = []
     for reply in netlink.dump(Request(RTM_GETROUTE, _INFO.pack(family, 0, 0, 0, 0, 0, 0, 0, 0), 0, "list routes")):
         if len(reply.payload) < _INFO.size:
@@ -44,6 +45,8 @@ def routes(netlink: Netlink, family: int = socket.AF_INET) -> list[Route]:
         _, length, _, _, table, _, _, kind, _ = _INFO.unpack_from(reply.payload)
         values = message.table(reply.payload[_INFO.size :])
         if kind != _RTN_UNICAST or (struct.unpack("=I", values[_RTA_TABLE])[0] if _RTA_TABLE in values else table) != _RT_TABLE_MAIN:
+            continue
+        if (int.from_bytes(values.get(_RTA_DST, b""), "big"), length) in without:
             continue
         base = ip_address(values[_RTA_DST]) if _RTA_DST in values else ip_address("0.0.0.0" if family == socket.AF_INET else "::")
         gateway = ip_address(values[_RTA_GATEWAY]) if _RTA_GATEWAY in values else None

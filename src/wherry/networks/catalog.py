@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 
 import msgspec
 
@@ -90,7 +90,7 @@ class Catalog:
         pool = record.pool()  # refuses addresses that lie outside before anything is made
         with ExitStack() as undo:
             self._store(record)
-            undo.callback(self._unstore, record)
+            undo.callback(self._unstore, [record])
             self._pools[record.id] = pool
             with Netlink() as host:
                 try:
@@ -101,9 +101,10 @@ class Catalog:
                 admit(record)
             undo.pop_all()
 
-    def uninstall(self, record: NetworkRecord) -> None:
-        bridge.remove_by_name(record.bridge)
-        self._unstore(record)
+    def uninstall(self, records: Sequence[NetworkRecord]) -> None:
+        with Netlink() as host:
+            bridge.remove_all(host, [one.bridge for one in records])
+        self._unstore(records)
 
     # --- addresses
 
@@ -148,8 +149,9 @@ class Catalog:
             self._store(record)
 
     def _clashes(self, host: Netlink, network: NetworkRecord) -> bool:
-        subnet = IPv4Network(network.subnet)
-        return any(subnet.overlaps(one) for one in bridge.host_networks(host, without=[one.bridge for one in self.bridges()]))
+        known = self.bridges()
+        used = bridge.host_networks(host, without=[one.bridge for one in known])
+        return any(network.ipv4.overlaps(one) for one in used)
 
     def _ensure_bridge(self, host: Netlink, network: NetworkRecord) -> None:
         try:
@@ -168,15 +170,16 @@ class Catalog:
                 )
         record = msgspec.structs.replace(wanted, id=ident, bridge=name, created=created)
         if record.subnet:
-            if any(IPv4Network(record.subnet).overlaps(IPv4Network(other.subnet)) for other in self.bridges()):
+            if any(record.ipv4.overlaps(other.ipv4) for other in self.bridges()):
                 raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
             return definition.with_gateway(record)
         with Netlink() as host:
             return self._with_subnet(record, host)
 
     def _with_subnet(self, record: NetworkRecord, host: Netlink) -> NetworkRecord:
-        used = [IPv4Network(one.subnet) for one in self.bridges()] + bridge.host_networks(host, without=[record.bridge])
-        subnet = choose_subnet(self._settings.address_pools, used)
+        ours = [one.ipv4 for one in self.bridges()]
+        others = bridge.host_networks(host, without=[record.bridge], known=ours)
+        subnet = choose_subnet(self._settings.address_pools, [*ours, *others])
         return definition.with_gateway(msgspec.structs.replace(record, subnet=str(subnet)))
 
     def _store(self, record: NetworkRecord) -> None:
@@ -189,13 +192,15 @@ class Catalog:
         with self._lock:
             self._networks[record.id] = record
 
-    def _unstore(self, record: NetworkRecord) -> None:
+    def _unstore(self, records: Sequence[NetworkRecord]) -> None:
         with self._records.transaction():
-            self._records.release(_KIND, record.name)
-            self._records.delete(_KIND, record.id)
+            for record in records:
+                self._records.release(_KIND, record.name)
+                self._records.delete(_KIND, record.id)
         with self._lock:
-            self._networks.pop(record.id, None)
-            self._pools.pop(record.id, None)
+            for record in records:
+                self._networks.pop(record.id, None)
+                self._pools.pop(record.id, None)
 
 
 def _now() -> str:

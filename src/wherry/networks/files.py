@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from wherry.errors import InvalidRequest
 
@@ -96,6 +97,7 @@ def parse_extra_host(value: str, gateway: str) -> tuple[str, str]:
     return _refuse_breaks(name), address.strip("[]")
 
 
+@lru_cache(maxsize=8)
 def parse_resolv_conf(text: str) -> ResolverFile:
     """Read the host's resolv.conf; lines that say nothing to us are skipped, the last ``search`` wins."""
     nameservers: list[str] = []

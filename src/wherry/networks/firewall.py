@@ -20,7 +20,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
@@ -73,7 +73,7 @@ class Target:
 class Firewall:
     """Keeps the tables. ``snapshot`` tells all that should be in them: used to build them, at start or after someone flushed them.
 
-    ``docker_user``: whether our bridges may be named in Docker's chain for that.
+    ``bridges``: the names of all that it tells of. ``docker_user``: whether they may be named in Docker's chain for that.
     """
 
     def __init__(
@@ -81,12 +81,14 @@ class Firewall:
         tag: str,
         snapshot: Callable[[], tuple[Sequence[BridgeFacts], Sequence[PortFacts], Sequence[Target]]],
         *,
+        bridges: Callable[[], Sequence[str]],
         docker_user: bool = True,
     ) -> None:
         self._docker_user = docker_user
         self._inet = Table(nftables.NFPROTO_INET, tag)
         self._bridge = Table(nftables.NFPROTO_BRIDGE, tag)
         self._snapshot = snapshot
+        self._bridges = bridges
         self._lock = threading.Lock()
         self._usable = True
         self._guards = True
@@ -140,11 +142,16 @@ class Firewall:
         self._apply(lambda work: self._network(work.add_elements, network), adds=True)
         self.admit()
 
-    def remove_network(self, network: BridgeFacts) -> None:
-        """Take a network out that ``snapshot`` still tells of."""
-        self._apply(lambda work: self._network(work.delete_elements, network), adds=False)
+    def remove_networks(self, networks: Sequence[BridgeFacts]) -> None:
+        """Take networks out that ``snapshot`` still tells of."""
+
+        def fill(work: Transaction) -> None:
+            for network in networks:
+                self._network(work.delete_elements, network)
+
+        self._apply(fill, adds=False)
         with self._lock:
-            self._admit(without=network.bridge)
+            self._admit(without={one.bridge for one in networks})
 
     def add(self, ports: Sequence[PortFacts], targets: Sequence[Target]) -> None:
         """Let a container's interfaces and published ports in, in one transaction."""
@@ -177,9 +184,8 @@ class Firewall:
         with self._lock:
             return self._netlink.port if self._netlink is not None else 0
 
-    def _admit(self, *, without: str = "") -> None:
-        networks, _, _ = self._snapshot()
-        self._name_to_docker([one.bridge for one in networks if one.bridge != without])
+    def _admit(self, *, without: Collection[str] = ()) -> None:
+        self._name_to_docker([name for name in self._bridges() if name not in without])
 
     def _name_to_docker(self, bridges: Sequence[str]) -> None:
         if not self._usable:

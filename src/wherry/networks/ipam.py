@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
@@ -55,11 +55,23 @@ class Pool:
 
 
 def choose_subnet(pools: Sequence[tuple[str, int]], used: Iterable[IPv4Network]) -> IPv4Network:
-    """The first subnet of the pools that overlaps none of ``used``."""
-    occupied = list(used)
-    for candidate in _candidates(pools):
-        if not any(candidate.overlaps(one) for one in occupied):
-            return candidate
+    """The first subnet of the pools that overlaps none of ``used``.
+
+    `172.17.0.0/12` as a pool means: from 172.17 to the end of the /12.
+    """
+    taken = sorted((int(one.network_address), int(one.broadcast_address)) for one in used)
+    for base, prefix in pools:
+        whole = IPv4Network(base, strict=False)
+        length = max(prefix, whole.prefixlen)
+        size = 1 << (32 - length)
+        start = -(-int(IPv4Address(base.split("/")[0])) // size) * size
+        for first, last in taken:
+            if first >= start + size:
+                break
+            if last >= start:
+                start = (last // size + 1) * size
+        if start + size - 1 <= int(whole.broadcast_address):
+            return IPv4Network((start, length))
     raise Internal("all predefined address pools have been fully subnetted")
 
 
@@ -82,13 +94,3 @@ def parse_address(value: str) -> IPv4Address:
         return IPv4Address(value)
     except ValueError:
         raise InvalidRequest(f"invalid IPv4 address: {value}") from None
-
-
-def _candidates(pools: Sequence[tuple[str, int]]) -> Iterator[IPv4Network]:
-    for base, prefix in pools:
-        # `172.17.0.0/12` means: from 172.17 to the end of the /12.
-        whole = IPv4Network(base, strict=False)
-        first = IPv4Address(base.split("/")[0])
-        for subnet in whole.subnets(new_prefix=max(prefix, whole.prefixlen)):
-            if subnet.network_address >= first:
-                yield subnet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 
@@ -10,6 +11,8 @@ from wherry.networks.names import Directory, Member, View
 from wherry.networks.record import SandboxRecord
 from wherry.networks.resolver import Resolver
 from wherry.networks.sandbox import Sandbox
+
+_MOST_OF_A_RESOLV_CONF = 1 << 16
 
 
 class Naming:
@@ -74,7 +77,12 @@ class Naming:
 
     def _host_resolv_conf(self) -> str:
         try:
-            with open(self._resolv_conf_path) as source:
-                return source.read()
+            fd = os.open(self._resolv_conf_path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return ""
+        try:
+            return os.read(fd, _MOST_OF_A_RESOLV_CONF).decode(errors="replace")
+        except OSError:
+            return ""
+        finally:
+            os.close(fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 
 import msgspec
@@ -11,6 +12,7 @@ from wherry.networks.firewall import BridgeFacts, PortFacts, Target
 from wherry.networks.ipam import Pool
 from wherry.networks.ports import Publication
 
+_subnet = lru_cache(maxsize=4096)(IPv4Network)  # of all networks: every new one is compared with all others
 LABEL = "wherry"  # every interface of ours has an alias that begins with it
 
 
@@ -53,7 +55,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def pool(self) -> Pool:
         """A fresh pool, in which the gateway and the auxiliary addresses are taken."""
-        pool = Pool.of(IPv4Network(self.subnet), IPv4Network(self.ip_range) if self.ip_range else None)
+        pool = Pool.of(self.ipv4, IPv4Network(self.ip_range) if self.ip_range else None)
         try:
             pool.reserve(IPv4Address(self.gateway))
         except Forbidden as error:
@@ -62,8 +64,13 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
             pool.reserve(IPv4Address(address))
         return pool
 
+    @property
+    def ipv4(self) -> IPv4Network:
+        """The subnet as a value; of bridges only."""
+        return _subnet(self.subnet)
+
     def facts(self) -> BridgeFacts:
-        return BridgeFacts(bridge=self.bridge, subnet=IPv4Network(self.subnet), internal=self.internal, masquerade=self.masquerade)
+        return BridgeFacts(bridge=self.bridge, subnet=self.ipv4, internal=self.internal, masquerade=self.masquerade)
 
 
 class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,7 +50,12 @@ class Networks:
         self._creation = threading.Lock()  # one network is created or removed at a time
         self._ports = Ports()
         self._naming = Naming(resolv_conf_path)
-        self._firewall = Firewall(settings.tag, self._firewall_facts, docker_user=settings.docker_user)
+        self._firewall = Firewall(
+            settings.tag,
+            self._firewall_facts,
+            bridges=lambda: [one.bridge for one in self._catalog.bridges()],
+            docker_user=settings.docker_user,
+        )
         self._ledger = Ledger(os.path.join(settings.run_root, "sandboxes"))
         self._departures = Departures(self._interfaces_gone)
         self._departing: dict[str, EndpointRecord] = {}  # by port: released, but the rules still know them
@@ -85,6 +90,7 @@ class Networks:
         for sandbox in self._sandboxes.values():
             sandbox.close()
         self._firewall.close()
+        self._ledger.close()
 
     def destroy(self) -> None:
         """Take everything of this daemon out of the kernel: tables and bridges. For uninstalling and tests; no container may run."""
@@ -114,20 +120,21 @@ class Networks:
             if members:
                 listed = ", ".join(members)
                 raise Forbidden(f"error while removing network: network {record.name} has active endpoints ({listed})")
-            self.settle()
-            self._firewall.remove_network(record.facts())
-            self._catalog.uninstall(record)
+            self._uninstall([record])
             return record
 
     def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[NetworkRecord]:
-        """Remove the networks that no container is on.  ``filters``: until, label, label!."""
-        removed: list[NetworkRecord] = []
-        for record in self.prunable(filters):
-            try:
-                removed.append(self.remove(record.id))
-            except (Forbidden, NotFound):
-                continue
-        return removed
+        """Remove the networks that no container is on, all at once.  ``filters``: until, label, label!."""
+        with self._creation:
+            records = self.prunable(filters)
+            if records:
+                self._uninstall(records)
+            return records
+
+    def _uninstall(self, records: Sequence[NetworkRecord]) -> None:
+        self.settle()
+        self._firewall.remove_networks([one.facts() for one in records])
+        self._catalog.uninstall(records)
 
     def prunable(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[NetworkRecord]:
         """What `prune` removes."""

@@ -121,7 +121,8 @@ class Process:
     def _on_message(self) -> None:
         while True:
             try:
-                message, fds = channel.receive(self._control)
+                body, fds = channel.receive_encoded(self._control)
+                message = msgspec.json.decode(body)
             except BlockingIOError:
                 return
             except (channel.Closed, OSError, ValueError):

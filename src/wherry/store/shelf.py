@@ -21,8 +21,9 @@ from wherry.store.snapshot import Row, SnapshotDamaged, SnapshotExists, Snapshot
 from wherry.store.soundness import Finding, quarantine
 from wherry.tree.durable import sync_small_tree
 from wherry.tree.measure import disk_bytes, tree_bytes
-from wherry.tree.remove import remove
+from wherry.tree.remove import remove, remove_empty
 
+_LITTLE = ("d", "w/work", "w")  # all that is in the directory of a container that wrote nothing
 _SMALL = 40  # entries that are cheaper to sync one by one
 
 
@@ -207,6 +208,8 @@ class Shelf:
 
     def discard(self, directory: str) -> None:
         self._sizes.pop(directory, None)
+        if remove_empty(os.path.join(self.root_dir, directory), _LITTLE):
+            return
         fd = os.open(self.root_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             remove(fd, directory)
