@@ -404,6 +404,17 @@ def test_wishes_that_the_default_network_cannot_grant_are_refused(networks: Netw
     assert "com.docker.network.endpoint.sysctls" in refused(lambda: networks.check("bridge", {"bridge": option}), NotSupported)
 
 
+def test_an_address_that_is_just_leaving_is_waited_for(networks: Networks) -> None:
+    room_for_one = NetworkAddresses(config=[AddressPool(subnet="10.60.0.0/30")])
+    networks.create(NetworkCreate(name="one", ipam=room_for_one))
+    fixed_address = EndpointSettings(ipam_config=EndpointIPAM(ipv4_address="10.60.0.2"))
+    for wish in (fixed_address, fixed_address, EndpointSettings(), fixed_address):
+        assert ip(networks.attach(request(1, mode="one", networks={"one": wish})), "one") == "10.60.0.2"
+        with pytest.raises(Forbidden, match="Address already in use"):
+            networks.attach(request(2, mode="one", networks={"one": fixed_address}))
+        networks.release(request(1).container_id)
+
+
 def test_connect_and_disconnect_a_running_container(networks: Networks) -> None:
     networks.create(NetworkCreate(name="aside"))
     first, second = networks.attach(request(1)), networks.attach(request(2, mode="aside"))

@@ -441,6 +441,15 @@ def test_prune_takes_unused_networks_with_the_label(stage: Stage) -> None:
     assert (used in names, unused in names, other in names) == (True, False, True)
 
 
+def test_a_container_with_an_address_of_its_own_restarts_at_once_and_another_follows_it(stage: Stage) -> None:
+    network = stage.network("fixed", "--subnet", "10.61.0.0/24")
+    for short in ("one", "two"):
+        box = stage.idle(short, "--network", network, "--ip", "10.61.0.9")
+        stage.engine.run("restart", "-t", "0", box)
+        assert stage.ip(box, network) == "10.61.0.9"
+        stage.engine.run("rm", "-f", box)
+
+
 def test_container_of_a_vanished_network_cannot_start_and_says_why(stage: Stage) -> None:
     network = stage.network("n")
     box = stage.idle("box", "--network", network)

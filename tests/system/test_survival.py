@@ -73,7 +73,13 @@ def test_published_ports_answer_while_the_daemon_is_dead(own_engine: Daemon) -> 
         with urllib.request.urlopen(f"http://{host}:{port}/index.html", timeout=20) as answer:
             return str(answer.read().decode())
 
-    until(lambda: page("127.0.0.1") == "hello\n")
+    def answers() -> bool:
+        try:
+            return page("127.0.0.1") == "hello\n"
+        except OSError:  # nobody listens yet
+            return False
+
+    until(answers)
     engine.kill()
     assert page("127.0.0.1") == "hello\n"
     assert page("[::1]") == "hello\n"
@@ -194,12 +200,16 @@ def test_no_line_that_was_shown_is_lost_with_the_monitor(own_engine: Daemon, dri
     script = "i=0; while true; do i=$((i+1)); echo $i; done"
     options = ("--log-driver", driver, "--log-opt", "max-size=100k", "--log-opt", "max-file=1000", "--log-opt", "compress=true")
     engine.run("create", "--name", "busy", *options, "bb", "sh", "-c", script)
-    for _ in range(2):
+    for runs in (1, 2):
         engine.run("start", "busy")
         command = [WHERRY, "-H", engine.host, "logs", "-f", "busy"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
             assert follower.stdout is not None
             shown = [int(next(follower.stdout)) for _ in range(20000)]
+            begun = shown.count(1)
+            while begun < runs:
+                shown.append(int(next(follower.stdout)))
+                begun += shown[-1] == 1
             pid = int(engine.out("inspect", "busy", "-f", "{{.State.Pid}}"))
             os.kill(parent_of(pid), signal.SIGKILL)
             shown += [int(line) for line in follower.stdout]

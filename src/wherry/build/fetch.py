@@ -11,12 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-import aiohttp
-
 from wherry.spec.proxies import Proxies
 
 _CHUNK = 1 << 18
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+_PATIENCE_S = {"sock_connect": 30, "sock_read": 60}
 
 
 class FetchError(ValueError):
@@ -45,13 +43,16 @@ def is_git(source: str) -> bool:
 
 async def download(url: str, directory: str, proxies: Proxies, reason: Callable[[BaseException], str]) -> Downloaded:
     """Fetch ``url`` into ``directory``; ``reason`` tells what went wrong on the way.  Raises FetchError."""
+    import aiohttp
+
     shown = without_credentials(url)
     name = posixpath.basename(unquote(urlsplit(url).path))
     path = os.path.join(directory, "download")
     hashed = hashlib.sha256()
+    timeout = aiohttp.ClientTimeout(total=None, **_PATIENCE_S)
     try:
         async with (
-            aiohttp.ClientSession(timeout=_TIMEOUT, auto_decompress=False) as session,
+            aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,
             session.get(url, proxy=proxies.for_url(url)) as response,
         ):
             if response.status >= 400:

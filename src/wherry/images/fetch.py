@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import aiohttp
 
 from wherry.errors import Internal, InvalidRequest
 from wherry.registry.transport import USER_AGENT, reason
 from wherry.spec.proxies import Proxies
 
+if TYPE_CHECKING:
+    import aiohttp
+
 _CHUNK = 1 << 18
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+_PATIENCE_S = {"sock_connect": 30, "sock_read": 60}
 
 
 def address(text: str) -> str:
@@ -30,9 +32,12 @@ def address(text: str) -> str:
 @asynccontextmanager
 async def opened(url: str, proxies: Proxies) -> AsyncIterator[AsyncIterator[bytes]]:
     """The bytes at ``url``, once the server has agreed to send them.  Raises Internal in Docker's words, also while they come."""
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=None, **_PATIENCE_S)
     with _failing(url):
         async with (
-            aiohttp.ClientSession(timeout=_TIMEOUT, headers={"User-Agent": USER_AGENT}, auto_decompress=False) as session,
+            aiohttp.ClientSession(timeout=timeout, headers={"User-Agent": USER_AGENT}, auto_decompress=False) as session,
             session.get(url, headers={"Accept-Encoding": "identity"}, proxy=proxies.for_url(url)) as response,
         ):
             if response.status >= 400:
@@ -48,6 +53,8 @@ async def _pieces(url: str, response: aiohttp.ClientResponse) -> AsyncIterator[b
 
 @contextmanager
 def _failing(url: str) -> Iterator[None]:
+    import aiohttp
+
     try:
         yield
     except (aiohttp.ClientError, TimeoutError) as error:

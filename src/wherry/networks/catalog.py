@@ -121,6 +121,12 @@ class Catalog:
                 address = pool.allocate()
             return address, pool.subnet.prefixlen
 
+    def is_full(self, network_id: str) -> bool:
+        """Whether no address is left to give out."""
+        with self._lock:
+            pool = self._pools.get(network_id)
+            return pool is not None and pool.is_full
+
     def reserve(self, endpoint: EndpointRecord) -> None:
         """An address that a container has already.  Raises Forbidden, InvalidRequest."""
         self._pools[endpoint.network_id].reserve(IPv4Address(endpoint.address))

@@ -37,18 +37,25 @@ class Pool:
 
     def allocate(self) -> IPv4Address:
         """Take the lowest free address of the range."""
-        low = self._offset(self.ip_range.network_address)
-        within = self.taken >> low
-        free = (~within & (within + 1)).bit_length() - 1
+        free = self._lowest_free()
         if free >= self.ip_range.num_addresses:
             raise Internal("no available IPv4 addresses on this network's address pools")
-        self.taken |= 1 << (low + free)
+        self.taken |= 1 << (self._offset(self.ip_range.network_address) + free)
         return self.ip_range.network_address + free
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `allocate` would fail."""
+        return self._lowest_free() >= self.ip_range.num_addresses
 
     def free(self, address: IPv4Address) -> None:
         """Give an address back; a free one is success."""
         if address in self.subnet:
             self.taken &= ~(1 << self._offset(address))
+
+    def _lowest_free(self) -> int:
+        within = self.taken >> self._offset(self.ip_range.network_address)
+        return (~within & (within + 1)).bit_length() - 1
 
     def _offset(self, address: IPv4Address) -> int:
         return int(address) - int(self.subnet.network_address)

@@ -213,7 +213,11 @@ class Networks:
         """Whether `prepare` now has nothing to wait for in the kernel, so that an event loop may call it."""
         if request.mode == "host":
             return True
-        return not request.bindings and not request.mode.startswith("container:") and self._departures.has_spare
+        if request.bindings or request.mode.startswith("container:") or not self._departures.has_spare:
+            return False
+        fixed = {wish.ipam_config.ipv4_address for wish in request.networks.values() if wish.ipam_config is not None}
+        with self._lock:
+            return not any(one.address in fixed or self._catalog.is_full(one.network_id) for one in self._departing.values())
 
     def plug(self, sandbox: Sandbox) -> None:
         """The rest of `attach`: interfaces, rules, names.  Raises OSError or EngineError; `release` must follow then."""
@@ -335,8 +339,8 @@ class Networks:
         """
         with self._lock:
             sandbox = self._sandboxes.pop(container_id, None)
-            if sandbox is not None and sandbox.plugged:
-                self._departing.update((one.port, one) for one in sandbox.record.endpoints)
+            if sandbox is not None:
+                self._departing.update((one.port, one) for one in _guarded_only_if(sandbox.record.endpoints, plugged=sandbox.plugged))
         if sandbox is None:
             return
         record = sandbox.record
@@ -455,12 +459,23 @@ class Networks:
         self, container_id: str, name: str, network: NetworkRecord, wish: EndpointSettings, record: SandboxRecord, *, guarded: bool
     ) -> EndpointRecord:
         asked = wish.ipam_config.ipv4_address if wish.ipam_config is not None else ""
-        address, prefix = self._catalog.allocate(network, asked)
+        try:
+            address, prefix = self._catalog.allocate(network, asked)
+        except (Forbidden, Internal):
+            if not self._is_leaving(network, asked):
+                raise
+            self.settle()
+            address, prefix = self._catalog.allocate(network, asked)
         names = names_of(name, *(wish.aliases or ()), ids.short(container_id), record.hostname)
         made = new_endpoint(
             network, wish, address=address, prefix=prefix, tag=self._settings.tag, interface=next_interface(record.endpoints)
         )
         return msgspec.structs.replace(made, names=[] if network.is_default else names, guarded=guarded)
+
+    def _is_leaving(self, network: NetworkRecord, asked: str) -> bool:
+        """Whether an address will be free in a moment: the one ``asked`` for, or any."""
+        with self._lock:
+            return any(one.network_id == network.id and asked in ("", one.address) for one in self._departing.values())
 
     def _publish(self, request: SandboxRequest, record: SandboxRecord) -> Sequence[Held]:
         target = gateway_endpoint(record.endpoints)
@@ -528,3 +543,8 @@ class Networks:
             self._firewall.remove(ports, targets)
         except OSError as error:
             log.warning("rules: %s", error)
+
+
+def _guarded_only_if(endpoints: Sequence[EndpointRecord], *, plugged: bool) -> Sequence[EndpointRecord]:
+    """The rules know of the guards of what was plugged, and of no others."""
+    return endpoints if plugged else [msgspec.structs.replace(one, guarded=False) for one in endpoints]

@@ -11,26 +11,27 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
-
-import aiohttp
 
 from wherry.registry.credentials import Credentials, origin_of
 from wherry.registry.transport import (
-    FLAKES,
     Authorizer,
     Refused,
     RegistryError,
     Transport,
     Unreachable,
     Untrusted,
+    flakes,
     read_capped,
     reason,
 )
 from wherry.spec import foreign
 from wherry.spec import image as spec
 from wherry.spec.digest import Digest, sha256
+
+if TYPE_CHECKING:
+    import aiohttp
 
 MANIFEST_TYPES = (spec.DOCKER_MANIFEST, spec.DOCKER_INDEX, spec.OCI_MANIFEST, spec.OCI_INDEX)
 _CHUNK = 1 << 20
@@ -370,7 +371,7 @@ async def _chunks(source: AsyncIterator[bytes], size: int, idle_s: float) -> Asy
             if held >= size or now - handed >= _HELD_S:
                 yield b"".join(parts)
                 parts, held, handed = [], 0, now
-    except FLAKES as error:
+    except flakes() as error:
         failure = error
     if parts:
         yield b"".join(parts)

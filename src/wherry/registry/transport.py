@@ -16,16 +16,16 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urljoin
-
-import aiohttp
-from yarl import URL
 
 from wherry.registry.credentials import Credentials, Origin, may_issue_tokens, may_reach, origin_of
 from wherry.registry.trust import Trust
 from wherry.spec import foreign
 from wherry.spec.proxies import Proxies
+
+if TYPE_CHECKING:  # a daemon that never asks a registry does without its 0.1 s and 9 MB
+    import aiohttp
 
 USER_AGENT = "wherry/0.1"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -35,8 +35,6 @@ _MAX_TOKEN = 1 << 20
 _CONTEXT_MEMORY_S = 60.0
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _CHALLENGE = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
-_TLS_FAILURES = (aiohttp.ClientConnectorSSLError, aiohttp.ClientConnectorCertificateError)
-FLAKES = (aiohttp.ClientError, TimeoutError, ConnectionError)
 
 
 class RegistryError(Exception):
@@ -146,7 +144,7 @@ class Transport:
             retry_after: str | None = None
             try:
                 response = await self._follow(method, url, authorizer, scope, headers or {}, body)
-            except FLAKES as error:
+            except flakes() as error:
                 if not retry or not self.patience.may_retry(attempt) or (_is_final(error) and not _is_refused(error)):
                     raise _unreachable(method, url, error) from error
             else:
@@ -269,7 +267,7 @@ class Transport:
             retry_after: str | None = None
             try:
                 response = await self._send(method, url, headers=headers, data=form)
-            except FLAKES as error:
+            except flakes() as error:
                 if not self.patience.may_retry(attempt) or _is_final(error):
                     raise _unreachable(method, url, error) from error
             else:
@@ -285,6 +283,9 @@ class Transport:
             attempt += 1
 
     async def _send(self, method: str, url: str, *, headers: Mapping[str, str], data: Any) -> aiohttp.ClientResponse:
+        import aiohttp
+        from yarl import URL
+
         if self._session is None:
             timeout = aiohttp.ClientTimeout(
                 total=None, connect=self.patience.connect_s, sock_connect=self.patience.connect_s, sock_read=self.patience.idle_s
@@ -338,7 +339,7 @@ async def read_capped(response: aiohttp.ClientResponse, limit: int, deadline_s: 
                 if size > limit:
                     raise Untrusted(f"{response.url.path}: the answer is larger than {limit} bytes")
                 parts.append(chunk)
-    except FLAKES as error:
+    except flakes() as error:
         raise RegistryError(f"{response.url.path}: unexpected EOF ({reason(error)})") from error
     return b"".join(parts)
 
@@ -390,6 +391,8 @@ def _json_object(raw: bytes) -> dict[str, Any]:
 
 def _is_final(error: BaseException) -> bool:
     """Whether the failure is one that waiting a second does not mend."""
+    import aiohttp
+
     return isinstance(
         error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError | aiohttp.InvalidURL | aiohttp.ConnectionTimeoutError
     )
@@ -397,6 +400,8 @@ def _is_final(error: BaseException) -> bool:
 
 def _is_refused(error: BaseException) -> bool:
     """Whether nobody listens now: a registry that answered a moment ago (somebody has pinged it) may be starting again."""
+    import aiohttp
+
     return isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionRefusedError)
 
 
@@ -405,13 +410,24 @@ def _unreachable(method: str, url: str, error: BaseException) -> RegistryError:
     return Unreachable(text) if _is_final(error) else RegistryError(text)
 
 
+def flakes() -> tuple[type[Exception], ...]:
+    """What networks do, and another attempt may mend."""
+    import aiohttp
+
+    return aiohttp.ClientError, TimeoutError, ConnectionError
+
+
 def reason(error: BaseException) -> str:
+    import aiohttp
+
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         os_error = error.os_error
         temporary = isinstance(os_error, socket.gaierror) and os_error.errno == socket.EAI_AGAIN
         return f"dial tcp: lookup {error.host}: {'Temporary failure in name resolution' if temporary else 'no such host'}"
-    if isinstance(error, _TLS_FAILURES):
-        return f"tls: failed to verify certificate: {error}" if isinstance(error, _TLS_FAILURES[1]) else f"tls: {error}"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"tls: failed to verify certificate: {error}"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return f"tls: {error}"
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return error.message
     if isinstance(error, aiohttp.ClientConnectorError):
