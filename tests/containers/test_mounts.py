@@ -27,6 +27,10 @@ def test_a_bind_has_a_path_and_a_volume_a_name() -> None:
     [
         ("/a:/b:bogus", "invalid mode: bogus"),
         ("/a:/b:ro,rw", "invalid mode: ro,rw"),
+        ("/a:/b:z,Z", "invalid mode: z,Z"),
+        ("/a:/b:shared,rslave", "invalid mode: shared,rslave"),
+        ("/a:/b:nocopy", "'/a:/b:nocopy': invalid mount config for type \"bind\": field VolumeOptions must not be specified"),
+        ("name:/b:shared", "'name:/b:shared': invalid mount config for type \"volume\": field BindOptions must not be specified"),
         ("rel/path:/x", 'create rel/path: "rel/path" includes invalid characters for a local volume name'),
         ("a", "invalid volume specification: 'a'"),
         ("/a:/", "destination can't be '/'"),
@@ -71,7 +75,7 @@ def test_a_mount_of_each_type() -> None:
         (Mount(type="bind", target="/t"), "field Source must not be empty"),
         (Mount(type="bind", source="/s"), "field Target must not be empty"),
         (Mount(type="tmpfs", source="/s", target="/t"), "field Source must not be specified"),
-        (Mount(type="npipe", source="x", target="/t"), "not supported"),
+        (Mount(type="npipe", source="x", target="/t"), 'invalid mount config for type "npipe": mount type unknown'),
         (Mount(type="image", target="/t"), "field Source must not be empty"),
         (Mount(type="image", source="x", target="/t", image_options=ImageOptions(subpath="a/../../b")), "must be a relative path"),
         (
@@ -84,6 +88,10 @@ def test_bad_mounts_are_refused(mount: Mount, message: str) -> None:
     with pytest.raises(EngineError) as caught:
         mounts.parse_mount(mount)
     assert message in str(caught.value)
+
+
+def test_a_relative_path_that_an_image_declares_is_below_the_root() -> None:
+    assert [record.destination for record in mounts.collect(HostConfig(), ["data/x", "/abs"])] == ["/data/x", "/abs"]
 
 
 def test_what_was_asked_for_covers_what_the_image_declares_and_what_is_inherited() -> None:

@@ -204,6 +204,32 @@ def test_waiting_for_a_client_that_ended_its_input_costs_nothing(image, tmp_path
     run(check, image, tmp_path)
 
 
+def test_a_client_that_says_more_than_the_program_reads_sees_an_end_and_no_error(image, tmp_path):
+    async def check(b):
+        launch = b.launch(config("sh", "-c", "read word; echo out"), open_stdin=True, stdin_once=True)
+        ours, theirs = socket.socketpair()
+        attachment = Attachment(stdin=True, stdout=True, stderr=True, multiplexed=False)
+        process = await b.supervisor.run(launch, attachments=[(theirs.fileno(), attachment)])
+        theirs.close()
+        said = asyncio.ensure_future(asyncio.to_thread(say_for_ever, ours.dup()))
+        heard = b""
+        with ours:
+            while data := await asyncio.to_thread(ours.recv, 4096):
+                heard += data
+        assert heard == b"out\n"
+        await said
+        assert (await process.wait()).code == 0
+        await process.acknowledge()
+
+    run(check, image, tmp_path)
+
+
+def say_for_ever(client: socket.socket) -> None:
+    with client, contextlib.suppress(BrokenPipeError):
+        while True:
+            client.sendall(b"y\n" * 4096)
+
+
 @pytest.mark.parametrize("driver", ["none", "json-file"])
 def test_slow_client_gets_everything_after_the_program_ended_and_waiting_for_it_costs_nothing(image, tmp_path, driver):
     async def check(b):

@@ -16,11 +16,14 @@ CREATE = """
 --cpus -1                                 | range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available
 --cpus 1 --cpu-quota 1000                 | Conflicting options: Nano CPUs and CPU Quota cannot both be set
 --cpuset-cpus 1-0                         | Invalid value 1-0 for cpuset cpus: invalid format: 1-0
+--cpuset-cpus 0,                          | Invalid value 0, for cpuset cpus: invalid format: 0,
+--cpuset-cpus " 0"                        | Invalid value  0 for cpuset cpus: invalid format:  0
 --oom-score-adj 2000                      | Invalid value 2000, range for oom score adj is [-1000, 1000]
 --security-opt bogus=1                    | invalid --security-opt 2: "bogus=1"
 --cap-add BOGUS                           | invalid CapAdd: unknown capability: "CAP_BOGUS"
 --pid container:nosuch                    | No such container: nosuch
 --ipc container:nosuch                    | No such container: nosuch
+--device vendor.com/class=name            | CDI device injection failed: unresolvable CDI devices vendor.com/class=name
 --ipc bogus                               | invalid IPC mode: bogus
 --uts host --hostname x                   | conflicting options: hostname and the UTS mode
 --runtime bogus                           | unknown or invalid runtime name: bogus
@@ -30,6 +33,7 @@ CREATE = """
 --health-interval 1us                     | Interval in Healthcheck cannot be less than 1ms
 --annotation =x                           | invalid Annotations: the empty string is not permitted as an annotation key
 --mount type=bind,src=/nope,dst=/x        | invalid mount config for type "bind": bind source path does not exist: /nope
+--mount type=npipe,src=a,dst=/x           | invalid mount config for type "npipe": mount type unknown
 --volumes-from nosuch                     | No such container: nosuch
 --link nosuch                             | could not get container for nosuch: No such container: nosuch
 --log-driver bogus                        | error looking up logging plugin bogus: plugin "bogus" not found
@@ -37,6 +41,14 @@ CREATE = """
 COMMANDS = """
 create --sysctl kernel.foo=1 bb              | 125 | invalid argument "kernel.foo=1" for "--sysctl" flag: sysctl 'kernel.foo=1' is not
 create --device /dev/null:/x:q bb            | 125 | wherry: bad mode specified: q
+create --device :/dev/x bb                   | 125 | wherry: bad format for path: :/dev/x
+create --gpus= bb                            | 125 | invalid argument "" for "--gpus" flag: EOF
+create --mount type=,dst=/x bb               | 125 | invalid argument "type=,dst=/x" for "--mount" flag: type is required
+create --mount 'type=bind,"src=/a' bb        | 125 | invalid argument "type=bind,\\"src=/a" for "--mount" flag: parse error on line 1,
+create --mount 'type=bind, src=/a' bb        | 125 | invalid argument "type=bind, src=/a" for "--mount" flag: unexpected key ' src' in
+update --restart bogus nosuch                | 1   | Error response from daemon: invalid restart policy: unknown policy 'bogus'; use one of
+update --memory 5m nosuch                    | 1   | Error response from daemon: Minimum memory limit allowed is 6MB
+exec --env-file /nosuch x true               | 1   | open /nosuch: no such file or directory
 create --storage-opt foo bb                  | 125 | wherry: invalid storage option
 create --pull bogus bb                       | 125 | wherry: invalid pull option: 'bogus': must be one of "always", "missing" or "never"
 create --cidfile /etc/passwd bb              | 1   | container ID file found, make sure the other container isn't running or delete

@@ -331,7 +331,7 @@ def _resources(invocation: Invocation) -> dict[str, Any]:
         "MemorySwappiness": swappiness,
         "OomKillDisable": invocation.flag("oom-kill-disable"),
         "PidsLimit": number("pids-limit"),
-        "Ulimits": list(invocation.value("ulimit")),
+        "Ulimits": list({limit["Name"]: limit for limit in invocation.value("ulimit")}.values()),
     }
 
 

@@ -234,7 +234,9 @@ def _set(flag: Flag, flags: dict[str, Flag], text: str, values: dict[str, Any], 
         try:
             value = flag.parse(text)
         except ValueError as error:
-            raise UsageFailure(f'invalid argument "{text}" for "{flag.spelled()}" flag: {error}') from None
+            from wherry.cli.template_tokens import quote
+
+            raise UsageFailure(f'invalid argument {quote(text)} for "{flag.spelled()}" flag: {error}') from None
     if flag.refused and value != flag.default:
         raise Failure(f"wherry: --{flag.name} is not supported: {flag.refused}", 125)
     name = flag.alias_of or flag.name

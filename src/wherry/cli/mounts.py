@@ -47,7 +47,7 @@ def _quoted(text: str, position: int) -> tuple[str, int]:
             return "".join(pieces), end + 1
         else:
             break
-    raise ValueError(f'parse error on line 1, column {len(text)}: extraneous or missing " in quoted-field')
+    raise ValueError(f'parse error on line 1, column {len(text) + 1}: extraneous or missing " in quoted-field')
 
 
 def volume(word: str) -> tuple[str, str]:
@@ -84,6 +84,8 @@ def mount(word: str) -> dict[str, Any]:
     for field in split_fields(word):
         key, value = _key_value(field)
         if key == "type":
+            if not value:
+                raise ValueError("type is required")
             made["Type"] = value.lower()
         elif key in ("source", "src"):
             made["Source"] = os.path.abspath(value) if value == "." or value.startswith("./") else value
@@ -119,10 +121,6 @@ def mount(word: str) -> dict[str, Any]:
 
 def _key_value(field: str) -> tuple[str, str]:
     key, equals, value = field.partition("=")
-    if key != key.strip():
-        raise ValueError(f"invalid option '{key}' in '{field}': option should not have whitespace")
-    if value != value.strip():
-        raise ValueError(f"invalid value for '{key}' in '{field}': value should not have whitespace")
     key = key.lower()
     if not equals:
         if key not in ("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src"):

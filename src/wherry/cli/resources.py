@@ -47,7 +47,7 @@ def device(word: str) -> str:
     if is_cdi_name(word):
         return word
     parts = word.split(":")
-    if len(parts) > 3:
+    if len(parts) > 3 or not parts[0]:
         raise ValueError(f"bad format for path: {word}")
     if len(parts) == 3 and not is_device_mode(parts[2]):
         raise ValueError(f"bad mode specified: {parts[2]}")
@@ -135,6 +135,8 @@ def gpus(word: str) -> dict[str, Any]:
     """``all``, a number, or ``driver=..,count=..,"device=a,b",capabilities=..,options=..`` as a DeviceRequest."""
     from wherry.cli.mounts import split_fields
 
+    if not word:
+        raise ValueError("EOF")
     request: dict[str, Any] = {"Driver": "", "Count": 0, "DeviceIDs": None, "Capabilities": [["gpu"]], "Options": {}}
     for field in split_fields(word):
         key, equals, value = field.partition("=")
@@ -168,6 +170,6 @@ def restart_policy(text: str) -> dict[str, Any]:
     name, colon, count = text.partition(":")
     if colon and not name:
         raise ValueError("invalid restart policy format: no policy provided before colon")
-    if colon and not count.lstrip("-").isdecimal():
+    if count and not count.lstrip("-").isdecimal():
         raise ValueError("invalid restart policy format: maximum retry count must be an integer")
-    return {"Name": name, "MaximumRetryCount": int(count) if colon else 0}
+    return {"Name": name, "MaximumRetryCount": int(count or 0)}

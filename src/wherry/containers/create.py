@@ -58,7 +58,7 @@ def merge_config(asked: ContainerCreate, image: Config | None, *, hostname: str)
         config.entrypoint = None
     config.cmd = config.cmd or None
     config.entrypoint = config.entrypoint or None
-    if not config.entrypoint and not (config.cmd and config.cmd[0]):
+    if not config.entrypoint and not config.cmd:
         raise InvalidRequest("no command specified")
     config.healthcheck = merged_healthcheck(config.healthcheck, base.healthcheck)
     if not config.stop_signal:
@@ -256,11 +256,9 @@ def parse_cpuset(text: str, what: str) -> set[int]:
     """`0-2,4` as a set.  Raises InvalidRequest."""
     found: set[int] = set()
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not DIGITS.fullmatch(first) or (dash and not DIGITS.fullmatch(last)) or len(part) > 12:
-            raise InvalidRequest(f"Invalid value {text} for {what}: invalid format: {part.strip()}")
-        if dash and int(last) < int(first):
-            raise InvalidRequest(f"Invalid value {text} for {what}: invalid format: {part.strip()}")
+        first, dash, last = part.partition("-")
+        if not DIGITS.fullmatch(first) or (dash and not DIGITS.fullmatch(last)) or len(part) > 12 or (dash and int(last) < int(first)):
+            raise InvalidRequest(f"Invalid value {text} for {what}: invalid format: {text}")
         found |= set(range(int(first), min(int(last if dash else first), 8192) + 1))
     return found
 
@@ -274,7 +272,7 @@ def check_joined_network(body: ContainerCreate) -> None:
         (body.hostname, "hostname and the network mode"),
         (host.dns, "dns and the network mode"),
         (host.extra_hosts, "custom host-to-IP mapping and the network mode"),
-        (body.exposed_ports and not host.port_bindings, "port exposing and the container type network mode"),
+        (body.exposed_ports and not (host.port_bindings or host.publish_all_ports), "port exposing and the container type network mode"),
     ):
         if given:
             raise InvalidRequest(f"conflicting options: {what}")
@@ -283,7 +281,7 @@ def check_joined_network(body: ContainerCreate) -> None:
 def _check_namespaces(host: HostConfig) -> None:
     if host.network_mode == "container:":
         raise InvalidRequest("invalid network mode: invalid container format container:<name|id>")
-    if host.network_mode.startswith("container:") and host.port_bindings:
+    if host.network_mode.startswith("container:") and (host.port_bindings or host.publish_all_ports):
         raise InvalidRequest("conflicting options: port publishing and the container type network mode")
     if host.network_mode.startswith("container:") and host.links:
         raise InvalidRequest(
@@ -310,6 +308,8 @@ def _check_namespaces(host: HostConfig) -> None:
 def _check_unsupported(host: HostConfig) -> None:
     """What Wherry does not do is said by name, never ignored."""
     for request in host.device_requests or ():
+        if request.driver == "cdi":
+            raise InvalidRequest(f"CDI device injection failed: unresolvable CDI devices {', '.join(request.device_ids or ())}")
         raise InvalidRequest(f'could not select device driver "{request.driver}" with capabilities: {_go_lists(request.capabilities)}')
     if host.storage_opt:
         raise NotSupported("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
@@ -378,7 +378,7 @@ def endpoints_asked(body: ContainerCreate, host: HostConfig) -> dict[str, Endpoi
                 "* user specified IP address is supported on user defined networks only\n"
                 "* user specified IP address is supported only when connecting to networks with user configured subnets"
             )
-        if asked and host.network_mode.startswith("container:"):
+        if extra:
             raise InvalidRequest("conflicting options: cannot attach to a network in the container network mode")
         return (
             {host.network_mode: asked.get(host.network_mode, EndpointSettings())} if not host.network_mode.startswith("container:") else {}

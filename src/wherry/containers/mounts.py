@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterable, Sequence
 
 from wherry.containers.record import MountRecord
-from wherry.errors import InvalidRequest, NotSupported
+from wherry.errors import InvalidRequest
 from wherry.spec.docker.container import HostConfig, Mount
 
 PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _LABELLING = frozenset({"z", "Z"})
 _CONSISTENCY = frozenset({"consistent", "cached", "delegated", "default"})
+_MODES = ({"ro", "rw"}, _LABELLING, _CONSISTENCY, PROPAGATIONS, {"nocopy"})  # of each at most one
 _TMPFS_FLAGS = PROPAGATIONS | frozenset(
     "defaults ro rw suid nosuid dev nodev exec noexec sync async dirsync remount mand nomand atime noatime diratime nodiratime "
     "bind rbind unbindable runbindable relatime norelatime strictatime nostrictatime".split()
@@ -45,7 +46,7 @@ def collect(host: HostConfig, image_volumes: Iterable[str], inherited: Sequence[
             raise InvalidRequest(f"Duplicate mount point: {target}")
         found[target] = MountRecord(type="tmpfs", destination=target, options=_tmpfs_options(options), spec="tmpfs")
     for path in image_volumes:
-        target = checked_destination(path)
+        target = checked_destination("/" + path)  # a relative one is the root's
         if target not in found:
             found[target] = MountRecord(type="volume", destination=target, driver="local", copy_up=True, anonymous=True, spec="image")
     return list(found.values())
@@ -80,10 +81,12 @@ def parse_bind(text: str) -> MountRecord:
         raise InvalidRequest(f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": {error}") from error
     mode = parts[2] if len(parts) == 3 else ""
     words = [word for word in mode.split(",") if word]
-    allowed = {"ro", "rw"} | _LABELLING | _CONSISTENCY | (PROPAGATIONS if kind == "bind" else {"nocopy"})
-    if any(word not in allowed for word in words) or ("ro" in words and "rw" in words):
+    if any(word not in set().union(*_MODES) for word in words) or any(sum(word in kin for word in words) > 1 for kin in _MODES):
         raise InvalidRequest(f"invalid mode: {mode}")
     propagation = next((word for word in words if word in PROPAGATIONS), "")
+    if stray := "BindOptions" if kind == "volume" and propagation else "VolumeOptions" if kind == "bind" and "nocopy" in words else "":
+        config = f'invalid mount config for type "{kind}": field {stray} must not be specified'
+        raise InvalidRequest(f"invalid volume specification: '{text}': {config}")
     if kind == "bind":
         return MountRecord(
             type="bind",
@@ -125,8 +128,6 @@ def parse_mount(mount: Mount) -> MountRecord:
     """One of HostConfig.Mounts."""
 
     if mount.type not in ("bind", "volume", "tmpfs", "image"):
-        if mount.type in ("cluster", "npipe"):
-            raise NotSupported(f'mounts of type "{mount.type}" are not supported')
         raise InvalidRequest(f'invalid mount config for type "{mount.type}": mount type unknown')
     if not mount.target:
         raise InvalidRequest(f'invalid mount config for type "{mount.type}": field Target must not be empty')

@@ -268,9 +268,7 @@ def _numbers(path: str) -> dict[str, int]:
     try:
         number = os.stat(path).st_rdev
     except OSError as error:
-        raise InvalidRequest(
-            f'error gathering device information while adding custom device "{path}": {(error.strerror or "").lower()}'
-        ) from error
+        raise InvalidRequest(f"stat {path}: {(error.strerror or '').lower()}") from error
     return {"major": os.major(number), "minor": os.minor(number)}
 
 

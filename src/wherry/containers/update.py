@@ -15,10 +15,15 @@ _LIMITS = (
 )
 
 
-def updated(before: HostConfig, asked: HostConfig, *, cpus: int) -> HostConfig:
-    """``before`` with what is ``asked`` for.  Raises InvalidRequest for what no container can have, Conflict for what this one can't."""
+def check(asked: HostConfig, *, cpus: int) -> None:
+    """Raises InvalidRequest for what no container can have."""
     restart.checked(asked.restart_policy.name, asked.restart_policy.maximum_retry_count)
     check_resources(asked, cpus=cpus, updating=True)
+
+
+def updated(before: HostConfig, asked: HostConfig, *, cpus: int) -> HostConfig:
+    """``before`` with what is ``asked`` for.  Raises InvalidRequest for what no container can have, Conflict for what this one can't."""
+    check(asked, cpus=cpus)
     _check_conflicts(before, asked)
     host = copy(before)
     for name in _LIMITS:

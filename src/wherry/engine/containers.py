@@ -7,8 +7,9 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 
-from wherry.containers import present, top
+from wherry.containers import present, top, update
 from wherry.containers.container import Container
+from wherry.containers.create import signal_number
 from wherry.containers.lifecycle import Status
 from wherry.containers.logs import LogQuery
 from wherry.engine import container_logs, container_stats
@@ -243,6 +244,7 @@ class ContainerOperations:
         await container.perform(rename)
 
     async def update_container(self, ref: str, body: ContainerUpdate) -> ContainerUpdated:
+        update.check(body, cpus=len(os.sched_getaffinity(0)))
         container = self.rooms.containers.get(ref)
         await container.perform(lambda: self._update(container, body))
         return ContainerUpdated(warnings=None)
@@ -260,7 +262,12 @@ class ContainerOperations:
         await self.running.stop(self.rooms.containers.get(ref), signal=signal, timeout_s=timeout_s, called=ref)
 
     async def restart_container(self, ref: str, *, signal: str, timeout_s: int | None) -> None:
-        await self.running.restart(self.rooms.containers.get(ref), signal=signal, timeout_s=timeout_s, called=ref)
+        container = self.rooms.containers.get(ref)
+        try:
+            signal_number(signal or "SIGTERM")
+        except InvalidRequest as error:
+            raise InvalidRequest(f"Cannot restart container {ref}: {error}") from None
+        await self.running.restart(container, signal=signal, timeout_s=timeout_s, called=ref)
 
     async def kill_container(self, ref: str, *, signal: str) -> None:
         try:

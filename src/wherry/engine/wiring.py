@@ -186,7 +186,7 @@ class Wiring:
         name = mode.partition(":")[2]
         try:
             other = self._rooms.containers.get(name)
-        except NotFound as error:
+        except (NotFound, InvalidRequest) as error:
             raise InvalidRequest(f"failed to join {kind.upper()} namespace: {error}") from error
         if not other.is_running:
             raise Conflict(f"failed to join {kind.upper()} namespace: container {other.id} is not running")
@@ -310,7 +310,7 @@ def running_other(containers: Containers, mode: str) -> Container:
         raise NotFound(f"joining network namespace of container: {error}") from error
     if not other.is_running:
         status = other.record.state.status
-        raise Conflict(f"cannot join network namespace of a non running container: container {name} is {status}")
+        raise Conflict(f"cannot join network namespace of a non running container: container {other.name} is {status}")
     return other
 
 

@@ -15,6 +15,7 @@ _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _READ_BYTES = 32 << 10
 _SO_SNDBUFFORCE = 32  # include/uapi/asm-generic/socket.h
 _SEND_BUFFER_BYTES = 2 << 20
+_MOST_DRAINED_BYTES = 4 << 20
 _SPLICE_F = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MORE if hasattr(os, "SPLICE_F_NONBLOCK") else 0
 
 
@@ -111,7 +112,14 @@ class Client:
             self._unwatch(self._fd)
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._fd)) as handle:
                 handle.shutdown(socket.SHUT_RDWR)  # the daemon's and the API server's duplicates must not keep it open
+                self._drain(handle)
             os.close(self._fd)
+
+    def _drain(self, handle: socket.socket) -> None:
+        """Take what the client has said and nobody wants: closed with that unread, the connection would end in an error, not in an end."""
+        for _ in range(_MOST_DRAINED_BYTES // _READ_BYTES):  # a distant client may go on talking
+            if not handle.recv(_READ_BYTES, socket.MSG_DONTWAIT):
+                return
 
     def let_go(self) -> None:
         """Give the connection up as it is: the daemon goes on with it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 CREATE = (
     "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: "
     "unable to start container process: error during container init: "
@@ -14,6 +16,12 @@ def words(error: BaseException) -> str:
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
     return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+
+
+def lowered(error: OSError) -> str:
+    """What the kernel says, as Go writes it."""
+    text = os.strerror(error.errno or 0)
+    return text[:1].lower() + text[1:]
 
 
 class LaunchFailure(Exception):

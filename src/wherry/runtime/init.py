@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from wherry.kernel import cgroup, credentials, files, namespace, process, scheduling, seccomp, terminal
 from wherry.runtime import channel, defaults, filters, labels, users
-from wherry.runtime.failure import StartFailure, words
+from wherry.runtime.failure import StartFailure, lowered, words
 from wherry.runtime.plan import Plan
 from wherry.runtime.steps import AdjustOomScore, Sandbox
 
@@ -148,22 +148,23 @@ def raise_loopback() -> None:
 
 def find_program(name: str, path: str) -> str:
     """The file to execute, found as Go's exec.LookPath does.  Raises StartFailure with Docker's words and code."""
+    quoted = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
     if "/" in name:
         try:
             status = os.stat(name)
         except OSError as error:
-            text = _lower(error)
-            raise StartFailure(126 if error.errno == errno.EACCES else 127, f'exec: "{name}": stat {name}: {text}') from None
+            text = lowered(error)
+            raise StartFailure(126 if error.errno == errno.EACCES else 127, f"exec: {quoted}: stat {name}: {text}") from None
         if stat.S_ISDIR(status.st_mode):
-            raise StartFailure(126, f'exec: "{name}": is a directory: permission denied')
+            raise StartFailure(126, f"exec: {quoted}: is a directory: permission denied")
         if not _is_executable(name):
-            raise StartFailure(126, f'exec: "{name}": permission denied')
+            raise StartFailure(126, f"exec: {quoted}: permission denied")
         return name
     for directory in path.split(":"):
         candidate = os.path.join(directory or ".", name)
         if os.path.isfile(candidate) and _is_executable(candidate):
             return candidate
-    raise StartFailure(127, f'exec: "{name}": executable file not found in $PATH')
+    raise StartFailure(127, f"exec: {quoted}: executable file not found in $PATH")
 
 
 def _become(start: Start, report: socket.socket, slave_fd: int, names: Sequence[tuple[int, str]] = ()) -> None:
@@ -280,7 +281,7 @@ def _change_directory(cwd: str) -> None:
     try:
         os.chdir(cwd)
     except OSError as error:
-        raise StartFailure(127, f'chdir to cwd ("{cwd}") set in config.json failed: {_lower(error)}') from None
+        raise StartFailure(127, f'chdir to cwd ("{cwd}") set in config.json failed: {lowered(error)}') from None
     try:
         inside = os.getcwd().startswith("/")
     except OSError:
@@ -340,7 +341,7 @@ def _execute(program: str, arguments: list[str], environment: dict[str, str]) ->
     try:
         os.execve(program, arguments, environment)
     except OSError as error:
-        os.write(2, f"exec {program}: {_lower(error)}\n".encode(errors="surrogateescape"))
+        os.write(2, f"exec {program}: {lowered(error)}\n".encode(errors="surrogateescape"))
     except ValueError as error:  # a null byte
         os.write(2, f"exec {program}: {error}\n".encode(errors="surrogateescape"))
     os._exit(_EXEC_FAILED)
@@ -379,11 +380,6 @@ def _reap(program: str, arguments: list[str], environment: dict[str, str]) -> No
 
 def _is_executable(path: str) -> bool:
     return os.access(path, os.X_OK, effective_ids=True)
-
-
-def _lower(error: OSError) -> str:
-    text = os.strerror(error.errno or 0)
-    return text[:1].lower() + text[1:]
 
 
 def report_failure(report: socket.socket, error: BaseException) -> None:

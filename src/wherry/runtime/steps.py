@@ -6,6 +6,7 @@ Here are those of the process itself; those of its mounts are in `mounting`, of 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 
 from wherry.kernel import cgroup, files, namespace, scheduling
 from wherry.runtime import labels
-from wherry.runtime.failure import StartFailure
+from wherry.runtime.failure import StartFailure, lowered
 
 Key = tuple[str, str, str, tuple[tuple[str, str | None], ...], int]  # of a new file system: destination, type, source, its options
 
@@ -162,12 +163,14 @@ class SetSysctls:
                     os.O_WRONLY,
                     resolve=files.RESOLVE_BENEATH | files.RESOLVE_NO_SYMLINKS | files.RESOLVE_NO_XDEV,
                 )
-                try:
-                    os.write(fd, value.encode())
-                finally:
-                    os.close(fd)
             except OSError as error:
-                raise StartFailure(128, f"open sysctl {key} file: {error.strerror}") from None
+                raise StartFailure(127 if error.errno == errno.ENOENT else 128, f"open sysctl {key} file: {lowered(error)}") from None
+            try:
+                os.write(fd, value.encode())
+            except OSError as error:
+                raise StartFailure(128, f'failed to write sysctl {key} = "{value}": {lowered(error)}') from None
+            finally:
+                os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)

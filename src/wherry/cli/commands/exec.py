@@ -20,7 +20,10 @@ def run(invocation: Invocation) -> int:
     stdin = invocation.flag("interactive") and not detach
     running.check_terminal(stdin=stdin, tty=tty)
     keys = running.keys_of(invocation)
-    env = environment.variables(invocation.texts("env-file"), invocation.texts("env"))
+    try:
+        env = environment.variables(invocation.texts("env-file"), invocation.texts("env"))
+    except Failure as failure:
+        raise Failure(str(failure)) from None  # with a code of its own where `run` has 125
     body = {
         "User": invocation.text("user"),
         "Privileged": invocation.flag("privileged"),
@@ -67,7 +70,7 @@ COMMAND = Command(
     run,
     flags=(
         Flag("detach", "bool", "Run the command in the background", short="d"),
-        Flag("detach-keys", "string", "Keys that leave the session and let the command run", parse=running.checked_keys, single=True),
+        Flag("detach-keys", "string", "Keys that leave the session and let the command run"),
         Flag("env", "list", "Variable KEY=VALUE; KEY alone is taken from here", short="e", parse=environment.variable),
         Flag("env-file", "list", "File of KEY=VALUE lines"),
         Flag("interactive", "bool", "Keep standard input open", short="i"),
