@@ -275,6 +275,17 @@ def test_a_harmed_index_is_built_again_when_it_is_needed(store: Erofs, tmp_path:
 
 
 @pytest.mark.parametrize("harm", HARMS)
+def test_a_harmed_index_is_built_again_when_it_is_looked_into(store: Erofs, tmp_path: Path, harm: str) -> None:
+    base = store.apply(None, None, io.BytesIO(BASE)).diff_id
+    [index] = tmp_path.glob("snapshots/*/index")
+    whole = index.read_bytes()
+    HARMS[harm](index)
+    with store.contents(base) as contents:
+        assert [name for name, _ in contents.children(contents.root())] == [b"bin", b"etc", b"hard", b"link", b"opt"]
+    assert index.read_bytes() == whole
+
+
+@pytest.mark.parametrize("harm", HARMS)
 def test_a_harmed_tar_is_found_and_the_layer_comes_again(store: Erofs, tmp_path: Path, harm: str) -> None:
     base = store.apply(None, None, io.BytesIO(BASE)).diff_id
     top = chain_id([base, store.apply(None, base, io.BytesIO(layer(file("top", b"top")))).diff_id])

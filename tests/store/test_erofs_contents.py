@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from wherry.store.erofs import Erofs
 from wherry.store.erofs_contents import IndexContents
 from wherry.store.records import Records
-from wherry.tree.erofs_format import Damaged
+from wherry.tree.erofs_format import Damaged, Device
+from wherry.tree.erofs_image import encode
+from wherry.tree.erofs_node import new_directory
 
 pytestmark = pytest.mark.root
 
@@ -46,3 +49,17 @@ def test_a_damaged_index_is_said_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "index").write_bytes(b"x" * 4096)
     with pytest.raises(Damaged, match="not a layer's index"):
         IndexContents(str(tmp_path / "index"), [])
+
+
+def test_an_index_that_is_cut_while_it_is_read_is_said_to_be_damaged(tmp_path: Path) -> None:
+    """And no signal ends the process."""
+    root = new_directory()
+    root.children = {f"{number:05}": new_directory() for number in range(2000)}
+    path = tmp_path / "index"
+    path.write_bytes(encode(root, [Device(512, "tar")]))
+    with IndexContents(str(path), []) as contents:
+        names = contents.children(contents.root())
+        next(names)
+        os.truncate(path, 4096)
+        with pytest.raises(Damaged, match="not a layer's index"):
+            list(names)

@@ -60,9 +60,39 @@ def test_a_later_entry_replaces_a_former() -> None:
     assert names(tree(file(".wh.a"), directory("a"))) == {"a~"}
 
 
+def test_a_file_is_no_directory_wherever_its_name_comes_from() -> None:
+    for entries in ((file("a"), file("a/.wh..wh..opq")), (file("a"), file("a/.wh.b")), (file(".wh.a"), file("a/b"))):
+        for lowest in (True, False):
+            with pytest.raises(NotADirectoryError):
+                tree(*entries, lowest=lowest)
+    with pytest.raises(NotADirectoryError):
+        tree(file("f"), link("a", "f"), file("a/b"))
+
+
+def test_a_link_does_not_find_what_it_replaces() -> None:
+    with pytest.raises(InvalidArchive):
+        tree(directory("d"), file("d/a"), link("d", "d/a", Kind.HARDLINK))
+    with pytest.raises(InvalidArchive):
+        tree(directory("d"), file("d/a"), link("s", "d"), link("s/a", "d/a", Kind.HARDLINK))
+
+
+def test_links_to_links_name_the_same_file_though_the_first_name_is_another_now() -> None:
+    root = tree(
+        file("a", b"1"),
+        link("b", "a", Kind.HARDLINK),
+        link("c", "b", Kind.HARDLINK),
+        file("a", b"22"),
+        file("b"),
+        link("d", "c", Kind.HARDLINK),
+    )
+    children = root.children or {}
+    assert children["c"] is children["d"]
+    assert [(children[name].size, children[name].links) for name in "abc"] == [(2, 1), (0, 1), (1, 2)]
+
+
 def test_in_the_lowest_layer_whiteouts_only_undo() -> None:
     root = tree(directory("d"), file("d/a"), file("d/.wh.a"), file("d/.wh.b"), file("d/.wh..wh..opq"), file("x/.wh.y"), lowest=True)
-    assert names(root) == {"d"}
+    assert names(root) == {"d", "x"}
 
 
 def test_hard_links_are_one_node_counted_once() -> None:

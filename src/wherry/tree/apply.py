@@ -324,13 +324,13 @@ class _Tree:
             parent_fd = self._directory(parent)
             self._make(lambda: os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent_fd), hidden_path, parent_fd, hidden)
             return
+        parent_fd = self._directory(parent)
         with contextlib.suppress(FileNotFoundError):
-            parent_fd = self._directory(parent, create=False)
             self._clear(hidden_path, parent_fd, hidden, directory=True)
 
     def _make_opaque(self, path: str) -> None:
+        self._directory(path)
         if self._options.whiteouts is Whiteouts.OVERLAY:
-            self._directory(path)
             fd = files.open_in_root(self._root_fd, path or ".", os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.setxattr(fd, OVERLAY_OPAQUE, b"y")

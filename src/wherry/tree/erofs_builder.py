@@ -18,18 +18,19 @@ from wherry.tree.erofs_log import Log
 ROOT: Final = 0
 NUMBER: Final = struct.Struct(">I")  # of directories and records: as bytes in their order
 # Records: the directory's number, a name, a zero, the record's own number, one of these, and what belongs to that.
-FILE, MADE, IMPLIED, LINK, ASKED, GONE, LOOKED = b"fdilqxc"
+FILE, MADE, IMPLIED, LINK, ASKED = b"fdilq"
 _FILE: Final = bytes((FILE,))
 
 
 class Builder:
     """Takes the tree of one image; `erofs_writer.write` writes it.  ``scratch_fd``: an empty file for what does not fit into memory.
 
-    ``starts``: the first block of each device, as in the inodes that are `put`.
+    ``starts``: the first block of each device, as in the inodes that are `put`. ``lowest``: nothing lies below, so no whiteout is kept.
     """
 
-    def __init__(self, scratch_fd: int, starts: Sequence[int] = OWN_STARTS) -> None:
+    def __init__(self, scratch_fd: int, starts: Sequence[int] = OWN_STARTS, *, lowest: bool = False) -> None:
         self.starts = starts
+        self.lowest = lowest
         self.log = Log(scratch_fd)
         self.parents = array("I", [ROOT])
         self.modes = array("H", [0])
@@ -85,20 +86,11 @@ class Builder:
         self._add(directory, name, LINK)
         self.unsettled = True
 
-    def drop(self, directory: int, name: bytes) -> None:
-        """Nothing has this name any more."""
-        self._add(directory, name, GONE)
-
-    def look(self, directory: int, name: bytes, path: str) -> None:
-        """No file may have this name now: else the writer raises NotADirectoryError for ``path``."""
-        self._add(directory, name, LOOKED, os.fsencode(path))
-        self.unsettled = True
-
     def is_file(self, directory: int, name: bytes) -> bool:
         """Whether something that is no directory has the name now.  Reads the whole log: for messages of errors."""
         head = NUMBER.pack(directory) + name + b"\0"
         kinds = [record[len(head) + 4] for record in self.log if record.startswith(head)]
-        return next((kind in (FILE, LINK) for kind in reversed(kinds) if kind not in (ASKED, LOOKED)), False)
+        return next((kind in (FILE, LINK) for kind in reversed(kinds) if kind != ASKED), False)
 
     def _new_directory(self, parent: int) -> int:
         self.parents.append(parent)

@@ -35,24 +35,14 @@ _MODES: Final = {
 }
 
 
-class _Missing(FileNotFoundError):
-    """No directory and no symlink has this name; a file may have it."""
-
-    def __init__(self, directory: int, name: bytes) -> None:
-        super().__init__(errno.ENOENT, os.strerror(errno.ENOENT))
-        self.directory = directory
-        self.name = name
-
-
 class Tree:
-    """Takes the entries of one layer in order.  ``lowest``: nothing lies below, so whiteouts only undo what this archive had before.
+    """Takes the entries of one layer in order.
 
     ``sparse_fd``: an empty file that takes the sparse files of the archive. ``literal``: a name like a whiteout's is a name.
     """
 
-    def __init__(self, builder: Builder, *, lowest: bool, sparse_fd: int, literal: bool = False) -> None:
+    def __init__(self, builder: Builder, *, sparse_fd: int, literal: bool = False) -> None:
         self._builder = builder
-        self._lowest = lowest
         self._literal = literal
         self._sparse_fd = sparse_fd
         self._sparse_bytes = 0
@@ -137,17 +127,18 @@ class Tree:
         if target == path:
             return
         parent, _, last = target.rpartition("/")
+        wanted = os.fsencode(last)
+        self._replace(directory, name)  # before the target is looked for, as it may be below
         try:
             found = self._directory(parent)
         except OSError:
             raise bad_link(entry) from None
-        link = self._known.get(NUMBER.pack(found) + os.fsencode(last)) if last else 0
-        if link is not None and link >= 0:
+        symlink = self._known.get(NUMBER.pack(found) + wanted)
+        if not wanted or (symlink is not None and symlink >= 0) or (found, wanted) == (directory, name):
             raise bad_link(entry)
-        self._replace(directory, name)
-        self._builder.link(directory, name, (found, os.fsencode(last)), str(bad_link(entry)))
-        if link is not None:
-            self._known[NUMBER.pack(directory) + name] = link
+        self._builder.link(directory, name, (found, wanted), str(bad_link(entry)))
+        if symlink is not None:
+            self._known[NUMBER.pack(directory) + name] = symlink
 
     def _add_directory(self, entry: Entry, path: str, parent: int, name: bytes) -> None:
         key = NUMBER.pack(parent) + name
@@ -173,7 +164,7 @@ class Tree:
     def _whiteout(self, path: str, parent: str, name: str, mtime_ns: int) -> None:
         if name == OPAQUE:
             directory = self._directory(parent, mtime_ns)
-            if not self._lowest:
+            if not self._builder.lowest:
                 self._builder.set_attributes(directory, {OVERLAY_OPAQUE: b"y"})
             return
         if name.startswith(_METADATA):
@@ -181,19 +172,10 @@ class Tree:
         hidden = os.fsencode(name[len(WHITEOUT) :])
         if hidden in (b"", b".", b".."):
             raise InvalidArchive(f"invalid whiteout {path!r}")
-        if not self._lowest:
-            directory = self._directory(parent, mtime_ns)
-            self._replace(directory, hidden)
-            self._builder.put(directory, hidden, pack_inode(stat.S_IFCHR, 0, 0, mtime_ns))
-            self._has_whiteouts = True
-            return
-        try:
-            directory = self._directory(parent)
-        except _Missing as missing:
-            self._builder.look(missing.directory, missing.name, parent)
-            return
+        directory = self._directory(parent, mtime_ns)
         self._replace(directory, hidden)
-        self._builder.drop(directory, hidden)
+        self._builder.put(directory, hidden, pack_inode(stat.S_IFCHR, 0, 0, mtime_ns))
+        self._has_whiteouts = True
 
     def _directory(self, path: str, mtime_ns: int | None = None) -> int:
         """The directory ``path``, through symlinks but never above the root; made where it is missing, unless ``mtime_ns`` is None."""
@@ -228,9 +210,7 @@ class Tree:
             raw = os.fsencode(name)
             found = self._known.get(NUMBER.pack(stack[-1]) + raw)
             if found is None:
-                if mtime_ns is None:
-                    raise _Missing(stack[-1], raw)
-                if from_link:
+                if mtime_ns is None or from_link:
                     raise self._fault(stack[-1], raw, path)
                 stack.append(self._imply(stack[-1], raw, path, mtime_ns))
             elif found >= 0:
@@ -259,13 +239,13 @@ class Tree:
     def _copy_sparse(self, entry: Entry, reader: Reader) -> int:
         """A sparse file gets a place in a sparse file, where its holes are holes."""
         place = self._sparse_place(entry.size)
+        os.ftruncate(self._sparse_fd, self._sparse_bytes)  # first, as in `Reader.copy_to`
         for offset, length in entry.segments or ():
             position, end = place + offset, place + offset + length
             while position < end:
                 data = reader.read(end - position)
                 write_at(self._sparse_fd, data, position)
                 position += len(data)
-        os.ftruncate(self._sparse_fd, self._sparse_bytes)
         return place
 
     def _sparse_place(self, size_bytes: int) -> int:

@@ -18,7 +18,7 @@ from itertools import groupby
 from typing import Final
 
 from wherry.tree.apply import OVERLAY_OPAQUE
-from wherry.tree.erofs_builder import ASKED, FILE, GONE, IMPLIED, LINK, LOOKED, MADE, NUMBER, ROOT, Builder
+from wherry.tree.erofs_builder import ASKED, FILE, IMPLIED, LINK, MADE, NUMBER, ROOT, Builder
 from wherry.tree.erofs_format import (
     BLOCK,
     COMPAT_MTIME,
@@ -124,12 +124,12 @@ class _Writer:
                 self._shared.append(target << 32 | self._place(self._inode(now.record)))
                 now.is_placed = True
             self._links.append(_number(rest) << 32 | target)
-        elif kind in (IMPLIED, LOOKED) and now.is_file:
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(rest[4:] if kind == IMPLIED else rest))
-        elif kind != LOOKED:
-            if kind == MADE and now.is_whiteout:
-                self._builder.set_attributes(_number(rest), {OVERLAY_OPAQUE: b"y"})
-            now.record, now.is_placed = record, False
+            return
+        if kind == IMPLIED and now.is_file:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(rest[4:]))
+        if kind == MADE and now.is_whiteout and not self._builder.lowest:
+            self._builder.set_attributes(_number(rest), {OVERLAY_OPAQUE: b"y"})
+        now.record, now.is_placed = record, False
 
     # -- what is written in one go
 
@@ -181,11 +181,11 @@ class _Writer:
                 content.add(*dots.pop())
             kind = record[4]
             if kind == FILE:
+                if builder.lowest and _is_whiteout(record[5:]):
+                    continue
                 told = self._file(record)
             elif kind == LINK:
                 told = self._named_again(_number(record))
-            elif kind == GONE:
-                continue
             else:
                 inner = _number(record[5:])
                 alive[inner] = True
@@ -315,10 +315,7 @@ class _Now:
 
     @property
     def is_whiteout(self) -> bool:
-        if not self.record or self.record[4] != FILE:
-            return False
-        inode = self.record[5:]
-        return stat.S_ISCHR(inode[_MODE_HIGH] << 8) and not any(inode[_WHERE])
+        return bool(self.record) and self.record[4] == FILE and _is_whiteout(self.record[5:])
 
 
 class _Stream:
@@ -400,7 +397,7 @@ def _last_of_each(log: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
     head, last = b"", b""
     for record in log:
         end = record.index(0, NUMBER.size)
-        if record[end + 5] in (ASKED, LOOKED):
+        if record[end + 5] == ASKED:
             continue
         if last and record[:end] != head:
             yield head, last[len(head) + 1 :]
@@ -424,6 +421,10 @@ def _number(data: bytes) -> int:
 def _size_of(inode: bytes) -> int:
     """Bytes that count as the layer's."""
     return int.from_bytes(inode[_SIZE], "little")
+
+
+def _is_whiteout(inode: bytes) -> bool:
+    return stat.S_ISCHR(inode[_MODE_HIGH] << 8) and not any(inode[_WHERE])
 
 
 def _find(pairs: array[int], number: int) -> int:

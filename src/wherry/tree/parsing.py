@@ -39,15 +39,16 @@ def index(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
 
     ``fds``: the tar, and three empty files: for its sparse files, for the index, and for what does not fit into memory meanwhile; then,
     while the tar is still written, a pipe that tells how far (`growing.MARK`). ``root``: mode, uid, gid and mtime_ns of the root directory;
-    ``lowest``: no layer lies below; ``literal``: a name like a whiteout's is a name.
+    ``lowest``: no layer lies below, so whiteouts only undo what this archive had before; ``literal``: a name like a whiteout's is a name.
     Answers ``size_bytes`` (as Docker counts), ``sparse_bytes``, ``index_sum`` (CRC-32), ``tar_bytes``.
     """
     tar_fd, sparse_fd, index_fd, scratch_fd, *marks = fds
     source = GrowingFile(tar_fd, *marks)
-    builder = Builder(scratch_fd)
+    literal = arguments.get("literal", False)
+    builder = Builder(scratch_fd, lowest=arguments["lowest"] and not literal)
     mode, *rest = arguments["root"]
     builder.describe(ROOT, stat.S_IFDIR | mode, *rest)
-    tree = Tree(builder, lowest=arguments["lowest"], sparse_fd=sparse_fd, literal=arguments.get("literal", False))
+    tree = Tree(builder, sparse_fd=sparse_fd, literal=literal)
     read_tree(Reader(source, _limits(arguments)), tree)
     tree.finish(tar_fd, source.size())
     return _write_index(builder, source.size(), sparse_fd, index_fd, scratch_fd)

@@ -81,13 +81,13 @@ class Reader:
             while data := self.read():
                 _write_all(fd, data)
             return
+        os.ftruncate(fd, entry.size)  # first: XFS fills what lies between a file's end and a write behind it
         for offset, length in entry.segments:
             while length:
                 data = self.read(length)
                 _pwrite_all(fd, data, offset)
                 offset += len(data)
                 length -= len(data)
-        os.ftruncate(fd, entry.size)
 
     def drain(self) -> None:
         """Read the source to its end, so that who counts or hashes it has seen every byte."""
