@@ -177,7 +177,7 @@ class Lab:
         )
 
     async def pull(self, name: str, **options: Any) -> list[dict[str, Any]]:
-        return [record async for record in self.images.pull(name, **options)]
+        return [record async for record in self.images.registries.pull(name, **options)]
 
     async def load(self, data: bytes, **options: Any) -> list[dict[str, Any]]:
         return [record async for record in self.images.load(pieces(data), **options)]

@@ -119,7 +119,7 @@ def test_a_client_that_leaves_does_not_stop_the_others(experiment: Experiment, m
         told: list[str] = []
 
         async def pull() -> None:
-            async for record in lab.images.pull(f"{fake.host}/x/y:1"):
+            async for record in lab.images.registries.pull(f"{fake.host}/x/y:1"):
                 told.append(record["status"])
 
         second = asyncio.ensure_future(pull())

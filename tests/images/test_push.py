@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from tests.images.conftest import digest
 
-from wherry.errors import Internal, NotFound
+from wherry.errors import Internal
 from wherry.images.push import manifest
 from wherry.spec.digest import Digest, sha256
 from wherry.spec.image import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, Descriptor
@@ -35,7 +35,7 @@ def test_an_image_goes_to_a_real_registry_and_comes_back_the_same(experiment: Ex
     async def body(lab: Any, fake: Any) -> None:
         made = make_image({"a": bytes(range(256)) * 5000}, {"b": b"2"}, {"dense": os.urandom(2 << 20)})
         lab.loaded(made, f"{repository}:1")
-        records = [record async for record in lab.images.push(f"{repository}:1")]
+        records = [record async for record in lab.images.registries.push(f"{repository}:1")]
         shorts = [layer[7:19] for layer in json.loads(made.config)["rootfs"]["diff_ids"]]
         assert records[0] == {"status": f"The push refers to repository [{repository}]"}
         assert records[1:4] == [{"status": "Preparing", "progressDetail": {}, "id": ident} for ident in reversed(shorts)]
@@ -50,11 +50,11 @@ def test_an_image_goes_to_a_real_registry_and_comes_back_the_same(experiment: Ex
         assert headers["Content-Type"] == "application/vnd.docker.distribution.manifest.v2+json"
         assert lab.images.resolve(f"{repository}:1").repo_digests == (f"{repository}@{sha256(raw)}",)
 
-        again = [record["status"] async for record in lab.images.push(f"{repository}:1") if "status" in record]
+        again = [record["status"] async for record in lab.images.registries.push(f"{repository}:1") if "status" in record]
         assert again.count("Layer already exists") == 3
 
         lab.images.tag(f"{repository}:1", f"{repository}-beside:2")
-        beside = [record["status"] async for record in lab.images.push(f"{repository}-beside:2") if "status" in record]
+        beside = [record["status"] async for record in lab.images.registries.push(f"{repository}-beside:2") if "status" in record]
         assert beside.count(f"Mounted from {repository.partition('/')[2]}") == 3
 
         for name in (f"{repository}:1", f"{repository}-beside:2"):
@@ -81,40 +81,9 @@ def test_a_damaged_layer_is_named_and_not_kept_by_the_registry(
             file.seek(1024)
             file.write(b"damage")
         with pytest.raises(Internal, match=f"layer {sha256(made.tars[0])} can't be read back"):
-            [record async for record in lab.images.push(f"{repository}:1")]
+            [record async for record in lab.images.registries.push(f"{repository}:1")]
         with pytest.raises(urllib.error.HTTPError):
             get(f"http://{real_registry}/v2/{repository.partition('/')[2]}/blobs/{sha256(made.tars[0])}")
-
-    experiment(body)
-
-
-def test_all_tags_of_a_repository_are_pushed_and_pulled_at_once(experiment: Experiment, make_image: Any, real_registry: str) -> None:
-    repository = f"{real_registry}/t/{uuid.uuid4().hex}"
-
-    async def body(lab: Any, fake: Any) -> None:
-        lab.loaded(make_image({"a": b"1"}), f"{repository}:1", f"{repository}:2")
-        records = [record async for record in lab.images.push(repository)]
-        assert [record["aux"]["Tag"] for record in records if "aux" in record] == ["1", "2"]
-        for tag in "12":
-            lab.images.remove(f"{repository}:{tag}", in_use=lambda ident: [])
-        for outcome in ("Downloaded newer image", "Image is up to date"):
-            texts = [record["status"] for record in await lab.pull(repository, all_tags=True)]
-            assert [text for text in texts if text.startswith("Status: ")] == [f"Status: {outcome} for {repository}"] == texts[-1:]
-            assert sum(text.startswith("Digest: ") for text in texts) == 2
-        assert lab.images.list()[0].repo_tags == (f"{repository}:1", f"{repository}:2")
-
-    experiment(body)
-
-
-def test_a_name_that_does_not_exist_is_not_pushed(experiment: Experiment, make_image: Any) -> None:
-    async def body(lab: Any, fake: Any) -> None:
-        with pytest.raises(NotFound) as caught:
-            [record async for record in lab.images.push("localhost:1/never:1")]
-        assert str(caught.value) == "An image does not exist locally with the tag: localhost:1/never"
-        lab.loaded(make_image({"a": b"1"}), "localhost:1/never:2")
-        with pytest.raises(NotFound) as caught:
-            [record async for record in lab.images.push("localhost:1/never:1")]
-        assert str(caught.value) == "tag does not exist: localhost:1/never:1"
 
     experiment(body)
 
@@ -140,7 +109,7 @@ def test_a_registry_that_takes_no_plain_layer_gets_it_compressed(experiment: Exp
         asked: list[list[str]] = []
         fake.answers |= {"/uploads/": uploads, "/manifests/": manifests}
         lab.loaded(made, f"{fake.host}/x/y:1", f"{fake.host}/x/y:2")
-        assert [record["aux"]["Tag"] async for record in lab.images.push(f"{fake.host}/x/y") if "aux" in record] == ["1", "2"]
+        assert [record["aux"]["Tag"] async for record in lab.images.registries.push(f"{fake.host}/x/y") if "aux" in record] == ["1", "2"]
         assert asked == [[DOCKER_LAYER_GZIP, DOCKER_LAYER], *[[DOCKER_LAYER_GZIP] * 2] * 2]  # the second time without trying
         assert digest(made.tars[1]) in sent
 
@@ -151,7 +120,7 @@ def test_a_registry_that_is_not_there_is_named(experiment: Experiment, make_imag
     async def body(lab: Any, fake: Any) -> None:
         lab.loaded(make_image({"a": b"1"}), "127.0.0.1:1/x:1")
         with pytest.raises(Internal, match="connection refused"):
-            [record async for record in lab.images.push("127.0.0.1:1/x:1")]
+            [record async for record in lab.images.registries.push("127.0.0.1:1/x:1")]
 
     experiment(body)
 

@@ -182,7 +182,7 @@ class BuildOperations:
             supervisor=rooms.supervisor,
             resolve=rooms.images.resolve,
             register=rooms.images.register,
-            pull=rooms.images.pull,
+            pull=rooms.images.registries.pull,
             sandbox=self._sandbox,
             blocking=rooms.attendants.run,
             start=rooms.start,

@@ -127,18 +127,18 @@ class ImageOperations(ContainerOperations):
 
     async def search_images(self, term: str, *, limit: int, filters: Filters, auth: AuthConfig | None) -> Sequence[SearchResult]:
         is_wanted = search.condition(filters)
-        found = await self.rooms.images.search(term, limit=limit)
+        found = await self.rooms.images.registries.search(term, limit=limit)
         return [msgspec.convert(one, SearchResult) for one in found if is_wanted(one)]
 
     async def inspect_distribution(self, reference: str, *, auth: AuthConfig | None) -> Distribution:
-        descriptor, platforms = await self.rooms.images.distribution(reference, credentials(auth))
+        descriptor, platforms = await self.rooms.images.registries.distribution(reference, credentials(auth))
         return Distribution(
             descriptor=Descriptor(media_type=descriptor.media_type, digest=descriptor.digest, size=descriptor.size),
             platforms=[Platform(architecture=one.architecture, os=one.os, variant=one.variant) for one in platforms],
         )
 
     async def check_auth(self, auth: AuthConfig) -> Authenticated:
-        token = await self.rooms.images.login(credentials(auth))
+        token = await self.rooms.images.registries.login(credentials(auth))
         return Authenticated(identity_token=token, status="Login Succeeded")
 
     # --- names and removal
@@ -172,12 +172,12 @@ class ImageOperations(ContainerOperations):
     async def pull_image(self, reference: str, *, tag: str, platform: str, auth: AuthConfig | None) -> AsyncIterator[Progress]:
         every = not tag and not _has_tag(reference)
         name = _tagged(reference, tag) if tag else reference
-        return self.rooms.images.pull(name, platform=platform, credentials=credentials(auth), all_tags=every)
+        return self.rooms.images.registries.pull(name, platform=platform, credentials=credentials(auth), all_tags=every)
 
     async def push_image(self, name: str, *, tag: str, platform: spec.Platform | None, auth: AuthConfig | None) -> AsyncIterator[Progress]:
         if platform is not None:
             self.rooms.images.resolve(f"{name}:{tag}" if tag else name, platform)
-        return self.rooms.images.push(name, tag=tag, credentials=credentials(auth))
+        return self.rooms.images.registries.push(name, tag=tag, credentials=credentials(auth))
 
     async def save_images(self, refs: Sequence[str], *, platform: spec.Platform | None) -> AsyncIterator[bytes]:
         return self.rooms.images.save(refs, platform)

@@ -1,4 +1,7 @@
-"""Images as the engine sees them.  Blocking methods are so marked; give them to a worker thread."""
+"""Images that are here, as the engine sees them; those elsewhere: ``Images.registries``.
+
+Blocking methods are so marked; give them to a worker thread.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from contextlib import aclosing, contextmanager
 from functools import partial
 
-from wherry.errors import Internal, InvalidRequest, NotFound, Unauthorized, told
+from wherry.errors import Internal, InvalidRequest, NotFound, told
 from wherry.images import archive, embedded, listing, platforms, soundness, timestamp
 from wherry.images.blocking import Pipe, Run, consume, produce
 from wherry.images.catalog import Catalog, Image
@@ -18,17 +21,16 @@ from wherry.images.flights import Flights, Spawn
 from wherry.images.layers import Hold, Layers, all_present, no_garbage
 from wherry.images.listing import Filters, HistoryEntry, Usage
 from wherry.images.partials import Partials
-from wherry.images.progress import Emit, Record, about, status, stream
-from wherry.images.pull import Puller, is_unreachable, outcome, translate
+from wherry.images.progress import Emit, Record, stream
+from wherry.images.pull import Puller
 from wherry.images.push import Pusher
+from wherry.images.registries import Registries
 from wherry.images.removal import InUse, Publish, Removed, Remover
 from wherry.registry.client import Client
-from wherry.registry.credentials import Credentials
-from wherry.registry.transport import Refused, RegistryError
 from wherry.spec import image as spec
 from wherry.spec import reference as names
 from wherry.spec.digest import Digest, chain_ids
-from wherry.spec.image import Config, Descriptor, InvalidDocument, Platform
+from wherry.spec.image import Config, InvalidDocument, Platform
 from wherry.spec.reference import InvalidReference, Reference
 from wherry.store.content import Content
 from wherry.store.garbage import Roots
@@ -39,8 +41,6 @@ from wherry.store.snapshot import SnapshotMissing, Snapshotter
 from wherry.store.soundness import Finding
 from wherry.tree.compression import BadStream
 from wherry.tree.tar import InvalidArchive, Sink
-
-_EMBEDDED_WAIT_S = 2.0
 
 
 def _nobody(action: str, ident: str, attributes: dict[str, str]) -> None:
@@ -79,14 +79,12 @@ class Images:
         self.partials = partials
         self._records = records
         self._content = content
-        self._registry = registry
-        self._run = run
         self._attend = attend
         self._publish = publish
         self._keeps = keeps
         self._remover = Remover(catalog=self.catalog, content=content, layers=self.layers, publish=publish, keeps=keeps)
         flights = Flights(spawn)
-        self._puller = Puller(
+        puller = Puller(
             catalog=self.catalog,
             content=content,
             downloads=Downloads(
@@ -107,7 +105,17 @@ class Images:
             needed=lambda: self.roots().content,
             start=start,
         )
-        self._pusher = Pusher(catalog=self.catalog, content=content, layers=self.layers, registry=registry, attend=attend, at_once=uploads)
+        pusher = Pusher(catalog=self.catalog, content=content, layers=self.layers, registry=registry, attend=attend, at_once=uploads)
+        self.registries = Registries(
+            catalog=self.catalog,
+            layers=self.layers,
+            client=registry,
+            puller=puller,
+            pusher=pusher,
+            run=run,
+            tell=self._told,
+            load_embedded=self.load_embedded,
+        )
 
     # What is here
 
@@ -252,57 +260,6 @@ class Images:
 
     # To and from elsewhere
 
-    def pull(
-        self, reference: str, *, platform: str = "", credentials: Credentials | None = None, all_tags: bool = False
-    ) -> AsyncIterator[Record]:
-        """Progress records while the image comes.  Closing the iterator stops the pull.  Raises EngineError in Docker's words."""
-        wanted = platforms.parse(platform) if platform else None
-        parsed = self._parsed(reference)
-        who = credentials or Credentials()
-        if all_tags:
-            return stream(lambda emit: self._pull_all(parsed, wanted, who, emit))
-        return stream(lambda emit: self._pull(parsed, wanted, who, emit))
-
-    async def pull_image(
-        self, reference: str, *, platform: str = "", credentials: Credentials | None = None, emit: Emit | None = None
-    ) -> Image:
-        """Pull and return the image, for the builder."""
-        wanted = platforms.parse(platform) if platform else None
-        return await self._pull(self._parsed(reference), wanted, credentials or Credentials(), emit or (lambda record: None))
-
-    def push(self, reference: str, *, tag: str = "", credentials: Credentials | None = None) -> AsyncIterator[Record]:
-        """Progress records while the image goes: the tag of ``reference`` or ``tag``, or else every tag of the repository.
-
-        Raises EngineError in Docker's words.
-        """
-        parsed = self._parsed(reference)
-        if tag:
-            try:
-                parsed = parsed.with_tag(tag)
-            except InvalidReference as error:
-                raise InvalidRequest(str(error)) from error
-        if parsed.digest is not None:
-            raise InvalidRequest("cannot push a digest reference")
-        return stream(lambda emit: self._push(parsed, credentials or Credentials(), emit))
-
-    async def _push(self, reference: Reference, credentials: Credentials, emit: Emit) -> None:
-        emit(status(f"The push refers to repository [{reference.name}]"))
-        for item in self._pushed(reference):
-            ident = self.catalog.named(item)
-            if ident is None and self.catalog.tags_of(reference):
-                raise NotFound(f"tag does not exist: {item.familiar}")
-            if ident is None:
-                raise NotFound(f"An image does not exist locally with the tag: {reference.familiar_name}")
-            image = self.catalog.whole(ident)
-            with self.layers.hold(image.chain_ids):
-                await self._pusher.push(item, image, credentials, emit)
-            self._publish("push", item.familiar, {**image.labels, "name": item.familiar_name})
-
-    def _pushed(self, reference: Reference) -> Sequence[Reference]:
-        if reference.tag:
-            return [reference]
-        return self.catalog.tags_of(reference) or [reference.with_default_tag()]
-
     def save(self, references: Sequence[str], platform: Platform | None = None) -> AsyncIterator[bytes]:
         """The archive of these images.  Raises NotFound and InvalidRequest at once, others while it is read."""
         chosen = archive.choose(self.catalog, references)
@@ -380,54 +337,6 @@ class Images:
         self._publish("import", image.id, {**image.labels, "name": image.id})
         return image
 
-    async def distribution(self, reference: str, credentials: Credentials | None = None) -> tuple[Descriptor, Sequence[Platform]]:
-        """What the registry has under this name.  Raises NotFound, Internal."""
-        return await self._puller.inspect(self._parsed(reference), credentials or Credentials())
-
-    async def search(self, term: str, *, limit: int = 25) -> Sequence[dict[str, object]]:
-        """What Docker Hub finds.  Raises InvalidRequest, Internal (the Hub can't be reached)."""
-        if not 1 <= limit <= 100:
-            raise InvalidRequest(f"limit {limit} is outside the range of [1, 100]")
-        try:
-            return await self._registry.search(term, limit)
-        except RegistryError as error:
-            raise Internal(str(error)) from error
-
-    async def login(self, credentials: Credentials) -> str:
-        """Check credentials with their registry; the identity token (none: empty).  Raises Unauthorized, Internal.  Source: POST /auth."""
-        try:
-            return await self._registry.login(credentials)
-        except Refused as error:
-            raise (Unauthorized if error.status == 401 else Internal)(str(error)) from error
-        except RegistryError as error:
-            raise Internal(str(error)) from error
-
-    async def _pull(self, reference: Reference, wanted: Platform | None, credentials: Credentials, emit: Emit) -> Image:
-        if reference.with_default_tag() != embedded.NAME:
-            image = await self._puller.pull(reference, wanted, credentials, emit)
-        else:
-            image = await self._pull_hello(reference, wanted, credentials, emit)
-        self._told("pull", reference.with_default_tag().familiar, reference.familiar_name)
-        return image
-
-    async def _pull_hello(self, reference: Reference, wanted: Platform | None, credentials: Credentials, emit: Emit) -> Image:
-        """From the registry if it answers soon, else the copy that Wherry carries."""
-        try:
-            async with asyncio.timeout(_EMBEDDED_WAIT_S) as deadline:
-
-                def first(record: Record) -> None:
-                    deadline.reschedule(None)
-                    emit(record)
-
-                return await self._puller.pull(reference, wanted, credentials, first)
-        except (Internal, TimeoutError) as error:
-            if not is_unreachable(error.__cause__ or error):
-                raise
-            image = await self._run(self.load_embedded)
-            emit(about(f"Pulling from {embedded.NAME.path}", embedded.NAME.tag or ""))
-            emit(status("Status: No registry could be reached: using the embedded image for hello-world:latest"))
-            return image
-
     def load_embedded(self) -> Image:
         """Make ``hello-world`` from what Wherry carries.  Blocking.  Raises NotFound on a machine type it is not made for."""
         try:
@@ -439,25 +348,6 @@ class Images:
             if not self.layers.exists(diff_id):
                 self.layers.unpack(diff_id, None, diff_id, io.BytesIO(tar))
             return self.register(config, tags=[embedded.NAME.familiar])
-
-    async def _pull_all(self, reference: Reference, wanted: Platform | None, credentials: Credentials, emit: Emit) -> None:
-        try:
-            tags = await self._registry.repository(reference, credentials).tags()
-        except RegistryError as error:
-            raise translate(error, reference) from error
-        is_new = False
-        for tag in tags:
-            tagged = self._parsed(f"{reference.name}:{tag}")
-            _, is_newer = await self._puller.bring(tagged, wanted, credentials, emit)
-            is_new = is_new or is_newer
-            self._told("pull", tagged.familiar, tagged.familiar_name)
-        emit(outcome(reference.familiar, is_new=is_new))
-
-    def _parsed(self, text: str) -> Reference:
-        try:
-            return names.parse(text)
-        except InvalidReference as error:
-            raise InvalidRequest(str(error)) from error
 
     def _tag_of(self, text: str) -> Reference:
         try:
