@@ -98,3 +98,36 @@ def test_go_quoting() -> None:
 def test_any_word_expands_or_is_refused(word: str) -> None:
     with contextlib.suppress(ExpansionError):
         expand(word, VALUES)
+
+
+def test_a_variable_that_is_doubled_again_and_again_is_refused() -> None:
+    """Forty short lines of a Dockerfile would otherwise fill the memory, and before that keep everybody waiting."""
+    values = {"a": "x" * 1024}
+    for _ in range(10):
+        values["a"] = expand("$a$a", values)
+    with pytest.raises(ExpansionError, match="the result is too long"):
+        expand("$a$a", values)
+    with pytest.raises(ExpansionError, match="the result is too long"):
+        expand("${b:-" + "$a" * 1000 + "}", values)
+
+
+def test_all_words_of_an_instruction_have_a_length_in_all() -> None:
+    use = Use()
+    for _ in range(8):
+        expand("$a", {"a": "x" * (1 << 20)}, use=use)
+    with pytest.raises(ExpansionError, match="words are longer than 8388608 characters"):
+        expand("$a", {"a": "x"}, use=use)
+
+
+@pytest.mark.parametrize("word", ["${a#%s}", "${a%%%s}", "${a/%s/y}", "${a//%s/y}"])
+def test_a_long_pattern_is_not_tried_on_a_long_value(word: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(ExpansionError, match="too long"):
+        expand(word % ("*?" * 30_000), {"a": "x" * 2000})
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(("value", "words"), [(" a  b ", ["a", "b"]), ("", []), ("  ", []), ("a\tb\n", ["a", "b"]), ("ab", ["ab"])])
+def test_a_value_is_parted_at_its_blanks(value: str, words: list[str]) -> None:
+    assert expand_words("$v", {"v": value}) == words
+    assert expand_words("x${v}y", {"v": value}) == ("x" + value + "y").split()

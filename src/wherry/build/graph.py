@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from wherry.build.failures import DockerfileError
 from wherry.build.instructions import Arg, Copy, From, Instruction, Run, read
 from wherry.build.parse import Document
-from wherry.build.variables import ExpansionError, expand
+from wherry.build.variables import ExpansionError, Use, expand
 from wherry.spec import platform as platforms
 from wherry.spec.reference import InvalidReference
 from wherry.spec.reference import parse as parse_reference
@@ -84,6 +84,7 @@ def _global_args(
     instructions: list[Instruction], build_args: Mapping[str, str | None], platform_args: Mapping[str, str], escape: str
 ) -> tuple[dict[str, str], list[Instruction]]:
     values: dict[str, str] = dict(platform_args)
+    use = Use()
     for number, instruction in enumerate(instructions):
         if isinstance(instruction, From):
             return values, instructions[number:]
@@ -94,13 +95,13 @@ def _global_args(
             if given is not None:
                 values[name] = given
             elif default is not None:
-                values[name] = _expanded(default, values, instruction, escape)
+                values[name] = _expanded(default, values, instruction, escape, use)
     return values, []
 
 
-def _expanded(word: str, values: Mapping[str, str], instruction: Instruction, escape: str) -> str:
+def _expanded(word: str, values: Mapping[str, str], instruction: Instruction, escape: str, use: Use | None = None) -> str:
     try:
-        return expand(word, values, escape=escape)
+        return expand(word, values, escape=escape, use=use)
     except ExpansionError as error:
         raise DockerfileError(str(error), instruction.line.lines) from None
 

@@ -95,9 +95,12 @@ def _read(text: str, instruction: Run, expander: Expander, workdir: str) -> RunM
 def _checked(kind: str, fields: Mapping[str, str], workdir: str, fault: Any) -> RunMount:
     def number(name: str, base: int = 10, default: int = 0) -> int:
         try:
-            return int(fields[name], base) if name in fields else default
+            value = int(fields[name], base) if name in fields else default
         except ValueError:
-            raise fault(f"invalid value for {name}: {fields[name]}") from None
+            value = -1
+        if not 0 <= value < 1 << 31:
+            raise fault(f"invalid value for {name}: {fields[name]}")
+        return value
 
     sharing = fields.get("sharing", "shared").lower()
     if sharing not in _SHARING:

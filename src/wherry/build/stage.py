@@ -39,6 +39,7 @@ from wherry.build.steps import Layer, RunStep, Watch, joined
 from wherry.build.work import Work, now
 from wherry.errors import EngineError, NotFound
 from wherry.spec.digest import Digest, chain_id, sha256
+from wherry.spec.image import CONFIG_LIMIT
 from wherry.tree.plan import Plan
 
 _MAKES_FILES = (Run, Copy, Workdir)
@@ -75,6 +76,7 @@ class StageBuild:
             self.step = self._step(number, instruction.line.text, files=makes_files, place=place)
             self.began = time.monotonic()
             self._tell(Started(step=self.step))
+            await asyncio.sleep(0)  # a file of many thousand settings leaves others their turn
             state, cached = await self._guarded(self._instruction(state, instruction, number), instruction)
             self._finished(state, cached=cached, last=number == len(self.stage.instructions))
         return state
@@ -324,9 +326,11 @@ class StageBuild:
         )
 
     def _finished(self, state: State, *, cached: bool, last: bool) -> None:
-        self._tell(
-            Finished(step=self.step, image_id=str(sha256(state.encoded())), seconds=time.monotonic() - self.began, cached=cached, last=last)
-        )
+        """Raises BuildFailed for an image that nobody could pull."""
+        config = state.encoded()
+        if len(config) > CONFIG_LIMIT:
+            raise BuildFailed(f"the image's config is larger than {CONFIG_LIMIT} bytes")
+        self._tell(Finished(step=self.step, image_id=str(sha256(config)), seconds=time.monotonic() - self.began, cached=cached, last=last))
 
     def _write(self, data: bytes, stderr: bool) -> None:
         self._tell(Output(step=self.step, data=data, stderr=stderr))

@@ -1,7 +1,7 @@
 """Variables in a Dockerfile's words: ``$v``, ``${v:-w}`` and the rest, quotes and escapes, as BuildKit's shell lexer reads them.
 
 Pure: text and a mapping in, text out. Patterns (``${v#p}``, ``${v/p/r}``) are matched in time linear in text times pattern, without
-``re``; nesting is capped.
+``re``; nesting, lengths and comparisons are capped.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 _SPECIAL = frozenset("@*#?-$!0")
 _MAX_DEPTH = 64
 _MAX_REPLACED = 2048
+_MAX_RESULT = 1 << 20  # characters of one word: forty lines that double a variable would else fill the memory
+_MAX_RESULTS = 1 << 23  # of all words of one instruction
+_MAX_COMPARISONS = 1 << 22  # of characters with a pattern's, some tenths of a second
 
 
 class ExpansionError(ValueError):
@@ -20,31 +23,38 @@ class ExpansionError(ValueError):
 
 @dataclass(slots=True)
 class Use:
-    """Which names an expansion looked at, and which of them had no value."""
+    """Which names an expansion looked at, and which of them had no value; how long all results are."""
 
     used: set[str] = field(default_factory=set)
     unset: list[str] = field(default_factory=list)
+    length: int = 0
 
 
 def expand(word: str, values: Mapping[str, str], *, escape: str = "\\", use: Use | None = None) -> str:
     """``word`` with quotes removed and variables replaced.  Raises ExpansionError."""
-    return _guard(word, _Lexer(word, values, escape, use if use is not None else Use()).words)[0]
+    use = use if use is not None else Use()
+    return _guard(word, _Lexer(word, values, escape, use).words, use)[0]
 
 
 def expand_words(word: str, values: Mapping[str, str], *, escape: str = "\\", use: Use | None = None) -> list[str]:
     """Like ``expand``, but blanks outside quotes (also those that came out of a variable) part the result into words."""
-    return _guard(word, _Lexer(word, values, escape, use if use is not None else Use()).words)[1]
+    use = use if use is not None else Use()
+    return _guard(word, _Lexer(word, values, escape, use).words, use)[1]
 
 
 def expand_text(text: str, values: Mapping[str, str], *, escape: str = "\\") -> str:
     """A heredoc's body with variables replaced; quotes stand for themselves and an escape only counts before ``$`` and itself."""
-    return _guard(text, _Lexer(text, values, escape, Use(), raw_quotes=True).words)[0]
+    use = Use()
+    return _guard(text, _Lexer(text, values, escape, use, raw_quotes=True).words, use)[0]
 
 
-def _guard(word: str, run: object) -> tuple[str, list[str]]:
+def _guard(word: str, run: object, use: Use) -> tuple[str, list[str]]:
     assert callable(run)
     try:
         text, words = run()
+        use.length += len(text)
+        if use.length > _MAX_RESULTS:
+            raise ExpansionError(f"the instruction's words are longer than {_MAX_RESULTS} characters")
     except ExpansionError as error:
         raise ExpansionError(f"failed to process {go_quote(word)}: {error}") from None
     return text, words
@@ -74,7 +84,7 @@ class _Lexer:
         self.text, self.at, self.values, self.escape, self.use, self.raw, self.depth = text, 0, values, escape, use, raw_quotes, depth
 
     def words(self) -> tuple[str, list[str]]:
-        parts = _Words()
+        parts = _Words(_MAX_RESULTS if self.raw else _MAX_RESULT)
         self._until("", parts)
         return parts.finish()
 
@@ -282,27 +292,38 @@ class _Lexer:
 class _Words:
     """Collects characters into the whole text and into blank-separated words."""
 
-    __slots__ = ("_open", "_text", "_word", "_words")
+    __slots__ = ("_left", "_open", "_text", "_word", "_words")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = _MAX_RESULT) -> None:
+        self._left = limit
         self._text: list[str] = []
         self._word: list[str] = []
         self._words: list[str] = []
         self._open = False
 
     def plain(self, text: str) -> None:
-        self._text.append(text)
-        for character in text:
-            if character.isspace():
+        self._take(text)
+        words = text.split()
+        if text[:1].isspace():
+            self._end()
+        for number, word in enumerate(words):
+            if number:
                 self._end()
-            else:
-                self._word.append(character)
-                self._open = True
+            self._word.append(word)
+            self._open = True
+        if text[-1:].isspace():
+            self._end()
 
     def literal(self, text: str) -> None:
-        self._text.append(text)
+        self._take(text)
         self._word.append(text)
         self._open = True
+
+    def _take(self, text: str) -> None:
+        self._left -= len(text)
+        if self._left < 0:
+            raise ExpansionError("the result is too long")
+        self._text.append(text)
 
     def _end(self) -> None:
         if self._open:
@@ -344,10 +365,16 @@ def _prefixes(text: str, pattern: list[_Piece]) -> list[bool]:
 
 
 def _trim_front(text: str, pattern: list[_Piece], *, greedy: bool) -> str:
+    _check_effort(len(text) * len(pattern))
     lengths = [length for length, matched in enumerate(_prefixes(text, pattern)) if matched]
     if not lengths:
         return text
     return text[lengths[-1] if greedy else lengths[0] :]
+
+
+def _check_effort(comparisons: int) -> None:
+    if comparisons > _MAX_COMPARISONS:
+        raise ExpansionError("the pattern is too long for a value of this length")
 
 
 def _replace(text: str, pattern: list[_Piece], replacement: str, *, everywhere: bool) -> str:
@@ -356,6 +383,7 @@ def _replace(text: str, pattern: list[_Piece], replacement: str, *, everywhere: 
         return text
     if len(text) > _MAX_REPLACED:
         raise ExpansionError(f"can't replace in a value of more than {_MAX_REPLACED} characters")
+    _check_effort(len(text) ** 2 // 2 * len(pattern))
     out: list[str] = []
     at = 0
     while at < len(text):
