@@ -26,8 +26,9 @@ def writing(path: str, what: str) -> Iterator[int]:
     """A descriptor that becomes ``path`` when the block ends well; a pipe or block device is written as it is.  Raises Failure."""
     check_target(path, what)
     special = os.path.exists(path) and not os.path.isfile(path)
-    target = path if special else os.path.join(os.path.dirname(path), f".tmp-{os.path.basename(path)}{os.getpid()}")
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    target = path if special else os.path.join(os.path.dirname(path), f".tmp-{os.path.basename(path)}{os.urandom(8).hex()}")
+    new = os.O_TRUNC if special else os.O_EXCL  # another may write to the directory, and have put a link there
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | new, 0o600)
     try:
         yield descriptor
         if not special:

@@ -45,11 +45,16 @@ def run(invocation: Invocation) -> int:
         if not ident:
             raise Failure("server did not provide an image ID. Cannot write " + iidfile)
         try:
-            with open(iidfile, "w", encoding="utf-8") as file:
+            with open(iidfile, "w", encoding="utf-8", opener=_no_link) as file:
                 file.write(ident)
         except OSError as error:
             raise Failure(f"open {iidfile}: {(error.strerror or '').lower()}") from None
     return 0
+
+
+def _no_link(path: str, flags: int) -> int:
+    """What was there is gone: a link has been put there since, by somebody else."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def _aloud(invocation: Invocation, response: Response) -> str:
