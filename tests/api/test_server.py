@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -304,3 +305,30 @@ def test_a_small_request_is_quick(client: Raw) -> None:
         client.send(b"HEAD /_ping HTTP/1.1\r\nHost: d\r\n\r\n")
         assert b"200 OK" in client.sock.recv(4096)
     assert (time.perf_counter() - started) / 100 < 0.01
+
+
+def test_who_comes_when_there_are_as_many_connections_as_may_be_is_turned_away(engine: TinyEngine, tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+
+    async def visit() -> tuple[bytes, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_unix_connection(path)
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+            return (await reader.read(1024))[9:12], writer
+        return b"", writer
+
+    async def visits() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            server = Server(engine, tasks, connections=2)
+            await server.listen(f"unix://{path}")
+            seen = [await visit() for _ in range(3)]
+            assert [answer for answer, _ in seen] == [b"200", b"200", b""]
+            seen[0][1].close()
+            async with asyncio.timeout(10):
+                while not (late := await visit())[0]:
+                    late[1].close()
+            for _, writer in (*seen, late):
+                writer.close()
+            await server.close()
+
+    asyncio.run(visits())

@@ -11,6 +11,7 @@ import os
 import platform as machine
 import posixpath
 import re
+import resource
 import socket
 import stat
 from collections.abc import Mapping
@@ -47,8 +48,12 @@ class Server:
             await server.close()
     """
 
-    def __init__(self, engine: Operations, tasks: asyncio.TaskGroup, *, head_timeout_s: float = HEAD_TIMEOUT_S) -> None:
+    def __init__(
+        self, engine: Operations, tasks: asyncio.TaskGroup, *, head_timeout_s: float = HEAD_TIMEOUT_S, connections: int | None = None
+    ) -> None:
+        """``connections``: at a time; who comes when there are as many is turned away.  By default half of our descriptors' number."""
         self._head_timeout_s = head_timeout_s
+        self._most = connections or resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         self._engine = engine
         self._tasks = tasks
         self._listeners: list[asyncio.Server] = []
@@ -82,6 +87,8 @@ class Server:
         async def converse(connection: Connection) -> None:
             task = asyncio.current_task()
             assert task is not None
+            if len(self._connections) >= self._most:  # the containers' own need descriptors too
+                return
             self._connections.add(task)
             try:
                 await self._converse(connection, guard_host=guard_host)
