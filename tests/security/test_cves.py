@@ -242,6 +242,7 @@ def test_groups_that_are_denied_stay_denied(engine: Daemon) -> None:
         until(lambda: "0604" in engine.out("exec", "denied", "stat", "-c", "0%a", "/closed"))
         assert engine.run("exec", "-u", "1000:1500", "denied", "cat", "/closed", check=False).code == 1
         assert engine.out("exec", "-u", "1000:7", "denied", "cat", "/closed") == "secret"
+        assert engine.out("exec", "-u", "1000:1500", "denied", "grep", "^Groups", "/proc/self/status").split() == ["Groups:", "1500"]
     finally:
         engine.run("rm", "-f", "denied")
 

@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import Daemon, busybox_tar, make_daemon, running
 from tests.security.archives import Add, archive_of, member, symlink, tar_with, traversals
 from tests.system.stopwatch import Stopwatch
+from tests.system.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -105,6 +106,14 @@ def test_what_an_image_has_where_we_mount_leads_nowhere(daemon: Daemon, canary: 
         canary.check()
 
 
+@pytest.mark.parametrize("place", ["proc", "sys"])
+def test_an_image_that_leads_proc_or_sys_elsewhere_in_itself_is_refused(daemon: Daemon, place: str) -> None:
+    """Where they are is where the kernel's settings are written to, and what is masked is looked for."""
+    daemon.run("import", "-", "led", stdin=image_with(symlink(place, "home"), without=(place,)))
+    for options in ((), ("--privileged",)):
+        assert daemon.run("run", "--rm", "--net", "none", *options, "led", "true", check=False).code == 125
+
+
 def test_pipes_in_place_of_passwd_and_group_keep_nobody_waiting(daemon: Daemon) -> None:
     pipes = (member("etc/passwd", tarfile.FIFOTYPE), member("etc/group", tarfile.FIFOTYPE))
     daemon.run("import", "-", "pipes", stdin=image_with(*pipes, without=("etc/passwd", "etc/group")))
@@ -148,6 +157,18 @@ def test_working_directories_made_of_descriptors_lead_nowhere(daemon: Daemon) ->
         assert daemon.out("exec", "victim", "ls", "/proc/1/fd").split() == ["0", "1", "2"]
     finally:
         daemon.run("rm", "-f", "victim")
+
+
+def test_a_working_directory_that_no_path_of_the_container_leads_to_is_left(daemon: Daemon) -> None:
+    lost = "mkdir /lost && cd /lost && rmdir /lost && exec sleep 1000"
+    daemon.run("run", "-d", "--name", "lost", "--net", "none", "bb", "sh", "-c", lost)
+    try:
+        until(lambda: os.readlink(f"/proc/{daemon.out('inspect', '-f', '{{.State.Pid}}', 'lost')}/cwd").endswith(" (deleted)"))
+        done = daemon.run("exec", "-w", "/proc/1/cwd", "lost", "true", check=False)
+        assert done.code
+        assert "current working directory is outside of container mount namespace root" in done.out + done.err
+    finally:
+        daemon.run("rm", "-f", "lost")
 
 
 @pytest.mark.parametrize("place", ["/proc", "/proc/self", "/proc/sys/kernel", "/proc/../proc/1"])

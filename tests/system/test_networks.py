@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -377,6 +378,34 @@ def test_udp_port_is_published(stage: Stage, host: str) -> None:
             heard, caller = server.recvfrom(100)
             server.sendto(heard.upper(), caller)
             assert client.recv(100) == word.upper()
+
+
+@pytest.mark.parametrize(("options", "arrives"), [((), False), (("--cap-add", "NET_ADMIN"), True)])
+def test_a_container_sends_only_from_its_own_address_unless_it_may_configure_interfaces(
+    stage: Stage, options: tuple[str, ...], arrives: bool
+) -> None:
+    honest, liar = stage.idle("honest"), stage.idle("liar", *options)
+    places = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}} {{.State.Pid}}"
+    target, pid = stage.engine.out("inspect", honest, "-f", places).split()
+    with ExitStack() as ends:
+        inners = []
+        for box in (int(pid), int(stage.engine.out("inspect", liar, "-f", "{{.State.Pid}}"))):
+            inners.append(namespace.of_process(box))
+            ends.callback(os.close, inners[-1])
+        server = ends.enter_context(namespace.inside(inners[0], lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+        raw = ends.enter_context(namespace.inside(inners[1], lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)))
+        plain = ends.enter_context(namespace.inside(inners[1], lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+        server.bind(("0.0.0.0", 5353))
+        server.settimeout(20)
+        false = socket.inet_aton(target.rpartition(".")[0] + ".251")
+        datagram = struct.pack(">4H", 5, 5353, 12, 0) + b"lies"
+        head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(datagram), 1, 0, 64, socket.IPPROTO_UDP, 0)
+        raw.sendto(head + false + socket.inet_aton(target) + datagram, (target, 0))
+        plain.sendto(b"truth", (target, 5353))
+        heard = [server.recv(100)]
+        if heard == [b"lies"]:
+            heard.append(server.recv(100))
+    assert heard == ([b"lies", b"truth"] if arrives else [b"truth"])
 
 
 def test_taken_port_is_told_and_nothing_is_left(stage: Stage) -> None:
