@@ -47,7 +47,7 @@ def start_daemon(scratch: Path) -> subprocess.Popen[bytes]:
     log = (scratch / "daemon.log").open("wb")
     command = [sys.executable, "-m", "wherry.daemon", "--data-root", f"{scratch}/data", "--run-root", f"{scratch}/run", "--ephemeral"]
     daemon = subprocess.Popen([*command, "--host", f"unix://{scratch}/run/wherry.sock"], stdout=log, stderr=log)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with socket.socket(socket.AF_UNIX) as probe:
             if probe.connect_ex(f"{scratch}/run/wherry.sock") == 0:
@@ -76,7 +76,7 @@ def free_port(wanted: int) -> int:
 
 def fetch(port: int) -> str:
     """The application's page; waits for it to come up."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
