@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+
+from wherry.kernel import process
 
 PROGRAM = """
 from wherry.kernel import process
@@ -57,3 +60,15 @@ os._exit(0)
 def test_a_child_of_a_process_with_threads_gets_the_interpreters_lock_back() -> None:
     """Without it about one child in forty waited for a thread that it does not have."""
     subprocess.run([sys.executable, "-c", BESIDE_A_THREAD], check=True, timeout=90)
+
+
+def test_a_child_that_ends_without_a_program_is_told_from_one_that_had_one() -> None:
+    for work, expected in ((lambda: os._exit(0), True), (lambda: os.execv("/bin/true", ["true"]), False)):
+        pid, pidfd = process.clone(0)
+        if pid == 0:
+            work()
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
+        assert process.is_ending_unexecuted(pid) is expected
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        os.close(pidfd)
+    assert not process.is_ending_unexecuted(os.getpid())

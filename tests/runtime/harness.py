@@ -6,12 +6,15 @@ import asyncio
 import os
 import secrets
 import shutil
+import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.system.waiting import until
 
 from wherry.runtime import defaults
 from wherry.runtime.supervisor import Process, Supervisor
@@ -191,3 +194,85 @@ async def bench(image: Path, place: Path) -> AsyncIterator[Bench]:
         yield Bench(supervisor, image, place)
     finally:
         await supervisor.close()
+
+
+def run(check: Callable[[Bench], Coroutine[Any, Any, None]], image: Path, place: Path) -> None:
+    """Run one asynchronous test with a bench, within a minute."""
+
+    async def main() -> None:
+        async with asyncio.timeout(60), bench(image, place) as b:
+            await check(b)
+
+    asyncio.run(main())
+
+
+async def sleeper(b: Bench, **fields: Any) -> tuple[Process, Launch]:
+    """A container that does nothing for long."""
+    launch = b.launch(config("sleep", "600"), **fields)
+    return await b.supervisor.run(launch), launch
+
+
+async def finish(process: Process) -> None:
+    """End one."""
+    process.signal(signal.SIGKILL)
+    await process.wait()
+    await process.acknowledge()
+
+
+def is_ready(b: Bench) -> bool:
+    """Whether the zygote waits, with two monitors for the next requests and nobody else."""
+    pid = zygote(b)
+    return list(children(pid).values()) == ["wherry-spare"] * 2 and state(pid) == "S"
+
+
+def first_process(b: Bench, monitor: str) -> int:
+    """The living child of the one process of the zygote of that name that has one."""
+    parents = [pid for pid, name in children(zygote(b)).items() if name == monitor]
+    (found,) = [child for pid in parents for child in children(pid) if state(child) != "Z"]
+    return found
+
+
+def children(of: int) -> dict[int, str]:
+    """Pid -> name."""
+    found = {}
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with suppress(OSError):
+            if int(_stat(pid)[1]) == of:
+                found[pid] = comm(pid)
+    return found
+
+
+def kill(pid: int) -> None:
+    """Kill somebody else's child; returns when it is dead."""
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: state(pid) in ("Z", ""))
+
+
+def zygote(b: Bench) -> int:
+    """Its pid."""
+    assert b.supervisor._zygote is not None
+    return b.supervisor._zygote.pid
+
+
+def comm(pid: int) -> str:
+    """A process's name, "" when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def parent(pid: int) -> int:
+    return int(_stat(pid)[1])
+
+
+def state(pid: int) -> str:
+    """R, S, Z ..., "" when it is gone.  Source: proc_pid_stat(5)."""
+    try:
+        return _stat(pid)[0]
+    except OSError:
+        return ""
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -184,6 +184,11 @@ def remove(found: Hierarchies, path: str) -> bool:
     return removed
 
 
+def is_absent(found: Hierarchies, path: str) -> bool:
+    """Whether a group is gone, or was never made: `create` and `rename` begin with the hierarchy that is looked at."""
+    return not any(os.path.exists(directory) for directory in found.directories(path)[:1])
+
+
 def remove_elsewhere(path: str, mountinfo: str = "/proc/self/mountinfo") -> None:
     """Remove the group from the hierarchies that `find` leaves out, where others make groups too: named ones, and a v2 beside v1."""
     with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:

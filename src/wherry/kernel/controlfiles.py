@@ -1,4 +1,4 @@
-"""The files of control groups: small texts, read and written at once."""
+"""The files of control groups, and the like in /proc: small texts, read and written at once."""
 
 from __future__ import annotations
 

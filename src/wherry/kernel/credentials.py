@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import resource
 from collections.abc import Iterable
 
@@ -79,12 +80,19 @@ def drop_bounding(keep: int) -> None:
         if keep >> number & 1:
             continue
         try:
-            if process.prctl(_PR_CAPBSET_READ, number) == 1:
-                process.prctl(_PR_CAPBSET_DROP, number)
-        except OSError:
-            if number >= len(NAMES):  # past the last one this kernel has
+            process.prctl(_PR_CAPBSET_DROP, number)
+        except OSError as error:
+            if error.errno == errno.EINVAL and number >= len(NAMES):  # past the last one this kernel has
                 return
-            raise
+            if error.errno != errno.EPERM or _is_bounding(number):
+                raise
+
+
+def _is_bounding(number: int) -> bool:
+    try:
+        return process.prctl(_PR_CAPBSET_READ, number) == 1
+    except OSError:  # no capability
+        return False
 
 
 def keep_capabilities() -> None:

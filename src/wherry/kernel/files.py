@@ -114,16 +114,17 @@ def _made_directory(parent_fd: int, name: str, mode: int, uid: int, gid: int) ->
 def read_small_file(root_fd: int, path: str, limit_bytes: int) -> bytes:
     """The content of a regular file inside the root: a FIFO or device never blocks, more than ``limit_bytes`` is EFBIG."""
     fd = open_in_root(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    with os.fdopen(fd, "rb", buffering=0) as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
-        content = bytearray()
-        while chunk := file.read(min(1 << 16, limit_bytes + 1 - len(content))):
+        content = b""
+        while chunk := os.read(fd, min(1 << 16, limit_bytes + 1 - len(content))):
             content += chunk
             if len(content) > limit_bytes:
                 raise OSError(errno.EFBIG, f"larger than {limit_bytes} bytes", path)
-        return bytes(content)
+        return content
+    finally:
+        os.close(fd)
 
 
 def get_xattr(dir_fd: int, name: str | bytes, attribute: str) -> bytes:

@@ -21,6 +21,7 @@ PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 _KEYCTL_JOIN_SESSION_KEYRING = 1
+_UNEXECUTED = 0x4 | 0x40  # PF_EXITING, PF_FORKNOEXEC
 
 # PyDLL keeps the interpreter's lock across the call: the child must return from it owning the lock.
 _python = ctypes.PyDLL(None, use_errno=True)
@@ -114,6 +115,17 @@ def set_title(area: tuple[int, int], title: str) -> None:
     start, length = area
     if start and length:
         ctypes.memmove(start, title.encode()[: length - 1].ljust(length, b"\0"), length)
+
+
+def is_ending_unexecuted(pid: int) -> bool:
+    """Whether a child is ending, or a zombie, that never executed a program.  Source: proc_pid_stat(5), flags; include/linux/sched.h."""
+    fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(fd, 4096)
+    finally:
+        os.close(fd)
+    flags = int(text[text.rindex(b")") + 2 :].split(None, 7)[6])
+    return flags & _UNEXECUTED == _UNEXECUTED
 
 
 def join_session_keyring(name: str) -> None:

@@ -22,7 +22,6 @@ class MaskPaths:
         return "mask " + " ".join(self.paths)
 
     def execute(self, sandbox: Sandbox) -> None:
-        empty = -1
         for path in self.paths:
             try:
                 target = files.open_in_root(sandbox.root_fd, path, os.O_PATH)
@@ -31,18 +30,11 @@ class MaskPaths:
             if not stat.S_ISDIR(os.fstat(target).st_mode):
                 tree = mount.open_tree(sandbox.null_fd, "")
             else:
-                if empty < 0:
-                    options = [("mode", "755"), ("size", "4k"), ("nr_inodes", "1")]
-                    empty = mount.new_mount("tmpfs", options, source="tmpfs", attributes=_MASK)
-                    tree = empty
-                else:
-                    tree = mount.open_tree(empty, "")
+                tree = _empty(sandbox)
             mount.move_mount(tree, target)
             os.close(target)
-            if tree != empty:
+            if tree != sandbox.empty_fd:
                 os.close(tree)
-        if empty >= 0:
-            os.close(empty)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +57,12 @@ class ReadonlyPaths:
             mount.move_mount(tree, target)
             os.close(tree)
             os.close(target)
+
+
+def _empty(sandbox: Sandbox) -> int:
+    """One more mount of the empty file system."""
+    if sandbox.empty_fd >= 0:
+        return mount.open_tree(sandbox.empty_fd, "")
+    options = [("mode", "755"), ("size", "4k"), ("nr_inodes", "1")]
+    sandbox.empty_fd = mount.new_mount("tmpfs", options, source="tmpfs", attributes=_MASK)
+    return sandbox.empty_fd

@@ -1,7 +1,7 @@
 """A container's first process, or an exec's: runs the plan, becomes the user, executes the program.
 
-Runs in a child just cloned by the monitor and ends in execve or ``os._exit``. A failure is one message on the channel; when the channel
-just closes, the program is executing.
+Runs in a child cloned by the monitor, beside it until both are ready, and ends in execve or ``os._exit``. A failure is one message on the
+channel; when the channel just closes, the program is executing.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ _EXEC_NAMESPACES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """What a first process needs besides its plan.  ``stdio``: three descriptors, or () with a terminal; ``program``: the filter or b"".
+    """What a first process needs besides its plan.  ``stdio``: three descriptors (-1: the null device), or () with a terminal.
 
+    ``program``: the filter or b"".
     ``gate_fd``: read before privileges go; no byte there means that what the program was to wait for, its network, has failed.
+    ``awaits_parent``: then a byte is read from the channel of the report too, which the parent writes once it is ready itself.
     For a bundle: ``exact``: ids and groups are what the config says, whatever the image's files add; ``outlives``: its parent's end is not
     its own; ``preserve_fds``: how many descriptors from 3 on the program inherits; ``limit`` has another set the resource limits, who may
     do more; ``rendezvous`` is called before the root is entered, ``gate`` before privileges go, and may put another channel in the place
@@ -55,6 +57,7 @@ class Start:
     program: bytes
     reaper: bool = False
     gate_fd: int = -1
+    awaits_parent: bool = False
     program_flags: int = 0
     exact: bool = False
     outlives: bool = False
@@ -76,6 +79,7 @@ def describe_start(message: Mapping[str, Any], stdio: tuple[int, ...], program_f
         program=filters.read_program(program_fd) if program_fd >= 0 else b"",
         reaper=bool(message.get("init")),
         gate_fd=gate_fd,
+        awaits_parent=True,
     )
 
 
@@ -182,8 +186,8 @@ def _become(start: Start, report: socket.socket, slave_fd: int, names: Sequence[
     process.close_range(3 + start.preserve_fds, cloexec=True)
     _schedule(wanted)
     for number in range(1, signal.NSIG):
-        with contextlib.suppress(OSError, ValueError):
-            if _signal.getsignal(number) != _signal.SIG_DFL:
+        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):  # None: the C library's own
+            with contextlib.suppress(OSError):
                 _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     arguments = list(wanted["args"])
@@ -192,6 +196,8 @@ def _become(start: Start, report: socket.socket, slave_fd: int, names: Sequence[
         start.gate(report)
     if start.gate_fd >= 0 and not os.read(start.gate_fd, 1):
         raise StartFailure(128, "the network of the container was not made")
+    if start.awaits_parent and not report.recv(1):
+        raise StartFailure(128, "the monitor gave up")
     _drop_privileges(wanted, who, start.program, start.program_flags)
     if not start.outlives:
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -248,7 +254,7 @@ def _connect(stdio: tuple[int, ...], slave_fd: int, uid: int) -> None:
         terminal.make_controlling(slave_fd)
         stdio = (slave_fd, slave_fd, slave_fd)
     for number, fd in enumerate(stdio):
-        if _is_null(fd):
+        if fd < 0 or _is_null(fd):
             own = _own_null()  # the host's node would be the program's to change: its mode, its owner
             os.dup2(own, number, inheritable=True)
             os.close(own)
@@ -387,3 +393,7 @@ def report_failure(report: socket.socket, error: BaseException) -> None:
     failure = error if isinstance(error, StartFailure) else StartFailure(128, f"{type(error).__name__}: {error}")
     with contextlib.suppress(channel.Closed, OSError):
         channel.send(report, {"code": failure.code, "message": failure.message, "complete": failure.complete})
+        report.shutdown(socket.SHUT_RD)  # what is never read would break the channel for the other side, before it reads this
+        report.setblocking(False)
+        while report.recv(1):
+            pass

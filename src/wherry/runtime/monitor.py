@@ -20,14 +20,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wherry.kernel import cgroup, limits, namespace, process, terminal
+from wherry.kernel import cgroup, namespace, process, terminal
 from wherry.runtime import channel, init, plan, relay
 from wherry.runtime.client import Client, detach_sequence
 from wherry.runtime.failure import CREATE, EXEC, StartFailure, words
 from wherry.runtime.logdriver import Log, open_log
 from wherry.runtime.logfile import Loop
-from wherry.runtime.spare import Spare
-from wherry.runtime.steps import Sandbox
+from wherry.runtime.spare import Spare, begin
 
 if TYPE_CHECKING:
     import signal as _signal
@@ -42,6 +41,8 @@ _STDIN_BUFFER_BYTES = 64 << 10
 _DRAIN_S = 2.0  # how long output of processes that outlive an exec is waited for, as Docker does
 _IN, _OUT, _END = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
 _F_SETPIPE_SZ = 1031
+_STREAMS = ("stdout", "stderr")
+_GO = b"!"  # to the first process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,14 +100,12 @@ class Monitor:
         self._private_pids = False
         self._relay: relay.Relay | None = None
         self._foreign: foreign.Container | None = None
+        self._root_fd = -1
 
     def run(self, forward_fds: list[int], target_pidfd: int, attachments: list[tuple[int, Mapping[str, Any]]]) -> None:
         """The whole life, from pipes to record."""
         try:
-            self._open_log()
-            for fd, attachment in attachments:
-                self._attach(fd, attachment)
-            self._start(target_pidfd)
+            self._start(target_pidfd, attachments)
         except StartFailure as failure:
             self._fail(failure)
             return
@@ -114,87 +113,109 @@ class Monitor:
             self._fail(StartFailure(128, words(error)))
             return
         try:
-            self._listen()
             self._tell_started()
+            self._hold_root()
             if self._nest is not None:
                 self._nest.close()
-            self._discard_spare()
+            self._discard_spare(runs=self._foreign is None)
             if forward_fds:
                 self._relay = relay.Relay(self._watch, self._unwatch, forward_fds, self._message["forwards"])
             self._loop()
         finally:
             self._finish()
 
-    def _discard_spare(self) -> None:
+    def _discard_spare(self, *, runs: bool = False) -> None:
         if self._spare is not None:
-            self._spare.discard()
+            self._spare.discard(runs=runs)
             self._spare = None
 
     # -- start
 
-    def _open_log(self) -> None:
+    def _start(self, target_pidfd: int, attachments: list[tuple[int, Mapping[str, Any]]]) -> None:
+        """Let the first process prepare itself, do the same meanwhile, then let it go."""
+        if self._message.get("runtime"):
+            self._make_ready(attachments)  # before: what another runtime starts waits for nobody
+            self._start_foreign()
+            return
+        report = self._clone_exec(target_pidfd) if self._is_exec else self._begin_container()
+        try:
+            self._make_ready(attachments)
+        except BaseException:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._reap()
+            raise
+        with report:
+            with contextlib.suppress(OSError):  # it has failed: why is read next
+                report.send(_GO)
+            self._await_start(report)
+
+    def _make_ready(self, attachments: list[tuple[int, Mapping[str, Any]]]) -> None:
+        """All that must be there when the program runs."""
         if target := self._message.get("log"):
             self._log = open_log(target, Loop(watch=self._watch, unwatch=self._unwatch))
+        for fd, attachment in attachments:
+            self._attach(fd, attachment)
+        self._listen()
 
-    def _start(self, target_pidfd: int) -> None:
-        ours, report = channel.pair()
-        stdio = () if self._message["terminal"] else self._make_pipes()
-        if self._is_exec:
-            self._clone_exec(stdio, report, ours, target_pidfd)
+    def _begin_container(self) -> socket.socket:
+        """The first process, at work: the one made ahead if it can be that.  Returns the channel of its report."""
+        launched, child_in = self._launched, self._make_stdin()
+        birth = self._plan_birth()
+        passed = (launched.program_fd, launched.netns_fd, launched.gate_fd)
+        spare = self._spare
+        if spare is not None and spare.suits(birth) and spare.order(launched.body, (*passed, child_in)):
+            self._pid, self._pidfd, report = spare.pid, spare.pidfd, spare.report
+            for name, fd in zip(_STREAMS, spare.outputs, strict=True):
+                if self._message["terminal"]:
+                    os.close(fd)
+                else:
+                    self._add_stream(fd, name)
         else:
-            self._clone_container(stdio, report, ours)
-        report.close()
-        for fd in (*stdio, self._launched.netns_fd, self._launched.gate_fd):
-            if fd >= 0:
-                os.close(fd)
-        self._await_start(ours)
-        ours.close()
+            if spare is not None:
+                spare.dismiss()
+            report = self._clone_container(birth, child_in)
+        _close(*passed, child_in)
+        return report
 
-    def _clone_container(self, stdio: tuple[int, ...], report: socket.socket, ours: socket.socket) -> None:
-        launched, netns_fd = self._launched, self._launched.netns_fd
-        birth = plan.birth(self._message, netns_fd=netns_fd)
+    def _plan_birth(self) -> plan.Birth:
+        birth = plan.birth(self._message, netns_fd=self._launched.netns_fd)
         self._private_pids = bool(birth.clone_flags & namespace.CLONE_NEWPID)
         self._cgroups_path = birth.cgroups_path
         self._cgroup_made = bool(self._cgroups_path)
-        if self._message.get("runtime"):
-            if self._spare is not None:
-                self._spare.dismiss()
-            self._start_foreign(stdio, report, netns_fd)
-            return
-        resources = self._message["config"]["linux"].get("resources") or {}
-        spare = self._spare if self._spare is not None and self._spare.suits(birth) else None
-        further = spare.give_group(self._cgroups_path, resources) if spare is not None else None
-        if self._cgroups_path and further is None:
-            cgroup.create(self._groups, self._cgroups_path)
-            limits.apply(self._groups, self._cgroups_path, resources)
-        elif further:
-            limits.apply(self._groups, self._cgroups_path, further)
-        passed = (launched.program_fd, netns_fd, launched.gate_fd)
-        if spare is not None and spare.order(launched.body, passed, (report.fileno(), *stdio)):
-            self._pid, self._pidfd = spare.pid, spare.pidfd
-            return
-        if self._spare is not None:
-            self._spare.dismiss()
-        launch = json.loads(launched.body)
-        planned = plan.make(launch, netns_fd=netns_fd)
+        return birth
+
+    def _clone_container(self, birth: plan.Birth, child_in: int) -> socket.socket:
+        launched = self._launched
+        ours, report = channel.pair()
+        stdio = self._make_stdio(child_in)
         pid, pidfd = self._clone_into(birth.clone_flags, birth.pid_namespace)
         if pid == 0:
             ours.close()
-            start = init.describe_start(launch, stdio, launched.program_fd, launched.gate_fd)
-            init.run_container(planned, start, report, Sandbox(self._groups))
+            begin(launched.body, (launched.program_fd, launched.netns_fd, launched.gate_fd), stdio, report, self._groups)
         self._pid, self._pidfd = pid, pidfd
+        report.close()
+        _close(*stdio[1:])
+        return ours
 
-    def _start_foreign(self, stdio: tuple[int, ...], report: socket.socket, netns_fd: int) -> None:
+    def _start_foreign(self) -> None:
         from wherry.runtime import foreign  # few containers have another runtime: the others share no pages with it
 
+        self._plan_birth()
+        if self._spare is not None:
+            self._spare.dismiss()
+        child_in = self._make_stdin()
+        stdio = self._make_stdio(child_in if child_in >= 0 else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
         container = foreign.Container(json.loads(self._launched.body), self._groups)
-        self._pid, self._pidfd, master = container.start(stdio, netns_fd)
+        self._pid, self._pidfd, master = container.start(stdio, self._launched.netns_fd)
         self._foreign = container
+        self._started_at_ns = time.time_ns()
         if master >= 0:
-            channel.send(report, {"terminal": True}, [master])
-            os.close(master)
+            self._take_terminal(master)
+        _close(*stdio, self._launched.netns_fd, self._launched.gate_fd)
 
-    def _clone_exec(self, stdio: tuple[int, ...], report: socket.socket, ours: socket.socket, target_pidfd: int) -> None:
+    def _clone_exec(self, target_pidfd: int) -> socket.socket:
+        stdio = self._make_stdio(self._make_stdin())
+        ours, report = channel.pair()
         target = target_pidfd if target_pidfd >= 0 else os.pidfd_open(self._message["pid"])
         own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         namespace.setns(target, namespace.CLONE_NEWPID)
@@ -205,9 +226,10 @@ class Monitor:
             start = init.describe_start(self._message, stdio, self._launched.program_fd)
             init.run_exec(target, self._message.get("cgroups_path") or "", self._groups, start, (size[0], size[1]), report)
         namespace.setns(own, namespace.CLONE_NEWPID)
-        os.close(own)
-        os.close(target)
         self._pid, self._pidfd = pid, pidfd
+        report.close()
+        _close(own, target, *stdio)
+        return ours
 
     def _clone_into(self, flags: int, pid_namespace: str) -> tuple[int, int]:
         if not pid_namespace:
@@ -219,46 +241,72 @@ class Monitor:
             os.close(fd)
         return process.clone(flags)
 
-    def _make_pipes(self) -> tuple[int, int, int]:
-        """The child's three descriptors; ours are kept and watched."""
-        if self._message.get("open_stdin"):
-            child_in, self._stdin = os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(self._stdin, False)
-        else:
-            child_in = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    def _make_stdin(self) -> int:
+        """The child's end of its standard input, -1 for none; ours is kept."""
+        if self._message["terminal"] or not self._message.get("open_stdin"):
+            return -1
+        child_in, self._stdin = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._stdin, False)
+        return child_in
+
+    def _make_stdio(self, child_in: int) -> tuple[int, ...]:
+        """The child's three descriptors, none with a terminal; our ends are kept and watched."""
+        if self._message["terminal"]:
+            return ()
         children = [child_in]
-        for name in ("stdout", "stderr"):
+        for name in _STREAMS:
             readable, writable = os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(readable, False)
             self._add_stream(readable, name)
             children.append(writable)
-        return children[0], children[1], children[2]
+        return tuple(children)
 
     def _add_stream(self, fd: int, name: str) -> None:
+        os.set_blocking(fd, False)
         self._streams[fd] = name
         if not self._paused:
             self._watch(fd, _IN, self._on_output)
 
-    def _await_start(self, ours: socket.socket) -> None:
+    def _take_terminal(self, master: int) -> None:
+        self._stdin = self._master = master
+        self._add_stream(master, "stdout")
+
+    def _await_start(self, report: socket.socket) -> None:
         while True:
             try:
-                message, fds = channel.receive(ours)
+                message, fds = channel.receive(report)
             except channel.Closed:
                 self._started_at_ns = time.time_ns()
+                self._check_executed()
                 return
             if "terminal" in message:
-                self._master = fds[0]
-                os.set_blocking(self._master, False)
-                self._stdin = self._master
-                self._add_stream(self._master, "stdout")
+                self._take_terminal(fds[0])
                 continue
-            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-            os.close(self._pidfd)
+            self._reap()
             raise StartFailure(message["code"], message["message"], complete=message["complete"])
+
+    def _check_executed(self) -> None:
+        """The channel of a report closes too when the first process is killed.  Raises StartFailure then."""
+        if not process.is_ending_unexecuted(self._pid):
+            return
+        ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
+        if ended is not None and ended.si_code != os.CLD_EXITED:  # else its program could not be executed, and it said so to its clients
+            starved = self._cgroups_path and cgroup.oom_kills(self._groups, self._cgroups_path)
+            self._reap()
+            raise StartFailure(128, "OOM-killed (memory limit too low?)" if starved else "killed before it executed its program")
+
+    def _reap(self) -> None:
+        os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        os.close(self._pidfd)
+
+    def _hold_root(self) -> None:
+        """Keep the root file system until the end is told: where it goes, the kernel first writes out all of the one that it lies on."""
+        if not self._is_exec and self._foreign is None:
+            with contextlib.suppress(OSError):
+                self._root_fd = os.open(f"/proc/{self._pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def _fail(self, failure: StartFailure) -> None:
         prefix = "" if failure.complete else EXEC if self._is_exec else CREATE
-        self._discard_spare()
+        self._finish()
         self._remove_cgroup()
         for client in self._clients:
             if self._is_exec:
@@ -541,6 +589,8 @@ class Monitor:
             self._foreign.delete()  # before the end is told: the next start has the same name
         self._tell({"event": "exited", **self._exit})
         self._remove_cgroup()
+        if self._root_fd >= 0:
+            os.close(self._root_fd)
 
     def _save(self, record: dict[str, Any], *, durable: bool) -> bool:
         """Write ``exit.json``: temporary, fsync where it has to last, rename.  False when the disk is full or broken.
@@ -595,3 +645,10 @@ def prepare() -> None:
     os.setsid()
     _signal.signal(signal.SIGCHLD, _signal.SIG_DFL)
     _signal.signal(signal.SIGPIPE, _signal.SIG_IGN)
+
+
+def _close(*fds: int) -> None:
+    """Close those that are there."""
+    for fd in fds:
+        if fd >= 0:
+            os.close(fd)

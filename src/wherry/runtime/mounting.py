@@ -93,9 +93,9 @@ class MountRoot:
         if tree < 0:
             tree = assemble_root(self.lower, self.upper, self.work, recursive=self.recursive)
         mount.mount_setattr(tree, propagation=mount.MS_PRIVATE, recursive=self.recursive)
-        host = os.open("/", os.O_PATH | os.O_CLOEXEC)
-        mount.move_mount(tree, host)
-        os.close(host)
+        if sandbox.enter is not None:
+            sandbox.enter()
+        cover_root(tree)
         sandbox.root_fd = tree
 
 
@@ -251,9 +251,7 @@ class EnterRoot:
         return "enter the root" + (", read-only" if self.readonly else "")
 
     def execute(self, sandbox: Sandbox) -> None:
-        for tree in sandbox.to_seal:
-            mount.mount_setattr(tree, add=mount.MOUNT_ATTR_RDONLY)
-            os.close(tree)
+        seal(sandbox)
         if self.readonly:
             mount.mount_setattr(sandbox.root_fd, add=mount.MOUNT_ATTR_RDONLY)
         os.fchdir(sandbox.root_fd)
@@ -265,6 +263,21 @@ class EnterRoot:
         os.chdir("/")
         if self.propagation:
             mount.set_propagation("/", self.propagation)
+
+
+def cover_root(tree: int) -> None:
+    """Lay a detached mount over the root of this mount namespace."""
+    root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    mount.move_mount(tree, root)
+    os.close(root)
+
+
+def seal(sandbox: Sandbox) -> None:
+    """Make read-only what was not until now because other things are mounted in it."""
+    for tree in sandbox.to_seal:
+        mount.mount_setattr(tree, add=mount.MOUNT_ATTR_RDONLY)
+        os.close(tree)
+    sandbox.to_seal.clear()
 
 
 def assemble_root(lower: tuple[str, ...], upper: str | None, work: str | None, *, recursive: bool = False) -> int:

@@ -177,8 +177,8 @@ def _file_system(
         found.append(devices.OpenConsole(height, width))
     sysctls: Mapping[str, str] = linux.get("sysctl") or {}
     found += [steps.SetSysctls(tuple(sysctls.items()))] if sysctls else []
-    found += [covers.MaskPaths(tuple(linux["maskedPaths"]))] if linux.get("maskedPaths") else []
-    found += [covers.ReadonlyPaths(tuple(linux["readonlyPaths"]))] if linux.get("readonlyPaths") else []
+    found += [covers.MaskPaths(paths) for paths in _split(linux.get("maskedPaths"))]
+    found += [covers.ReadonlyPaths(paths) for paths in _split(linux.get("readonlyPaths"))]
     if config.get("hostname") or config.get("domainname"):
         found.append(steps.SetNames(config.get("hostname") or "", config.get("domainname") or ""))
     if (cwd := process.get("cwd") or "/") != "/":
@@ -189,6 +189,13 @@ def _file_system(
     readonly = bool((config.get("root") or {}).get("readonly"))
     found.append(mounting.EnterRoot(readonly, 0 if "private" in kind else _PROPAGATION[kind], pivot))
     return found
+
+
+def _split(paths: Sequence[str] | None) -> list[tuple[str, ...]]:
+    """Those in /proc, which may be dealt with ahead of time, and the others."""
+    inside = tuple(path for path in paths or () if path.startswith("/proc/"))
+    outside = tuple(path for path in paths or () if not path.startswith("/proc/"))
+    return [group for group in (inside, outside) if group]
 
 
 def _devices(linux: Mapping[str, Any]) -> devices.MakeDevices:

@@ -8,42 +8,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 
 from wherry.runtime import defaults, plan, users
 
 _SPECIALISED = 16  # calls after which the interpreter has made up its mind.  Source: CPython 3.11, Include/internal/pycore_code.h
 
 _BIND = {"destination": "/etc/hosts", "type": "bind", "source": "/", "options": ["rbind", "rprivate"]}
-_LAUNCH = json.dumps(
-    {
-        "config": {
-            "process": {"args": ["true"], "cwd": "/", "env": [defaults.PATH], "capabilities": {"bounding": ["CAP_CHOWN"]}},
-            "hostname": "rehearsal",
-            "mounts": [*defaults.mounts(), _BIND],
-            "linux": {
-                "cgroupsPath": "/rehearsal",
-                "namespaces": [{"type": one} for one in ("mount", "pid", "network", "ipc", "uts", "cgroup")],
-                "maskedPaths": ["/proc/kcore"],
-                "readonlyPaths": ["/proc/sys"],
-            },
-        },
-        "rootfs": {"lower": ["/lower"], "upper": "/upper", "work": "/work"},
+
+
+@cache
+def _launch() -> str:
+    """In JSON, as it comes."""
+    linux = {
+        "cgroupsPath": "/rehearsal",
+        "namespaces": [{"type": one} for one in ("mount", "pid", "network", "ipc", "uts", "cgroup")],
+        "maskedPaths": defaults.masked_paths(),
+        "readonlyPaths": defaults.READONLY_PATHS,
     }
-)
+    process = {"args": ["true"], "cwd": "/", "env": [defaults.PATH], "capabilities": {"bounding": ["CAP_CHOWN"]}}
+    config = {"process": process, "hostname": "rehearsal", "mounts": [*defaults.mounts(), _BIND], "linux": linux}
+    return json.dumps({"config": config, "rootfs": {"lower": ["/lower"], "upper": "/upper", "work": "/work"}})
 
 
 def plan_start() -> plan.Plan:
     """Decode a launch, plan it, and find out who the user is, once.  Returns the plan, which is like that of most containers."""
-    planned = plan.make(json.loads(_LAUNCH), netns_fd=0)
-    for step in planned.steps:
-        step.describe()
+    planned = plan.make(json.loads(_launch()), netns_fd=0)
     users.resolve(b"root:x:0:0:root:/root:/bin/sh\n", b"root:x:0:\n", "", ())
     return planned
 
 
 def plan_birth() -> None:
     """The monitor's share of a start."""
-    plan.birth(json.loads(_LAUNCH))
+    plan.birth(json.loads(_launch()))
 
 
 def specialise(more: Callable[[], None]) -> None:

@@ -1,10 +1,10 @@
 """A first process made ahead of time: cloned, warm, waiting for its orders.
 
 Cloning a Python process costs milliseconds, most of them page faults. The zygote keeps one monitor ready, and that monitor one such child,
-so a start finds both warm. The child has new pid, ipc and uts namespaces; the mount and network namespaces are made when the order comes,
-since they must show the host as it is then. With cgroup v1 it is in a control group already, which has the limits that most containers
-have and gets the container's name when it is known: making one takes a directory in each hierarchy, and a name is soon changed. Version 2
-has one hierarchy, and no other names.
+so a start finds both warm, and they prepare at the same time. The child has new pid, ipc and uts namespaces, and a mount namespace to go
+to once the root file system is there (`stage`); the network namespace comes with the order. With cgroup v1 it is in a control group
+already, which has the limits that most containers have and gets the container's name when it is known: making one takes a directory in
+each hierarchy, and a name is soon changed. Version 2 has one hierarchy, and no other names.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from wherry.kernel import cgroup, limits, namespace, process
-from wherry.runtime import ahead, channel, defaults, init, plan, rehearsal
-from wherry.runtime.failure import StartFailure
+from wherry.runtime import ahead, channel, defaults, init, plan, rehearsal, stage
+from wherry.runtime.failure import StartFailure, words
 from wherry.runtime.steps import Sandbox
 
 FLAGS = namespace.CLONE_NEWPID | namespace.CLONE_NEWIPC | namespace.CLONE_NEWUTS
-_MADE, _NOT_MADE = b"+", b"-"
+_DESCRIPTORS = 4  # of an order: filter, network namespace, gate, standard input
 _LIMITS: dict[str, Any] = {"devices": defaults.device_rules(), "pids": {"limit": defaults.PIDS_LIMIT}}
 _LATER = namespace.CLONE_NEWNS | namespace.CLONE_NEWNET
 
@@ -31,19 +32,25 @@ _LATER = namespace.CLONE_NEWNS | namespace.CLONE_NEWNET
 class Spare:
     """The waiting child, as its parent sees it."""
 
-    def __init__(self, groups: cgroup.Hierarchies, group: str, nest: socket.socket) -> None:
-        """``group``: a control group to make for it, "" for none.  ``nest``: the parent's alone."""
+    def __init__(self, groups: cgroup.Hierarchies, group: str, nest: socket.socket, ground_fd: int) -> None:
+        """``group``: a control group to make for it, "" for none.  ``nest``: the parent's alone.  ``ground_fd``: see `stage`."""
         self._groups = groups
         self._group = "" if groups.v2 else group
         self._ordered = False
-        self._made = b""
-        self._orders, theirs = channel.pair()
+        self.report, theirs = channel.pair()
+        pipes = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+        self.outputs: tuple[int, ...] = (pipes[0][0], pipes[1][0])  # what the program will write can be read here: stdout, stderr
+        inputs = pipes[0][1], pipes[1][1]
         self.pid, self.pidfd = process.clone(FLAGS)
         if self.pid == 0:
-            self._orders.close()
-            nest.close()
-            _wait(theirs, groups, self._group)
+            for inherited in (self.report, nest):
+                inherited.close()
+            for fd in self.outputs:
+                os.close(fd)
+            _wait(theirs, groups, self._group, inputs, ground_fd)
         theirs.close()
+        for fd in inputs:
+            os.close(fd)
 
     @staticmethod
     def suits(birth: plan.Birth) -> bool:
@@ -51,60 +58,39 @@ class Spare:
         flags = birth.clone_flags
         return not birth.pid_namespace and flags & FLAGS == FLAGS and not flags & ~(FLAGS | _LATER)
 
-    def give_group(self, path: str, resources: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Let its control group be ``path``, with the limits that a container most often has.
-
-        Returns what of an OCI ``linux.resources`` object the group does not have yet. None when there is no group, its name is taken or
-        elsewhere, or other limits are wanted than those and more; nothing has changed then.
-        """
-        if not self._group or os.path.dirname(path) != os.path.dirname(self._group):
-            return None
-        rest = _further(resources)
-        if rest is None or not self._is_made():
-            return None
-        try:
-            cgroup.rename(self._groups, self._group, path)
-        except OSError:
-            return None
-        self._group = ""
-        return rest
-
-    def order(self, body: bytes, launched: Sequence[int], made: Sequence[int]) -> bool:
+    def order(self, body: bytes, launched: Sequence[int]) -> bool:
         """Let the child become the container's first process.  False when somebody killed it.
 
-        ``body``: what it needs, as it came; ``launched``: filter, network namespace, gate, each -1 for none; ``made``: the channel for
-        its report, then its standard streams.
+        ``body``: what it needs, as it came; ``launched``: filter, network namespace, gate, standard input, each -1 for none. It answers
+        on ``report``, as any first process does.
         """
-        if self._group:
-            self._is_made()
-        facts = bytes([not self._group, *(fd >= 0 for fd in launched)])
+        facts = bytes([fd >= 0 for fd in launched])
         try:
-            channel.send_encoded(self._orders, facts + body, [*(fd for fd in launched if fd >= 0), *made])
+            channel.send_encoded(self.report, facts + body, [fd for fd in launched if fd >= 0])
         except channel.Closed:
             return False
-        self._orders.close()
         self._ordered = True
         return True
 
-    def _is_made(self) -> bool:
-        """Whether it could make its control group.  To be asked before the channel is closed: unheard words break it for the child."""
-        if not self._made:
-            self._made = self._orders.recv(1)
-        return self._made == _MADE
-
     def dismiss(self) -> None:
         """It is not needed; `discard` must follow, later: its namespaces take milliseconds to end."""
-        self._orders.close()
+        self.report.close()
+        for fd in self.outputs:
+            os.close(fd)
+        self.outputs = ()
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
-    def discard(self) -> None:
-        """Clear away what the container did not take: the child, gone when this returns, and the control group."""
+    def discard(self, *, runs: bool = False) -> None:
+        """Clear away what the container did not take: the child, gone when this returns, and the control group.
+
+        ``runs``: its program does, so the child has taken all of the group or nothing.
+        """
         if not self._ordered:
             self.dismiss()
             os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
             os.close(self.pidfd)
-        if self._group:
+        if self._group and not (runs and cgroup.is_absent(self._groups, self._group)):
             cgroup.remove(self._groups, self._group)
 
 
@@ -127,28 +113,84 @@ def _make_group(groups: cgroup.Hierarchies, group: str) -> bool:
     return True
 
 
-def _wait(orders: socket.socket, groups: cgroup.Hierarchies, group: str) -> None:
-    """The child's life until it knows what it is for.  Never returns."""
+class _Made:
+    """The mounts that a start finds: on a stage, or, where there is none, each by itself and mounted nowhere."""
+
+    def __init__(self, usual: plan.Plan, groups: cgroup.Hierarchies, group: str, ground_fd: int) -> None:
+        self._groups = groups
+        self._stage = stage.make(usual, groups, group, ground_fd) if ground_fd >= 0 else None
+        self._trees = ahead.make(usual) if self._stage is None else {}
+        if ground_fd >= 0:
+            os.close(ground_fd)
+
+    def settle(self, planned: plan.Plan, in_group: bool) -> tuple[plan.Plan, Sandbox]:
+        """Leave the namespaces that are left late; what of the plan is still to be done, and with what."""
+        flags = planned.birth.clone_flags & _LATER
+        if self._stage is not None:
+            if (steps := self._stage.arrange(planned, in_group=in_group)) is not None:
+                namespace.unshare(flags & ~namespace.CLONE_NEWNS)
+                return replace(planned, steps=steps), self._stage.sandbox(in_group=in_group)
+            self._stage.strike()
+        namespace.unshare(flags)
+        return planned, Sandbox(self._groups, in_group=in_group, ahead=ahead.suiting(self._trees, planned))
+
+
+def _take_group(groups: cgroup.Hierarchies, group: str, path: str, resources: Mapping[str, Any]) -> bool:
+    """Let ``path`` be the group of a container, with its limits; True when this process is in it already.
+
+    That is so for ``group``, which was made ahead ("": none), where it lies beside ``path`` and its limits are a part of those wanted.
+    Done by this process and not by its parent: the pages that one writes to stay its own as long as the container runs.
+    """
+    if not path:
+        return False
+    rest = _further(resources) if group and os.path.dirname(path) == os.path.dirname(group) else None
+    if rest is not None:
+        try:
+            cgroup.rename(groups, group, path)
+        except OSError:  # the name is taken
+            rest = None
+    if rest is None:
+        cgroup.create(groups, path)
+    limits.apply(groups, path, resources if rest is None else rest)
+    return rest is not None
+
+
+def begin(
+    body: bytes,
+    passed: Sequence[int],
+    stdio: tuple[int, ...],
+    report: socket.socket,
+    groups: cgroup.Hierarchies,
+    group: str = "",
+    settle: Callable[[plan.Plan, bool], tuple[plan.Plan, Sandbox]] | None = None,
+) -> None:
+    """The life of a container's first process from its orders on.  Never returns.
+
+    ``body``: a launch, encoded; ``passed``: filter, network namespace, gate, each -1 for none; ``group``: the control group that was made
+    for it ahead; ``settle``: gives what is left of the plan.
+    """
+    program_fd, netns_fd, gate_fd = passed
+    try:
+        message = json.loads(body)
+        planned = plan.make(message, netns_fd=netns_fd)
+        in_group = _take_group(groups, group, planned.birth.cgroups_path, message["config"]["linux"].get("resources") or {})
+        planned, sandbox = settle(planned, in_group) if settle is not None else (planned, Sandbox(groups, in_group=in_group))
+        start = init.describe_start(message, stdio, program_fd, gate_fd)
+    except BaseException as error:  # noqa: BLE001 -- the edge of a forked child: everything is reported, nothing may unwind further
+        init.report_failure(report, StartFailure(128, words(error)) if isinstance(error, OSError | ValueError) else error)
+        os._exit(1)
+    init.run_container(planned, start, report, sandbox)
+
+
+def _wait(report: socket.socket, groups: cgroup.Hierarchies, group: str, outputs: Sequence[int], ground_fd: int) -> None:
+    """The child's life until it knows what it is for.  ``outputs``: its stdout and stderr, unless it gets a terminal.  Never returns."""
     try:
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
         process.set_name("wherry-spare")
-        if group:  # made here and not by the parent: what that writes to stays its own, page by page, as long as the container runs
-            orders.send(_MADE if _make_group(groups, group) else _NOT_MADE)
-        made = ahead.make(rehearsal.plan_start())
-        order, fds = channel.receive_encoded(orders)
+        made_group = group if group and _make_group(groups, group) else ""
+        made = _Made(rehearsal.plan_start(), groups, made_group, ground_fd)
+        order, fds = channel.receive_encoded(report)
     except BaseException:  # noqa: BLE001 -- the edge of a forked child whose parent is gone: there is nobody to tell
         os._exit(1)
-    orders.close()
-    in_group = bool(group and order[0])
-    program_fd, netns_fd, gate_fd = (fds.pop(0) if is_there else -1 for is_there in order[1:4])
-    report = socket.socket(fileno=fds.pop(0))
-    message = json.loads(order[4:])
-    try:
-        planned = plan.make(message, netns_fd=netns_fd)
-        trees = ahead.suiting(made, planned)
-        namespace.unshare(planned.birth.clone_flags & _LATER)
-    except (OSError, StartFailure) as error:
-        init.report_failure(report, error)
-        os._exit(1)
-    start = init.describe_start(message, tuple(fds), program_fd, gate_fd)
-    init.run_container(planned, start, report, Sandbox(groups, in_group=in_group, ahead=trees))
+    *passed, stdin_fd = (fds.pop(0) if is_there else -1 for is_there in order[:_DESCRIPTORS])
+    begin(order[_DESCRIPTORS:], passed, (stdin_fd, *outputs), report, groups, made_group, made.settle)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from wherry.kernel import cgroup, files, namespace, scheduling
+from wherry.kernel import cgroup, controlfiles, files, namespace, scheduling
 from wherry.runtime import labels
 from wherry.runtime.failure import StartFailure, lowered
 
@@ -39,6 +39,8 @@ class Sandbox:
     to_seal: list[int] = field(default_factory=list)  # read-only once nothing more is to be mounted in them
     ahead: dict[Key, int] = field(default_factory=dict)  # file systems made already
     has_devices: bool = False  # the one for /dev has its nodes
+    empty_fd: int = -1  # a file system without a file
+    enter: Callable[[], None] | None = None  # the mount namespace that waits for the root
 
 
 class Step(Protocol):
@@ -185,8 +187,7 @@ class AdjustOomScore:
 
     def execute(self, sandbox: Sandbox) -> None:
         try:
-            with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-                file.write(str(self.score))
+            controlfiles.write("/proc/self/oom_score_adj", str(self.score))
         except PermissionError:
             if self.exact:
                 raise

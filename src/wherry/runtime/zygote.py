@@ -18,7 +18,22 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from wherry.kernel import cgroup, controlfiles, limits, process
-from wherry.runtime import channel, confinement, covers, devices, filters, heap, init, monitor, mounting, rehearsal, spare, steps, tasks
+from wherry.runtime import (
+    channel,
+    confinement,
+    covers,
+    devices,
+    filters,
+    heap,
+    init,
+    monitor,
+    mounting,
+    rehearsal,
+    spare,
+    stage,
+    steps,
+    tasks,
+)
 from wherry.runtime.defaults import SPARE_GROUP
 from wherry.runtime.jsonlog import JsonLog
 from wherry.runtime.logfile import Limits
@@ -38,6 +53,7 @@ _HOT = (
     init,
     steps,
     mounting,
+    stage,
     devices,
     covers,
 )  # where most functions are a monitor's or a first process's
@@ -61,6 +77,7 @@ class Zygote:
         self._waiting = select.poll()
 
     def serve(self) -> None:
+        self._ground_fd = stage.lay_ground()
         self._held = heap.fill_holes()
         heap.gather(self._rehearse_all, *_HOT)
         rehearsal.specialise(lambda: self._rehearse("wherry-zygote"))
@@ -151,7 +168,13 @@ class Zygote:
             self._nests[kind] = ours, above and f"{above}{pid}"
             return
         ours.close()
-        _live(lambda: self._wait(theirs, Spare(self._groups, above and f"{above}{os.getpid()}", theirs) if kind == channel.RUN else None))
+        _live(lambda: self._wait(theirs, self._make_spare(above and f"{above}{os.getpid()}", theirs) if kind == channel.RUN else None))
+
+    def _make_spare(self, group: str, nest: socket.socket) -> Spare:
+        made = Spare(self._groups, group, nest, self._ground_fd)
+        if self._ground_fd >= 0:
+            os.close(self._ground_fd)
+        return made
 
     def _leave(self) -> None:
         """Let the monitors that wait clear away what they made ahead, and see them do it."""
