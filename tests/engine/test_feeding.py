@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from typing import BinaryIO
 
@@ -53,6 +54,38 @@ def test_work_that_fails_early_leaves_no_descriptor_and_no_writer() -> None:
         assert len(os.listdir("/proc/self/fd")) == before
 
     asyncio.run(scenario())
+
+
+def test_work_that_is_cancelled_while_its_thread_waits_for_more_holds_nobody_up() -> None:
+    async def scenario() -> bytes:
+        reads, done = threading.Event(), asyncio.get_running_loop().create_future()
+
+        def read(file: BinaryIO) -> None:
+            assert file.read(1) == b"a"
+            reads.set()
+            rest = file.read()  # holds the file's lock
+            loop.call_soon_threadsafe(done.set_result, rest)
+
+        async def work(file: BinaryIO) -> None:
+            await asyncio.to_thread(read, file)
+
+        async def endless() -> AsyncIterator[bytes]:
+            yield b"a"
+            await asyncio.Event().wait()
+
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(through_file(endless(), work))
+        await asyncio.to_thread(reads.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return bytes(await done)
+
+    ended: list[bytes] = []
+    thread = threading.Thread(target=lambda: ended.append(asyncio.run(scenario())), daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    assert ended == [b""]
 
 
 def test_a_pipe_is_drained_to_its_end() -> None:

@@ -21,13 +21,17 @@ async def through_file(chunks: AsyncIterator[bytes], work: Callable[[BinaryIO], 
     reader, writer = wide_pipe()
     feeding = asyncio.ensure_future(feed(chunks, writer))
     feeding.add_done_callback(lambda _: os.close(writer))  # also when it is cancelled before it began
+    file = os.fdopen(reader, "rb", buffering=READ_BYTES)
     try:
-        with os.fdopen(reader, "rb", buffering=READ_BYTES) as file:
-            result = await work(file)
+        result = await work(file)
     finally:
-        if not feeding.done():
-            feeding.cancel()
-        outcome = (await asyncio.gather(feeding, return_exceptions=True))[0]
+        try:
+            # The writing end goes first: a thread that still reads, of work that was cancelled, holds the file's lock until the end.
+            if not feeding.done():
+                feeding.cancel()
+            outcome = (await asyncio.gather(feeding, return_exceptions=True))[0]
+        finally:
+            file.close()
     if isinstance(outcome, Exception) and not isinstance(outcome, BrokenPipeError):
         raise outcome
     return result
