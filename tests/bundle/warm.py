@@ -43,7 +43,7 @@ class Warm:
         self._line.shutdown(socket.SHUT_RDWR)  # closing it would not do while a forked child holds it too
         self._line.close()
         try:
-            self._process.wait(30)
+            self._process.wait(60)
         finally:
             self._process.kill()
 

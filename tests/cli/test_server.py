@@ -176,7 +176,7 @@ def test_a_stop_from_a_shell_with_job_control_stops_the_worker(door: Door, mute:
             process.send_signal(signal.SIGCONT)
             until(lambda: state(worker) != "T")
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]")
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=60)
     assert (process.returncode, out.startswith(b"CONTAINER ID"), err) == (0, True, b"")
 
 

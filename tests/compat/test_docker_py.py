@@ -86,14 +86,14 @@ def test_missing_things_are_not_found(client: Any) -> None:
 def test_a_wait_has_the_exit_code_and_no_error(client: Any) -> None:
     container = client.containers.create("bb", ["sh", "-c", "exit 5"])
     container.start()
-    assert container.wait(timeout=20) == {"StatusCode": 5}
+    assert container.wait(timeout=60) == {"StatusCode": 5}
     assert container.wait(timeout=20, condition="not-running") == {"StatusCode": 5}
     container.remove()
 
 
 def test_logs_by_stream_tail_and_time(client: Any) -> None:
     container = client.containers.run("bb", ["sh", "-c", "echo a; echo b; echo c >&2"], detach=True)
-    container.wait(timeout=20)
+    container.wait(timeout=60)
     assert container.logs(stderr=False) == b"a\nb\n"
     assert container.logs(stdout=False) == b"c\n"
     assert container.logs(tail=1) == b"c\n"
@@ -171,7 +171,7 @@ def test_the_life_of_a_container(client: Any, sleeper: Any) -> None:
     sleeper.reload()
     assert sleeper.status == "running"
     sleeper.kill()
-    assert sleeper.wait(timeout=20)["StatusCode"] == 137
+    assert sleeper.wait(timeout=60)["StatusCode"] == 137
     with pytest.raises(APIError) as caught:
         sleeper.kill()
     assert caught.value.status_code == 409
@@ -214,7 +214,7 @@ def test_limits_are_seen_in_inspect_and_checked(client: Any) -> None:
 
 def test_out_of_memory_is_told(client: Any) -> None:
     container = client.containers.run("bb", "tail /dev/zero", detach=True, mem_limit="16m", memswap_limit="16m")
-    assert container.wait(timeout=30)["StatusCode"] == 137
+    assert container.wait(timeout=60)["StatusCode"] == 137
     container.reload()
     assert container.attrs["State"]["OOMKilled"] is True
     container.remove()
@@ -286,7 +286,7 @@ def test_volumes_keep_data_and_are_guarded(client: Any) -> None:
     (shown,) = container.attrs["Mounts"]
     assert (shown["Type"], shown["Name"], shown["Destination"], shown["RW"]) == ("volume", "py-vol", "/data", False)
     container.start()
-    container.wait(timeout=20)
+    container.wait(timeout=60)
     assert container.logs() == b"f\n"
     with pytest.raises(APIError) as caught:
         volume.remove()
@@ -328,7 +328,7 @@ def test_a_step_that_fails_is_a_build_error_with_its_log(client: Any) -> None:
 
 def test_a_container_becomes_an_image(client: Any) -> None:
     container = client.containers.run("bb", ["sh", "-c", "echo x > /f"], detach=True)
-    container.wait(timeout=20)
+    container.wait(timeout=60)
     image = container.commit("py-commit", tag="1", changes=["CMD cat /f"], author="me", message="why")
     assert client.containers.run("py-commit:1", remove=True) == b"x\n"
     assert image.history()[0]["Comment"] == "why"

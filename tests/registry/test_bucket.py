@@ -95,7 +95,7 @@ def test_a_registry_keeps_images_in_a_bucket_and_serves_them_from_another_direct
 
 def test_a_bucket_that_is_not_there_is_named_at_the_start(store: str, tmp_path: Path) -> None:
     command = [WHERRY, "registry", "serve", "--data", str(tmp_path), "--s3", "s3://missing/x", "--s3-endpoint", store]
-    done = subprocess.run(command, env={**os.environ, **KEYS}, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(command, env={**os.environ, **KEYS}, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 1
     assert "missing" in done.stderr
 

@@ -138,7 +138,7 @@ def test_a_full_disk_is_said_and_nothing_is_half_there(serve: Any, small_disk: P
 )
 def test_a_command_line_that_makes_no_sense_is_refused(flags: tuple[str, ...], words: str, tmp_path: Path) -> None:
     command = [WHERRY, "registry", "serve", "--data", str(tmp_path), *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode != 0
     assert words in done.stderr
 
@@ -152,7 +152,7 @@ def test_an_address_in_use_and_a_password_file_that_is_none_are_named(tmp_path: 
             (("--htpasswd", str(tmp_path / "htpasswd")), f"{tmp_path / 'htpasswd'}: line 1: not a scrypt or bcrypt hash"),
         ):
             command = [WHERRY, "registry", "serve", "--listen", address, "--data", str(tmp_path / "data"), *flags]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
             assert done.returncode == 1
             assert done.stderr.startswith(f"wherry registry serve: {words}")
             assert "Traceback" not in done.stderr

@@ -242,7 +242,7 @@ def test_two_servers_never_share_a_directory(ours: Registry) -> None:
     assert ours.log is not None
     data = ours.log.parent / "data"
     command = [WHERRY, "registry", "serve", "--listen", "127.0.0.1:0", "--data", str(data)]
-    second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert (second.returncode, second.stderr) == (1, f"wherry registry serve: another registry serves {data}\n")
 
 

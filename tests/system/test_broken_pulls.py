@@ -202,7 +202,7 @@ def test_a_download_goes_on_for_whom_it_is_left_and_ends_with_the_last(mortal: D
                 first.send_signal(signal.SIGINT)
                 first.wait(60)
                 go.set()
-                out, _ = second.communicate(timeout=30)
+                out, _ = second.communicate(timeout=60)
                 assert (second.returncode, b"Downloaded newer image" in out) == (0, True), out
         assert [len(asked) for asked in ranges(fake, made).values()] == [1, 1, 1]
         mortal.run("rmi", name)

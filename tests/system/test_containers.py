@@ -177,7 +177,7 @@ def test_logs_since_tail_timestamps_and_follow(engine: Daemon) -> None:
     with subprocess.Popen(
         [WHERRY, "-H", engine.host, "logs", "-f", "talker"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as follower:
-        out, err = follower.communicate(timeout=20)
+        out, err = follower.communicate(timeout=60)
     assert (out, err) == ("one\nthree\nfour\n", "two\n")
     assert engine.out("logs", "--tail", "1", "talker") == "four"
     stamped = engine.out("logs", "-t", "--tail", "2", "talker").splitlines()

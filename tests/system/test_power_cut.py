@@ -16,13 +16,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from tests.conftest import Daemon, busybox_tar, dispose, make_daemon
 from tests.disks import in_memory
 from tests.system import accounting
+from tests.system.waiting import until
 
 from wherry.kernel import cgroup
 
@@ -40,6 +41,15 @@ def disk(image: Path, place: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def is_attached(image: Path) -> bool:
+    """Whether a loop device still shows it."""
+    found = []
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # it went meanwhile
+            found.append(path.read_text().strip())
+    return str(image) in found
 
 
 @pytest.fixture
@@ -158,6 +168,7 @@ def test_a_disk_that_answers_no_more_is_told_of_and_what_runs_can_be_stopped(mem
         for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
             if f"{daemon.root}/run/" in line:
                 subprocess.run(["umount", "-l", line.split()[4]], check=True)
+    until(lambda: not is_attached(image))  # another mount would show the same file system again, ended as it is
     with disk(image, daemon.root / "data"):
         daemon.start()
         assert daemon.out("run", "--rm", "bb", "echo", "whole") == "whole"

@@ -187,7 +187,7 @@ def test_a_writer_of_twenty_megabytes_is_not_held_up_while_the_daemon_is_dead(ow
     assert select.select([descriptor], [], [], 60)[0]  # it came to its end without a daemon
     os.close(descriptor)
     engine.start()
-    client.wait(timeout=30)
+    client.wait(timeout=60)
     log = engine.run("logs", "flood").out
     assert len(log) == 20000 * 1001 + 4
     assert log.endswith("x\nend\n")

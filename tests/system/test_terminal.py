@@ -136,7 +136,7 @@ def test_without_a_terminal_signals_are_passed_on_to_the_program(engine: Daemon)
     assert client.stdout is not None
     assert client.stdout.readline() == "ready\n"
     client.send_signal(signal.SIGTERM)
-    output, _ = client.communicate(timeout=20)
+    output, _ = client.communicate(timeout=60)
     assert output == "got it\n"
     assert client.returncode == 12
 

@@ -53,7 +53,7 @@ def tree(tmp_path: Path) -> Path:
 
 def test_the_same_tree_gives_the_same_bytes(tree: Path, tmp_path: Path) -> None:
     first, facts = packed(tree)
-    subprocess.run(["cp", "-a", str(tree), str(tmp_path / "copy")], check=True, timeout=20)
+    subprocess.run(["cp", "-a", str(tree), str(tmp_path / "copy")], check=True, timeout=100)
     assert packed(tmp_path / "copy")[0] == first
     assert facts == Packed(size_bytes=5 + len("/target"), entries=7)
     assert names(first) == ["a", "fifo", "null", "z", "b/", "b/file", "b/inner/"]
@@ -66,7 +66,7 @@ def test_what_is_packed_unpacks_the_same_here_and_with_gnu_tar(tree: Path, tmp_p
     fd = os.open(tmp_path / "ours", os.O_RDONLY)
     apply(Reader(io.BytesIO(archive)), fd)
     os.close(fd)
-    subprocess.run(["tar", "-xp", "--numeric-owner", "-C", str(tmp_path / "theirs")], input=archive, check=True, timeout=20)
+    subprocess.run(["tar", "-xp", "--numeric-owner", "-C", str(tmp_path / "theirs")], input=archive, check=True, timeout=100)
     for root in (tmp_path / "ours", tmp_path / "theirs"):
         for name in ("a", "fifo", "null", "z", "b", "b/file", "b/inner"):
             ours, original = os.lstat(root / name), os.lstat(tree / name)

@@ -59,7 +59,7 @@ def checksummed(block: bytearray) -> bytes:
 
 
 def gnu(*arguments: str, cwd: Path) -> bytes:
-    return subprocess.run(["tar", "-c", *arguments], cwd=cwd, check=True, timeout=30, stdout=subprocess.PIPE).stdout
+    return subprocess.run(["tar", "-c", *arguments], cwd=cwd, check=True, timeout=100, stdout=subprocess.PIPE).stdout
 
 
 NAMES = st.lists(
