@@ -7,10 +7,11 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
-from tests.conftest import WHERRY, Daemon
+from tests.conftest import WHERRY, Daemon, busybox_tar
 from tests.system import accounting
 from tests.system.stopwatch import Stopwatch
 from tests.system.talk import ask
@@ -154,3 +155,31 @@ def test_a_file_of_holes_keeps_no_build_and_no_commit_busy(own_engine: Daemon) -
         assert engine.out("diff", "hollow") == "A /f"
     finally:
         engine.run("rm", "-f", "hollow")
+
+
+def test_an_image_of_many_volumes_keeps_nobody_waiting(own_engine: Daemon) -> None:
+    """Each waits for the disk; the daemon's own loop must not."""
+    engine = own_engine
+    changes = ("--change", f"VOLUME {json.dumps([f'/v{number}' for number in range(500)])}")
+    engine.run("import", *changes, "-", "hoarder", stdin=busybox_tar())
+    asked, answered = threading.Event(), threading.Event()
+
+    def create() -> None:
+        asked.set()
+        engine.run("create", "--name", "hoarder", "hoarder", "true")
+        answered.set()
+
+    slowest = 0.0
+    asker = threading.Thread(target=create)
+    asker.start()
+    asked.wait()
+    while not answered.is_set() and asker.is_alive():
+        began = time.monotonic()
+        assert ask(engine, "GET", "/_ping")[0] == 200
+        slowest = max(slowest, time.monotonic() - began)
+    asker.join()
+    assert answered.is_set()
+    assert len(engine.out("volume", "ls", "-q").split()) == 500
+    engine.run("rm", "-v", "hoarder")
+    assert engine.out("volume", "ls", "-q") == ""
+    assert slowest < 1

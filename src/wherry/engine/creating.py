@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform as machine
 import time
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 
 from wherry.containers import create, mounts, names, present
 from wherry.containers.container import Container
@@ -57,37 +57,38 @@ class Creating:
             if mount.spec == "mounts" and mount.type == "bind" and not os.path.lexists(mount.source):
                 raise InvalidRequest(f'invalid mount config for type "bind": bind source path does not exist: {mount.source}')
         path, arguments = create.command_of(config)
-        with rooms.garbage.hold(), ExitStack() as undo:
-            for mount in wired:
-                self._ensure_volume(mount, host, undo)
-            snapshot = f"container-{ident}"
-            chain = image.chain_ids[-1] if image and image.chain_ids else None
-            if rooms.snapshotter.is_quick(chain):
-                rooms.snapshotter.prepare(snapshot, chain)
-            else:
-                await rooms.workers.run(rooms.snapshotter.prepare, snapshot, chain)
-            undo.callback(rooms.snapshotter.remove, snapshot)
-            os.mkdir(rooms.containers.folder(ident), 0o710)
-            undo.callback(rooms.containers.remove_folder, ident)
-            record = ContainerRecord(
-                id=ident,
-                name=wanted or names.generate(rooms.containers.is_free),
-                created_ns=time.time_ns(),
-                image_id=str(image.id) if image else "",
-                config=config,
-                host_config=host,
-                path=path,
-                args=arguments,
-                state=State(),
-                snapshot=snapshot,
-                chain=str(chain) if chain else None,
-                mounts=wired,
-                networks=endpoints,
-                links=links,
-                architecture=image.config.architecture if image else machine.machine(),
-            )
-            container = rooms.containers.add(record)
-            undo.pop_all()
+        with rooms.garbage.hold():
+            async with AsyncExitStack() as undo:
+                for mount in wired:
+                    await self._ensure_volume(mount, host, undo)
+                snapshot = f"container-{ident}"
+                chain = image.chain_ids[-1] if image and image.chain_ids else None
+                if rooms.snapshotter.is_quick(chain):
+                    rooms.snapshotter.prepare(snapshot, chain)
+                else:
+                    await rooms.workers.run(rooms.snapshotter.prepare, snapshot, chain)
+                undo.callback(rooms.snapshotter.remove, snapshot)
+                os.mkdir(rooms.containers.folder(ident), 0o710)
+                undo.callback(rooms.containers.remove_folder, ident)
+                record = ContainerRecord(
+                    id=ident,
+                    name=wanted or names.generate(rooms.containers.is_free),
+                    created_ns=time.time_ns(),
+                    image_id=str(image.id) if image else "",
+                    config=config,
+                    host_config=host,
+                    path=path,
+                    args=arguments,
+                    state=State(),
+                    snapshot=snapshot,
+                    chain=str(chain) if chain else None,
+                    mounts=wired,
+                    networks=endpoints,
+                    links=links,
+                    architecture=image.config.architecture if image else machine.machine(),
+                )
+                container = rooms.containers.add(record)
+                undo.pop_all()
         rooms.events.publish("container", "create", ident, present.attributes(record))
         return container
 
@@ -148,8 +149,11 @@ class Creating:
                     found.append(copied)
         return found
 
-    def _ensure_volume(self, mount: MountRecord, host: HostConfig, undo: ExitStack) -> None:
-        """Create the volume a mount names, or an anonymous one, and note where it is; find the image a mount names."""
+    async def _ensure_volume(self, mount: MountRecord, host: HostConfig, undo: AsyncExitStack) -> None:
+        """Create the volume a mount names, or an anonymous one, and note where it is; find the image a mount names.
+
+        In a thread: each waits for the disk, and an image may ask for thousands.
+        """
         if mount.type == "image":
             try:
                 mount.image_id = self._rooms.images.resolve(mount.name).id
@@ -164,7 +168,8 @@ class Creating:
         asked = next((one.volume_options for one in host.mounts or () if one.target == mount.destination and one.volume_options), None)
         driver = asked.driver_config if asked else None
         try:
-            volume = volumes.create(
+            volume = await self._rooms.workers.run(
+                volumes.create,
                 mount.name,
                 driver=(driver and driver.name) or "local",
                 labels=asked.labels if asked else None,
@@ -174,5 +179,5 @@ class Creating:
             raise InvalidRequest(str(error)) from error
         mount.name, mount.source = volume.name, volumes.path(volume.name)
         if not existed:
-            undo.callback(volumes.remove, volume.name, force=True, in_use=lambda _: [])
+            undo.push_async_callback(self._rooms.workers.run, volumes.remove, volume.name, force=True, in_use=lambda _: [])
             events.publish("volume", "create", volume.name, {"driver": "local"})
