@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,24 +14,27 @@ from pathlib import Path
 
 import pytest
 from tests.bundle.harness import Runtime, bundle_config, leftovers
-from tests.runtime.harness import config
+from tests.runtime.harness import config, make_root
 from tests.system.waiting import until
 
 pytestmark = pytest.mark.root
-SCRIPT = Path(__file__).resolve().parents[2] / "bin" / "wherry-runtime"
+TREE = Path(__file__).resolve().parents[2]
+SCRIPT = TREE / "bin" / "wherry-runtime"
 
 
 class Door:
-    """The script beside this Python, with a directory of its own for the server."""
+    """The script beside this Python, with a directory of its own for the server, whose module is ``server``."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, server: str = "wherry.bundle.server") -> None:
         self.runtime = runtime
         self.directory = runtime.place / "server"
         self.script = runtime.place / "bin" / "wherry-runtime"
         self.script.parent.mkdir()
         shutil.copy(SCRIPT, self.script)
         (self.script.parent / "python").write_text(
-            f'#!/bin/sh\nshift\nexec {sys.executable} "$@"\n'
+            "#!/bin/sh\nshift 2\nmodule=$1\nshift\n"
+            f"[ $module != wherry.bundle.server ] || {{ module={server}; export PYTHONPATH={TREE}; }}\n"
+            f'exec {sys.executable} -m $module "$@"\n'
         )  # without -I: it has the source's path
         (self.script.parent / "python").chmod(0o755)
 
@@ -56,6 +60,14 @@ class Door:
 @pytest.fixture
 def door(runtime: Runtime) -> Iterator[Door]:
     made = Door(runtime)
+    yield made
+    until(lambda: not end_processes(str(runtime.place)))
+
+
+@pytest.fixture(params=["wherry.bundle.server", "tests.bundle.nested"])
+def either(request: pytest.FixtureRequest, runtime: Runtime) -> Iterator[Door]:
+    """With containers that are built, and with first processes that are interpreters."""
+    made = Door(runtime, request.param)
     yield made
     until(lambda: not end_processes(str(runtime.place)))
 
@@ -89,7 +101,7 @@ def test_a_warm_server_takes_the_callers_place(door):
     assert warm.stdout.startswith("out\ntyped ")
 
 
-def test_nothing_inside_tells_a_warm_run_from_a_cold_one(door):
+def test_nothing_inside_tells_a_warm_run_from_a_cold_one(either):
     script = """
         grep -E 'Cap|Seccomp|NoNewPrivs|Groups|Umask|SigBlk|SigIgn|SigCgt|Cpus_allowed:|NStgid' /proc/self/status; ulimit -a
         cut -d' ' -f 5- /proc/self/mountinfo | sed 's/master:[0-9]*//'; cat /proc/self/cgroup /proc/self/oom_score_adj
@@ -100,16 +112,16 @@ def test_nothing_inside_tells_a_warm_run_from_a_cold_one(door):
         configuration = bundle_config("sh", "-c", script, rlimits=[{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 99}])
         configuration["linux"]["cgroupsPath"] = f"/wherry-test-bundle-{os.getpid()}/same"
         configuration["linux"]["seccomp"] = config()["linux"]["seccomp"]
-        command = ["nice", "-n", "5", "prlimit", "--core=4096:8192", *door.command(configuration)]
+        command = ["nice", "-n", "5", "prlimit", "--core=4096:8192", *either.command(configuration)]
         done = subprocess.run(
-            command, env=door.environment(), capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
+            command, env=either.environment(), capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
         )
         assert "CapBnd" in done.stdout
         return sorted(done.stdout.splitlines()), done.stderr
 
     cold = seen()
-    door.warm()
-    (door.script.parent / "python").unlink()  # nobody can do it but the server
+    either.warm()
+    (either.script.parent / "python").unlink()  # nobody can do it but the server
     assert seen() == cold
 
 
@@ -153,7 +165,7 @@ def test_a_filter_is_compiled_anew_when_another_is_wanted(door):
         assert [line.split(":")[0] for line in door.run(configuration).stderr.splitlines()] == [text]
 
 
-def test_what_was_made_ready_for_another_container_does_not_show(door):
+def test_what_was_made_ready_for_another_container_does_not_show(either):
     """A first process expects a container like the one before: its file systems, and the directories that they are mounted on."""
     script = "ls -l /dev | cut -d' ' -f 1,3,4; ls /dev; hostname; cut -d' ' -f 5- /proc/self/mountinfo | sed 's/master:[0-9]*//'; env; id"
 
@@ -170,19 +182,131 @@ def test_what_was_made_ready_for_another_container_does_not_show(door):
             configuration["process"]["user"] = {"uid": 7, "gid": 8}
             configuration["process"]["env"].append("HOME=/somewhere")
         configuration["linux"]["cgroupsPath"] = f"/wherry-test-bundle-{os.getpid()}/same"
-        done = door.run(configuration)
+        done = either.run(configuration)
         assert (done.returncode, done.stderr) == (0, "")
         return sorted(done.stdout.splitlines())
 
-    cold = []
-    for change in range(4):
-        cold.append(seen(change))
-        end_processes(str(door.runtime.place))
+    either.directory.mkdir(mode=0o755)  # not ours alone: nobody leaves a server here
+    cold = [seen(change) for change in range(4)]
+    either.directory.rmdir()
     assert len({tuple(one) for one in cold}) == 4
-    door.warm()
-    (door.script.parent / "python").unlink()
+    either.warm()
+    (either.script.parent / "python").unlink()
     for change in (0, 0, 1, 2, 2, 2, 1, 3, 0, 0, 3):  # each right after itself, and after another
         assert seen(change) == cold[change]
+
+
+LOOK = """
+    grep -E 'Cap|Seccomp|NoNewPrivs|Groups|Umask|Sig[BIC]|NSpid' /proc/self/status; id; umask; pwd; ulimit -a; env
+    stat -L -c '%u %F' /proc/self/fd/*
+    cut -d' ' -f 3-8,18,19 /proc/self/stat; cat /proc/1/cmdline /proc/self/cgroup; ls /proc /dev /proc/1/fd
+    stat -c '%a %u %n' /etc /tmp; touch /tmp/x; echo $?
+    cut -d' ' -f 5- /proc/self/mountinfo | sed 's/master:[0-9]*//'; hostname; cat /proc/sys/net/ipv4/ip_unprivileged_port_start
+    cat; exit 5"""
+CAPABILITIES = ["CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW"]
+KINDS_OF_SETS = ("bounding", "permitted", "inheritable", "ambient")
+PROGRAMS = {
+    "not found": ["nope"],
+    "no such file": ["/nope", "a"],
+    "a directory": ["/bin"],
+    "not executable": ["/etc/plain"],
+    "no interpreter": ["badsh"],
+    "not a program": ["/etc/exec"],
+    "not for this user": ["/etc/secret"],
+    "not for this user, by name": ["secret"],
+    "ended by a signal": ["sh", "-c", "sh -c 'kill -9 $$'"],
+    "plain": ["sh", "-c", LOOK],
+    "with a null byte": ["echo", "a\0b"],
+}
+PROCESSES = {
+    "user": {"user": {"uid": 1000, "gid": 1000, "additionalGids": [5, 2000], "umask": 0o27}, "cwd": "/data"},
+    "ambient": {
+        "user": {"uid": 7, "gid": 8},
+        "capabilities": dict.fromkeys(KINDS_OF_SETS, CAPABILITIES),
+    },
+    "no capabilities": {"capabilities": {}},
+    "no new privileges": {"noNewPrivileges": True, "user": {"uid": 3, "gid": 3}},
+    "limits": {"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 99}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 1 << 63}]},
+    "too high a limit": {"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 66}]},
+    "environment": {"env": ["PATH=/nowhere:/bin", "HOME=/h", "A=b=c", "B="], "cwd": "/made/for/it"},
+    "no environment": {"env": []},
+    "not a directory": {"cwd": "/etc/passwd"},
+    "score": {"oomScoreAdj": 100},
+}
+LINUX = {
+    "no filter": {"seccomp": None},
+    "no cgroup namespace": {"namespaces": [{"type": kind} for kind in ("mount", "network", "uts", "pid", "ipc")]},
+    "the host's network": {"namespaces": [{"type": kind} for kind in ("mount", "uts", "pid", "ipc", "cgroup")], "sysctl": {}},
+    "a bad sysctl": {"sysctl": {"net.nope": "1"}},
+    "slave": {"rootfsPropagation": "rslave"},
+    "personality": {"personality": {"domain": "LINUX"}},
+    "one process": {"resources": {"pids": {"limit": 1}}},
+    "bare": {"maskedPaths": [], "readonlyPaths": []},
+}
+MOUNTS = {
+    "a bind": [{"destination": "/tmp/b", "source": "/proc/sys/kernel/random/uuid", "options": ["bind", "ro"]}],
+    "no source": [{"destination": "/tmp/b", "source": "/nope", "options": ["bind"]}],
+    "copied up": [{"destination": "/data", "type": "tmpfs", "source": "t", "options": ["tmpcopyup", "mode=755"]}],
+    "two of proc": [{"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid"]}],
+}
+
+
+@pytest.fixture(scope="module")
+def differing() -> list[dict[str, object]]:
+    """Configs, each unlike the others in one thing, whose root is still to be named."""
+    found = []
+    changes = [
+        *({"process": {"args": args}} for args in PROGRAMS.values()),
+        *({"process": fields} for fields in PROCESSES.values()),
+        *({"linux": fields} for fields in LINUX.values()),
+        *({"mounts": entries} for entries in MOUNTS.values()),
+        *({"hooks": {"createRuntime": [{"path": "/bin/false"}]}, "root": {}}, {"hooks": {"poststop": [{"path": "/bin/true"}]}}),
+        *({"root": {"readonly": True}}, {"hostname": "", "domainname": "example.org"}, {"annotations": {"a": "b"}}),
+    ]
+    for change in changes:
+        configuration = bundle_config("sh", "-c", LOOK)
+        configuration["linux"]["seccomp"] = config()["linux"]["seccomp"]
+        configuration["linux"]["cgroupsPath"] = f"/wherry-test-bundle-{os.getpid()}/same"
+        for key, value in change.items():
+            if isinstance(value, dict):
+                configuration.setdefault(key, {}).update(value)
+            else:
+                configuration[key] = [*configuration[key], *value] if key == "mounts" else value
+        if change.get("process", {}).get("args") in (PROGRAMS["not for this user"], PROGRAMS["not for this user, by name"]):
+            configuration["process"]["user"] = {"uid": 1000, "gid": 1000}
+        found.append(configuration)
+    return found
+
+
+def test_a_warm_container_is_as_a_cold_one(door, differing):
+    """In what it sees, in its end, and in the words of its failure."""
+    root = door.runtime.place / "root"
+    root.mkdir()
+    root.chmod(0o755)
+    door.runtime.image = make_root(root)
+    (root / "etc/exec").write_text("\x7fELF nothing")
+    (root / "etc/exec").chmod(0o755)
+    for path in ("etc/secret", "bin/secret"):
+        (root / path).write_text("#!/bin/sh\necho in")
+        (root / path).chmod(0o700)
+
+    def seen(configuration: dict[str, object]) -> tuple[int, list[str], str]:
+        command = door.command(configuration)
+        done = subprocess.run(command, env=door.environment(), capture_output=True, text=True, timeout=60, check=False, input="typed\n")
+        out = [re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "UUID", line) for line in done.stdout.splitlines()]
+        return done.returncode, sorted(out), done.stderr.replace(command[-1], "ID")
+
+    door.directory.mkdir(mode=0o755)  # not ours alone: nobody leaves a server here
+    cold = [seen(configuration) for configuration in differing]
+    assert {code for code, _, _ in cold} >= {0, 1, 5, 255}
+    door.directory.rmdir()
+    door.warm()
+    (door.script.parent / "python").unlink()  # nobody can do it but the server
+    for order in (1, -1):
+        for configuration, expected in list(zip(differing, cold, strict=True))[::order]:
+            found = seen(configuration)
+            assert [one for one in found[1] if one not in expected[1]] == [one for one in expected[1] if one not in found[1]] == []
+            assert found == expected
 
 
 def test_each_run_of_one_bundle_has_a_group_of_its_own(door):
@@ -198,16 +322,16 @@ def test_each_run_of_one_bundle_has_a_group_of_its_own(door):
         assert f":/{ident}\n" in done.stdout
 
 
-def test_signals_reach_the_program_and_failures_the_caller(door):
-    door.warm()
+def test_signals_reach_the_program_and_failures_the_caller(either):
+    either.warm()
     configuration = bundle_config("sh", "-c", "trap 'echo got; exit 3' TERM; echo ready; while :; do sleep 0.05; done")
-    with subprocess.Popen(door.command(configuration), env=door.environment(), stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(either.command(configuration), env=either.environment(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.terminate()
         assert process.stdout.read() == "got\n"
     assert process.returncode == 3
-    failed = door.run(bundle_config("/nope"))
+    failed = either.run(bundle_config("/nope"))
     assert (failed.returncode, 'exec: "/nope": stat /nope: no such file or directory' in failed.stderr) == (1, True)
 
 

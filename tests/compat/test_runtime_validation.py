@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 from tests.bundle.harness import Runtime, bundle_config
-from tests.runtime.harness import make_root, until
+from tests.runtime.harness import make_root
+from tests.system.waiting import until
 
 from wherry.kernel import cgroup, credentials
 

@@ -22,7 +22,7 @@ from wherry.runtime import ahead, channel, filters, init, plan, rehearsal, users
 from wherry.runtime.failure import StartFailure
 from wherry.runtime.steps import Key, Sandbox
 
-_EARLY = namespace.CLONE_NEWPID | namespace.CLONE_NEWIPC | namespace.CLONE_NEWUTS | namespace.CLONE_NEWNET
+EARLY = namespace.CLONE_NEWPID | namespace.CLONE_NEWIPC | namespace.CLONE_NEWUTS | namespace.CLONE_NEWNET
 _LATE = namespace.CLONE_NEWNS  # shows the mounts of the moment
 _SEPARATOR = b"\n"  # JSON as we write it has no line ends
 
@@ -62,14 +62,9 @@ class Cradle:
         self.pid, self.pidfd, self.compiler = pid, pidfd, compiler
         self._orders, self._nest = orders, nest
 
-    @staticmethod
-    def suits(linux: Mapping[str, Any]) -> bool:
-        """Whether a container has exactly these namespaces of its own, and perhaps one of control groups."""
-        spaces = linux.get("namespaces") or ()
-        if any(one.get("path") for one in spaces) or not {one["type"] for one in spaces} <= plan.NAMESPACES.keys():
-            return False
-        flags = sum(plan.NAMESPACES[kind] for kind in {one["type"] for one in spaces})
-        return flags & ~namespace.CLONE_NEWCGROUP == _EARLY | _LATE
+    def suits(self, config: Mapping[str, Any]) -> bool:
+        """Whether it can be this container's."""
+        return has_usual_namespaces(config["linux"])
 
     def order(self, launch: Mapping[str, Any], start: init.Start, found: cgroup.Hierarchies, report: int) -> None:
         """Tell it what it is for; it goes on as any first process does, with ``report`` to its parent."""
@@ -105,6 +100,15 @@ class Cradle:
         os.close(self.pidfd)
 
 
+def has_usual_namespaces(linux: Mapping[str, Any]) -> bool:
+    """Whether a container has exactly those namespaces of its own that are made ahead, one of mounts, and perhaps one of control groups."""
+    spaces = linux.get("namespaces") or ()
+    if any(one.get("path") for one in spaces) or not {one["type"] for one in spaces} <= plan.NAMESPACES.keys():
+        return False
+    flags = sum(plan.NAMESPACES[kind] for kind in {one["type"] for one in spaces})
+    return flags & ~namespace.CLONE_NEWCGROUP == EARLY | _LATE
+
+
 def describe_start(config: Mapping[str, Any], program: bytes, flags: int, stdio: Sequence[int]) -> init.Start:
     """Of a first process without a terminal and without descriptors but its three."""
     return init.Start(
@@ -125,7 +129,7 @@ def _breed(orders: socket.socket) -> NoReturn:
         while True:
             likely, fds = channel.receive_encoded(orders)
             line = socket.socket(fileno=fds[0])
-            pid, pidfd = process.clone(_EARLY | process.CLONE_PARENT)
+            pid, pidfd = process.clone(EARLY | process.CLONE_PARENT)
             if pid == 0:
                 orders.close()
                 _lie(line, likely)
@@ -158,7 +162,7 @@ def _expect(body: bytes) -> _Expected:
     root_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
     users.home(root_fd, 0)
     os.close(root_fd)
-    return _Expected(body, launch, planned, ahead.make(planned, has_network=True))
+    return _Expected(body, launch, planned, ahead.make(planned, ahead.KINDS | {"sysfs"}))
 
 
 def _lie(orders: socket.socket, likely: bytes) -> NoReturn:
@@ -177,7 +181,7 @@ def _lie(orders: socket.socket, likely: bytes) -> NoReturn:
         launch = expected.launch if known else json.loads(body)
         planned = plan.in_group(expected.planned if known else plan.make(launch, bundle=True), message["group"])
         trees = ahead.suiting(expected.made, planned)
-        namespace.unshare(planned.birth.clone_flags & ~_EARLY)
+        namespace.unshare(planned.birth.clone_flags & ~EARLY)
     except (OSError, ValueError, StartFailure) as error:
         init.report_failure(report, error)
         os._exit(1)

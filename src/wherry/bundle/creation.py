@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from wherry.bundle import birth, bundles, console, gate, groups, hooks, states
-from wherry.bundle.cradle import Cradle
+from wherry.bundle.builder import Builder, Reserve
 from wherry.bundle.failures import Failure
 from wherry.bundle.journal import Journal
 from wherry.bundle.states import Place, State
@@ -40,7 +40,7 @@ class Created:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Prepared:
-    """All that is known before there is a process; ``cradle``: the one that is there already, which plans for itself."""
+    """All that is known before there is a process; ``reserve``: what makes or is the first one, and plans for itself."""
 
     place: Place
     state: State
@@ -49,11 +49,11 @@ class _Prepared:
     planned: plan.Plan | None
     found: cgroup.Hierarchies
     start: init.Start
-    cradle: Cradle | None
+    reserve: Reserve | None
 
 
-def create(root: str, ident: str, options: Mapping[str, Any], journal: Journal, *, here: bool, cradle: Cradle | None = None) -> Created:
-    """``here``: the process is started by this very command; ``cradle``: to be used where it suits.  Raises Failure."""
+def create(root: str, ident: str, options: Mapping[str, Any], journal: Journal, *, here: bool, reserve: Reserve | None = None) -> Created:
+    """``here``: the process is started by this very command; ``reserve``: to be used where it suits.  Raises Failure."""
     directory = os.path.realpath(options["bundle"] or ".")
     loaded = bundles.load(directory)
     bundles.check(loaded, directory)
@@ -64,7 +64,7 @@ def create(root: str, ident: str, options: Mapping[str, Any], journal: Journal, 
     process.prctl(process.PR_SET_DUMPABLE, 0)  # nothing inside may reach this program by /proc
     with states.made(root, ident) as place, contextlib.ExitStack() as undo:
         try:
-            prepared = _prepare(place, directory, config, options, cradle)
+            prepared = _prepare(place, directory, config, options, reserve)
             created = _bear(prepared, options, undo, journal, here=here)
             console.hand_over(options["pidfd-socket"], created.pidfd)
         except StartFailure as failure:
@@ -76,7 +76,7 @@ def create(root: str, ident: str, options: Mapping[str, Any], journal: Journal, 
     return created
 
 
-def _prepare(place: Place, directory: str, config: dict[str, Any], options: Mapping[str, Any], cradle: Cradle | None) -> _Prepared:
+def _prepare(place: Place, directory: str, config: dict[str, Any], options: Mapping[str, Any], reserve: Reserve | None) -> _Prepared:
     found = cgroup.find()
     adapted = bundles.adapt(config, place.ident, found)
     linux = adapted["linux"]
@@ -91,7 +91,7 @@ def _prepare(place: Place, directory: str, config: dict[str, Any], options: Mapp
     flags = bundles.seccomp_flags(linux.get("seccomp"))
     program = b""
     if seccomp := linux.get("seccomp"):
-        program = cradle.compiler.remembered(seccomp) if cradle is not None else filters.Compiler().program(seccomp)
+        program = reserve.compiler.remembered(seccomp) if reserve is not None else filters.Compiler().program(seccomp)
     start = init.Start(
         process=wanted,
         user="",
@@ -114,23 +114,25 @@ def _prepare(place: Place, directory: str, config: dict[str, Any], options: Mapp
         cgroups_path=linux["cgroupsPath"],
         annotations=dict(config.get("annotations") or {}),
     )
-    if cradle is not None and not Cradle.suits(linux):
-        cradle.discard()
-        cradle = None
-    planned = plan.make(launch, bundle=True, pivot=not options["no-pivot"]) if cradle is None else None
-    return _Prepared(place=place, state=state, config=adapted, launch=launch, planned=planned, found=found, start=start, cradle=cradle)
+    if reserve is not None and not reserve.suits(adapted):
+        reserve.discard()
+        reserve = None
+    planned = plan.make(launch, bundle=True, pivot=not options["no-pivot"]) if reserve is None else None
+    return _Prepared(place=place, state=state, config=adapted, launch=launch, planned=planned, found=found, start=start, reserve=reserve)
 
 
 def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.ExitStack, journal: Journal, *, here: bool) -> Created:
     """The process, brought to the gate."""
+    if isinstance(prepared.reserve, Builder):
+        return _build(prepared, prepared.reserve, options, undo)
     place, config = prepared.place, prepared.config
     linux = config["linux"]
     listener = None if here else undo.enter_context(_listen(place.socket))
     ours, report = channel.pair()
     undo.enter_context(ours)
     has_users = "user" in {one["type"] for one in linux.get("namespaces") or ()}
-    if prepared.cradle is not None:  # it has much to read before it waits for us
-        prepared.cradle.order(prepared.launch, prepared.start, prepared.found, report.fileno())
+    if prepared.reserve is not None:  # it has much to read before it waits for us
+        prepared.reserve.order(prepared.launch, prepared.start, prepared.found, report.fileno())
     state = replace(prepared.state, groups=groups.missing(prepared.found, prepared.state.cgroups_path))
     place.write(state)  # whatever happens to us, `delete` knows what to look for
     undo.callback(groups.remove, prepared.found, state.cgroups_path, state.groups)
@@ -139,8 +141,8 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
         groups.make(*limits)
     with report, _opened_sources(prepared) as sources:
         if prepared.planned is None:
-            assert prepared.cradle is not None
-            pid, pidfd = prepared.cradle.pid, prepared.cradle.pidfd
+            assert prepared.reserve is not None
+            pid, pidfd = prepared.reserve.pid, prepared.reserve.pidfd
         else:
             pid, pidfd = birth.clone(prepared.planned.birth.clone_flags, linux)
             if pid == 0:
@@ -172,6 +174,35 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
     return Created(place=place, state=state, config=config, found=prepared.found, pidfd=pidfd, master=master, line=line)
 
 
+def _build(prepared: _Prepared, builder: Builder, options: Mapping[str, Any], undo: contextlib.ExitStack) -> Created:
+    """The program, executing: of a container that nothing is to be done for at the gate."""
+    place, config, found = prepared.place, prepared.config, prepared.found
+    state = replace(prepared.state, groups=groups.missing(found, prepared.state.cgroups_path))
+    place.write(state)  # whatever happens to us, `delete` knows what to look for
+    undo.callback(groups.remove, found, state.cgroups_path, state.groups)
+    groups.make(found, state.cgroups_path, config["linux"]["resources"])
+    try:
+        built = builder.build(prepared.launch, prepared.start, found)
+        undo.callback(os.close, built.pidfd)
+        undo.callback(_end, built.pid, built.pidfd)
+        with contextlib.ExitStack() as waiting:
+            waiting.callback(built.give_up)
+            state = states.with_process(state, built.pid)
+            undo.callback(_forget_pid, options["pid-file"])
+            write_pid(options["pid-file"], built.pid)
+            place.write_config(config)
+            place.write(state)
+            waiting.pop_all()
+        built.release()
+    except StartFailure as failure:
+        raise Failure(_words(failure.message, complete=failure.complete)) from failure
+    return Created(place=place, state=state, config=config, found=found, pidfd=built.pidfd, master=-1, line=None)
+
+
+def _words(message: str, *, complete: bool) -> str:
+    return message if complete else f"unable to start container process: {message}"
+
+
 def _await_gate(ours: socket.socket, prepared: _Prepared, state: State, console_socket: str, *, through: bool) -> int:
     """Answer what the first process asks for on its way, up to the gate or its program; the terminal's master, or -1."""
     document = states.document(state, "creating")
@@ -200,8 +231,7 @@ def _await_gate(ours: socket.socket, prepared: _Prepared, state: State, console_
         elif "ready" in message:
             return master
         else:
-            complete = "" if message["complete"] else "unable to start container process: "
-            raise Failure(complete + message["message"])
+            raise Failure(_words(message["message"], complete=message["complete"]))
 
 
 @contextlib.contextmanager

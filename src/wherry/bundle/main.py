@@ -13,7 +13,7 @@ from wherry.bundle.failures import Failure
 from wherry.bundle.journal import Journal
 
 if TYPE_CHECKING:
-    from wherry.bundle.cradle import Cradle
+    from wherry.bundle.builder import Reserve
 
 
 def program() -> None:
@@ -30,15 +30,15 @@ def main(words: Sequence[str]) -> int:
     return perform(command)
 
 
-def perform(command: Command, cradle: Cradle | None = None) -> int:
-    """The exit code of a command.  ``cradle``: for a ``run``."""
+def perform(command: Command, reserve: Reserve | None = None) -> int:
+    """The exit code of a command.  ``reserve``: for a ``run``."""
     try:
         journal = Journal(command.settings)
     except Failure as failure:
         return _give_up(failure)
     try:
         _check(command)
-        return _run(command, journal, cradle)
+        return _run(command, journal, reserve)
     except Failure as failure:
         journal.error(
             f"{command.verb} failed: {failure.message}" if command.verb in ("create", "run", "exec", "start") else failure.message
@@ -64,7 +64,7 @@ def _check(command: Command) -> None:
         raise Failure("wherry-runtime needs root")
 
 
-def _run(command: Command, journal: Journal, cradle: Cradle | None) -> int:
+def _run(command: Command, journal: Journal, reserve: Reserve | None) -> int:
     options, arguments = command.options, command.arguments
     root = os.path.abspath(command.settings["root"])
     ident = arguments[0] if arguments else ""
@@ -72,7 +72,7 @@ def _run(command: Command, journal: Journal, cradle: Cradle | None) -> int:
         case "run":
             from wherry.bundle import running
 
-            code = running.run(root, ident, options, journal, cradle)
+            code = running.run(root, ident, options, journal, reserve)
             _leave_server(command.settings["server"])
             return code
         case "create":

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wherry.bundle import creation, foreground, hooks, removal, states
-from wherry.bundle.cradle import Cradle
+from wherry.bundle.builder import Reserve
 from wherry.bundle.failures import Failure
 from wherry.bundle.journal import Journal
 from wherry.bundle.states import Place, State
@@ -39,14 +39,14 @@ def start(root: str, ident: str, journal: Journal) -> None:
         journal.debug(f"started {ident}")
 
 
-def run(root: str, ident: str, options: Mapping[str, Any], journal: Journal, cradle: Cradle | None = None) -> int:
+def run(root: str, ident: str, options: Mapping[str, Any], journal: Journal, reserve: Reserve | None = None) -> int:
     """Create and start; unless detached wait for the end, delete, and return the exit code."""
     detached = bool(options["detach"])
     if not options["no-subreaper"] and not detached:
         process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
     with contextlib.ExitStack() as stack:
         signals = None if detached else stack.enter_context(foreground.gathered_signals())
-        created = creation.create(root, ident, options, journal, here=True, cradle=cradle)
+        created = creation.create(root, ident, options, journal, here=True, reserve=reserve)
         try:
             if created.line is not None:
                 with created.line:

@@ -19,12 +19,12 @@ def start(directory: str, home: str) -> None:
     leaving.leave(directory, (f"{home}/python", "-I", "-m", "wherry.bundle.server", home), os.environ)
 
 
-def serve(home: str, directory: str) -> None:
-    """For those whose script is in ``home``."""
+def serve(home: str, directory: str, reserves: worker.Reserves = worker.building) -> None:
+    """For those whose script is in ``home``.  ``reserves``: how a worker has its next container ready."""
     process.prctl(process.PR_SET_DUMPABLE, 0)
     own = caller.world(os.getpid(), caller.read(os.getpid(), "status"))
     rehearsal.specialise(lambda: None)
-    serving.serve(directory, home, NAME, lambda line, _: worker.live(line, own))
+    serving.serve(directory, home, NAME, lambda line, _: worker.live(line, own, reserves))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from wherry.bundle import bundles, commandline, main, running  # noqa: F401 -- running is what a run needs
+from wherry.bundle.builder import Builder, Reserve
 from wherry.bundle.commandline import Command
-from wherry.bundle.cradle import Cradle, Nest
+from wherry.bundle.cradle import Nest
 from wherry.bundle.failures import Failure
 from wherry.kernel import process
 from wherry.runtime import filters, rehearsal
@@ -21,33 +22,48 @@ from wherry.warm import caller, working
 from wherry.warm.caller import Unlike
 from wherry.warm.working import Request
 
+Reserves = Callable[[filters.Compiler], tuple[Callable[[], Reserve], frozenset[int]]]
 
-def live(line: socket.socket, own: Mapping[str, object]) -> None:
-    """Serve whom the server names.  ``own``: our `caller.world`."""
+
+def live(line: socket.socket, own: Mapping[str, object], reserves: Reserves) -> None:
+    """Serve whom the server names.  ``own``: our `caller.world`; ``reserves``: `building` or `nesting`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))  # but for a program to pass them on to, while there is one
     process.set_name("wherry-run")
     compiler = filters.Compiler()
     rehearsal.plan_start()  # makes the pages private that the work will write to
+    prepare, child = reserves(compiler)
+    working.live(line, prepare, lambda request, reserve: _work(request, own, reserve), working.Stays(child, compiler.descriptors))
+
+
+def building(compiler: filters.Compiler) -> tuple[Callable[[], Reserve], frozenset[int]]:
+    """What makes each container ready ahead, and the child process of ours that does; where there can be no builder, as `nesting`."""
+    try:
+        return Builder(compiler).prepare, frozenset()
+    except OSError:
+        return nesting(compiler)
+
+
+def nesting(compiler: filters.Compiler) -> tuple[Callable[[], Reserve], frozenset[int]]:
+    """First processes that are interpreters."""
     nest = Nest()
-    stays = working.Stays(frozenset([nest.pid]), compiler.descriptors)
-    working.live(line, lambda: nest.cradle(compiler), lambda request, cradle: _work(request, own, cradle), stays)
+    return lambda: nest.cradle(compiler), frozenset([nest.pid])
 
 
-def _work(request: Request, own: Mapping[str, object], cradle: Cradle) -> tuple[int, bool]:
+def _work(request: Request, own: Mapping[str, object], reserve: Reserve) -> tuple[int, bool]:
     """Run the caller's command in its place; its exit code, and whether we can be another's after that.  Raises Unlike, OSError."""
     try:
-        command, lasting = _take_place(request, own, cradle.pid)
+        command, lasting = _take_place(request, own, [reserve.pid])
     except Failure as failure:
         raise Unlike from failure
     os.write(request.slot, b"worker %d\n" % os.getpid())
     try:
-        return main.perform(command, cradle), lasting
+        return main.perform(command, reserve), lasting
     except BaseException:  # noqa: BLE001 -- the edge of the process
         return 255, False
 
 
-def _take_place(request: Request, own: Mapping[str, object], first: int) -> tuple[Command, bool]:
-    """The caller's command, after we, and the process that will be the container's ``first``, have become like it.  Raises Unlike.
+def _take_place(request: Request, own: Mapping[str, object], also: Sequence[int]) -> tuple[Command, bool]:
+    """The caller's command, after we, and the processes ``also`` that are made already, have become like it.  Raises Unlike.
 
     Also whether we took nothing that stays with us.
     """
@@ -61,7 +77,7 @@ def _take_place(request: Request, own: Mapping[str, object], first: int) -> tupl
         raise Unlike
     os.umask(caller.umask(status))
     caller.take_descriptors(pid)
-    return command, caller.take_place(pid, [first])
+    return command, caller.take_place(pid, also)
 
 
 def _check(command: Command, pid: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import resource
+import struct
 from collections.abc import Iterable
 
 from wherry.kernel import libc, process
@@ -21,10 +22,10 @@ NAMES = (
 NUMBERS = {name: number for number, name in enumerate(NAMES)}
 SYS_ADMIN = 1 << NUMBERS["CAP_SYS_ADMIN"]
 _VERSION_3 = 0x20080522
-_PR_CAPBSET_READ = 23
-_PR_CAPBSET_DROP = 24
-_PR_SET_KEEPCAPS = 8
-_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
+PR_CAPBSET_READ = 23  # include/uapi/linux/prctl.h
+PR_CAPBSET_DROP = 24
+PR_SET_KEEPCAPS = 8
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 47, 2
 
 
 class _Header(ctypes.Structure):
@@ -74,13 +75,24 @@ def capset(*, effective: int, permitted: int, inheritable: int) -> None:
     libc.check(_capset(_Header(_VERSION_3, 0), data), "capset")
 
 
+def encoded(*, effective: int, permitted: int, inheritable: int) -> tuple[bytes, bytes]:
+    """What capset(2) takes: the header and the data."""
+    words = [value >> shift & 0xFFFFFFFF for shift in (0, 32) for value in (effective, permitted, inheritable)]
+    return struct.pack("<Ii", _VERSION_3, 0), struct.pack("<6I", *words)
+
+
+def bounding() -> list[int]:
+    """The numbers in this process's bounding set, also those newer than this program."""
+    return [number for number in range(64) if _is_bounding(number)]
+
+
 def drop_bounding(keep: int) -> None:
     """Take every capability outside ``keep`` from the bounding set, also those newer than this program."""
     for number in range(64):
         if keep >> number & 1:
             continue
         try:
-            process.prctl(_PR_CAPBSET_DROP, number)
+            process.prctl(PR_CAPBSET_DROP, number)
         except OSError as error:
             if error.errno == errno.EINVAL and number >= len(NAMES):  # past the last one this kernel has
                 return
@@ -90,21 +102,21 @@ def drop_bounding(keep: int) -> None:
 
 def _is_bounding(number: int) -> bool:
     try:
-        return process.prctl(_PR_CAPBSET_READ, number) == 1
+        return process.prctl(PR_CAPBSET_READ, number) == 1
     except OSError:  # no capability
         return False
 
 
 def keep_capabilities() -> None:
     """Keep the permitted set over the coming change of user."""
-    process.prctl(_PR_SET_KEEPCAPS, 1)
+    process.prctl(PR_SET_KEEPCAPS, 1)
 
 
 def raise_ambient(bits: int) -> None:
     """Put capabilities, which must be permitted and inheritable, into the ambient set.  Source: capabilities(7)."""
     for number in range(64):
         if bits >> number & 1:
-            process.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number)
+            process.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
 
 
 def set_rlimit(name: str, soft: int, hard: int, *, exact: bool = False, pid: int = 0) -> None:

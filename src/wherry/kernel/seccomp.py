@@ -24,7 +24,7 @@ RET_LOG = 0x7FFC0000
 RET_ALLOW = 0x7FFF0000
 _ACTION = 0xFFFF0000  # the rest is an error number or a tracer's message
 _PERMISSIVE = frozenset({RET_ALLOW, RET_LOG, RET_TRACE})
-_SET_MODE_FILTER = 1
+SET_MODE_FILTER = 1
 _X32_BIT = 0x40000000
 _ENOSYS = 38
 # include/uapi/linux/bpf_common.h: load word, and the jumps
@@ -80,7 +80,7 @@ _seccomp = libc.bind_syscall("seccomp", ctypes.c_uint, ctypes.c_uint, ctypes.POI
 
 def load(program: bytes, flags: int = 0) -> None:
     """Filter this process from now on; needs CAP_SYS_ADMIN or no_new_privs.  Source: seccomp(2)."""
-    libc.check(_seccomp(_SET_MODE_FILTER, flags, _Program(len(program) // 8, program)), "seccomp")
+    libc.check(_seccomp(SET_MODE_FILTER, flags, _Program(len(program) // 8, program)), "seccomp")
 
 
 def _architecture(name: str, by_number: Mapping[int, Sequence[Rule]], default: int) -> list[Instruction]:

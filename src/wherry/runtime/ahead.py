@@ -16,17 +16,17 @@ from wherry.runtime import devices, mounting
 from wherry.runtime.plan import Plan
 from wherry.runtime.steps import Key
 
-_KINDS = frozenset({"proc", "tmpfs", "devpts", "mqueue"})
+KINDS = frozenset({"proc", "tmpfs", "devpts", "mqueue"})
 
 
-def make(planned: Plan, *, has_network: bool = False) -> dict[Key, int]:
+def make(planned: Plan, kinds: frozenset[str] = KINDS) -> dict[Key, int]:
     """The file systems of a plan like most, as detached mounts.  What cannot be made is left out: whoever starts a container learns why.
 
-    ``has_network``: the network namespace is the container's already.
+    ``kinds``: types of file systems whose namespaces are the container's.
     """
     made: dict[Key, int] = {}
     for step in planned.steps:
-        if isinstance(step, mounting.Mount) and (step.kind in _KINDS or (has_network and step.kind == "sysfs")):
+        if isinstance(step, mounting.Mount) and step.kind in kinds:
             with contextlib.suppress(OSError):
                 tree = step.make()
                 if step.destination == "/dev":
@@ -48,5 +48,5 @@ def suiting(made: dict[Key, int], planned: Plan) -> dict[Key, int]:
 
 def _within_dev(planned: Plan) -> list[str]:
     """Names in /dev that file systems are mounted on."""
-    found = [step.destination for step in planned.steps if isinstance(step, mounting.Mount) and step.kind in _KINDS]
+    found = [step.destination for step in planned.steps if isinstance(step, mounting.Mount) and step.kind in KINDS]
     return [posixpath.basename(one) for one in found if posixpath.dirname(one) == "/dev"]

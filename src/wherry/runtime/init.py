@@ -176,10 +176,10 @@ def _become(start: Start, report: socket.socket, slave_fd: int, names: Sequence[
     root_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
     who = _identity(root_fd, start)
     os.close(root_fd)
-    environment = _environment(wanted.get("env") or (), who.home)
+    environment = environment_of(wanted.get("env") or (), who.home)
     os.setsid()
     _connect(start.stdio, slave_fd, who.uid)
-    _change_directory(wanted.get("cwd") or "/")
+    enter_directory(wanted.get("cwd") or "/")
     _limit(start)
     mask = (wanted.get("user") or {}).get("umask")
     os.umask(0o022 if mask is None else mask)
@@ -237,7 +237,7 @@ def _identity(root_fd: int, start: Start) -> users.Identity:
     return users.resolve(*users.read(root_fd), start.user, start.groups)
 
 
-def _environment(pairs: Any, home: str) -> dict[str, str]:
+def environment_of(pairs: Any, home: str) -> dict[str, str]:
     environment = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -254,8 +254,8 @@ def _connect(stdio: tuple[int, ...], slave_fd: int, uid: int) -> None:
         terminal.make_controlling(slave_fd)
         stdio = (slave_fd, slave_fd, slave_fd)
     for number, fd in enumerate(stdio):
-        if fd < 0 or _is_null(fd):
-            own = _own_null()  # the host's node would be the program's to change: its mode, its owner
+        if fd < 0 or is_null(fd):
+            own = own_null()  # the host's node would be the program's to change: its mode, its owner
             os.dup2(own, number, inheritable=True)
             os.close(own)
             continue
@@ -265,16 +265,16 @@ def _connect(stdio: tuple[int, ...], slave_fd: int, uid: int) -> None:
                 os.fchown(number, uid, -1)
 
 
-def _is_null(fd: int) -> bool:
+def is_null(fd: int) -> bool:
     status = os.fstat(fd)
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3)
 
 
-def _own_null() -> int:
+def own_null() -> int:
     """The container's /dev/null; where it has something else in that place, the end of a pipe that nobody writes to."""
     with contextlib.suppress(OSError):
         fd = os.open("/dev/null", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        if _is_null(fd):
+        if is_null(fd):
             os.set_blocking(fd, True)
             return fd
         os.close(fd)
@@ -283,7 +283,7 @@ def _own_null() -> int:
     return readable
 
 
-def _change_directory(cwd: str) -> None:
+def enter_directory(cwd: str) -> None:
     try:
         os.chdir(cwd)
     except OSError as error:

@@ -1,0 +1,383 @@
+"""A container that is built from outside: a worker enters its namespaces, makes its mounts there, and comes back.
+
+Its first process has no interpreter: it shares the worker's memory until it executes the program (`wherry.kernel.spawn`), and does itself
+only what nobody can do for it. A forked interpreter would write to six hundred pages, each of which is copied then, to do the same. This is
+for containers without hooks, terminal, user and time namespaces, labels, scheduling; others are made as a cold command makes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import signal
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wherry.bundle import cradle
+from wherry.bundle.cradle import EARLY, has_usual_namespaces
+from wherry.kernel import cgroup, credentials, mount, namespace, process, seccomp, spawn
+from wherry.runtime import ahead, defaults, filters, init, mounting, plan, rehearsal, steps, users
+from wherry.runtime.failure import StartFailure, words
+from wherry.runtime.steps import Key, Sandbox
+
+_OWN = (
+    *(("mnt", namespace.CLONE_NEWNS), ("net", namespace.CLONE_NEWNET), ("ipc", namespace.CLONE_NEWIPC)),
+    ("uts", namespace.CLONE_NEWUTS),
+)
+_KEYCTL_JOIN_SESSION_KEYRING = 1  # include/uapi/linux/keyctl.h
+_SIG_SETMASK = 2
+_DEFAULT_ACTION = bytes(32)  # the kernel's struct sigaction: SIG_DFL
+_NO_LIMIT = (1 << 64) - 1
+_UNUSUAL = ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "terminal", "oomScoreAdj")
+_UNUSUAL_OPTIONS = {"idmap", "ridmap", "tmpcopyup"}
+_EXECVE, _LIMIT = "execve", "error setting rlimit"
+_KINDS = ahead.KINDS - {"proc"} | {"sysfs"}  # which belong to the namespaces that a worker can be in
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """A launch, what comes of it, the first process, and its file systems."""
+
+    launch: Mapping[str, Any]
+    planned: plan.Plan
+    spawned: spawn.Spawned
+    made: dict[Key, int]
+
+
+class Home:
+    """Where a worker belongs, to come back to."""
+
+    def __init__(self) -> None:
+        self._namespaces = [(os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), kind) for name, kind in _OWN]
+        self._root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+
+    def come_back(self, directory: int = -1) -> None:
+        """``directory``: to be the working directory again, for who has been in another namespace of mounts."""
+        for fd, kind in self._namespaces:
+            namespace.setns(fd, kind)
+        if directory >= 0:  # who enters a namespace of mounts is at its root
+            os.fchdir(self._root)
+            os.chroot(".")
+            os.fchdir(directory)
+
+
+class Builder:
+    """A worker's.  `prepare` makes namespaces and file systems ready; then either `build` or `discard` is called."""
+
+    def __init__(self, compiler: filters.Compiler) -> None:
+        """``compiler``: what the worker knows of filters already.
+
+        Raises OSError where there can be none: on another machine type, and with control groups of version 2 (a container's mount of those
+        shows the group of who makes it).
+        """
+        if cgroup.find().v2:
+            raise cgroup.Unsupported("on version 2 a first process enters its control group before it mounts that")
+        self.compiler = compiler
+        self._spawner = spawn.Spawner()
+        self._home = Home()
+        self._defaults = _default_actions()
+        self._bounding = credentials.bounding()
+        self._permitted = credentials.capget()[1]
+        self._likely: Mapping[str, Any] = {}
+        self._expected: _Expected | None = None
+
+    @property
+    def pid(self) -> int:
+        """The first process of the next container."""
+        return self._ready().spawned.pid
+
+    def prepare(self) -> Builder:
+        """Make ready for a container like the one before, or like most.  Returns itself."""
+        namespace.unshare(EARLY & ~namespace.CLONE_NEWPID)
+        init.raise_loopback()
+        try:
+            self._expected = self._expect(self._likely)
+        except (StartFailure, OSError):  # whoever wants it again will learn why
+            self._expected = self._expect({})
+        return self
+
+    def _expect(self, launch: Mapping[str, Any]) -> _Expected:
+        planned = plan.make(launch, bundle=True) if launch else rehearsal.plan_start()
+        spawned = self._spawner.spawn(namespace.CLONE_NEWPID)
+        try:
+            made = ahead.make(planned, _KINDS)
+            for step in _proc_of(planned):
+                made[step.key] = _make_proc(spawned, step)
+        except OSError:
+            _end(spawned)
+            raise
+        return _Expected(launch, planned, spawned, made)
+
+    def _ready(self) -> _Expected:
+        assert self._expected is not None
+        return self._expected
+
+    def suits(self, config: Mapping[str, Any]) -> bool:
+        """Whether it can build this container."""
+        wanted = config["process"]
+        mounts = config.get("mounts") or ()
+        kinds = [one.get("type") for one in mounts]
+        return (
+            has_usual_namespaces(config["linux"])
+            and not any(config.get(field) or config["linux"].get(field) for field in ("hooks", "personality"))
+            and not any(wanted.get(field) not in (None, False) for field in _UNUSUAL)
+            and not any(one.get("uidMappings") or _UNUSUAL_OPTIONS & set(one.get("options") or ()) for one in mounts)
+            and kinds.count("proc") == 1
+            and not any("\0" in text for text in (*wanted["args"], *(wanted.get("env") or ())))
+        )
+
+    def discard(self) -> None:
+        """It is not needed this time."""
+        expected = self._ready()
+        self._expected = None
+        _end(expected.spawned)
+        for tree in expected.made.values():
+            os.close(tree)
+        self._home.come_back()
+
+    def build(self, launch: Mapping[str, Any], start: init.Start, found: cgroup.Hierarchies) -> Built:
+        """The process, in a container that is complete.  Its control group is there.  Raises StartFailure, OSError."""
+        config, expected = launch["config"], self._ready()
+        self._expected = None
+        group = config["linux"]["cgroupsPath"]
+        self._likely = {**launch, "config": {**config, "linux": {**config["linux"], "cgroupsPath": ""}}}
+        kept = _open_descriptors() - set(expected.made.values())
+        directory = os.open(".", os.O_PATH | os.O_CLOEXEC)
+        umask = os.umask(0)
+        kept.add(expected.spawned.pidfd)
+        built = None
+        try:
+            known = self._likely == expected.launch
+            planned = plan.in_group(expected.planned if known else plan.make(self._likely, bundle=True), group)
+            namespace.unshare(namespace.CLONE_NEWNS)  # shows the mounts of the moment
+            mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            trees = ahead.suiting(expected.made, planned)
+            for step in _proc_of(planned):
+                if step.key not in trees:
+                    trees[step.key] = _make_proc(expected.spawned, step)
+            before = spawn.Table()
+            before.add("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, b"_ses\0", optional=True)
+            _join(before, found, group, planned)
+            _perform(planned, Sandbox(found, in_group=True, ahead=trees))
+            after, program = self._become(before, start)
+            root = os.stat("/")
+            if expected.spawned.detach(mounts, before) != (root.st_dev, root.st_ino):
+                raise StartFailure(128, "the container's first process is not in its container")
+            built = Built(expected.spawned, after, config["process"]["args"][0], program)
+        except spawn.Refused as refused:
+            raise _failure(refused) from None
+        finally:
+            if built is None:
+                _end(expected.spawned)
+            self._home.come_back(directory)
+            os.umask(umask)
+            process.prctl(process.PR_SET_DUMPABLE, 0)  # a change of ids, also of who shares our memory, sets it to fs.suid_dumpable
+            kept |= built.descriptors() if built else set()
+            for fd in _open_descriptors() - kept:
+                os.close(fd)
+        return built
+
+    def _become(self, before: spawn.Table, start: init.Start) -> tuple[spawn.Table, str]:
+        """The calls that make a process the program, as `init` makes them of itself.  Returns those after the gate, and the program."""
+        wanted = start.process
+        user: Mapping[str, Any] = wanted.get("user") or {}
+        uid, gid = user.get("uid") or 0, user.get("gid") or 0
+        root_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        environment = init.environment_of(wanted.get("env") or (), users.home(root_fd, uid))
+        before.add("setsid")
+        _connect(before, start.stdio, uid)
+        init.enter_directory(wanted.get("cwd") or "/")
+        before.add("fchdir", os.open(".", os.O_PATH | os.O_CLOEXEC))
+        _limit(before, wanted)
+        before.add("umask", 0o022 if user.get("umask") is None else user["umask"])
+        before.add("close_range", 3, 0xFFFFFFFF, process.CLOSE_RANGE_CLOEXEC)
+        before.extend(self._defaults)
+        self._drop_privileges(before, start, uid, gid)
+        arguments = list(wanted["args"])
+        path = environment.get("PATH", defaults.PATH.partition("=")[2])
+        init.find_program(arguments[0], path)
+        after = spawn.Table()
+        after.add("rt_sigprocmask", _SIG_SETMASK, bytes(8), 0, 8)
+        words = after.strings([os.fsencode(one) for one in arguments])
+        variables = after.strings([os.fsencode(f"{key}={value}") for key, value in environment.items()])
+        programs = _programs(arguments[0], path)
+        for program in programs:  # the user may not be allowed to execute what we found
+            after.add("execve", os.fsencode(program) + b"\0", words, variables, what=_EXECVE, optional=program != programs[-1])
+        return after, programs[-1]
+
+    def _drop_privileges(self, table: spawn.Table, start: init.Start, uid: int, gid: int) -> None:
+        """Bounding set, ids, filter, then the rest, and with no_new_privs the filter last."""
+        sets: Mapping[str, Any] = start.process.get("capabilities") or {}
+        bounding, permitted, inheritable, ambient, effective = (
+            credentials.mask(sets.get(kind) or ()) for kind in ("bounding", "permitted", "inheritable", "ambient", "effective")
+        )
+        permitted &= bounding & self._permitted
+        inheritable &= self._permitted
+        ambient &= inheritable & permitted
+        effective &= permitted
+        if uid:
+            permitted = effective = ambient
+        for number in self._bounding:
+            if not bounding >> number & 1:
+                table.add("prctl", credentials.PR_CAPBSET_DROP, number, 0, 0, 0)
+        table.add("prctl", credentials.PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        groups = tuple((start.process.get("user") or {}).get("additionalGids") or ())
+        table.add("setgroups", len(groups), struct.pack(f"<{len(groups)}I", *groups))
+        table.add("setresgid", gid, gid, gid)
+        table.add("setresuid", uid, uid, uid)
+        table.add("prctl", process.PR_SET_DUMPABLE, 0, 0, 0, 0)
+        last = bool(start.process.get("noNewPrivileges"))
+        if last:
+            table.add("prctl", process.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        elif start.program:
+            needed = (permitted | credentials.SYS_ADMIN) & self._permitted
+            table.add("capset", *credentials.encoded(effective=needed, permitted=needed, inheritable=inheritable))
+            _load(table, start)
+        table.add("capset", *credentials.encoded(effective=effective, permitted=permitted, inheritable=inheritable))
+        for number in range(64):
+            if ambient >> number & 1:
+                table.add("prctl", credentials.PR_CAP_AMBIENT, credentials.PR_CAP_AMBIENT_RAISE, number, 0, 0)
+        if last and start.program:
+            _load(table, start)
+
+
+Reserve = cradle.Cradle | Builder  # what a worker has ready ahead of a container
+
+
+class Built:
+    """``pid`` and ``pidfd`` of a process that waits, in its container, to become the program."""
+
+    def __init__(self, spawned: spawn.Spawned, rest: spawn.Table, name: str, program: str) -> None:
+        """``rest``: the calls that are to be made last; ``name``: of the program as configured, ``program`` as found."""
+        self.pid, self.pidfd = spawned.pid, spawned.pidfd
+        self._spawned, self._rest, self._name, self._program = spawned, rest, name, program
+
+    def descriptors(self) -> set[int]:
+        return {self.pidfd, *self._spawned.descriptors()}
+
+    def give_up(self) -> None:
+        """It is not to go on: its end is the caller's to bring about."""
+        self._spawned.close()
+
+    def release(self) -> None:
+        """Let it become the program, and wait until it has.  Raises StartFailure."""
+        try:
+            self._spawned.release(self._rest)
+        except spawn.Refused as refused:
+            number = refused.errno or 0
+            if refused.what != _EXECVE:
+                raise _failure(refused) from None
+            if number == errno.EACCES:
+                why = "permission denied" if "/" in self._name else "executable file not found in $PATH"
+                raise StartFailure(126 if "/" in self._name else 127, f'exec: "{self._name}": {why}') from None
+            text = os.strerror(number)  # it has ended as a program does that cannot be executed
+            os.write(2, f"exec {self._program}: {text[:1].lower()}{text[1:]}\n".encode(errors="surrogateescape"))
+
+
+def _failure(refused: spawn.Refused) -> StartFailure:
+    is_limit = refused.what.startswith(_LIMIT) and refused.errno == errno.EINVAL
+    return StartFailure(128, f"{refused.what}: {'current limit exceeds maximum limit' if is_limit else refused.strerror}")
+
+
+def _proc_of(planned: plan.Plan) -> list[mounting.Mount]:
+    """The mounts of what belongs to the pid namespace of its maker."""
+    return [step for step in planned.steps if isinstance(step, mounting.Mount) and step.kind == "proc"]
+
+
+def _make_proc(spawned: spawn.Spawned, step: mounting.Mount) -> int:
+    """The file system as a detached mount, made by the first process: we are in another pid namespace, and stay there."""
+    context = os.open("/", os.O_PATH | os.O_CLOEXEC)  # to know which descriptors come next
+    tree = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    os.close(context)
+    os.close(tree)
+    what = step.describe()
+    table = spawn.Table()
+    table.add("fsopen", b"proc\0", 1, what=what)
+    for key, value in (("source", step.source), *step.options.data):
+        flag = mount.FSCONFIG_SET_FLAG if value is None else mount.FSCONFIG_SET_STRING
+        table.add("fsconfig", context, flag, key.encode() + b"\0", 0 if value is None else value.encode() + b"\0", 0, what=what)
+    table.add("fsconfig", context, mount.FSCONFIG_CMD_CREATE, 0, 0, 0, what=what)
+    table.add("fsmount", context, 1, step.options.add, what=what)
+    table.add("close", context)
+    spawned.perform(table)
+    return tree
+
+
+def _end(spawned: spawn.Spawned) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(spawned.pidfd, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(spawned.pid, 0)
+    os.close(spawned.pidfd)
+    spawned.close()
+
+
+def _join(table: spawn.Table, found: cgroup.Hierarchies, group: str, planned: plan.Plan) -> None:
+    """Into the control group, and to a namespace of those where the container has one."""
+    for directory in found.directories(group):
+        tasks = os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC)
+        table.add("write", tasks, b"0", 1, what=f"join cgroup {group}")
+    if any(isinstance(step, steps.JoinCgroup) and step.private for step in planned.steps):
+        table.add("unshare", namespace.CLONE_NEWCGROUP)
+
+
+def _perform(planned: plan.Plan, sandbox: Sandbox) -> None:
+    for step in planned.steps:
+        if isinstance(step, steps.JoinCgroup):
+            continue
+        try:
+            step.execute(sandbox)
+        except OSError as error:
+            raise StartFailure(128, f"{step.describe()}: {words(error)}") from error
+
+
+def _connect(table: spawn.Table, stdio: tuple[int, ...], uid: int) -> None:
+    for number, fd in enumerate(stdio):
+        is_null = init.is_null(fd)
+        source = init.own_null() if is_null else fd
+        if source != number:
+            table.add("dup3", source, number, 0)
+        if uid and not is_null:
+            table.add("fchown", number, uid, -1, optional=True)
+
+
+def _limit(table: spawn.Table, wanted: Mapping[str, Any]) -> None:
+    for limit in wanted.get("rlimits") or ():
+        values = (_NO_LIMIT if value >= 1 << 63 else value for value in (limit["soft"], limit["hard"]))
+        number: int = getattr(resource, limit["type"])
+        table.add("prlimit64", 0, number, struct.pack("<2Q", *values), 0, what=f"{_LIMIT} {limit['type']}")
+
+
+def _load(table: spawn.Table, start: init.Start) -> None:
+    program = struct.pack("<H6xQ", len(start.program) // 8, table.keep(start.program))  # struct sock_fprog
+    table.add("seccomp", seccomp.SET_MODE_FILTER, start.program_flags, program)
+
+
+def _programs(name: str, path: str) -> list[str]:
+    """Where the program may be, in the order to try."""
+    if "/" in name:
+        return [name]
+    candidates = [os.path.join(directory or ".", name) for directory in path.split(":")]
+    return [one for one in candidates if os.path.isfile(one) and os.access(one, os.X_OK)]
+
+
+def _default_actions() -> spawn.Table:
+    """Of all signals: a handler of ours is none of the process's."""
+    table = spawn.Table()
+    for number in range(1, signal.NSIG):
+        table.add("rt_sigaction", number, _DEFAULT_ACTION, 0, 8, optional=True)
+    return table
+
+
+def _open_descriptors() -> set[int]:
+    """Those of this process, and perhaps the one that the listing had."""
+    found = set()
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):
+            os.fstat(number)
+            found.add(number)
+    return found
