@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wherry.errors import InvalidRequest
-from wherry.spec.moment import to_unix, until_ns
+from wherry.spec.moment import go_duration, to_unix, until_ns
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,9 @@ def test_a_filter_may_be_absent_and_a_negative_duration_is_in_the_future() -> No
     assert (until_ns({"until": ["-1h"]}) or 0) > time.time_ns()
     with pytest.raises(InvalidRequest, match="more than one until filter specified"):
         until_ns({"until": ["1h", "2h"]})
+
+
+def test_durations_are_printed_as_go_prints_them() -> None:
+    seconds = (0, 5, 90, 1.5, 0.02, 3723, -7200, 0.0000015, 0.000000001, 5400.5)
+    shown = "0s 5s 1m30s 1.5s 20ms 1h2m3s -2h0m0s 1.5µs 1ns 1h30m0.5s"
+    assert " ".join(go_duration(round(number * 10**9)) for number in seconds) == shown

@@ -173,25 +173,6 @@ def duration(text: str) -> int:
     return round(-total if text.startswith("-") else total)
 
 
-def go_duration(ns: int) -> str:
-    """Nanoseconds as Go prints them: ``0s``, ``1.5s``, ``1m30s``."""
-    if ns < 10**9:
-        for unit, size in (("ms", 10**6), ("µs", 10**3), ("ns", 1)):
-            if ns >= size:
-                return _decimal(ns / size) + unit
-        return "0s"
-    minutes, rest = divmod(ns, 60 * 10**9)
-    hours, minutes = divmod(minutes, 60)
-    seconds = _decimal(rest / 10**9) + "s"
-    if hours:
-        return f"{hours}h{minutes}m{seconds}"
-    return f"{minutes}m{seconds}" if minutes else seconds
-
-
-def _decimal(number: float) -> str:
-    return f"{number:.9f}".rstrip("0").rstrip(".")
-
-
 class _Flags:
     """The flags of a line, each used at most once unless a list."""
 

@@ -33,11 +33,11 @@ from wherry.build.instructions import (
     User,
     Volume,
     Workdir,
-    go_duration,
 )
 from wherry.build.variables import ExpansionError, Use, expand, expand_words, go_quote
 from wherry.spec.digest import Digest
 from wherry.spec.image import Config, Healthcheck, History, ImageConfig, RootFS, encode
+from wherry.spec.moment import go_duration
 
 T = TypeVar("T")
 

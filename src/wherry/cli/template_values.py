@@ -32,6 +32,17 @@ class Record(dict[str, Any]):
         self.optional = optional or {}
 
 
+class Duration(int):
+    """Nanoseconds; printed as Go prints a ``time.Duration``."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        from wherry.spec.moment import go_duration
+
+        return go_duration(int(self))
+
+
 class Null:
     """A nil of a known type: false, empty, ``null`` in JSON, printed as ``text``."""
 
@@ -64,7 +75,7 @@ def go_type(value: object) -> str:
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):
-        return "int"
+        return "time.Duration" if isinstance(value, Duration) else "int"
     if isinstance(value, float):
         return "float64"
     if isinstance(value, str):
@@ -143,7 +154,7 @@ def _encode(value: object, out: list[str], escape_html: bool, sort_keys: bool) -
     elif isinstance(value, bool):
         out.append("true" if value else "false")
     elif isinstance(value, int):
-        out.append(str(value))
+        out.append(int.__repr__(value))
     elif isinstance(value, float):
         out.append(_json_float(value))
     elif isinstance(value, dict):
@@ -283,6 +294,8 @@ def _format_scalar(verb: str, value: object, flags: str, precision: int | None) 
         return value.text if verb in "vs" else None
     if isinstance(value, bool):
         return format_value(value) if verb in "vt" else None
+    if isinstance(value, Duration) and verb in "vs":
+        return str(value)
     if isinstance(value, int):
         return _format_integer(verb, value, flags)
     if isinstance(value, float):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wherry.cli.template_values import NIL_LIST, NIL_MAP, NIL_POINTER, Null, Record
+from wherry.cli.template_values import NIL_LIST, NIL_MAP, NIL_POINTER, Duration, Null, Record
 
 _MAPS = frozenset((
     "Annotations", "AuxiliaryAddresses", "Containers", "Data", "DriverOpts", "ExposedPorts", "Labels", "Networks", "Options",
@@ -50,6 +50,8 @@ def typed(value: Any, name: str = "", parent: str = "") -> Any:
         return items if free else Record(items, optional={**_ABSENT, "ID": value["Id"]} if not name and "Id" in value else _ABSENT)
     if isinstance(value, list):
         return [typed(item, "", name) for item in value]
+    if parent == "Healthcheck" and isinstance(value, int) and name != "Retries":
+        return Duration(value)
     return _null(name) if value is None else value
 
 

@@ -67,6 +67,7 @@ def select(catalog: Catalog, filters: Filters, *, every: bool) -> list[Image]:
 def prunable(catalog: Catalog, filters: Filters) -> list[Image]:
     """The images that ``docker image prune`` may remove if no container stands on them.  Raises InvalidRequest."""
     check(filters, PRUNE_FILTERS)
+    until_ns(filters)  # of which there may be one here
     only_dangling = parse_dangling(filters.get("dangling", ())) is not False
     fits = _predicate(catalog, filters)
     images = [catalog.get(ident) for ident in catalog.ids()]
@@ -143,7 +144,7 @@ def matches_name(pattern: str, text: str) -> bool:
 def _predicate(catalog: Catalog, filters: Filters) -> Callable[[Image], bool]:
     older = [_moment(catalog, text) for text in filters.get("before", ())]
     newer = [_moment(catalog, text) for text in filters.get("since", ())]
-    until = until_ns(filters)
+    until = min((moment for text in filters.get("until", ()) if (moment := until_ns({"until": (text,)})) is not None), default=None)
     labels, without = filters.get("label", ()), filters.get("label!", ())
 
     def fits(image: Image) -> bool:

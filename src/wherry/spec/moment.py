@@ -45,6 +45,29 @@ def parse_duration(text: str) -> int:
     return -total if text[0] == "-" else total
 
 
+def go_duration(ns: int) -> str:
+    """Nanoseconds as Go prints them: ``0s``, ``1.5s``, ``1m30s``, ``-2h0m0s``."""
+    if ns < 0:
+        return "-" + go_duration(-ns)
+    if ns < 10**9:
+        for unit, size in (("ms", 10**6), ("µs", 10**3), ("ns", 1)):
+            if ns >= size:
+                return _decimal(ns, size) + unit
+        return "0s"
+    minutes, rest = divmod(ns, 60 * 10**9)
+    hours, minutes = divmod(minutes, 60)
+    seconds = _decimal(rest, 10**9) + "s"
+    if hours:
+        return f"{hours}h{minutes}m{seconds}"
+    return f"{minutes}m{seconds}" if minutes else seconds
+
+
+def _decimal(value: int, unit: int) -> str:
+    whole, rest = divmod(value, unit)
+    digits = str(rest + unit)[1:].rstrip("0")
+    return f"{whole}.{digits}" if digits else str(whole)
+
+
 def until_ns(filters: Mapping[str, Sequence[str]], key: str = "until") -> int | None:
     """The moment a filter names, since the epoch; None without the filter.  Raises InvalidRequest."""
     values = filters.get(key) or ()
