@@ -37,3 +37,14 @@ def test_a_bad_line_of_an_env_file_is_told(tmp_path: Path, line: str, reason: st
         environment.read_pairs(str(path), inherit=True)
     assert str(caught.value) == f"invalid env file ({path}): {reason}"
     assert caught.value.status == 125
+
+
+def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "env"
+    path.write_bytes(b"A=1\n\xff=x\n")
+    with pytest.raises(Failure, match=r"invalid env file \(.*env\): invalid utf8 bytes at line 2: \[255 61 120\]"):
+        environment.read_pairs(str(path), inherit=True)
+
+
+def test_of_a_variable_given_twice_the_last_value_counts() -> None:
+    assert environment.variables([], ["D=2", "C=3", "D=4"]) == ["D=4", "C=3"]

@@ -60,6 +60,14 @@ def test_ten_megabytes_pass_unharmed_both_ways(engine: Daemon) -> None:
 # --- life
 
 
+def test_what_an_event_does_not_tell_is_no_error_of_a_format(engine: Daemon) -> None:
+    ident = engine.out("create", "bb", "true")
+    engine.out("rm", ident)
+    layout = '{{.Action}} {{.Actor.Attributes.signal}}{{index .Actor.Attributes "x"}} {{.Actor.Attributes.image}}'
+    shown = engine.out("events", "--since", "1h", "--until", "0s", "--filter", f"container={ident}", "--format", layout)
+    assert shown == "create <no value> bb\ndestroy <no value> bb"
+
+
 def test_run_is_attached_and_start_is_detached_unless_told(engine: Daemon) -> None:
     assert engine.out("run", "--name", "word", "bb", "echo", "hello") == "hello"
     assert engine.out("start", "word") == "word"

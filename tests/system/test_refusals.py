@@ -34,6 +34,8 @@ CREATE = """
 --annotation =x                           | invalid Annotations: the empty string is not permitted as an annotation key
 --mount type=bind,src=/nope,dst=/x        | invalid mount config for type "bind": bind source path does not exist: /nope
 --mount type=npipe,src=a,dst=/x           | invalid mount config for type "npipe": mount type unknown
+--volumes-from x:nocopy                   | invalid mode: nocopy
+--volumes-from x:ro,z                     | No such container: x
 --volumes-from nosuch                     | No such container: nosuch
 --link nosuch                             | could not get container for nosuch: No such container: nosuch
 --log-driver bogus                        | error looking up logging plugin bogus: plugin "bogus" not found
@@ -49,6 +51,11 @@ create --mount 'type=bind, src=/a' bb        | 125 | invalid argument "type=bind
 update --restart bogus nosuch                | 1   | Error response from daemon: invalid restart policy: unknown policy 'bogus'; use one of
 update --memory 5m nosuch                    | 1   | Error response from daemon: Minimum memory limit allowed is 6MB
 exec --env-file /nosuch x true               | 1   | open /nosuch: no such file or directory
+create --expose 82-80 bb                     | 125 | wherry: invalid range format for --expose: 82-80, error: invalid range specified
+create --expose 70000 bb                     | 125 | wherry: invalid range format for --expose: 70000, error: strconv.ParseUint: parsing
+create -p ::1:80:80 bb                       | 125 | wherry: invalid IP address ::1: address ::1:: too many colons in address
+create --env-file / bb                       | 125 | wherry: invalid env file (/): read /: is a directory
+ps --filter expose=70000                     | 1   | Error response from daemon: error while looking up for expose 70000:
 create --storage-opt foo bb                  | 125 | wherry: invalid storage option
 create --pull bogus bb                       | 125 | wherry: invalid pull option: 'bogus': must be one of "always", "missing" or "never"
 create --cidfile /etc/passwd bb              | 1   | container ID file found, make sure the other container isn't running or delete

@@ -30,9 +30,9 @@ def label(word: str) -> str:
 
 
 def variables(files: Iterable[str], words: Iterable[str]) -> list[str]:
-    """All of the files, then the words.  Raises Failure."""
+    """All of the files, then the words, of which the last for a name counts.  Raises Failure."""
     found = [line for path in files for line in read_pairs(path, inherit=True)]
-    return [*found, *words]
+    return [*found, *{word.partition("=")[0]: word for word in words}.values()]
 
 
 def labels(files: Iterable[str], words: Iterable[str]) -> dict[str, str]:
@@ -50,11 +50,15 @@ def pairs(words: Iterable[str]) -> dict[str, str]:
 
 
 def read_pairs(path: str, *, inherit: bool) -> list[str]:
-    """The lines of an env or label file: no quotes, no inline comments; a bare name is taken from here if ``inherit``, else dropped."""
-    kind = "env" if inherit else "label"
+    """The lines of an env or label file, each of which Docker's words call an env file: no quotes, no inline comments.
+
+    A bare name is taken from here if ``inherit``, else dropped.
+    """
     try:
         with open(path, "rb") as file:
             content = file.read()
+    except IsADirectoryError:
+        raise Failure(f"invalid env file ({path}): read {path}: is a directory", 125) from None
     except OSError as error:
         raise Failure(f"open {path}: {(error.strerror or '').lower()}", 125) from None
     found = []
@@ -62,14 +66,15 @@ def read_pairs(path: str, *, inherit: bool) -> list[str]:
         try:
             line = raw.removesuffix(b"\r").decode().lstrip()
         except UnicodeDecodeError:
-            raise Failure(f"invalid {kind} file ({path}): contains invalid utf8 bytes at line {number}: {raw!r}", 125) from None
+            shown = " ".join(str(byte) for byte in raw)
+            raise Failure(f"invalid env file ({path}): invalid utf8 bytes at line {number}: [{shown}]", 125) from None
         if not line or line.startswith("#"):
             continue
         name, equals, _ = line.partition("=")
         if any(character.isspace() for character in name):
-            raise Failure(f"invalid {kind} file ({path}): variable '{name}' contains whitespaces", 125)
+            raise Failure(f"invalid env file ({path}): variable '{name}' contains whitespaces", 125)
         if not name:
-            raise Failure(f"invalid {kind} file ({path}): no variable name on line '{line}'", 125)
+            raise Failure(f"invalid env file ({path}): no variable name on line '{line}'", 125)
         if equals:
             found.append(line)
         elif inherit and name in os.environ:  # a bare label is dropped, as Docker drops it

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     Bindings = dict[str, list[dict[str, str]]]
 
+LARGEST_PORT = 65535
 PROTOCOLS = ("tcp", "udp", "sctp")
 
 
@@ -53,8 +54,7 @@ def expose(word: str) -> list[str]:
     numbers, protocol = split_protocol(word)
     if protocol not in PROTOCOLS:
         raise ValueError(f"invalid proto: {protocol}")
-    problem = f'invalid range format for --expose: {word}, error: strconv.ParseUint: parsing "{numbers}": invalid syntax'
-    first, last = _range(numbers, problem)
+    first, last = _range(numbers, f"invalid range format for --expose: {word}, error: {_range_fault(numbers)}")
     return [f"{number}/{protocol}" for number in range(first, last + 1)]
 
 
@@ -101,13 +101,25 @@ def order(port: str) -> tuple[int, str]:
     return int(number.partition("-")[0]), protocol
 
 
+def _range_fault(text: str) -> str:
+    """What Go's parser of port ranges says of one that is wrong."""
+    if not text:
+        return "empty string specified for ports"
+    for number in text.split("-", 1):
+        if not (number.isascii() and number.isdecimal()):
+            return f'strconv.ParseUint: parsing "{number}": invalid syntax'
+        if int(number) > LARGEST_PORT:
+            return f'strconv.ParseUint: parsing "{number}": value out of range'
+    return f"invalid range specified for port: {text}"
+
+
 def _range(text: str, problem: str) -> tuple[int, int]:
     first, dash, last = text.partition("-")
     numbers = (first, last) if dash else (first, first)
     if not all(number.isascii() and number.isdecimal() and len(number) < 6 for number in numbers):
         raise ValueError(problem)
     low, high = int(numbers[0]), int(numbers[1])
-    if high < low or high > 65535:
+    if high < low or high > LARGEST_PORT:
         raise ValueError(problem)
     return low, high
 
@@ -115,6 +127,8 @@ def _range(text: str, problem: str) -> tuple[int, int]:
 def _checked_address(text: str) -> str:
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1]
+    elif ":" in text:
+        raise ValueError(f"invalid IP address {text}: address {text}:: too many colons in address")
     if text and not is_address(text):
         raise ValueError(f"invalid IP address: {text}")
     return text

@@ -7,8 +7,8 @@ from typing import Any
 from wherry.cli.template_values import NIL_LIST, NIL_MAP, NIL_POINTER, Duration, Null, Record
 
 _MAPS = frozenset((
-    "Annotations", "AuxiliaryAddresses", "Containers", "Data", "DriverOpts", "ExposedPorts", "Labels", "Networks", "Options",
-    "PortBindings", "Ports", "StorageOpt", "Sysctls", "Tmpfs", "Volumes",
+    "Annotations", "Attributes", "AuxiliaryAddresses", "Containers", "Data", "DriverOpts", "ExposedPorts", "Labels", "Networks",
+    "Options", "PortBindings", "Ports", "StorageOpt", "Sysctls", "Tmpfs", "Volumes",
 ))  # fmt: skip
 _POINTERS = frozenset((
     "Descriptor", "Health", "Healthcheck", "IPAMConfig", "Init", "MemorySwappiness", "OomKillDisable", "PidsLimit", "StopTimeout",

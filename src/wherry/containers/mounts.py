@@ -81,7 +81,7 @@ def parse_bind(text: str) -> MountRecord:
         raise InvalidRequest(f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": {error}") from error
     mode = parts[2] if len(parts) == 3 else ""
     words = [word for word in mode.split(",") if word]
-    if any(word not in set().union(*_MODES) for word in words) or any(sum(word in kin for word in words) > 1 for kin in _MODES):
+    if not _is_mode(words):
         raise InvalidRequest(f"invalid mode: {mode}")
     propagation = next((word for word in words if word in PROPAGATIONS), "")
     if stray := "BindOptions" if kind == "volume" and propagation else "VolumeOptions" if kind == "bind" and "nocopy" in words else "":
@@ -105,6 +105,17 @@ def parse_bind(text: str) -> MountRecord:
         read_only="ro" in words,
         copy_up="nocopy" not in words,
     )
+
+
+def check_inherited_mode(mode: str) -> None:
+    """The mode of `--volumes-from`, which neither copies nor propagates.  Raises InvalidRequest."""
+    words = [word for word in mode.split(",") if word]
+    if not _is_mode(words) or set(words) & (PROPAGATIONS | {"nocopy"}):
+        raise InvalidRequest(f"invalid mode: {mode}")
+
+
+def _is_mode(words: Sequence[str]) -> bool:
+    return set(words) <= set().union(*_MODES) and all(sum(word in kin for word in words) <= 1 for kin in _MODES)
 
 
 def check_propagation(record: MountRecord, place: str, fields: str) -> None:

@@ -15,6 +15,7 @@ from wherry.spec.docker.request import Filters
 KEYS = frozenset("ancestor before exited expose health id is-task isolation label name network publish since status volume".split())
 PRUNE_KEYS = frozenset({"until", "label", "label!"})
 STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
+LARGEST_PORT = 65535
 HEALTHS = ("none", "starting", "healthy", "unhealthy")
 FALSE = ("0", "false")
 BOOLEANS = (*FALSE, "1", "true")
@@ -107,7 +108,10 @@ class ContainerFilter:
         return any(_port_in(value, published) for value in values)
 
     def _expose(self, container: Container, values: Sequence[str]) -> bool:
-        return any(_port_in(value, set(exposed_ports(container.record, self._published(container)))) for value in values)
+        """With Docker a container exposes nothing that is not connected."""
+        return container.is_running and any(
+            _port_in(value, set(exposed_ports(container.record, self._published(container)))) for value in values
+        )
 
     def _network(self, container: Container, values: Sequence[str]) -> bool:
         return bool(self._networks(container) & set(values))
@@ -125,17 +129,18 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def _check_port(key: str, value: str) -> None:
-    numbers, _, protocol = value.partition("/")
-    first, _, last = numbers.partition("-")
-    if not DIGITS.fullmatch(first) or (last and not DIGITS.fullmatch(last)) or protocol not in ("", "tcp", "udp", "sctp"):
-        raise InvalidRequest(f'error while looking up for {key} {value}: strconv.ParseUint: parsing "{first}": invalid syntax')
+    first, _, last = value.partition("/")[0].partition("-")
+    for text in (first, *([last] if last else [])):
+        if not DIGITS.fullmatch(text) or int(text) > LARGEST_PORT:
+            reason = "value out of range" if DIGITS.fullmatch(text) else "invalid syntax"
+            raise InvalidRequest(f'error while looking up for {key} {value}: strconv.ParseUint: parsing "{text}": {reason}')
 
 
 def _port_in(value: str, ports: set[str]) -> bool:
     """`80`, `80/udp`, `8000-8010/tcp`."""
     numbers, _, protocol = value.partition("/")
     first, _, last = numbers.partition("-")
-    return any(f"{number}/{protocol or 'tcp'}" in ports for number in range(int(first), min(int(last or first), 65535) + 1))
+    return any(f"{number}/{protocol or 'tcp'}" in ports for number in range(int(first), int(last or first) + 1))
 
 
 _CHECKS: dict[str, Callable[[ContainerFilter, Container, Sequence[str]], bool]] = {

@@ -135,8 +135,7 @@ class Creating:
             if not text:
                 raise InvalidRequest("volumes-from specification cannot be an empty string")
             name, _, mode = text.partition(":")
-            if mode and mode not in ("ro", "rw", "z", "Z"):
-                raise InvalidRequest(f"invalid mode: {mode}")
+            mounts.check_inherited_mode(mode)
             try:
                 donor = self._rooms.containers.get(name)
             except NotFound as error:  # not 404: a client would take it for the image and pull
@@ -144,7 +143,7 @@ class Creating:
             for mount in donor.record.mounts:
                 if mount.type != "tmpfs":
                     copied = MountRecord(**{field: getattr(mount, field) for field in mount.__struct_fields__})
-                    copied.read_only = copied.read_only or mode == "ro"
+                    copied.read_only = copied.read_only or "ro" in mode.split(",")
                     copied.anonymous = False
                     found.append(copied)
         return found
