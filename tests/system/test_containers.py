@@ -60,6 +60,14 @@ def test_ten_megabytes_pass_unharmed_both_ways(engine: Daemon) -> None:
 # --- life
 
 
+def test_the_limit_of_processes_is_told_though_nobody_asked_for_it(engine: Daemon) -> None:
+    shown = engine.out("info", "--format", "{{range .SecurityOptions}}{{println .}}{{end}}").split()
+    limit = next(option for option in shown if option.startswith("name=pids-limit,")).rpartition("=")[2]
+    files = "/sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max"
+    assert engine.out("run", "--rm", "bb", "sh", "-c", f"cat {files} 2>/dev/null || true") == limit
+    assert f"Default: {limit}" in engine.out("info")
+
+
 def test_what_an_event_does_not_tell_is_no_error_of_a_format(engine: Daemon) -> None:
     ident = engine.out("create", "bb", "true")
     engine.out("rm", ident)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from wherry.containers.lifecycle import Status
 from wherry.engine.rooms import Rooms
+from wherry.runtime import defaults
 from wherry.spec.docker.event import Event
 from wherry.spec.docker.request import Filters
 from wherry.spec.docker.system import Component, Info, PlatformName, RegistryConfig, RegistryIndex, Runtime, Version
@@ -135,6 +136,7 @@ def security_options(settings: Settings) -> list[str]:
     found = [f"name=seccomp,profile={settings.seccomp_profile}"]
     if os.path.exists("/proc/self/ns/cgroup"):
         found.append("name=cgroupns")
+    found.append(f"name=pids-limit,default={defaults.PIDS_LIMIT}")
     if settings.no_new_privileges:
         found.append("name=no-new-privileges")
     if settings.security_profile != "default":
