@@ -166,7 +166,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             supervisor=supervisor,
             resolve=images.resolve,
             register=images.register,
-            pull=images.pull,
+            pull=images.registries.pull,
             sandbox=_sandbox(settings, sandboxes),
             blocking=asyncio.to_thread,
         )
