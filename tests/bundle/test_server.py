@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -365,3 +367,18 @@ def test_a_server_is_replaced_while_its_container_runs(door):
         until(lambda: (door.directory / "server").exists() and not (door.directory / "server").read_text().startswith(f"{pid} "))
         process.terminate()
     assert process.returncode == 3
+
+
+@pytest.mark.slow  # a server stays for 20 s
+def test_callers_of_another_world_do_not_keep_a_server(door):
+    """It cannot serve them: they would never get one that can."""
+    pid = door.warm()
+    pidfd = os.pidfd_open(pid)
+    waiting = select.poll()
+    waiting.register(pidfd, select.POLLIN)
+    deadline = time.monotonic() + 60
+    while not waiting.poll(0):
+        assert time.monotonic() < deadline
+        command = ["unshare", "--uts", *door.command(bundle_config("true"))]
+        assert subprocess.run(command, env=door.environment(), timeout=60, check=False).returncode == 0
+    os.close(pidfd)

@@ -36,7 +36,7 @@ Live = Callable[[socket.socket, bool], None]
 
 
 def serve(directory: str, home: str, name: str, live: Live) -> None:
-    """Until nobody has asked for `_IDLE_S`.  The lock of ``directory`` is held (`leaving.take`).
+    """Until nobody that can be served has asked for `_IDLE_S`.  The lock of ``directory`` is held (`leaving.take`).
 
     ``live`` is a worker's life (`working`), given its end of the line, and whether it is made ahead of time. A program that was installed
     anew is not ours any longer: then callers do it themselves, and the server ends.
@@ -76,6 +76,7 @@ class _Worker:
     credit: int = 0
     is_fresh: bool = True
     has_answered: bool = False
+    has_refused: bool = False
     is_gone: bool = False
 
     @property
@@ -91,7 +92,8 @@ class _Worker:
         except ConnectionResetError:
             word = b""
         self.credit += word == working.READY
-        self.has_answered |= word == working.ANSWERED
+        self.has_refused |= word == working.REFUSED
+        self.has_answered |= word in (working.ANSWERED, working.REFUSED)
         self.is_gone |= not word
         return bool(word)
 
@@ -133,7 +135,8 @@ class _Loop:
                         self._reap(worker)
                     else:
                         self._attend(worker)
-                    until = time.monotonic() + _IDLE_S
+                    if worker.has_answered and not worker.has_refused:  # callers of another world shall get a server of their own
+                        until = time.monotonic() + _IDLE_S
 
     def _nudge(self) -> float:
         """Interrupt what the scripts wait in, now and then, and say after how many seconds again.

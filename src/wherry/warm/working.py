@@ -15,6 +15,7 @@ from wherry.warm.caller import Unlike
 
 READY = b"ready"
 ANSWERED = b"answered"
+REFUSED = b"refused"  # answered, too: the caller does it itself
 _MOST_CALLERS = 200
 _LEAVE_MS = 1000
 _SIGNALS = set(signal.Signals)
@@ -64,7 +65,7 @@ def live(line: socket.socket, prepare: Callable[[], Ready], work: Work[Ready], s
         try:
             code, lasting = work(request, ready)
         except (Unlike, OSError):
-            _tell(line, ANSWERED)
+            _tell(line, REFUSED)
             os.write(request.slot, b"python\n")
             return
         for number in range(3):
