@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -66,6 +68,20 @@ def test_the_limit_of_processes_is_told_though_nobody_asked_for_it(engine: Daemo
     files = "/sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max"
     assert engine.out("run", "--rm", "bb", "sh", "-c", f"cat {files} 2>/dev/null || true") == limit
     assert f"Default: {limit}" in engine.out("info")
+
+
+def test_an_exec_beside_the_containers_end_says_that_it_has_ended(engine: Daemon) -> None:
+    ident = engine.out("run", "-d", "bb", "sleep", "1000")
+    pid = int(engine.out("inspect", "-f", "{{.State.Pid}}", ident))
+    monitor = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(monitor, signal.SIGSTOP)  # so that nobody hears of the end yet
+    try:
+        os.kill(pid, signal.SIGKILL)
+        result = engine.run("exec", ident, "true", check=False)
+    finally:
+        os.kill(monitor, signal.SIGCONT)
+    assert (result.code, result.out) == (128, "OCI runtime exec failed: exec failed: cannot exec in a stopped container\r\n")
+    engine.out("rm", "-f", ident)
 
 
 def test_what_an_event_does_not_tell_is_no_error_of_a_format(engine: Daemon) -> None:

@@ -22,6 +22,7 @@ from wherry.spec.docker.request import Hijack
 from wherry.spec.launch import Attachment, ExecLaunch
 
 LAUNCH_PATIENCE_S = 2.0
+STOPPED = "OCI runtime exec failed: exec failed: cannot exec in a stopped container"  # runc's words
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 
 
@@ -116,7 +117,9 @@ class Execs:
         """Start the process and follow it to its end."""
         try:
             item.process = process = await self._rooms.supervisor.execute(self._request(item, body), attachments=attachments)
-        except LaunchFailure:
+        except LaunchFailure as failure:
+            if item.container.process is not None and item.container.process.has_ended:
+                raise LaunchFailure(failure.code, STOPPED) from failure
             raise
         except BaseException:
             item.exit_code = 137
