@@ -11,7 +11,7 @@ import pytest
 
 from wherry.errors import InvalidRequest
 from wherry.spec.docker.build import BuildCacheRecord, BuildPruned
-from wherry.spec.docker.container import Config, ContainersPruned, ContainerTop, ContainerUpdate, ContainerUpdated, FilesystemChange
+from wherry.spec.docker.container import Config, ContainersPruned, ContainerTop, ContainerUpdate, ContainerUpdated
 from wherry.spec.docker.exec import ExecCreate
 from wherry.spec.docker.image import Distribution, HistoryEntry, ImageDeleted, ImageInspect, ImagesPruned, ImageSummary, SearchResult
 from wherry.spec.docker.inside import LayersReport
@@ -90,15 +90,7 @@ TABLE: list[tuple[str, Any, Any, Any, int, Any]] = [
         200,
         {"Processes": [], "Titles": []},
     ),
-    (
-        "GET /containers/c/changes",
-        None,
-        [FilesystemChange(path="/a", kind=1)],
-        call("container_changes", "c"),
-        200,
-        [{"Path": "/a", "Kind": 1}],
-    ),
-    ("GET /containers/c/changes", None, [], call("container_changes", "c"), 200, "null"),
+    ("GET /containers/c/changes", None, chunks, call("container_changes", "c"), 200, "tar"),
     ("POST /containers/c/resize?h=10&w=20", None, None, call("resize_container", "c", height=10, width=20), 200, None),
     ("POST /containers/c/resize?h=x&w=20", None, None, None, 400, {"message": 'invalid resize height "x": invalid syntax'}),
     ("POST /containers/c/stop?t=5&signal=INT", None, None, call("stop_container", "c", signal="INT", timeout_s=5), 204, None),

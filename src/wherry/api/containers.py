@@ -66,8 +66,8 @@ async def logs(engine: Operations, request: Request) -> None:
     await stream.send_live(request, stream.stream_type(request, tty=found.tty), found.chunks)
 
 
-async def changes(engine: Operations, request: Request) -> Response:
-    return reply(await engine.container_changes(request.groups["id"]) or None)
+async def changes(engine: Operations, request: Request) -> None:
+    await stream.send_chunks(request, JSON, await engine.container_changes(request.groups["id"]))
 
 
 async def export(engine: Operations, request: Request) -> None:

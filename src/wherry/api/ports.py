@@ -23,7 +23,6 @@ from wherry.spec.docker.container import (
     ContainerUpdate,
     ContainerUpdated,
     ContainerWaited,
-    FilesystemChange,
     PathStat,
 )
 from wherry.spec.docker.diskparts import DiskParts
@@ -71,7 +70,10 @@ class Containers(Protocol):
     async def inspect_container(self, ref: str, *, size: bool) -> ContainerInspect: ...
     async def container_top(self, ref: str, *, arguments: str) -> ContainerTop: ...
     async def container_logs(self, ref: str, request: LogRequest) -> LogStream: ...
-    async def container_changes(self, ref: str) -> Sequence[FilesystemChange]: ...
+    async def container_changes(self, ref: str) -> Chunks:
+        """A JSON list of `FilesystemChange`, or null."""
+        ...
+
     async def export_container(self, ref: str) -> Chunks: ...
 
     async def container_stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[ContainerStats]:

@@ -6,13 +6,14 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from functools import partial
 
 from wherry.containers import present, top, update
 from wherry.containers.container import Container
 from wherry.containers.create import signal_number
 from wherry.containers.lifecycle import Status
 from wherry.containers.logs import LogQuery
-from wherry.engine import container_logs, container_stats
+from wherry.engine import container_changes, container_logs, container_stats
 from wherry.engine.container_files import ContainerFiles
 from wherry.engine.container_filters import PRUNE_KEYS, ContainerFilter, check_keys, has_labels
 from wherry.engine.creating import Creating
@@ -20,6 +21,7 @@ from wherry.engine.execs import DEFAULT_DETACH_KEYS, Execs, is_pressable
 from wherry.engine.rooms import Rooms
 from wherry.engine.running import Running
 from wherry.errors import Conflict, EngineError, InvalidRequest, NotFound
+from wherry.images.blocking import produce
 from wherry.kernel import cgroup
 from wherry.spec.docker.container import (
     ContainerCreate,
@@ -31,7 +33,6 @@ from wherry.spec.docker.container import (
     ContainerUpdate,
     ContainerUpdated,
     ContainerWaited,
-    FilesystemChange,
     PathStat,
     PortBinding,
 )
@@ -176,11 +177,11 @@ class ContainerOperations:
         )
         return LogStream(tty=tty, chunks=container_logs.stream(self.rooms, container, path, query))
 
-    async def container_changes(self, ref: str) -> Sequence[FilesystemChange]:
+    async def container_changes(self, ref: str) -> AsyncIterator[bytes]:
         container = self.rooms.containers.get(ref)
-        changes = await self.rooms.attendants.run(lambda: list(self.rooms.snapshotter.changes(container.record.snapshot)))
-        hidden = {mount.destination for mount in container.record.mounts}
-        return [FilesystemChange(path=change.path, kind=change.kind) for change in changes if change.path not in hidden]
+        hidden = frozenset(mount.destination for mount in container.record.mounts)
+        changes = self.rooms.snapshotter.changes(container.record.snapshot)
+        return produce(self.rooms.attendants.run, partial(container_changes.write, changes, hidden))
 
     async def container_stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[ContainerStats]:
         container = self.rooms.containers.get(ref)

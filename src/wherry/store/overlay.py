@@ -263,9 +263,13 @@ def _make_directory(path: str) -> None:
 
 def _changes(root_fd: int, below: list[str]) -> Iterator[Change]:
     """Walk the upper tree ``root_fd`` beside the directories that lie below it, topmost first."""
-    pending: list[tuple[str, list[str], bool]] = [("", below, False)]
+    pending = [iter([("", below, False)])]
     while pending:
-        path, lower, hidden = pending.pop()
+        found = next(pending[-1], None)
+        if found is None:
+            pending.pop()
+            continue
+        path, lower, hidden = found
         directories = lower
         if path:
             parent, _, name = path.rpartition("/")
@@ -296,7 +300,12 @@ def _changes(root_fd: int, below: list[str]) -> Iterator[Change]:
             os.close(fd)
         if hidden:  # what the directory's namesake had is gone, without a mark for each
             names |= _names(directories)
-        pending += [(f"{path}/{name}" if path else name, directories, hidden) for name in sorted(names, reverse=True)]
+        pending.append(_inside(path, names, directories, hidden))
+
+
+def _inside(path: str, names: set[str], directories: list[str], hidden: bool) -> Iterator[tuple[str, list[str], bool]]:
+    for name in sorted(names):
+        yield f"{path}/{name}" if path else name, directories, hidden
 
 
 def _names(lower: list[str]) -> set[str]:
