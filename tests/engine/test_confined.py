@@ -10,6 +10,7 @@ import lzma
 import os
 import signal
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ Try = Callable[[Job, int], Any]
 
 def experiment(tmp_path: Path, body: Try, *, arguments: dict[str, Any] | None = None) -> Any:
     """``body`` in a worker thread, with a job that reads a growing tar, and the end that tells how far it is."""
-    given = [os.open(tmp_path / name, os.O_RDWR | os.O_CREAT, 0o600) for name in ("tar", "sparse", "index")]
+    given = [os.open(tmp_path / name, os.O_RDWR | os.O_CREAT, 0o600) for name in ("tar", "sparse", "index", "scratch")]
     reader, writer = os.pipe()
 
     async def main() -> Any:
@@ -61,13 +62,15 @@ def experiment(tmp_path: Path, body: Try, *, arguments: dict[str, Any] | None = 
 
 
 def reader_of(path: Path) -> int:
-    """The confined process that has this file open."""
-    while True:
+    """The confined process that has this file open.  Fails when there is none for long: it has ended, or is not confined."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
                 opened = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
                 if str(path) in opened and "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text():
                     return int(pid)
+    raise AssertionError(f"no confined process has {path} open")
 
 
 def test_the_reader_has_no_rights_and_no_other_descriptors(tmp_path: Path) -> None:
@@ -82,7 +85,7 @@ def test_the_reader_has_no_rights_and_no_other_descriptors(tmp_path: Path) -> No
     assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
     assert status["NoNewPrivs"].strip() == "1"
     assert status["Seccomp"].strip() == "2"
-    assert opened == sorted(["pipe", "socket", *(str(tmp_path / name) for name in ("tar", "sparse", "index"))])
+    assert opened == sorted(["pipe", "socket", *(str(tmp_path / name) for name in ("tar", "sparse", "index", "scratch"))])
     assert landlock.version()
 
 
