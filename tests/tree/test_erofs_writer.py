@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from wherry.tree import erofs_log, erofs_writer
+from wherry.tree import erofs_log, erofs_writer, parsing
 from wherry.tree.erofs_format import TooLarge
 from wherry.tree.erofs_image import decode
 from wherry.tree.tar import InvalidArchive
@@ -17,7 +19,7 @@ from wherry.tree.tar import InvalidArchive
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
 
-from indexes import index_of, names
+from indexes import ROOT, files, index_of, names
 from snapshotter_suite import BASE
 
 
@@ -65,3 +67,20 @@ def test_an_image_that_would_be_too_large_is_refused(monkeypatch: pytest.MonkeyP
     with pytest.raises(InvalidArchive, match="the archive needs an image of more than"):
         index_of(many())
     assert issubclass(TooLarge, ValueError)
+
+
+@pytest.mark.parametrize("folders", [1, 500])
+def test_memory_does_not_grow_with_the_number_of_files(monkeypatch: pytest.MonkeyPatch, folders: int) -> None:
+    monkeypatch.setattr(erofs_log, "_HELD", 1 << 18)
+    monkeypatch.setattr(erofs_writer, "_CHUNK", 1 << 16)
+    info = tarfile.TarInfo()
+    with files(4) as fds:
+        for number in range(6000):
+            info.name = f"d{number % folders}/{number}"
+            os.write(fds[0], info.tobuf(tarfile.GNU_FORMAT))
+        tracemalloc.start()
+        try:
+            parsing.index({"root": ROOT, "lowest": True}, fds)
+            assert tracemalloc.get_traced_memory()[1] < 900_000  # with all names at once it were 2 MB
+        finally:
+            tracemalloc.stop()
