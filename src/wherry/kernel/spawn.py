@@ -28,7 +28,18 @@ _AT_FDCWD = -100
 _PAGE = 4096
 _PROT_READ_EXEC = 5
 _NUMBERS = {  # arch/x86/entry/syscalls/syscall_64.tbl
-    **{"read": 0, "write": 1, "close": 3, "rt_sigaction": 13, "rt_sigprocmask": 14, "execve": 59, "fchdir": 81, "fchown": 93, "umask": 95},
+    **{
+        "read": 0,
+        "write": 1,
+        "close": 3,
+        "poll": 7,
+        "rt_sigaction": 13,
+        "rt_sigprocmask": 14,
+        "execve": 59,
+        "fchdir": 81,
+        "fchown": 93,
+        "umask": 95,
+    },
     **{"setsid": 112, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126, "prctl": 157, "exit_group": 231},
     **{"keyctl": 250, "newfstatat": 262, "unshare": 272, "dup3": 292, "prlimit64": 302, "setns": 308, "seccomp": 317},
     **{"fsopen": 430, "fsconfig": 431, "fsmount": 432, "close_range": 436},
@@ -136,26 +147,23 @@ class Spawner:
 class Spawned:
     """``pid`` and ``pidfd`` of the process, whose descriptor and end are the caller's to care for.
 
-    It does the calls of one table after the other, and waits in between: it reads from a pipe, and what comes next is the end, until the
-    next table is written there. With us it ends too, until it executes its program.
+    It does the calls of one table after the other, and waits in between, for a byte in a pipe or for our end. What comes after the byte is
+    its end, until the next table is written there. So it ends with us, until it executes its program.
     """
 
     def __init__(self, clone: Callable[[int, int], tuple[int, int]], flags: int) -> None:
         self._memory = ctypes.create_string_buffer(_MOST_ROWS * _ROW.size)
         self._names: list[str] = []
         self._kept: list[Table] = []
-        self._gate_end, self._gate = os.pipe2(os.O_CLOEXEC)
+        self._gate_end, self._gate = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._report, self._report_end = os.pipe2(os.O_CLOEXEC)
-        start = Table()
-        start.add("prctl", process.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        start.add("write", self._report_end, b"+", 1)
-        self._write(start, self._waiting())
+        self._self = os.pidfd_open(os.getpid())
+        self._write(Table(), self._waiting())
         try:
             self.pid, self.pidfd = clone(flags, ctypes.addressof(self._memory))
         except BaseException:
             self.close()
             raise
-        self._await()  # from now on it ends with us
 
     def perform(self, table: Table) -> None:
         """Let it make these calls, and wait until it has.  Raises Refused for one that failed, which has ended it."""
@@ -175,7 +183,6 @@ class Spawned:
         own.add("newfstatat", _AT_FDCWD, b"/\0", ctypes.addressof(root), 0)
         own.add("unshare", process.CLONE_FILES)
         own.add("write", self._report_end, b"+", 1)
-        own.add("close", self._gate)  # it reads the end of that, when we are gone, and then the call that ends it
         own.extend(table)
         self._go_on(own, self._waiting())
         self._await()
@@ -187,13 +194,10 @@ class Spawned:
 
     def release(self, table: Table) -> None:
         """These are the last calls, up to execve. Returns when the program is executing.  Raises Refused for a call that failed."""
-        last = Table()
-        last.add("prctl", process.PR_SET_PDEATHSIG, 0, 0, 0, 0)
-        last.extend(table)
         end = Table()
         end.add("exit_group", 255)
         try:
-            self._go_on(last, end)
+            self._go_on(table, end)
             os.read(self._report, 1)  # which it closes by execve, or by its end
         finally:
             self.close()
@@ -201,17 +205,19 @@ class Spawned:
 
     def descriptors(self) -> set[int]:
         """Those of ours that are open until it is released or closed."""
-        return {fd for fd in (self._gate, self._gate_end, self._report, self._report_end) if fd >= 0}
+        return {fd for fd in (self._gate, self._gate_end, self._report, self._report_end, self._self) if fd >= 0}
 
     def close(self) -> None:
         """It is of no use any more, unless it was released: its end is the caller's to bring about."""
         for fd in self.descriptors():
             os.close(fd)
-        self._gate = self._gate_end = self._report = self._report_end = -1
+        self._gate = self._gate_end = self._report = self._report_end = self._self = -1
 
     def _waiting(self) -> Table:
         table = Table()
-        table.add("read", self._gate_end, bytes(1), 1)
+        waited_for = struct.pack("<ihhihh", self._gate_end, select.POLLIN, 0, self._self, select.POLLIN, 0)  # struct pollfd[2]
+        table.add("poll", waited_for, 2, -1)
+        table.add("read", self._gate_end, bytes(1), 1)  # fails when it is our end that was seen
         table.add("exit_group", 255)
         return table
 
