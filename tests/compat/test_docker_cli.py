@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from fcntl import ioctl
 from io import BytesIO
 from pathlib import Path
+from types import TracebackType
 
 import pytest
 from tests.compat.docker_cli import DockerCli, find_docker, find_plugin
@@ -62,6 +63,14 @@ class Screen:
         )
         os.close(theirs)
 
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.process.kill()
+        self.process.wait(60)
+        os.close(self.ours)
+
     def resize(self, rows: int, columns: int) -> None:
         ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
@@ -86,9 +95,7 @@ class Screen:
         self.seen = self.seen[found.end() :]
 
     def code(self) -> int:
-        code = self.process.wait(timeout=60)
-        os.close(self.ours)
-        return code
+        return self.process.wait(60)
 
 
 # --- run
@@ -158,39 +165,39 @@ def test_a_host_name_with_a_domain_is_found_by_its_first_part(docker: DockerCli)
 
 
 def test_a_terminal_takes_keys_sizes_and_the_code(docker: DockerCli) -> None:
-    screen = Screen(docker, "run", "-it", "--rm", "bb", "sh", rows=31, columns=77)
-    screen.expect("# ")
-    screen.type("stty size\r")
-    screen.expect("31 77\r\n")
-    screen.type("while [ \"$(stty size)\" != '40 100' ]; do :; done; echo resi''zed\r")
-    screen.resize_until("resized\r\n", 40, 100)
-    screen.type("exit 42\r")
-    assert screen.code() == 42
+    with Screen(docker, "run", "-it", "--rm", "bb", "sh", rows=31, columns=77) as screen:
+        screen.expect("# ")
+        screen.type("stty size\r")
+        screen.expect("31 77\r\n")
+        screen.type("while [ \"$(stty size)\" != '40 100' ]; do :; done; echo resi''zed\r")
+        screen.resize_until("resized\r\n", 40, 100)
+        screen.type("exit 42\r")
+        assert screen.code() == 42
 
 
 def test_detaching_leaves_the_program_running_and_attach_comes_back(docker: DockerCli) -> None:
-    screen = Screen(docker, "run", "-it", "--name", "cli-detach", "bb", "sh")
-    screen.expect("# ")
-    screen.type("\x10\x11")
-    assert screen.code() == 0
-    again = Screen(docker, "attach", "--detach-keys", "ctrl-x,x", "cli-detach")
-    again.type("echo he''re\r")
-    again.expect("here\r\n")
-    again.type("\x18x")
-    again.expect("read escape sequence")
-    assert again.code() == 1
+    with Screen(docker, "run", "-it", "--name", "cli-detach", "bb", "sh") as screen:
+        screen.expect("# ")
+        screen.type("\x10\x11")
+        assert screen.code() == 0
+    with Screen(docker, "attach", "--detach-keys", "ctrl-x,x", "cli-detach") as again:
+        again.type("echo he''re\r")
+        again.expect("here\r\n")
+        again.type("\x18x")
+        again.expect("read escape sequence")
+        assert again.code() == 1
     assert docker.out("inspect", "-f", "{{.State.Running}}", "cli-detach") == "true"
     docker.out("rm", "-f", "cli-detach")
 
 
 def test_exec_has_a_terminal_of_its_own(docker: DockerCli, sleeper: str) -> None:
-    screen = Screen(docker, "exec", "-it", sleeper, "sh")
-    screen.expect("# ")
-    screen.type("tty\r")
-    screen.expect("/dev/pts/")
-    screen.expect("# ")
-    screen.type("\x04")
-    assert screen.code() == 0
+    with Screen(docker, "exec", "-it", sleeper, "sh") as screen:
+        screen.expect("# ")
+        screen.type("tty\r")
+        screen.expect("/dev/pts/")
+        screen.expect("# ")
+        screen.type("\x04")
+        assert screen.code() == 0
 
 
 # --- containers
