@@ -230,3 +230,11 @@ def test_a_missing_context_is_told(project: Project) -> None:
     missing = project.engine.run("build", f"{project.folder}/nowhere", check=False)
     assert missing.code == 1
     assert "nowhere" in missing.err
+
+
+def test_a_step_may_leave_directories_of_any_depth_in_its_mounts(engine: Daemon) -> None:
+    deep = "i=0; while [ $i -lt 1500 ]; do mkdir d && cd d; i=$((i+1)); done"
+    text = f"FROM bb\nRUN --mount=type=bind,rw,target=/x --mount=type=cache,target=/y cd /x && {deep}; cd /y && {deep}; true\n"
+    for _ in range(2):
+        engine.run("build", "-q", "--no-cache", "-", stdin=text.encode())
+    assert not [name for name in os.listdir(engine.root / "data/staging") if name.startswith("build-")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from wherry.build.inputs import Origin
 from wherry.build.mounts import RunMount
 from wherry.build.steps import staging_file
 from wherry.build.work import Work, not_found, now
+from wherry.tree.remove import discard
 
 
 class Mounting:
@@ -42,7 +42,7 @@ class Mounting:
     def _scratch(self, stack: contextlib.AsyncExitStack) -> str:
         path = os.path.join(self.work.steps.directory, f"mount-{os.urandom(6).hex()}")
         os.mkdir(path, 0o755)
-        stack.callback(shutil.rmtree, path, ignore_errors=True)
+        stack.callback(discard, path)
         return path
 
     async def _mount(self, mount: RunMount, stack: contextlib.AsyncExitStack) -> dict[str, Any] | None:
@@ -89,7 +89,7 @@ class Mounting:
             return None
         directory = os.path.join(self.work.services.settings.run_root, "secrets", os.urandom(8).hex())
         os.makedirs(directory, mode=0o700)
-        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        stack.callback(discard, directory)
         path = staging_file(directory, "secret", content, mount.mode if mount.mode is not None else 0o400)
         os.chown(path, mount.uid, mount.gid)
         return mounts.bind(path, mount.target, writable=False)
@@ -108,7 +108,7 @@ class Mounting:
         elif mount.sharing == "locked":
             await stack.enter_async_context(locks.setdefault(directory, asyncio.Lock()))
         if work.request.no_cache and directory not in work.emptied:
-            shutil.rmtree(directory, ignore_errors=True)
+            await work.services.blocking(discard, directory)
         work.emptied.add(directory)
         source = await self._initial(mount)
         await work.services.blocking(mounts.make_cache, directory, mount, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -43,6 +44,16 @@ def remove_empty(path: str, directories: Sequence[str], files: Sequence[str] = (
     except OSError:
         return False
     return True
+
+
+def discard(path: str) -> None:
+    """Remove ``path``, whose parent is ours alone, as far as that is possible; what stays is swept at the next start."""
+    with contextlib.suppress(OSError):
+        parent_fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove(parent_fd, os.path.basename(path))
+        finally:
+            os.close(parent_fd)
 
 
 def remove_content(root_fd: int, keep: Collection[str] = ()) -> None:
