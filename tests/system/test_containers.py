@@ -174,6 +174,9 @@ def test_restart_on_failure_tries_as_often_as_told(engine: Daemon) -> None:
     engine.run("run", "-d", "--name", "stubborn", "--restart", "on-failure:2", "bb", "sh", "-c", "echo try; exit 1")
     until(lambda: state(engine, "stubborn") == "exited" and engine.out("inspect", "stubborn", "-f", "{{.RestartCount}}") == "2")
     assert engine.out("logs", "stubborn").split() == ["try"] * 3
+    engine.run("start", "stubborn")  # who starts it himself gives it all its tries again
+    until(lambda: engine.out("logs", "stubborn").split() == ["try"] * 6 and state(engine, "stubborn") == "exited")
+    assert engine.out("inspect", "stubborn", "-f", "{{.RestartCount}}") == "2"
     engine.run("rm", "stubborn")
 
 

@@ -53,11 +53,14 @@ class Running:
 
     # --- start
 
-    async def start(self, container: Container) -> None:
-        """Raises NotModified when it runs, Conflict when it is paused or going, EngineError when the program cannot be started."""
-        await container.perform(lambda: self._start(container))
+    async def start(self, container: Container, *, again: bool = False) -> None:
+        """``again``: it is the restart policy that asks, which counts; else it counts from none.
 
-    async def _start(self, container: Container) -> None:
+        Raises NotModified when it runs, Conflict when it is paused or going, EngineError when the program cannot be started.
+        """
+        await container.perform(lambda: self._start(container, again=again))
+
+    async def _start(self, container: Container, *, again: bool) -> None:
         state = container.record.state
         if state.status is Status.RUNNING:
             raise NotModified(f"container {container.id} is already running")
@@ -66,6 +69,8 @@ class Running:
         if state.status in (Status.REMOVING, Status.DEAD):
             raise Conflict(f"container is marked for removal and cannot be started: {container.id}")
         self._cancel_restart(container)
+        if not again:
+            state.restart_count, container.restart_delay_s = 0, 0.0
         try:
             await self._launch(container)
         except LaunchFailure as failure:
@@ -326,7 +331,7 @@ class Running:
         container.restart_timer = None
         container.record.state.restart_count += 1
         try:
-            await self.start(container)
+            await self.start(container, again=True)
         except NotModified:
             pass
         except (EngineError, OSError) as error:
