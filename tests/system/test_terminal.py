@@ -130,13 +130,15 @@ def test_a_terminal_is_refused_where_there_is_none(engine: Daemon) -> None:
 
 def test_without_a_terminal_signals_are_passed_on_to_the_program(engine: Daemon) -> None:
     script = "trap 'echo got it; exit 12' TERM; echo ready; while true; do sleep 0.05; done"
-    client = subprocess.Popen(
-        [WHERRY, "--host", engine.host, "run", "--rm", "bb", "sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert client.stdout is not None
-    assert client.stdout.readline() == "ready\n"
-    client.send_signal(signal.SIGTERM)
-    output, _ = client.communicate(timeout=60)
+    command = [WHERRY, "--host", engine.host, "run", "--rm", "bb", "sh", "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as client:
+        try:
+            assert client.stdout is not None
+            assert client.stdout.readline() == "ready\n"
+            client.send_signal(signal.SIGTERM)
+            output, _ = client.communicate(timeout=60)
+        finally:
+            client.kill()
     assert output == "got it\n"
     assert client.returncode == 12
 
