@@ -24,7 +24,9 @@ from tests.runtime.harness import (
 from tests.system.waiting import until
 
 from wherry.kernel import cgroup, credentials
+from wherry.runtime import channel
 from wherry.runtime.failure import LaunchFailure
+from wherry.runtime.supervisor import Process, Supervisor
 from wherry.spec.launch import Attachment
 from wherry.spec.mounts import Rootfs
 
@@ -315,3 +317,14 @@ def test_tasks_work_inside_the_root(image, tmp_path):
         assert Path(launch.rootfs.upper, "dst/data/file").read_text() == "from the image\n"
 
     run(check, image, tmp_path)
+
+
+def test_a_monitor_that_died_before_it_heard_that_it_may_go_is_lost() -> None:
+    async def scenario() -> bool:
+        ours, theirs = channel.pair()
+        process = Process("x", ours, Supervisor())
+        theirs.close()
+        await process.acknowledge()
+        return process.lost
+
+    assert asyncio.run(scenario())

@@ -299,7 +299,14 @@ class Running:
         if recorded:
             await self._record_end(container, process)
         elif process is not None:
-            await process.acknowledge()
+            await self._dismiss(container, process)
+
+    async def _dismiss(self, container: Container, process: Process) -> None:
+        """Let the monitor go; one that was killed since it told of the end has cleared nothing away."""
+        known = process.lost
+        await process.acknowledge()
+        if process.lost and not known:
+            await self._rooms.workers.run(self.clear_after_monitor, container)
 
     async def _record_end(self, container: Container, process: Process | None) -> None:
         """Save what is known of the end; until that succeeds, on a full disk, the monitor stays, which knows it too."""
@@ -311,7 +318,7 @@ class Running:
             self._rooms.tasks.create_task(self._record_end_later(container, process), name=f"end of {container.name}")
             return
         if process is not None:
-            await process.acknowledge()
+            await self._dismiss(container, process)
 
     async def _record_end_later(self, container: Container, process: Process | None) -> None:
         await asyncio.sleep(RECORD_AGAIN_S)

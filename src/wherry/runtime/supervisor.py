@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import importlib.util
 import os
@@ -63,9 +62,11 @@ class Process:
         await self._send({"op": "resize", "height": height, "width": width})
 
     async def acknowledge(self) -> None:
-        """The exit is recorded elsewhere: the monitor may go.  Never fails."""
-        with contextlib.suppress(ProcessLookupError, OSError):
+        """The exit is recorded elsewhere: the monitor may go.  Never fails; ``lost`` tells when nobody was there to hear it."""
+        try:
             await self._send({"op": "acknowledge"})
+        except (channel.Closed, OSError):
+            self.lost = True
         self.close()
 
     def signal(self, number: int) -> None:
