@@ -32,21 +32,22 @@ def test_a_title_that_is_too_long_is_cut() -> None:
     assert len(shown) < 10_000
 
 
-BESIDE_A_THREAD = """
-import os, signal, threading
+BESIDE_THREADS = """
+import os, signal, sys, threading
 from wherry.kernel import process
 
 def work():
     while True:
         sum(range(1000))
 
-for _ in range(2):
+sys.setswitchinterval(1e-5)  # the lock is asked for at every moment
+for _ in range(3):
     threading.Thread(target=work, daemon=True).start()
-for _ in range(150):
+for _ in range(300):
     readable, writable = os.pipe()
     pid, pidfd = process.clone(0)
     if pid == 0:
-        signal.alarm(5)
+        signal.alarm(60)
         os.read(readable, 1)  # the interpreter's lock is let go and taken again
         os._exit(0)
     os.write(writable, b"x")
@@ -59,7 +60,7 @@ os._exit(0)
 
 def test_a_child_of_a_process_with_threads_gets_the_interpreters_lock_back() -> None:
     """Without it about one child in forty waited for a thread that it does not have."""
-    subprocess.run([sys.executable, "-c", BESIDE_A_THREAD], check=True, timeout=90)
+    subprocess.run([sys.executable, "-c", BESIDE_THREADS], check=True, timeout=110)
 
 
 def test_a_child_that_ends_without_a_program_is_told_from_one_that_had_one() -> None:

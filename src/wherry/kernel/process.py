@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
+import operator
 import os
 import signal
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from wherry.kernel import libc
 
@@ -61,17 +65,30 @@ def clone(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
     if cgroup_fd >= 0:
         arguments.flags |= CLONE_INTO_CGROUP
         arguments.cgroup = cgroup_fd
-    threads = len(sys._current_frames()) > 1
-    pid = _raw(ctypes.c_long(libc.SYSCALLS["clone3"]), ctypes.byref(arguments), ctypes.c_size_t(ctypes.sizeof(arguments)))
+    pid = _call_clone(ctypes.c_long(libc.SYSCALLS["clone3"]), ctypes.byref(arguments), ctypes.c_size_t(ctypes.sizeof(arguments)))
     if pid < 0 and ctypes.get_errno() in (errno.ENOSYS, errno.EPERM) and cgroup_fd < 0:
         legacy = ctypes.c_ulong(flags | CLONE_PIDFD | signal.SIGCHLD)
-        pid = _raw(ctypes.c_long(_CLONE), legacy, ctypes.c_void_p(None), ctypes.byref(pidfd), ctypes.c_long(0), ctypes.c_long(0))
+        nowhere, nobody = ctypes.c_void_p(None), ctypes.c_long(0)
+        pid = _call_clone(ctypes.c_long(_CLONE), legacy, nowhere, ctypes.byref(pidfd), nobody, nobody)
     libc.check(pid, "clone3")
     if pid == 0:
-        if threads:  # one that waited for the interpreter's lock is not here to take it when we let it go
-            _python.PyOS_AfterFork_Child()
         return 0, -1
     return pid, pidfd.value
+
+
+def _call_clone(*call: Any) -> int:
+    """What syscall(2) returns.
+
+    In a child without the threads that its parent had, nobody else would take the interpreter's lock when it is let go, as it is at the
+    next Python instruction when one of them had asked for it. So no instruction may stand between clone and the hook that makes the
+    lock anew: ``map`` makes both calls, and ``any`` ends in the parent at a number that is not 0.
+    """
+    if len(sys._current_frames()) == 1:
+        return int(_raw(*call))
+    steps: tuple[Callable[[], int], ...] = (functools.partial(_raw, *call), _python.PyOS_AfterFork_Child)
+    results: dict[str, int] = {}
+    any(map(results.setdefault, ("pid", "hook"), map(operator.call, steps)))
+    return results["pid"]
 
 
 def close_range(first: int, *, last: int = 0xFFFFFFFF, cloexec: bool = False) -> None:
