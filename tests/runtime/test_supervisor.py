@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -315,6 +316,20 @@ def test_tasks_work_inside_the_root(image, tmp_path):
         await b.supervisor.task(launch.rootfs, "unpack", {"path": "/dst"}, [into])
         os.close(into)
         assert Path(launch.rootfs.upper, "dst/data/file").read_text() == "from the image\n"
+
+    run(check, image, tmp_path)
+
+
+def test_a_monitor_that_may_go_leaves_the_name_where_it_listened_to_the_next(image, tmp_path):
+    async def check(b):
+        process, launch = await sleeper(b)
+        monitor = re.search(r"PPid:\t(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]
+        process.signal(signal.SIGKILL)
+        await process.wait()
+        await process.acknowledge()
+        Path(launch.socket_path).write_text("the next one's")
+        until(lambda: not os.path.exists(f"/proc/{monitor}"))
+        assert Path(launch.socket_path).exists()
 
     run(check, image, tmp_path)
 

@@ -273,6 +273,7 @@ def test_monitors_that_die_while_they_start_containers_leave_nothing(own_engine:
     before = accounting.baseline(engine)
     keep = {engine.process.pid if engine.process else 0, *_zygotes(engine)}
     failed = 0
+    killed: set[int] = set()
     for number in range(24):
         made = ask(engine, "POST", f"/containers/create?name=one{number}", {"Image": "bb", "Cmd": ["sleep", "9"]})
         assert made[0] == 201, made
@@ -283,10 +284,12 @@ def test_monitors_that_die_while_they_start_containers_leave_nothing(own_engine:
                 if pid not in keep:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+                        killed.add(pid)
             failed += flying.result()[0] != 204
         assert ask(engine, "DELETE", f"/containers/one{number}?force=1")[0] == 204
         keep |= set(_zygotes(engine))
     assert failed
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in killed))  # what is not dead yet may be asked
     engine.run("run", "--rm", "bb", "true")
     left = {key: more for key, more in accounting.settled(before, lambda: accounting.count(engine)).items() if " descriptor " not in key}
     assert left == {}

@@ -635,7 +635,7 @@ class Monitor:
     def _finish(self) -> None:
         self._discard_spare()
         path = self._message.get("socket_path")
-        if self._listener is not None and path:
+        if self._listener is not None and path and not self._acknowledged:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 

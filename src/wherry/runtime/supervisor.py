@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,10 @@ _LIBRARIES = ("isal", "zstandard")  # all that the zygote needs beside the stand
 class Process:
     """A running (or ended) container, build step or exec."""
 
-    def __init__(self, ident: str, control: socket.socket, supervisor: Supervisor) -> None:
+    def __init__(self, ident: str, control: socket.socket, supervisor: Supervisor, socket_path: str = "") -> None:
+        """``socket_path``: where its monitor listens, "" for nowhere."""
         self.ident = ident
+        self._socket_path = socket_path
         self.pid = 0
         self.started_at_ns = 0
         self.lost = False  # its monitor was killed, and could clear nothing away
@@ -63,6 +66,9 @@ class Process:
 
     async def acknowledge(self) -> None:
         """The exit is recorded elsewhere: the monitor may go.  Never fails; ``lost`` tells when nobody was there to hear it."""
+        if self._socket_path:
+            with suppress(OSError):  # not by the monitor: it may be killed before it hears us, or go when the container's next one listens
+                os.unlink(self._socket_path)
         try:
             await self._send({"op": "acknowledge"})
         except (channel.Closed, OSError):
@@ -252,7 +258,7 @@ class Supervisor:
         except OSError:
             control.close()
             return None
-        process = Process(ident, control, self)
+        process = Process(ident, control, self, socket_path)
         try:
             await asyncio.wait_for(process.started(), _ADOPT_S)
         except (LaunchFailure, TimeoutError):
@@ -330,7 +336,7 @@ class Supervisor:
     async def _launch(self, ident: str, message: dict[str, Any], fds: Sequence[int]) -> Process:
         ours, theirs = channel.pair()
         with theirs:
-            process = Process(ident, ours, self)
+            process = Process(ident, ours, self, message.get("socket_path", ""))
             try:
                 rest, profile = filters.split_profile(message)
                 if message["op"] == "run":
