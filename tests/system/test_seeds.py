@@ -19,7 +19,7 @@ from tests.system.registry import registry
 from tests.system.terminal import Terminal
 from tests.system.waiting import until
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]  # base images are made from package sources
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "app"
 BASES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wherry-tests"
