@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from tests.bundle.harness import COMMAND, bundle_config
+from tests.system.waiting import until
 
 from wherry.bundle import states
 
@@ -76,7 +79,8 @@ def test_run_detached_and_kept(runtime):
 def test_a_recycled_pid_is_never_signalled(runtime):
     with subprocess.Popen(["sleep", "600"]) as other:
         try:
-            ident = runtime.create(bundle_config("sleep", "600"))
+            until(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK") > states.start_time(other.pid) + 1)
+            ident = runtime.create(bundle_config("sleep", "600"))  # so in another tick
             pid = runtime.state(ident)["pid"]
             file = runtime.place / "state" / ident / "state.json"
             file.write_text(json.dumps(json.loads(file.read_text()) | {"pid": other.pid}))

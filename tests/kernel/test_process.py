@@ -73,3 +73,22 @@ def test_a_child_that_ends_without_a_program_is_told_from_one_that_had_one() -> 
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
         os.close(pidfd)
     assert not process.is_ending_unexecuted(os.getpid())
+
+
+IGNORING = """
+import signal, struct
+from wherry.kernel import process
+
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+for number in (32, 33):
+    assert process._rt_sigaction(number, struct.pack("<4Q", signal.SIG_IGN, 0, 0, 0), None, 8) == 0
+process.default_signals()
+with open("/proc/self/status", encoding="ascii") as file:
+    print(*(line.split()[1] for line in file if line.startswith(("SigIgn", "SigCgt"))))
+"""
+
+
+def test_every_signal_gets_its_default_action() -> None:
+    """Those too that sigaction(3) does not know: what posix_spawn(3) starts, as make does, ignores signal 32."""
+    done = subprocess.run([sys.executable, "-c", IGNORING], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0" * 16, "0" * 16]

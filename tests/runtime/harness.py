@@ -226,10 +226,14 @@ def is_ready(b: Bench) -> bool:
 
 
 def first_process(b: Bench, monitor: str) -> int:
-    """The living child of the one process of the zygote of that name that has one."""
-    parents = [pid for pid, name in children(zygote(b)).items() if name == monitor]
-    (found,) = [child for pid in parents for child in children(pid) if state(child) != "Z"]
-    return found
+    """The living child of the one process of the zygote of that name that has one.  One that was made ahead may still be on its way out."""
+
+    def found() -> list[int]:
+        parents = [pid for pid, name in children(zygote(b)).items() if name == monitor]
+        return [child for pid in parents for child in children(pid) if state(child) != "Z"]
+
+    until(lambda: len(found()) == 1)
+    return found()[0]
 
 
 def children(of: int) -> dict[int, str]:

@@ -7,6 +7,7 @@ import base64
 import gzip
 import json
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -227,11 +228,18 @@ def test_a_lie_is_named_and_leaves_nothing(daemon: Daemon, fake: FakeRegistry, n
 def paged(tags: Callable[[int], list[str]], following: Callable[[FakeRegistry, int], str]) -> Lie:
     """A list of tags in parts, each with a Link to the next."""
 
+    @cache
+    def page(number: int) -> bytes:
+        return json.dumps({"name": "x/y", "tags": tags(number)}).encode()
+
     def lie(made: Made, fake: FakeRegistry) -> None:
+        for number in range(3):  # made here: the daemon waits half a second
+            page(number)
+
         async def answer(request: web.Request) -> web.StreamResponse:
             number = int(request.query.get("last", "0"))
             link = following(fake, number + 1)
-            return web.json_response({"name": "x/y", "tags": tags(number)}, headers={"Link": f'<{link}>; rel="next"'})
+            return web.Response(body=page(number), content_type="application/json", headers={"Link": f'<{link}>; rel="next"'})
 
         fake.answers["/tags/list"] = answer
 

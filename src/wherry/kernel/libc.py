@@ -12,8 +12,8 @@ _library = ctypes.CDLL(None, use_errno=True)
 # asm-generic/unistd.h gives one number to every architecture from 424 on; older calls differ.
 MACHINE = os.uname().machine
 SYSCALLS = {
-    "x86_64": {"pivot_root": 155, "seccomp": 317, "add_key": 248, "keyctl": 250, "tgkill": 234, "ioprio_set": 251},
-    "aarch64": {"pivot_root": 41, "seccomp": 277, "add_key": 217, "keyctl": 219, "tgkill": 131, "ioprio_set": 30},
+    "x86_64": {"pivot_root": 155, "seccomp": 317, "add_key": 248, "keyctl": 250, "tgkill": 234, "ioprio_set": 251, "rt_sigaction": 13},
+    "aarch64": {"pivot_root": 41, "seccomp": 277, "add_key": 217, "keyctl": 219, "tgkill": 131, "ioprio_set": 30, "rt_sigaction": 134},
 }.get(MACHINE, {})
 SYSCALLS |= {
     "open_tree": 428,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import functools
@@ -10,9 +11,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wherry.kernel import libc
+
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    import _signal  # the builtin half of signal: the enums of the other write to pages that forks share
 
 CLONE_FILES = 0x400  # include/uapi/linux/sched.h
 CLONE_PIDFD = 0x1000
@@ -31,6 +37,8 @@ _UNEXECUTED = 0x4 | 0x40  # PF_EXITING, PF_FORKNOEXEC
 _python = ctypes.PyDLL(None, use_errno=True)
 _raw = _python["syscall"]
 _raw.restype = ctypes.c_long
+_C_LIBRARYS_SIGNALS = (32, 33)  # whose actions its sigaction(3) does not change; a child of its posix_spawn(3) ignores the first
+_DEFAULT_ACTION, _SIGNAL_SET_BYTES = bytes(32), 8  # the kernel's struct sigaction, for SIG_DFL
 _CLONE = {"x86_64": 56, "aarch64": 220}.get(libc.MACHINE, 220)
 
 
@@ -48,6 +56,7 @@ _close_range = libc.bind_syscall("close_range", ctypes.c_uint, ctypes.c_uint, ct
 _prctl = libc.bind("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _prctl_text = libc.bind("prctl", ctypes.c_int, ctypes.c_char_p)
 _pidfd_getfd = libc.bind_syscall("pidfd_getfd", ctypes.c_int, ctypes.c_int, ctypes.c_uint)
+_rt_sigaction = libc.bind_syscall("rt_sigaction", ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
 _keyctl = libc.bind_syscall("keyctl", ctypes.c_int, ctypes.c_char_p)
 
 
@@ -110,6 +119,16 @@ def prctl(option: int, argument: int = 0, second: int = 0) -> int:
 def pidfd_getfd(pidfd: int, fd: int) -> int:
     """A duplicate, close-on-exec, of another process's descriptor; needs to be allowed to trace it.  Source: pidfd_getfd(2)."""
     return libc.check(_pidfd_getfd(pidfd, fd, 0), "pidfd_getfd")
+
+
+def default_signals() -> None:
+    """Give every signal its default action.  Source: sigaction(2)."""
+    for number in range(1, _signal.NSIG):
+        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):  # None: the C library's own
+            with contextlib.suppress(OSError):
+                _signal.signal(number, _signal.SIG_DFL)
+    for number in _C_LIBRARYS_SIGNALS:
+        _rt_sigaction(number, _DEFAULT_ACTION, None, _SIGNAL_SET_BYTES)
 
 
 def set_name(name: str) -> None:

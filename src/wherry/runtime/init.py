@@ -185,10 +185,7 @@ def _become(start: Start, report: socket.socket, slave_fd: int, names: Sequence[
     os.umask(0o022 if mask is None else mask)
     process.close_range(3 + start.preserve_fds, cloexec=True)
     _schedule(wanted)
-    for number in range(1, signal.NSIG):
-        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):  # None: the C library's own
-            with contextlib.suppress(OSError):
-                _signal.signal(number, _signal.SIG_DFL)
+    process.default_signals()
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     arguments = list(wanted["args"])
     if start.gate is not None:
