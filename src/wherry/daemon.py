@@ -283,7 +283,7 @@ async def serve(settings: Settings) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, _stop, stopping, number)
     try:
         async with Tasks() as tasks:
             async with running_engine(settings, supervisor, tasks) as engine:
@@ -298,6 +298,11 @@ async def serve(settings: Settings) -> None:
                 await cancel_all()
     finally:
         await supervisor.close()
+
+
+def _stop(stopping: asyncio.Event, number: int) -> None:
+    log.info("stopping: %s", signal.Signals(number).name)
+    stopping.set()
 
 
 async def cancel_all() -> None:

@@ -10,10 +10,11 @@ import pytest
 from wherry.engine.tasks import Tasks
 
 
-def test_a_bug_in_one_task_is_logged_and_ends_no_other(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("bug", [ValueError("a bug"), GeneratorExit("a bug"), BaseExceptionGroup("a bug", [GeneratorExit()])])
+def test_a_bug_in_one_task_is_logged_and_ends_no_other(caplog: pytest.LogCaptureFixture, bug: BaseException) -> None:
     async def scenario() -> str:
         async def broken() -> None:
-            raise ValueError("a bug")
+            raise bug
 
         async def fine() -> str:
             await asyncio.sleep(0.01)

@@ -46,7 +46,8 @@ def test_a_child_that_takes_too_much_memory_is_told_of_while_its_container_goes_
 
 
 def test_a_fork_bomb_stays_within_its_limit_and_goes_quickly(engine: Daemon) -> None:
-    engine.run("run", "-d", "--name", "bomb", "--pids-limit", "50", "bb", "sh", "-c", "f() { f | f & }; f & exec sleep 1000")
+    crowd = "i=0; while [ $i -lt 42 ]; do sleep 1000 & i=$((i + 1)); done"  # stays, also when all of the bomb fail to fork at once
+    engine.run("run", "-d", "--name", "bomb", "--pids-limit", "50", "bb", "sh", "-c", f"{crowd}; f() {{ f | f & }}; f & exec sleep 1000")
     until(lambda: int(engine.out("stats", "--no-stream", "--format", "{{.PIDs}}", "bomb")) > 40)
     path = f"/sys/fs/cgroup/pids/{accounting.settings_of(engine).tag}"
     if os.path.isdir(path):

@@ -26,6 +26,8 @@ class Tasks(asyncio.TaskGroup):
     async def _guarded(self, coro: Coroutine[Any, Any, T], name: str | None) -> Any:
         try:
             return await coro
-        except Exception:
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # also a generator's exit or a group of cancellations: they would end all tasks, and with them the daemon
             log.exception("task %s failed", name or getattr(coro, "__qualname__", "of the engine"))
             return None
