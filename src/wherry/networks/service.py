@@ -31,6 +31,7 @@ from wherry.networks.naming import Naming
 from wherry.networks.ports import ANY_IPV4, Held, Ports
 from wherry.networks.record import EndpointRecord, NetworkRecord, SandboxRecord
 from wherry.networks.sandbox import Sandbox, SandboxRequest, settings
+from wherry.networks.spares import Spares
 from wherry.spec.docker.network import EndpointSettings, Network, NetworkContainer, NetworkCreate
 from wherry.spec.launch import Forward
 from wherry.spec.settings import Settings
@@ -57,6 +58,7 @@ class Networks:
             docker_user=settings.docker_user,
         )
         self._ledger = Ledger(os.path.join(settings.run_root, "sandboxes"))
+        self._spares = Spares()
         self._departures = Departures(self._interfaces_gone)
         self._departing: dict[str, EndpointRecord] = {}  # by port: released, but the rules still know them
 
@@ -82,11 +84,13 @@ class Networks:
             log.warning("%s", warning)
         self._naming.start()
         self._departures.start()
+        self._spares.start()
 
     def close(self) -> None:
         """Stop threads and close descriptors; containers run on with their interfaces and ports. Twice is success."""
         self._naming.close()
         self._departures.close()
+        self._spares.close()
         for sandbox in self._sandboxes.values():
             sandbox.close()
         self._firewall.close()
@@ -204,16 +208,14 @@ class Networks:
             joined = namespace.enter(os.dup(request.join_fd))
             return self._register(Sandbox(container_id=request.container_id, record=empty(request), namespace=joined))
         if request.mode == "none":
-            return self._register(
-                Sandbox(container_id=request.container_id, record=empty(request), namespace=self._departures.new_namespace())
-            )
+            return self._register(Sandbox(container_id=request.container_id, record=empty(request), namespace=self._spares.take()))
         return self._prepare(request, self._asked(request.mode, request.networks))
 
     def prepares_quickly(self, request: SandboxRequest) -> bool:
         """Whether `prepare` now has nothing to wait for in the kernel, so that an event loop may call it."""
         if request.mode == "host":
             return True
-        if request.bindings or request.mode.startswith("container:") or not self._departures.has_spare:
+        if request.bindings or request.mode.startswith("container:") or not self._spares:
             return False
         fixed = {wish.ipam_config.ipv4_address for wish in request.networks.values() if wish.ipam_config is not None}
         with self._lock:
@@ -434,7 +436,7 @@ class Networks:
             record = with_ports(record, held)
             self._keep(record)
             undo.callback(self._ledger.forget, request.container_id)
-            inner = self._departures.new_namespace()
+            inner = self._spares.take()
             undo.callback(inner.close)
             sandbox = self._register(self._sandbox(request, record, inner, held))
             undo.pop_all()
