@@ -26,7 +26,7 @@ from wherry.runtime.supervisor import Supervisor
 from wherry.spec import configuration
 from wherry.spec.mirrors import parse_mirror
 from wherry.spec.proxies import Proxies, of_environment
-from wherry.spec.settings import RUNTIME, SECCOMP_BUILTIN, SECCOMP_UNCONFINED, SECURITY_PROFILES, SELF_TESTS, Settings
+from wherry.spec.settings import INITS, RUNTIME, SECCOMP_BUILTIN, SECCOMP_UNCONFINED, SECURITY_PROFILES, SELF_TESTS, Settings
 
 log = logging.getLogger("wherry")
 SWITCH_S = 0.001  # how long a thread that computes (a context, a layer) may keep the event loop, and with it every client, waiting
@@ -77,6 +77,7 @@ def parse(arguments: Sequence[str]) -> Settings:
         default_log_options=options,
         runtimes=runtimes,
         default_runtime=given.default_runtime,
+        init_path=given.init_path,
         security_profile=given.security_profile,
         no_new_privileges=given.no_new_privileges,
         seccomp_profile=given.seccomp_profile,
@@ -139,6 +140,12 @@ def _parser(standard: Settings) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--default-runtime", default=standard.default_runtime, metavar="NAME", help="of containers that ask for none (default %(default)s)"
+    )
+    parser.add_argument(
+        "--init-path",
+        default=standard.init_path,
+        metavar="PROGRAM",
+        help=f"static program of `run --init` with another runtime (default: {', '.join(INITS)}, the first in PATH)",
     )
     parser.add_argument(
         "--security-profile",

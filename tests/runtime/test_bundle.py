@@ -58,3 +58,7 @@ def test_what_docker_means_is_worked_out() -> None:
     assert config["process"]["env"] == ["A=b"]
     root = bundle.configuration(message, Identity(uid=0, gid=0, groups=(0,), home="/root"), netns_path="")
     assert root["process"]["capabilities"]["effective"] == ["CAP_KILL"]
+    init = bundle.configuration({**message, "init_program": "/usr/bin/tini-static"}, who, netns_path="")
+    assert init["process"]["args"] == ["/sbin/docker-init", "--", "a"]
+    assert [(one["source"], one["destination"]) for one in init["mounts"]] == [("/usr/bin/tini-static", "/sbin/docker-init")]
+    assert config["process"]["args"] == ["a"]

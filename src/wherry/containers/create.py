@@ -320,11 +320,9 @@ def _check_unsupported(host: HostConfig) -> None:
 
 
 def check_runtime(host: HostConfig, runtimes: Collection[str]) -> None:
-    """``runtimes``: the names of others than ours.  Raises InvalidRequest, NotSupported."""
+    """``runtimes``: the names of others than ours.  Raises InvalidRequest."""
     if host.runtime != RUNTIME and host.runtime not in runtimes:
         raise InvalidRequest(f"unknown or invalid runtime name: {host.runtime}")
-    if host.runtime != RUNTIME and host.init:
-        raise NotSupported(f"--init is not supported with the runtime {host.runtime}")
 
 
 def _go_lists(value: list[list[str]] | None) -> str:

@@ -195,6 +195,7 @@ class Running:
     ) -> Launch:
         rooms, record = self._rooms, container.record
         folder = rooms.containers.folder(record.id)
+        runtime = rooms.settings.runtimes.get(record.host_config.runtime, ())
         log_target = log_options.target(record, folder)
         if log_target.path:
             os.makedirs(os.path.dirname(log_target.path), mode=0o700, exist_ok=True)
@@ -211,10 +212,11 @@ class Running:
             open_stdin=record.config.open_stdin,
             stdin_once=record.config.stdin_once,
             init=bool(record.host_config.init),
+            init_program=foreign.find_init(rooms.settings.init_path) if record.host_config.init and runtime else "",
             copy_ups=copy_ups,
             forwards=forwards,
             console_size=record.host_config.console_size,
-            runtime=rooms.settings.runtimes.get(record.host_config.runtime, ()),
+            runtime=runtime,
             bundle=rooms.settings.bundle(record.id),
             lasting=not record.host_config.auto_remove,
         )

@@ -8,6 +8,7 @@ from typing import Any
 from wherry.runtime.filters import INT_ARGUMENTS
 from wherry.runtime.users import Identity
 
+INIT = "/sbin/docker-init"  # where Docker has it, too
 _LOW = 0xFFFFFFFF
 
 
@@ -20,6 +21,10 @@ def configuration(message: Mapping[str, Any], who: Identity, *, netns_path: str)
         process["env"] = [*process["env"], f"HOME={who.home}"]
     if who.uid:  # by Docker's rule a user other than root has no capability in force
         process["capabilities"] = {**process["capabilities"], "effective": [], "permitted": []}
+    mounts = list(config.get("mounts") or ())
+    if init := message.get("init_program"):
+        process["args"] = [INIT, "--", *process["args"]]
+        mounts.append({"destination": INIT, "type": "bind", "source": init, "options": ["bind", "ro"]})
     height, width = message.get("console_size") or (0, 0)
     if process.get("terminal") and height and width:
         process["consoleSize"] = {"height": height, "width": width}
@@ -31,7 +36,14 @@ def configuration(message: Mapping[str, Any], who: Identity, *, netns_path: str)
     else:
         linux.pop("seccomp", None)
     # crun before 1.9 takes nothing but 1.0, and nothing of what we write is newer
-    return {**config, "ociVersion": "1.0.2", "process": process, "linux": linux, "root": {**config["root"], "path": "rootfs"}}
+    return {
+        **config,
+        "ociVersion": "1.0.2",
+        "process": process,
+        "mounts": mounts,
+        "linux": linux,
+        "root": {**config["root"], "path": "rootfs"},
+    }
 
 
 def portable(profile: Mapping[str, Any]) -> dict[str, Any]:

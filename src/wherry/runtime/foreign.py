@@ -20,7 +20,8 @@ from typing import Any
 
 from wherry.kernel import cgroup, mount, namespace, process, terminal
 from wherry.runtime import bundle, copyup, mounting, users
-from wherry.runtime.failure import StartFailure, words
+from wherry.runtime.failure import LaunchFailure, StartFailure, words
+from wherry.spec.settings import INITS
 
 TASK = "failed to create task for container: failed to create shim task: OCI runtime create failed: "
 _UNIFIED = "/sys/fs/cgroup/unified"
@@ -213,6 +214,14 @@ class Container:
             code = os.waitstatus_to_exitcode(status)
             message = f"{self._command[0]} did not terminate successfully: " + (f"exit status {code}" if code >= 0 else f"signal {-code}")
         return StartFailure(_code(message), TASK + message, complete=True)
+
+
+def find_init(path: str) -> str:
+    """What `--init` puts before a container's own program: ``path``, or where that is empty the first of `INITS`.  Raises LaunchFailure."""
+    for name in [path] if path else INITS:
+        if found := shutil.which(name):
+            return found
+    raise LaunchFailure(127, f'exec: "{path or INITS[0]}": executable file not found in $PATH')
 
 
 def forget(place: str, cgroups_path: str) -> None:

@@ -89,6 +89,7 @@ def _runtimes(value: Any) -> list[str]:
 KEYS = {
     "runtimes": Key("--add-runtime", _runtimes),
     "default-runtime": Key("--default-runtime", _text),
+    "init-path": Key("--init-path", _text),
     "data-root": Key("--data-root", _text),
     "exec-root": Key("--run-root", _text),
     "hosts": Key("--host", _texts),

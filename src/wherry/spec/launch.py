@@ -67,6 +67,7 @@ class Launch:
     open_stdin: bool = False
     stdin_once: bool = False
     init: bool = False
+    init_program: str = ""  # of another OCI runtime, which has none of its own
     copy_ups: tuple[CopyUp, ...] = ()
     forwards: tuple[Forward, ...] = ()
     console_size: tuple[int, int] = (0, 0)  # height, width

@@ -12,6 +12,7 @@ from wherry.spec.proxies import Proxies
 
 SECURITY_PROFILES = ("default", "strict")
 RUNTIME = "wherry"  # the name of our own
+INITS = ("docker-init", "tini-static", "catatonit")  # static programs that live in any image, called as INIT -- PROGRAM
 SECCOMP_BUILTIN, SECCOMP_UNCONFINED = "builtin", "unconfined"
 SELF_TESTS = ("refuse", "warn")
 
@@ -42,6 +43,7 @@ class Settings:
     default_ip: str = ""  # host address for published ports; empty: all
     runtimes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # others than ours: name -> program and its arguments
     default_runtime: str = RUNTIME
+    init_path: str = ""  # the program of --init for other runtimes than ours; empty: one of `INITS` in PATH
     security_profile: str = "default"  # or strict: what a container gets that says nothing itself
     no_new_privileges: bool = False  # likewise
     seccomp_profile: str = SECCOMP_BUILTIN  # likewise: that, unconfined, or the file it came from
