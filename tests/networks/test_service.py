@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.networks.machines import dial, dial_from, ip, listen, outside, request, unplug
 
-from wherry.errors import Conflict, EngineError, Forbidden, Internal, InvalidRequest, NotFound, NotSupported
+from wherry.errors import Conflict, EngineError, Forbidden, Internal, InvalidRequest, NotFound
 from wherry.kernel import netns
 from wherry.netlink import address, link, nftables, route
 from wherry.netlink.nftables import Table
@@ -401,7 +401,9 @@ def test_wishes_that_the_default_network_cannot_grant_are_refused(networks: Netw
     )
     networks.check("nowhere", {"nowhere": alias})  # may be made before the start
     option = EndpointSettings(driver_opts={"com.docker.network.endpoint.sysctls": "x"})
-    assert "com.docker.network.endpoint.sysctls" in refused(lambda: networks.check("bridge", {"bridge": option}), NotSupported)
+    assert "unrecognised network interface sysctl 'x'; represent" in refused(
+        lambda: networks.check("bridge", {"bridge": option}), InvalidRequest
+    )
 
 
 def test_an_address_that_is_just_leaving_is_waited_for(networks: Networks) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import struct
 import urllib.request
@@ -477,6 +478,26 @@ def test_a_container_with_an_address_of_its_own_restarts_at_once_and_another_fol
         stage.engine.run("restart", "-t", "0", box)
         assert stage.ip(box, network) == "10.61.0.9"
         stage.engine.run("rm", "-f", box)
+
+
+def test_interfaces_have_the_names_and_settings_they_ask_for_or_the_container_does_not_start(stage: Stage) -> None:
+    network, other = stage.network("named"), stage.network("other")
+    key = "driver-opt=com.docker.network.endpoint"
+    box = stage.idle("box", "--network", f'name={network},{key}.ifname=boat%d,"{key}.sysctls=net.ipv4.conf.IFNAME.log_martians=1"')
+    assert stage.engine.out("exec", box, "cat", "/proc/sys/net/ipv4/conf/boat0/log_martians") == "1"
+    stage.engine.run("network", "connect", "--driver-opt", "com.docker.network.endpoint.ifname=oar", other, box)
+    assert stage.engine.out("exec", box, "ls", "/sys/class/net").split() == ["boat0", "lo", "oar"]
+    stage.engine.run("network", "disconnect", other, box)
+    taken = stage.engine.run("network", "connect", "--driver-opt", "com.docker.network.endpoint.ifname=boat0", other, box, check=False)
+    assert re.search(r'failed to add interface \w+ to sandbox: error renaming interface "\w+" to "boat0": file exists', taken.err)
+    for option, words in (
+        ("ifname=a b", "invalid argument"),
+        ("sysctls=net.ipv4.conf.IFNAME.nope=1", "conf/eth0/nope is not a sysctl file"),
+    ):
+        refused = stage.engine.run("run", "--rm", "--network", f"name={network},{key}.{option}", "bb", "true", check=False)
+        assert refused.code == 125
+        assert "failed to set up container networking: failed to add interface" in refused.err
+        assert words in refused.err
 
 
 def test_container_of_a_vanished_network_cannot_start_and_says_why(stage: Stage) -> None:

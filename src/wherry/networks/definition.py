@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 import msgspec
 
 from wherry.errors import Conflict, Forbidden, InvalidRequest, NotFound, NotSupported
+from wherry.networks import interfaces
 from wherry.networks.ipam import parse_address, parse_subnet
 from wherry.networks.record import NetworkRecord
 from wherry.spec.docker.network import AddressPool, EndpointSettings, Network, NetworkAddresses, NetworkContainer, NetworkCreate
@@ -124,13 +125,12 @@ def check_wish(network: NetworkRecord, wish: EndpointSettings) -> None:
             problems.append(f"no configured subnet or ip-range contain the IP address {asked.ipv4_address}")
     if wish.aliases and network.predefined:
         problems.append("network-scoped alias is supported only for containers in user defined networks")
+    problems += interfaces.problems(wish.driver_opts)
     if problems:
         listed = "\n".join(problems) if len(problems) == 1 else "\n".join(f"* {one}" for one in problems)
         raise InvalidRequest(f"invalid endpoint settings:\n{listed}")
     if wish.mac_address and not _is_mac(wish.mac_address):
         raise InvalidRequest(f"invalid MAC address {wish.mac_address}")
-    for option in wish.driver_opts or {}:
-        raise NotSupported(f"endpoint option {option} is not supported")
 
 
 def check_connect(network: NetworkRecord, present: Sequence[NetworkRecord], name: str) -> None:

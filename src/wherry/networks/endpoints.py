@@ -7,7 +7,6 @@ from ipaddress import IPv4Address
 
 import msgspec
 
-from wherry import ids
 from wherry.networks.bridge import mac_of
 from wherry.networks.firewall import PortFacts
 from wherry.networks.ports import Held
@@ -17,16 +16,15 @@ from wherry.spec.docker.network import EndpointSettings
 
 
 def new_endpoint(
-    network: NetworkRecord, wish: EndpointSettings, *, address: IPv4Address, prefix: int, tag: str, interface: str
+    network: NetworkRecord, wish: EndpointSettings, *, address: IPv4Address, prefix: int, ident: str, port: str, interface: str
 ) -> EndpointRecord:
-    """A new interface ``interface`` on a network, without names.  ``tag``: the daemon's."""
-    ident = ids.new_id()
+    """A new interface ``interface`` on a network, without names; ``port``: the host's end."""
     return EndpointRecord(
         id=ident,
         network_id=network.id,
         network=network.name,
         interface=interface,
-        port=f"{tag}v{ident[:8]}",
+        port=port,
         mac=wish.mac_address.lower().replace("-", ":") or mac_of(str(address)).hex(":"),
         address=str(address),
         prefix=prefix,
@@ -67,12 +65,6 @@ def with_ports(record: SandboxRecord, held: Sequence[Held]) -> SandboxRecord:
 def gateway_endpoint(endpoints: Sequence[EndpointRecord]) -> EndpointRecord | None:
     """The one that leads outside: the greatest priority, then the first by network name, as Docker chooses."""
     return min((one for one in endpoints if not one.internal), key=lambda one: (-one.priority, one.network), default=None)
-
-
-def next_interface(endpoints: Sequence[EndpointRecord]) -> str:
-    """The first name that is free: eth0, eth1 and so on."""
-    taken = {one.interface for one in endpoints}
-    return next(name for name in (f"eth{number}" for number in range(len(taken) + 1)) if name not in taken)
 
 
 def guards(endpoints: Sequence[EndpointRecord]) -> Sequence[PortFacts]:

@@ -20,10 +20,10 @@ from wherry import ids
 from wherry.errors import Conflict, Forbidden, Internal, InvalidRequest, NotFound
 from wherry.netlink import conntrack
 from wherry.netlink.request import Netlink
-from wherry.networks import bridge, definition, namespace
+from wherry.networks import bridge, definition, interfaces, namespace
 from wherry.networks.catalog import Catalog
 from wherry.networks.departures import Departures
-from wherry.networks.endpoints import empty, gateway_endpoint, guards, names_of, new_endpoint, next_interface, renamed, with_ports
+from wherry.networks.endpoints import empty, gateway_endpoint, guards, names_of, new_endpoint, renamed, with_ports
 from wherry.networks.firewall import BridgeFacts, Firewall, PortFacts, Target
 from wherry.networks.ledger import Ledger
 from wherry.networks.namespace import Namespace
@@ -460,6 +460,9 @@ class Networks:
     def _allocate(
         self, container_id: str, name: str, network: NetworkRecord, wish: EndpointSettings, record: SandboxRecord, *, guarded: bool
     ) -> EndpointRecord:
+        ident = ids.new_id()
+        port = f"{self._settings.tag}v{ident[:8]}"
+        interface = interfaces.name(wish.driver_opts, [one.interface for one in record.endpoints], port=port)
         asked = wish.ipam_config.ipv4_address if wish.ipam_config is not None else ""
         try:
             address, prefix = self._catalog.allocate(network, asked)
@@ -469,9 +472,7 @@ class Networks:
             self.settle()
             address, prefix = self._catalog.allocate(network, asked)
         names = names_of(name, *(wish.aliases or ()), ids.short(container_id), record.hostname)
-        made = new_endpoint(
-            network, wish, address=address, prefix=prefix, tag=self._settings.tag, interface=next_interface(record.endpoints)
-        )
+        made = new_endpoint(network, wish, address=address, prefix=prefix, ident=ident, port=port, interface=interface)
         return msgspec.structs.replace(made, names=[] if network.is_default else names, guarded=guarded)
 
     def _is_leaving(self, network: NetworkRecord, asked: str) -> bool:
@@ -505,6 +506,8 @@ class Networks:
             except OSError as error:
                 raise Internal(f"failed to connect to network {network.name}: {error}") from error
         undo.callback(bridge.remove_by_name, endpoint.port)
+        if interfaces.has_settings(endpoint.driver_options):
+            namespace.inside(inner.fd, lambda: interfaces.apply(endpoint.driver_options, endpoint.interface, port=endpoint.port))
 
     def _register(self, sandbox: Sandbox) -> Sandbox:
         with self._lock:
