@@ -50,6 +50,65 @@ def test_a_failure_comes_after_the_records_before_it() -> None:
     asyncio.run(main())
 
 
+def test_a_reader_that_leaves_between_two_records_ends_the_work_and_nothing_else() -> None:
+    """The daemon's connection leaves so when it cannot send what it has got."""
+
+    async def main() -> list[str]:
+        ended: list[str] = []
+
+        async def work(emit: Any) -> None:
+            emit({"status": "a"})
+            try:
+                await asyncio.sleep(60)
+            finally:
+                await asyncio.sleep(0)
+                ended.append("work")
+
+        records = stream(work)
+        assert await anext(records) == {"status": "a"}
+        await records.aclose()  # type: ignore[attr-defined]
+        return ended
+
+    assert asyncio.run(main()) == ["work"]
+
+
+def test_a_reader_that_is_cancelled_again_and_again_waits_for_the_end_of_the_work() -> None:
+    async def main() -> list[str]:
+        ended: list[str] = []
+
+        async def work(emit: Any) -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                await asyncio.shield(asyncio.sleep(0.05))
+                ended.append("work")
+
+        async def read() -> None:
+            async for _ in stream(work):
+                pass
+
+        reader = asyncio.ensure_future(read())
+        for _ in range(3):
+            await asyncio.sleep(0.01)
+            reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        return ended
+
+    assert asyncio.run(main()) == ["work"]
+
+
+def test_work_that_is_broken_off_from_within_does_not_look_done() -> None:
+    async def main() -> None:
+        async def work(emit: Any) -> None:
+            raise asyncio.CancelledError
+
+        with pytest.raises(asyncio.CancelledError):
+            await anext(stream(work))
+
+    asyncio.run(main())
+
+
 def test_those_who_want_the_same_share_one_flight_and_its_failure() -> None:
     async def main() -> None:
         calls = 0

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -240,6 +241,28 @@ def test_twenty_clients_fetch_each_blob_once(mortal: Daemon) -> None:
         assert all(text.startswith("Status: ") for text in last), last
         assert [len(asked) for asked in ranges(fake, made).values()] == [1, 1, 1]
         mortal.run("rmi", f"{name}:1")
+
+
+def leave_early(daemon: Daemon, path: str, patience_s: float) -> None:
+    """Ask for a pull and hang up in the midst of it."""
+    connection = UnixConnection(daemon.socket_path)
+    connection.request("POST", path)
+    time.sleep(patience_s)
+    connection.close()
+
+
+def test_no_client_that_leaves_a_pull_at_any_moment_harms_the_daemon(mortal: Daemon) -> None:
+    """Also when it leaves between two records that are to be sent to it: what ended then was once the whole daemon."""
+    noise = random.Random(13)
+    said = len(mortal.log)
+    with lying_registry() as fake, ThreadPoolExecutor(3) as clients:
+        path = f"/images/create?fromImage={fake.host}/x/y&tag=1"
+        for _ in range(40):
+            fake.add(Made(*({f"file{number}": noise.randbytes(3000)} for number in range(6))))
+            list(clients.map(lambda _: leave_early(mortal, path, noise.random() * 0.03), range(3)))
+        assert last_record(mortal, path).startswith("Status: ")
+        mortal.run("rmi", f"{fake.host}/x/y:1")
+    assert mortal.log[said:] == ""
 
 
 @pytest.fixture

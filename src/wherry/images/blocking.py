@@ -33,6 +33,21 @@ async def finish(work: Awaitable[T]) -> T:
         raise
 
 
+async def end(task: asyncio.Future[Any]) -> None:
+    """Cancel ``task`` and wait until it has tidied up, however often that is cancelled meanwhile; how it ended is of no interest."""
+    again: asyncio.CancelledError | None = None
+    task.cancel()
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as cancelled:
+            again = cancelled
+    if not task.cancelled():
+        task.exception()  # read, so that nobody is blamed
+    if again is not None:
+        raise again
+
+
 async def produce(run: Run, work: Callable[[Sink], object], *, ahead: int = 4) -> AsyncGenerator[bytes, None]:
     """What ``work`` writes in a thread, as it comes, at most ``ahead`` pieces early; its failure is raised after the last.
 

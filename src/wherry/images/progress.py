@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from wherry.images.blocking import end
+
 Record = dict[str, Any]
 Emit = Callable[[Record], None]
 
@@ -89,22 +91,20 @@ class Meter:
 async def stream(work: Callable[[Emit], Awaitable[object]]) -> AsyncIterator[Record]:
     """The records that ``work`` emits, while it runs; its failure is raised after the last of them.
 
-    Closing the iterator (the client went away) cancels the work.
+    Closing the iterator (the client went away) cancels the work, and waits for its end.
     """
     queue: asyncio.Queue[Record | None] = asyncio.Queue()
-    failures: list[BaseException] = []
 
     async def run() -> None:
         try:
             await work(queue.put_nowait)
-        except Exception as error:  # noqa: BLE001 - handed to the reader below, whatever it is
-            failures.append(error)
         finally:
             queue.put_nowait(None)
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(run())
+    working = asyncio.ensure_future(run())
+    try:  # no task group: it would make a group of exceptions of the reader's leave
         while (record := await queue.get()) is not None:
             yield record
-    if failures:
-        raise failures[0]
+        await working
+    finally:
+        await end(working)
