@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -99,3 +101,39 @@ def test_a_registry_that_withholds_a_blob_keeps_nobody_from_getting_it_elsewhere
                 await asyncio.wait({waiting})
 
     experiment(body, Patience(idle_s=60, backoff_s=0.01))
+
+
+def _left_open() -> list[str]:
+    """The partial files that this process has open."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return [path for path in found if "/partial/" in path]
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_whoever_is_cancelled_while_leaving_leaves_nothing_open(experiment: Experiment, served: bool) -> None:
+    blobs = [bytes([number]) * 1000 for number in range(4)]
+    layers = [Descriptor(media_type="x", digest=sha256(blob), size=len(blob)) for blob in blobs]
+
+    async def body(lab: Any, fake: Any) -> None:
+        for blob in blobs:
+            fake.blobs[sha256(blob)] = blob
+        async with asyncio.TaskGroup() as group:
+            downloads, repository = _downloads(lab, group), _repository(lab, fake.host)
+
+            async def pull() -> None:
+                async with downloads.wanting(repository, layers) as mine:
+                    for download in mine.values():
+                        await downloads.fetch(repository, download, _ignore)
+                        download.served = served
+                    asyncio.get_running_loop().call_soon(pulling.cancel)
+
+            pulling = asyncio.ensure_future(pull())
+            await asyncio.wait({pulling})
+            assert pulling.cancelled()
+        assert _left_open() == []
+        assert len(lab.images.partials.sizes()) == (0 if served else len(blobs))
+
+    experiment(body)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
+from wherry.images.arrivals import Broken
 from wherry.images.partials import KEPT_S, Partials
 from wherry.spec.digest import sha256
 from wherry.store.content import Content, ContentMismatch
@@ -53,6 +56,35 @@ def test_what_is_removed_is_gone_also_after_it_was_closed(partials: Partials) ->
         partial.remove()
         assert partials.sizes() == {}
         partial.close()
+
+
+def test_whoever_goes_on_with_what_was_closed_writes_into_no_other_file(partials: Partials, tmp_path: Path) -> None:
+    partial = partials.open(DIGEST, len(DATA))
+    partial.write(DATA[:1000])
+    partial.close()
+    with (tmp_path / "other").open("wb"):  # has the number that the partial file had
+        for go_on in (lambda: partial.write(DATA[1000:]), partial.read_again, partial.reader_fd, partial.restart):
+            with pytest.raises(Broken):
+                go_on()
+        partial.close()
+        partial.discard()
+    assert (tmp_path / "other").read_bytes() == b""
+    assert partials.sizes() == {DIGEST: 1000}
+
+
+def test_what_is_being_written_is_closed_afterwards(partials: Partials, tmp_path: Path) -> None:
+    """As when the last one who wants a blob leaves while a thread writes what has come of it."""
+    block = DATA[:200_000]
+    with ThreadPoolExecutor(1) as thread:
+        for number in range(200):
+            partial = partials.open(sha256(b"%d" % number), len(block) * 2)
+            started = Event()
+            writing = thread.submit(lambda partial=partial, started=started: (started.set(), partial.write(block)))
+            started.wait()
+            partial.close()
+            with (tmp_path / "other").open("wb"):
+                assert writing.exception() is None or isinstance(writing.exception(), Broken)
+            assert (tmp_path / "other").read_bytes() == b""
 
 
 def test_one_blob_has_one_writer(partials: Partials) -> None:

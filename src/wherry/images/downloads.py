@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
@@ -93,21 +93,24 @@ class Downloads:
         return download
 
     async def _leave(self, downloads: Iterable[Download], *, is_full: bool) -> None:
+        """Whoever leaves may be cancelled meanwhile: that is waited for only when all of it is on its way."""
+        gone: list[Partial] = []
+        kept: list[Partial] = []
         for download in downloads:
             download.users -= 1
-            partial = download.partial
             if download.users == 0:
                 del self._downloads[download.key]
-                if partial is None:
-                    continue
-                if download.served or is_full:
-                    await finish(self._run(partial.remove))
-                    self._spawn(self._close(partial))
-                else:
-                    await finish(self._run(partial.close))
+                if download.partial is not None:
+                    (gone if download.served or is_full else kept).append(download.partial)
+        if gone or kept:
+            try:
+                await finish(self._run(_let_go, gone, kept))
+            finally:
+                if gone:
+                    self._spawn(self._close(gone))
 
-    async def _close(self, partial: Partial) -> None:
-        await self._run(partial.close)
+    async def _close(self, partials: Sequence[Partial]) -> None:
+        await self._run(_let_go, (), partials)
 
     async def _fetch(self, repository: Repository, download: Download, tell: Progress) -> None:
         layer, arrival = download.layer, download.arrival
@@ -150,6 +153,15 @@ class Downloads:
         if begun and not partial.is_whole:
             partial.restart()
             await repository.download(layer, write, tell)
+
+
+def _let_go(gone: Sequence[Partial], kept: Sequence[Partial]) -> None:
+    """Remove the name of each that is ``gone``, close each that is ``kept``, whatever becomes of the others.  Blocking."""
+    with ExitStack() as each:
+        for partial in gone:
+            each.callback(partial.remove)
+        for partial in kept:
+            each.callback(partial.close)
 
 
 def _is_full(error: BaseException) -> bool:

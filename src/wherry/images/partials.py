@@ -11,12 +11,13 @@ import errno
 import fcntl
 import hashlib
 import os
+import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from types import TracebackType
 from typing import Self
 
-from wherry.images.arrivals import Arrival
+from wherry.images.arrivals import Arrival, Broken
 from wherry.spec.digest import Digest, is_digest, sha256
 from wherry.store.content import Content, ContentMismatch, sync_directory
 
@@ -60,7 +61,11 @@ class Partials:
 
 
 class Partial:
-    """One blob on its way.  Leaving the context keeps what has come, unless the bytes proved wrong or the disk is full."""
+    """One blob on its way.  Leaving the context keeps what has come, unless the bytes proved wrong or the disk is full.
+
+    Who writes and who closes may be in different threads: the last one who wanted the blob does not wait for the end of a download that
+    is cancelled. A descriptor that is closed under a writer would soon be another file's.
+    """
 
     def __init__(self, content: Content, path: str, digest: Digest, size: int, arrival: Arrival) -> None:
         self._content = content
@@ -71,6 +76,7 @@ class Partial:
         self._hash = hashlib.sha256()
         self.size_bytes = 0
         self._is_named = True
+        self._lock = threading.RLock()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,40 +94,44 @@ class Partial:
 
     def read_again(self) -> None:
         """Hash what is here."""
-        if os.fstat(self._fd).st_size > self._size:
-            os.ftruncate(self._fd, 0)
-        while block := os.pread(self._fd, _BLOCK, self.size_bytes):
-            self.size_bytes += len(block)
-            self._arrival.reach(self.size_bytes)
-            self._hash.update(block)
-        os.lseek(self._fd, self.size_bytes, os.SEEK_SET)
+        with self._open() as fd:
+            if os.fstat(fd).st_size > self._size:
+                os.ftruncate(fd, 0)
+            while block := os.pread(fd, _BLOCK, self.size_bytes):
+                self.size_bytes += len(block)
+                self._arrival.reach(self.size_bytes)
+                self._hash.update(block)
+            os.lseek(fd, self.size_bytes, os.SEEK_SET)
 
     def reader_fd(self) -> int:
-        """A descriptor of its own for somebody who reads what comes."""
-        return os.dup(self._fd)
+        """A descriptor of its own for somebody who reads what comes.  Raises Broken when nothing does any more."""
+        with self._open() as fd:
+            return os.dup(fd)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append.  Raises OSError; with ENOSPC what had come is given up, so that a full disk can be left."""
+        """Append.  Raises OSError; with ENOSPC what had come is given up, so that a full disk can be left; Broken once it is closed."""
         rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
-        except OSError as error:
-            error.filename = self._path
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                self.discard()
-            raise
-        self.size_bytes += len(data)
-        self._arrival.reach(self.size_bytes)
-        self._hash.update(data)
+        with self._open() as fd:
+            try:
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+            except OSError as error:
+                error.filename = self._path
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    self.discard()
+                raise
+            self.size_bytes += len(data)
+            self._arrival.reach(self.size_bytes)
+            self._hash.update(data)
 
     def restart(self) -> None:
-        """From the first byte again: what was here before is not what the registry has."""
-        self._arrival.fail()
-        os.ftruncate(self._fd, 0)
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        self._hash = hashlib.sha256()
-        self.size_bytes = 0
+        """From the first byte again: what was here before is not what the registry has.  Raises Broken."""
+        with self._open() as fd:
+            self._arrival.fail()
+            os.ftruncate(fd, 0)
+            os.lseek(fd, 0, os.SEEK_SET)
+            self._hash = hashlib.sha256()
+            self.size_bytes = 0
 
     @property
     def is_whole(self) -> bool:
@@ -135,38 +145,54 @@ class Partial:
             raise ContentMismatch(f"filesystem layer verification failed for digest {self._digest}")
 
     def commit(self) -> None:
-        """Make it a blob, durably.  Raises ContentMismatch, and keeps nothing then."""
+        """Make it a blob, durably.  Raises ContentMismatch, and keeps nothing then; Broken once it is closed."""
         self.check()
         target = self._content.path(self._digest)
-        os.fsync(self._fd)
-        os.rename(self._path, target)
-        sync_directory(os.path.dirname(target))
-        os.close(self._fd)
-        self._fd = -1
+        with self._open() as fd:
+            os.fsync(fd)
+            os.rename(self._path, target)
+            sync_directory(os.path.dirname(target))
+            self._close()
 
     def discard(self) -> None:
         """Keep nothing."""
-        if self._fd >= 0:
-            self._arrival.fail()
-            os.ftruncate(self._fd, 0)
-            self.close()
+        with self._lock:
+            if self._fd >= 0:
+                self._arrival.fail()
+                os.ftruncate(self._fd, 0)
+                self.close()
 
     def remove(self) -> None:
         """It has served: its name goes.  ``close`` gives its room back, which takes a while when there is much of it."""
-        if self._fd >= 0:
-            os.unlink(self._path)
-            self._is_named = False
-        else:  # whoever wrote it gave up already
-            with contextlib.suppress(FileNotFoundError):
-                _remove_idle(self._path)
+        with self._lock:
+            if self._fd >= 0:
+                os.unlink(self._path)
+                self._is_named = False
+                return
+        with contextlib.suppress(FileNotFoundError):  # whoever wrote it gave up already
+            _remove_idle(self._path)
 
     def close(self) -> None:
         """Keep what has come.  Nothing after ``commit`` and ``discard``."""
-        if self._fd >= 0:
-            if self._is_named and os.fstat(self._fd).st_size == 0:
-                os.unlink(self._path)
-            os.close(self._fd)
-            self._fd = -1
+        with self._lock:
+            if self._fd >= 0:
+                try:
+                    if self._is_named and os.fstat(self._fd).st_size == 0:
+                        os.unlink(self._path)
+                finally:
+                    self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[int]:
+        """The descriptor, which stays open meanwhile."""
+        with self._lock:
+            if self._fd < 0:
+                raise Broken
+            yield self._fd
 
 
 def _digest_of(name: str) -> Digest | None:
