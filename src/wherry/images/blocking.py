@@ -26,17 +26,19 @@ async def finish(work: Awaitable[T]) -> T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        if not task.done():
-            await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()
+        await settle(task)
         raise
 
 
 async def end(task: asyncio.Future[Any]) -> None:
-    """Cancel ``task`` and wait until it has tidied up, however often that is cancelled meanwhile; how it ended is of no interest."""
-    again: asyncio.CancelledError | None = None
+    """Cancel ``task`` and wait until it has tidied up."""
     task.cancel()
+    await settle(task)
+
+
+async def settle(task: asyncio.Future[Any]) -> None:
+    """Wait for the end of ``task``, whatever it is, and however often that is cancelled meanwhile."""
+    again: asyncio.CancelledError | None = None
     while not task.done():
         try:
             await asyncio.wait({task})

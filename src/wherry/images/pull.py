@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from wherry.errors import EngineError, Internal, InvalidRequest, NotFound, told
 from wherry.images import kinds, platforms
 from wherry.images.arrivals import Broken
-from wherry.images.blocking import Run
+from wherry.images.blocking import Run, settle
 from wherry.images.catalog import Catalog, Image
 from wherry.images.downloads import Download, Downloads
 from wherry.images.flights import Flights
@@ -260,9 +260,7 @@ class Puller:
         except asyncio.CancelledError:
             stop.set()
             step.download.arrival.wake()
-            await asyncio.wait({unpacking})
-            if not unpacking.cancelled():
-                unpacking.exception()
+            await settle(unpacking)
             raise
 
 
