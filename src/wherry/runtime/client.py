@@ -10,8 +10,9 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from wherry.runtime.eventloop import IN, OUT, EventLoop
+
 _STREAM = {"stdout": 1, "stderr": 2}
-_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _READ_BYTES = 32 << 10
 _SO_SNDBUFFORCE = 32  # include/uapi/asm-generic/socket.h
 _SEND_BUFFER_BYTES = 2 << 20
@@ -27,8 +28,7 @@ class Client:
         fd: int,
         attachment: Mapping[str, Any],
         detach_keys: bytes,
-        watch: Callable[[int, int, Callable[[int], None]], None],
-        unwatch: Callable[[int], None],
+        loop: EventLoop,
         on_input: Callable[[Client, bytes], None],
     ) -> None:
         os.set_blocking(fd, False)
@@ -39,7 +39,7 @@ class Client:
         self._reads = bool(attachment["stdin"])
         self._keys = detach_keys
         self._matched = b""
-        self._watch, self._unwatch, self._on_input = watch, unwatch, on_input
+        self._loop, self._on_input = loop, on_input
         self._buffer = b""
         self._spliced = (-1, 0)  # what is left to move from a pipe after the buffer
         self._finishing = False
@@ -109,7 +109,7 @@ class Client:
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            self._unwatch(self._fd)
+            self._loop.unwatch(self._fd)
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._fd)) as handle:
                 handle.shutdown(socket.SHUT_RDWR)  # the daemon's and the API server's duplicates must not keep it open
                 self._drain(handle)
@@ -125,18 +125,18 @@ class Client:
         """Give the connection up as it is: the daemon goes on with it."""
         if not self.closed:
             self.closed = True
-            self._unwatch(self._fd)
+            self._loop.unwatch(self._fd)
             os.close(self._fd)
 
     def _on_event(self, events: int) -> None:
         if events & (select.EPOLLHUP | select.EPOLLERR):
-            if not events & _IN or not self._reads:
+            if not events & IN or not self._reads:
                 self._end_input()
                 self.close()
                 return
-        if events & _OUT:
+        if events & OUT:
             self._flush()
-        if not self.closed and events & _IN and self._reads and not self._held:
+        if not self.closed and events & IN and self._reads and not self._held:
             self._read()
 
     def _read(self) -> None:
@@ -187,11 +187,11 @@ class Client:
 
     def _update(self) -> None:
         # no EPOLLRDHUP: a client that only ended its input would be told of for ever
-        events = (_IN if self._reads and not self._held else 0) | (_OUT if self.pending else 0)
+        events = (IN if self._reads and not self._held else 0) | (OUT if self.pending else 0)
         if self._held and not events:
-            self._unwatch(self._fd)  # or a hang-up would be told of again and again before its last input is taken
+            self._loop.unwatch(self._fd)  # or a hang-up would be told of again and again before its last input is taken
         else:
-            self._watch(self._fd, events, self._on_event)
+            self._loop.watch(self._fd, events, self._on_event)
 
 
 def _enlarge(fd: int) -> None:

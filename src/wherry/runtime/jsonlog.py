@@ -9,7 +9,8 @@ import os
 import re
 from collections.abc import Mapping
 
-from wherry.runtime.logfile import Layout, Limits, LogFile, Loop
+from wherry.runtime.eventloop import EventLoop
+from wherry.runtime.logfile import Layout, Limits, LogFile
 from wherry.runtime.timestamps import rfc3339
 
 LINE_LIMIT = 16 << 10
@@ -26,7 +27,7 @@ _TABLE |= {ord("\r"): "\\r", ord('"'): '\\"', ord("\\"): "\\\\"}
 class JsonLog:
     """Writes the output of one container; ``attributes`` stand in every entry."""
 
-    def __init__(self, path: str, limits: Limits, *, attributes: Mapping[str, str] | None = None, loop: Loop | None = None) -> None:
+    def __init__(self, path: str, limits: Limits, *, attributes: Mapping[str, str] | None = None, loop: EventLoop | None = None) -> None:
         self._file = LogFile(path, LAYOUT, limits, loop)
         attrs = _attributes(attributes) if attributes else b""
         self._tails = {stream: b'","stream":"' + stream.encode() + b'",' + attrs + b'"time":"' for stream in ("stdout", "stderr")}

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import struct
 
-from wherry.runtime.logfile import Layout, Limits, LogFile, Loop
+from wherry.runtime.eventloop import EventLoop
+from wherry.runtime.logfile import Layout, Limits, LogFile
 
 LINE_LIMIT = 16 << 10
 ENTRY_LIMIT = 1 << 20  # no entry comes near it: a greater length is damage
@@ -22,7 +23,7 @@ _SOURCE = {"stdout": b"\x0a\x06stdout\x10", "stderr": b"\x0a\x06stderr\x10"}
 class LocalLog:
     """Writes the output of one container."""
 
-    def __init__(self, path: str, limits: Limits, *, loop: Loop | None = None) -> None:
+    def __init__(self, path: str, limits: Limits, *, loop: EventLoop | None = None) -> None:
         self._file = LogFile(path, LAYOUT, limits, loop)
         self._rest = {"stdout": b"", "stderr": b""}
         self._long: dict[str, tuple[bytes, int]] = {}  # stream -> (id, pieces so far) of a line that goes on

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from wherry.runtime.eventloop import EventLoop
 from wherry.runtime.jsonlog import JsonLog
 from wherry.runtime.locallog import LocalLog
-from wherry.runtime.logfile import Limits, Loop
+from wherry.runtime.logfile import Limits
 
 
 class Log(Protocol):
@@ -18,7 +19,7 @@ class Log(Protocol):
     def finish(self, now_ns: int) -> None: ...
 
 
-def open_log(target: Mapping[str, Any], loop: Loop | None = None) -> Log | None:
+def open_log(target: Mapping[str, Any], loop: EventLoop | None = None) -> Log | None:
     """The log of a ``LogTarget`` as it came over the channel; None where none is kept."""
     limits = Limits(max_size_bytes=target["max_size_bytes"], max_files=target["max_files"], compress=target["compress"])
     match target["driver"]:

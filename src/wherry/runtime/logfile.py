@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from wherry.kernel import process
+from wherry.runtime.eventloop import IN, EventLoop
 from wherry.runtime.timestamps import rfc3339
 
-_EPOLLIN = 1
 _BLOCK = 1 << 20
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
@@ -40,18 +40,11 @@ class Limits:
     compress: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loop:
-    """The monitor's loop, where the end of a process that packs a file is heard of."""
-
-    watch: Callable[[int, int, Callable[[int], None]], None]
-    unwatch: Callable[[int], None]
-
-
 class LogFile:
     """Appends to one container's log.  What a crash or a full disk left torn at the end is cut off: it never was an entry."""
 
-    def __init__(self, path: str, layout: Layout, limits: Limits, loop: Loop | None = None) -> None:
+    def __init__(self, path: str, layout: Layout, limits: Limits, loop: EventLoop | None = None) -> None:
+        """``loop``: where the end of a process that packs a file is heard of."""
         self._path, self._layout, self._limits = path, layout, limits
         self._packing: _Packing | None = None
         self._loop = loop
@@ -133,14 +126,14 @@ def _shift(path: str, files: int) -> None:
 class _Packing:
     """A child that packs one file while the container goes on.  It dies with the monitor; the file is there until the packed one is."""
 
-    def __init__(self, path: str, last_ns: int, loop: Loop | None) -> None:
+    def __init__(self, path: str, last_ns: int, loop: EventLoop | None) -> None:
         self._path = path
         self._loop = loop
         pid, self._pidfd = process.clone(0)
         if pid == 0:
             _pack_and_exit(path, last_ns)
         if loop is not None:
-            loop.watch(self._pidfd, _EPOLLIN, self._on_end)
+            loop.watch(self._pidfd, IN, self._on_end)
 
     def finish(self) -> None:
         """Wait for its end."""

@@ -11,20 +11,18 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+from wherry.runtime.eventloop import IN, OUT, EventLoop
+
 _CHUNK_BYTES = 64 << 10
 _TCP_CLIENTS = 4096  # who comes when there are as many waits: the monitor needs descriptors for its own work
 _UDP_CLIENTS = 1024
 
-Watch = Callable[[int, int, Callable[[int], None]], None]
-Unwatch = Callable[[int], None]
-
 
 class Relay:
-    """All forwards of one container.  ``watch(fd, events, handler)`` and ``unwatch(fd)`` are the monitor's loop."""
+    """All forwards of one container."""
 
-    def __init__(self, watch: Watch, unwatch: Unwatch, fds: Sequence[int], forwards: Sequence[Mapping[str, Any]]) -> None:
-        self._watch, self._unwatch = watch, unwatch
+    def __init__(self, loop: EventLoop, fds: Sequence[int], forwards: Sequence[Mapping[str, Any]]) -> None:
+        self._loop = loop
         self._sockets: list[socket.socket] = []
         self._flows: dict[int, _UdpFlow] = {}
         self._listeners: dict[socket.socket, Callable[[int], None]] = {}
@@ -37,18 +35,18 @@ class Relay:
             target = (forward["target_ip"], forward["target_port"])
             if forward["protocol"] == "tcp":
                 self._listeners[listener] = functools.partial(self._accept, listener, target)
-                self._watch(fd, _IN, self._listeners[listener])
+                self._loop.watch(fd, IN, self._listeners[listener])
             elif forward["protocol"] == "udp":  # SCTP is held and not relayed
-                flow = _UdpFlow(watch, unwatch, listener, target)
+                flow = _UdpFlow(loop, listener, target)
                 self._flows[fd] = flow
-                self._watch(fd, _IN, flow.on_listener)
+                self._loop.watch(fd, IN, flow.on_listener)
 
     def close(self) -> None:
         """Give the ports back; connections end with the container."""
         for flow in self._flows.values():
             flow.close()
         for listener in self._sockets:
-            self._unwatch(listener.fileno())
+            self._loop.unwatch(listener.fileno())
             listener.close()
         self._sockets.clear()
         self._listeners.clear()
@@ -73,14 +71,14 @@ class Relay:
         self._count += 1
         if self._count == self._most:
             for waiting in self._listeners:
-                self._unwatch(waiting.fileno())
-        _Connection(self._watch, self._unwatch, client, backend, self._ended)
+                self._loop.unwatch(waiting.fileno())
+        _Connection(self._loop, client, backend, self._ended)
 
     def _ended(self) -> None:
         self._count -= 1
         if self._count == self._most - 1:
             for listener, accept in self._listeners.items():
-                self._watch(listener.fileno(), _IN, accept)
+                self._loop.watch(listener.fileno(), IN, accept)
 
 
 class _Connection:
@@ -89,8 +87,8 @@ class _Connection:
     Nothing is held here: what one end cannot take stays with the other, so that no number of deaf ends costs memory.
     """
 
-    def __init__(self, watch: Watch, unwatch: Unwatch, client: socket.socket, backend: socket.socket, on_end: Callable[[], None]) -> None:
-        self._watch, self._unwatch, self._on_end = watch, unwatch, on_end
+    def __init__(self, loop: EventLoop, client: socket.socket, backend: socket.socket, on_end: Callable[[], None]) -> None:
+        self._loop, self._on_end = loop, on_end
         self._ends = (client, backend)
         self._full = [False, False]  # that end takes no more now
         self._finished = [False, False]  # that end sends no more, and the other was told
@@ -103,9 +101,9 @@ class _Connection:
             writable = self._full[side] or (side == 1 and not self._connected)
             handler: Callable[[int], None] = self._on_backend if side else self._on_client
             if readable or writable:
-                self._watch(end.fileno(), (_IN if readable else 0) | (_OUT if writable else 0), handler)
+                self._loop.watch(end.fileno(), (IN if readable else 0) | (OUT if writable else 0), handler)
             else:
-                self._unwatch(end.fileno())  # a hang-up would be told of again and again
+                self._loop.unwatch(end.fileno())  # a hang-up would be told of again and again
 
     def _on_client(self, events: int) -> None:
         self._on_event(0, events)
@@ -120,15 +118,15 @@ class _Connection:
 
     def _on_event(self, side: int, events: int) -> None:
         try:
-            if events & _OUT:
+            if events & OUT:
                 self._full[side] = False
                 self._pass_on(1 - side)
-            if events & (_IN | select.EPOLLHUP):
+            if events & (IN | select.EPOLLHUP):
                 self._pass_on(side)
         except OSError:
             self._close()
             return
-        if all(self._finished) or (events & select.EPOLLERR):
+        if all(self._finished) or events & select.EPOLLERR:
             self._close()
         else:
             self._update()
@@ -155,7 +153,7 @@ class _Connection:
 
     def _close(self) -> None:
         for end in self._ends:
-            self._unwatch(end.fileno())
+            self._loop.unwatch(end.fileno())
             end.close()
         self._on_end()
 
@@ -163,8 +161,8 @@ class _Connection:
 class _UdpFlow:
     """Datagrams of one published port: one socket to the container per client address, the oldest dropped past a limit."""
 
-    def __init__(self, watch: Watch, unwatch: Unwatch, listener: socket.socket, target: tuple[str, int]) -> None:
-        self._watch, self._unwatch = watch, unwatch
+    def __init__(self, loop: EventLoop, listener: socket.socket, target: tuple[str, int]) -> None:
+        self._loop = loop
         self._listener, self._target = listener, target
         self._backends: dict[Any, socket.socket] = {}
 
@@ -175,7 +173,7 @@ class _UdpFlow:
 
     def close(self) -> None:
         for backend in self._backends.values():
-            self._unwatch(backend.fileno())
+            self._loop.unwatch(backend.fileno())
             backend.close()
         self._backends.clear()
 
@@ -184,7 +182,7 @@ class _UdpFlow:
             return self._backends[address]
         if len(self._backends) >= _UDP_CLIENTS:
             oldest = self._backends.pop(next(iter(self._backends)))
-            self._unwatch(oldest.fileno())
+            self._loop.unwatch(oldest.fileno())
             oldest.close()
         backend = socket.socket(socket.AF_INET6 if ":" in self._target[0] else socket.AF_INET, socket.SOCK_DGRAM)
         backend.setblocking(False)
@@ -195,5 +193,5 @@ class _UdpFlow:
             with contextlib.suppress(OSError):
                 self._listener.sendto(backend.recv(65535), address)
 
-        self._watch(backend.fileno(), _IN, answer)
+        self._loop.watch(backend.fileno(), IN, answer)
         return backend

@@ -19,10 +19,12 @@ from typing import Any, NoReturn
 
 from wherry.kernel import cgroup, controlfiles, limits, process
 from wherry.runtime import (
+    birth,
     channel,
     confinement,
     covers,
     devices,
+    eventloop,
     filters,
     heap,
     init,
@@ -32,18 +34,23 @@ from wherry.runtime import (
     spare,
     stage,
     steps,
+    streams,
     tasks,
 )
+from wherry.runtime.birth import Launched
 from wherry.runtime.defaults import SPARE_GROUP
 from wherry.runtime.jsonlog import JsonLog
 from wherry.runtime.logfile import Limits
-from wherry.runtime.monitor import Launched, Monitor, prepare
+from wherry.runtime.monitor import Monitor, prepare
 from wherry.runtime.spare import Spare
 
 _NAMES = {"task": "wherry-task", "parse": "wherry-parse"}
 
 _HOT = (
     monitor,
+    birth,
+    streams,
+    eventloop,
     channel,
     process,
     spare,
@@ -120,7 +127,7 @@ class Zygote:
         log = JsonLog("/dev/null", Limits())
         log.write("stdout", b"rehearsed\n", 0)
         log.finish(0)
-        Monitor(Launched(message={"op": "run"}, body=b""), None, self._groups)
+        Monitor(Launched(message={"op": "run"}), None, self._groups)
         cgroup.oom_kills(self._groups, "/rehearsal")
 
     def _dispatch(self, data: bytes, fds: list[int]) -> None:
@@ -223,14 +230,17 @@ class Zygote:
             if spare is not None:
                 spare.discard()
             return
-        netns_fd = next(rest) if message["has_netns"] else -1
-        gate_fd = next(rest) if message["has_gate"] else -1
-        target_pidfd = next(rest) if message["has_pidfd"] else -1
-        forwards = [next(rest) for _ in message.get("forwards") or ()]
-        attachments = [(next(rest), attachment) for attachment in message["attachments"]]
-        program_fd = fds[-1] if message["has_program"] else -1
-        launch = Launched(message=message, body=body, program_fd=program_fd, netns_fd=netns_fd, gate_fd=gate_fd)
-        Monitor(launch, control, self._groups, spare, nest).run(forwards, target_pidfd, attachments)
+        launched = Launched(
+            message=message,
+            body=body,
+            netns_fd=next(rest) if message["has_netns"] else -1,
+            gate_fd=next(rest) if message["has_gate"] else -1,
+            target_pidfd=next(rest) if message["has_pidfd"] else -1,
+            forward_fds=[next(rest) for _ in message.get("forwards") or ()],
+            attachments=[(next(rest), attachment) for attachment in message["attachments"]],
+            program_fd=next(rest) if message["has_program"] else -1,
+        )
+        Monitor(launched, control, self._groups, spare, nest).run()
 
 
 def _set_oom_score(score: int) -> None:
