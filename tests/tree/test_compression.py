@@ -56,6 +56,15 @@ def test_every_frame_of_zstd_is_followed_to_its_end() -> None:
             plain(skipped + frame[:-1])
 
 
+def test_a_stream_may_begin_with_a_frame_to_be_skipped() -> None:
+    """Source: RFC 8878, 3.1.2; pzstd begins so."""
+    packed = PACKERS["zstd"](DATA)
+    for first in (b"\x50", b"\x5f"):
+        skipped = first + b"\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
+        assert plain(skipped + packed) == plain(skipped * 2 + packed + skipped) == DATA
+    assert kind_of(b"\x60\x2a\x4d\x18\x04\x00") == kind_of(b"\x50") == ""
+
+
 def test_padding_after_gzip_is_no_garbage() -> None:
     assert plain(gzip.compress(b"a") + bytes(600_000)) == b"a"
 

@@ -22,6 +22,7 @@ _MAGIC: Final = (
     (b"\xfd7zXZ\x00", "xz"),
     (b"BZh", "bz2"),
 )
+_SKIPPABLE: Final = b"\x2a\x4d\x18"  # behind 0x50 to 0x5f: a frame of zstd that says nothing, also at the beginning (pzstd)
 _RUN: Final = 1  # a zstd block of one byte, again and again
 _MEMORY_LIMIT: Final = 128 << 20
 _ISAL_ERROR = cast(type[Exception], igzip_lib.IsalError)  # its stub calls it an instance
@@ -46,6 +47,8 @@ class _Decompressor(Protocol):
 
 def kind_of(head: bytes) -> str:
     """gzip, zstd, xz, bz2, or "" for anything else, by the first bytes."""
+    if _is_skippable(head[:4]):
+        return "zstd"
     return next((kind for magic, kind in _MAGIC if head.startswith(magic)), "")
 
 
@@ -150,7 +153,7 @@ class _Framing:
             self._between = True
             magic = yield 4
             self._between = False
-            if magic[1:] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50:  # to be skipped
+            if _is_skippable(magic):
                 self._skip = int.from_bytes((yield 4), "little")
                 continue
             flags = (yield 1)[0]
@@ -163,6 +166,10 @@ class _Framing:
                 self._skip = 1 if header >> 1 & 3 == _RUN else header >> 3
             if flags & 4:
                 yield 4
+
+
+def _is_skippable(magic: bytes) -> bool:
+    return magic[1:] == _SKIPPABLE and magic[0] & 0xF0 == 0x50
 
 
 def _decompressor(kind: str) -> _Decompressor:
