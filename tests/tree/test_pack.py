@@ -104,6 +104,18 @@ def test_prefix_skip_and_deleted(tree: Path) -> None:
     assert names(packed(tree, options)[0]) == ["data/", "data/.wh.old", "data/a", "data/b/", "data/b/.wh.x", "data/b/.wh.y", "data/b/file"]
 
 
+def test_every_name_of_a_file_has_its_attributes(tree: Path) -> None:
+    """Docker changes the owner for each of them, with which the kernel takes the file's capabilities away."""
+    capability = bytes.fromhex("0100000200040000000000000000000000000000")
+    os.setxattr(tree / "z", "security.capability", capability)
+    with tarfile.open(fileobj=io.BytesIO(packed(tree)[0])) as archive:
+        first, second = archive.getmember("z"), archive.getmember("b/file")
+    assert (first.isfile(), second.islnk()) == (True, True)
+    for member in (first, second):
+        assert member.pax_headers["SCHILY.xattr.security.capability"].encode("utf-8", "surrogateescape") == capability
+        assert member.pax_headers["SCHILY.xattr.user.a"] == "\0=\n"
+
+
 def test_sockets_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     with socket.socket(socket.AF_UNIX) as one:

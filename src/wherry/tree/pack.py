@@ -89,6 +89,7 @@ class _Walk:
         self._writer = writer
         self._options = options
         self._links: dict[tuple[int, int], str] = {}
+        self._linked_attributes: dict[tuple[int, int], dict[str, bytes]] = {}  # of those that have some
         self.size_bytes = 0
         self.entries = 0
 
@@ -143,9 +144,11 @@ class _Walk:
             self._add(Entry(name=f"{head}/{WHITEOUT}{tail}" if head else WHITEOUT + tail, mode=0o600))
             return
         if status.st_nlink > 1:
-            first = self._links.setdefault((status.st_dev, status.st_ino), archive_name)
+            inode = status.st_dev, status.st_ino
+            first = self._links.setdefault(inode, archive_name)
             if first != archive_name:
-                entry = self._entry(archive_name, status, {})
+                # Docker and containerd give the file the owner of each link's entry, which clears its capabilities: they must come again
+                entry = self._entry(archive_name, status, self._linked_attributes.get(inode, {}))
                 entry.kind, entry.link, entry.size = Kind.HARDLINK, first, 0
                 self._add(entry)
                 return
@@ -165,6 +168,8 @@ class _Walk:
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.ESTALE, "file was replaced while it was packed", archive_name)
             entry = self._entry(archive_name, status, _attributes(fd))
+            if entry.xattrs and status.st_nlink > 1:
+                self._linked_attributes[status.st_dev, status.st_ino] = entry.xattrs
             entry.size = status.st_size
             self.size_bytes += entry.size
             if self._options.limit_bytes is not None and self.size_bytes > self._options.limit_bytes:
