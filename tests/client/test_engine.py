@@ -107,6 +107,15 @@ def test_an_error_carries_the_daemons_message_and_status(peer: Peer) -> None:
     engine.close()
 
 
+def test_a_path_that_leads_elsewhere_is_an_error(peer: Peer) -> None:
+    peer.answers = [b"HTTP/1.1 301 X\r\nLocation: /v1.51/images/tag\r\nContent-Length: 0\r\n\r\n", reply(304, b"")]
+    engine = Engine(peer.address)
+    with pytest.raises(ApiError, match="^page not found$"):
+        engine.post("/images//tag")
+    assert engine.post("/containers/a/start") is None
+    engine.close()
+
+
 def test_a_peer_that_is_older_is_asked_again_with_its_version(peer: Peer) -> None:
     peer.answers = [
         reply(400, b'{"message":"client version 1.51 is too new. Maximum supported API version is 1.43"}'),

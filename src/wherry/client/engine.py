@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 API_VERSION = "1.51"
 PARALLEL = 32
+_REDIRECTS = (301, 302, 303, 307, 308)  # nothing of the API is elsewhere: the path names nothing (``/images//json``)
 
 
 class ApiError(Exception):
@@ -128,7 +129,7 @@ class Engine:
         if headers:
             sent.update(headers)
         response = self._exchange(method, path, query, sent, payload, meanwhile=meanwhile)
-        if response.status >= 400:
+        if _is_failure(response):
             raise self._failure(response)
         return response
 
@@ -160,7 +161,7 @@ class Engine:
                 sent.append((connection, method))
             for connection, method in sent:
                 response = connection.receive(method)
-                yield self._failure(response) if response.status >= 400 else self._content(response)
+                yield self._failure(response) if _is_failure(response) else self._content(response)
 
     def _settle(self) -> None:
         """Agree on the version before requests that are not repeated."""
@@ -243,9 +244,15 @@ class Engine:
                 message = str(jsontext.parse(text)["message"]).strip()
             except (ValueError, KeyError, TypeError):
                 pass
+        if response.status in _REDIRECTS:
+            message = "page not found"
         if not message:
             message = f"request returned status {response.status}, check if the server supports the requested API version"
         return ApiError(response.status, message)
+
+
+def _is_failure(response: Response) -> bool:
+    return response.status >= 400 or response.status in _REDIRECTS
 
 
 def query_string(query: Query | None) -> str:
