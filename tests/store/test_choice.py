@@ -45,3 +45,10 @@ def test_the_settings_decide_until_there_are_snapshots(records: Records, tmp_pat
         choose(Settings(data_root=root, snapshotter="overlay"), records)
     with pytest.raises(ValueError, match="unknown snapshotter 'zfs'"):
         choose(Settings(data_root=root, snapshotter="zfs"), records)
+
+
+def test_a_choice_that_cannot_be_read_is_made_again(records: Records, tmp_path: Path) -> None:
+    first = choose(Settings(data_root=str(tmp_path)), records)
+    first.apply(None, None, io.BytesIO(BASE))
+    records.name("setting", "snapshotter", "\x7f")
+    assert choose(Settings(data_root=str(tmp_path)), records).name == first.name

@@ -131,6 +131,24 @@ def test_rows_that_cannot_be_read_harm_nothing_else_and_lose_nothing(saved: tupl
     assert list(quarantine.glob(f"container-{kept[:12]}-layer*"))
 
 
+def test_networks_that_every_daemon_has_come_back_when_their_records_are_lost(saved: tuple[Daemon, Path]) -> None:
+    daemon, _ = saved
+    daemon.kill()
+    with sqlite3.connect(daemon.root / "data" / "state.db") as connection:
+        names = dict(connection.execute("SELECT name, ident FROM name WHERE kind = 'network'"))
+        for name in ("bridge", "host"):
+            connection.execute("UPDATE item SET body = ? WHERE kind = 'network' AND ident = ?", (b"{", names[name]))
+        connection.execute("DELETE FROM item WHERE kind = 'network' AND ident = ?", (names["none"],))
+    connection.close()
+    (daemon.root / "data" / "state.journal").unlink()
+    daemon.start()
+    assert set(daemon.out("network", "ls", "--format", "{{.Name}}").splitlines()) >= {"bridge", "host", "none"}
+    for network in ("bridge", "host", "none"):
+        assert daemon.out("run", "--rm", "--net", network, "other", "echo", "ran") == "ran"
+    assert daemon.run("system", "fsck", "--repair", check=False).code == 0
+    assert daemon.out("system", "fsck") == "Nothing is wrong."
+
+
 def test_a_newer_data_root_is_refused(saved: tuple[Daemon, Path]) -> None:
     daemon, _ = saved
     daemon.stop()

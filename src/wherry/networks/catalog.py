@@ -152,6 +152,8 @@ class Catalog:
             )
             self._networks.pop(ident, None)
             record = self._with_subnet(wanted, host) if wanted.is_bridge else wanted
+            if known is None:  # the name may be that of one whose record is lost
+                self._records.release(_KIND, name)
             self._store(record)
 
     def _clashes(self, host: Netlink, network: NetworkRecord) -> bool:

@@ -28,6 +28,8 @@ def choose(settings: Settings, records: Records, start: Start = inline) -> Snaps
     if wanted not in ("", *_NAMES):
         raise ValueError(f"unknown snapshotter {wanted!r}: use {', '.join(_NAMES[:-1])} or {_NAMES[-1]}")
     begun = records.resolve("setting", "snapshotter")
+    if begun not in _NAMES:  # not there yet, or damaged
+        begun = None
     if begun and wanted and begun != wanted and records.items("layer"):
         raise ValueError(f"the data root {settings.data_root} was begun with the snapshotter {begun!r}, not {wanted!r}")
     name = wanted or (begun if begun and records.items("layer") else "") or _best(settings.data_root)
