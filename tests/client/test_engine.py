@@ -110,7 +110,7 @@ def test_an_error_carries_the_daemons_message_and_status(peer: Peer) -> None:
 def test_a_path_that_leads_elsewhere_is_an_error(peer: Peer) -> None:
     peer.answers = [b"HTTP/1.1 301 X\r\nLocation: /v1.51/images/tag\r\nContent-Length: 0\r\n\r\n", reply(304, b"")]
     engine = Engine(peer.address)
-    with pytest.raises(ApiError, match="^page not found$"):
+    with pytest.raises(ApiError, match=r"^page not found$"):
         engine.post("/images//tag")
     assert engine.post("/containers/a/start") is None
     engine.close()
