@@ -227,7 +227,7 @@ def test_names_come_back_when_a_restarted_daemon_adopts(networks: Networks, sett
         networks.close()
         successor = Networks(settings, records)
         successor.start([before.container_id])
-        after = successor.adopt(before.container_id, process.pid)
+        after = successor.adopt(before.container_id, namespace.of_process(process.pid))
         assert after.internal_resolver
         assert last_address(ask_from(after, "bb")) == address
         process.kill()

@@ -155,7 +155,6 @@ def exec_launch(process: Process, *args: str, **fields: Any) -> ExecLaunch:
     settings = {
         "id": secrets.token_hex(8),
         "container_id": process.ident,
-        "pid": process.pid,
         "process": config(*args, oomScoreAdj=0)["process"],
         "record_dir": "",
         "socket_path": "",

@@ -148,7 +148,7 @@ def test_exec_has_the_containers_view_and_its_own_exit_code(image, tmp_path):
             'OCI runtime exec failed: exec failed: unable to start container process: exec: "nosuch": executable file not found in $PATH',
         )
         await finish(process)
-        with pytest.raises(LaunchFailure):
+        with pytest.raises(LaunchFailure, match="the container has ended"):  # whoever has its number now
             await b.supervisor.execute(exec_launch(process, "true"))
 
     run(check, image, tmp_path)

@@ -118,7 +118,7 @@ class Execs:
         try:
             item.process = process = await self._rooms.supervisor.execute(self._request(item, body), attachments=attachments)
         except LaunchFailure as failure:
-            if item.container.process is not None and item.container.process.has_ended:
+            if item.container.process is None or item.container.process.has_ended:
                 raise LaunchFailure(failure.code, STOPPED) from failure
             raise
         except BaseException:
@@ -156,11 +156,9 @@ class Execs:
             "capabilities": oci.capability_sets(capabilities),
         }
         size = body.console_size or asked.console_size or (0, 0)
-        pid = item.container.process.pid if item.container.process else record.state.pid
         return ExecLaunch(
             id=item.id,
             container_id=record.id,
-            pid=pid,
             process=process,
             record_dir="",
             socket_path="",

@@ -239,14 +239,13 @@ class Networks:
             sandbox.plugged = True
             undo.pop_all()
 
-    def adopt(self, container_id: str, pid: int) -> Sandbox:
-        """The sandbox of a container that outlived the last daemon.  ``pid``: its first process."""
+    def adopt(self, container_id: str, fd: int) -> Sandbox:
+        """The sandbox of a container that outlived the last daemon.  ``fd``: its network namespace, which is taken over."""
         with self._lock:
             sandbox = self._sandboxes.get(container_id)
             if sandbox is None:
                 sandbox = Sandbox(container_id=container_id, record=SandboxRecord(container_id=container_id, name=""))
                 self._sandboxes[container_id] = sandbox
-        fd = namespace.of_process(pid)
         if os.fstat(fd).st_ino == os.stat("/proc/thread-self/ns/net").st_ino:
             os.close(fd)
             return sandbox

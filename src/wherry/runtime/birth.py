@@ -119,7 +119,7 @@ def begin_exec(launched: Launched, streams: Streams, groups: cgroup.Hierarchies)
     message = launched.message
     stdio = streams.make_stdio(streams.make_stdin())
     ours, report = channel.pair()
-    target = launched.target_pidfd if launched.target_pidfd >= 0 else os.pidfd_open(message["pid"])
+    target = launched.target_pidfd
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     namespace.setns(target, namespace.CLONE_NEWPID)
     pid, pidfd = process.clone(0)

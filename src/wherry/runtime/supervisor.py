@@ -234,21 +234,21 @@ class Supervisor:
     async def execute(self, launch: ExecLaunch, *, attachments: Sequence[tuple[int, Attachment]] = ()) -> Process:
         """Start a further process in a container; returns once its program executes.  Raises LaunchFailure."""
         holder = self._processes.get(launch.container_id)
-        pidfd = os.dup(holder.pidfd) if holder is not None and holder.pidfd >= 0 else -1
+        if holder is None or holder.pidfd < 0:
+            raise LaunchFailure(128, "the container has ended")
+        pidfd = holder.duplicate_pidfd()  # the process's number may be another's by the time that it is looked at
         try:
             message = {
                 "op": "execute",
                 **_fields(launch),
                 "has_netns": False,
                 "has_gate": False,
-                "has_pidfd": pidfd >= 0,
+                "has_pidfd": True,
                 "attachments": [_attachment(one) for _, one in attachments],
             }
-            fds = [*([pidfd] if pidfd >= 0 else []), *(fd for fd, _ in attachments)]
-            return await self._launch(launch.id, message, fds)
+            return await self._launch(launch.id, message, [pidfd, *(fd for fd, _ in attachments)])
         finally:
-            if pidfd >= 0:
-                os.close(pidfd)
+            os.close(pidfd)
 
     async def adopt(self, ident: str, socket_path: str) -> Process | None:
         """Connect to the monitor of a process started by an earlier daemon.  None: there is none, its ``exit.json`` tells."""

@@ -84,12 +84,11 @@ class ExecLaunch:
     """A further process in a running container.
 
     ``process`` is an OCI ``process`` object (args, env, cwd, capabilities, noNewPrivileges, rlimits ...);
-    ``seccomp`` an OCI ``linux.seccomp`` object or None; ``pid`` the container's first process, in the daemon's pid namespace.
+    ``seccomp`` an OCI ``linux.seccomp`` object or None.
     """
 
     id: str
     container_id: str
-    pid: int
     process: dict[str, Any]
     record_dir: str
     socket_path: str
