@@ -277,6 +277,12 @@ def test_symlinks_in_the_middle_of_a_name_are_followed_inside_the_root(root: Pat
     assert sorted(os.listdir(root / "usr/lib")) == ["a", "b"]
 
 
+def test_a_symlink_that_replaces_itself_by_a_directory_is_followed_no_more(root: Path) -> None:
+    unpack(root, symlink("a", "."), directory("a/a"), file("a/b", b"inside"))
+    assert (root / "a/b").read_bytes() == b"inside"
+    assert not (root / "b").exists()
+
+
 def test_attributes_that_steer_overlayfs_or_belong_to_root_are_dropped(root: Path) -> None:
     bad = {
         "trusted.overlay.redirect": b"/etc",

@@ -1,7 +1,7 @@
 """Where COPY and ADD take files from: a directory by descriptor, patterns, exclusions, and a digest of what was chosen.
 
-The digest covers names, kinds, modes, link targets, extended attributes and content; owners only where they are kept (another stage);
-times never. A path is resolved as if the directory were the root, so neither ``..`` nor a symlink leads out.
+The digest (`Sum`) covers names, kinds, modes, link targets, extended attributes and content; owners only where they are kept (another
+stage); times never. A path is resolved as if the directory were the root, so neither ``..`` nor a symlink leads out.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import hashlib
 import os
 import posixpath
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
 from wherry.kernel import files
@@ -26,7 +26,8 @@ T = TypeVar("T")
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
-_SMALL = 65536
+_PIECE = 1 << 20
+SMALL = 65536  # bytes of a file that are hashed again whenever it is chosen
 _KEPT_XATTRS = ("user.", "security.capability")
 
 
@@ -40,7 +41,10 @@ class NothingThere(LookupError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """One source after patterns: a directory's content (``entries`` relative to ``path``) or one file.  ``digest`` covers it all."""
+    """One source after patterns: a directory's content (``entries`` relative to ``path``) or one file.  ``digest`` covers it all.
+
+    ``rows``: of a context in its archive, where it lists each entry, or the file.
+    """
 
     path: str
     name: str
@@ -48,10 +52,30 @@ class Chosen:
     entries: tuple[str, ...]
     digest: bytes
     size_bytes: int = 0
+    rows: Sequence[int] = field(default=(), compare=False)
+
+
+class Sum:
+    """A digest of what is told of each entry, and of the files' bytes, or of a large one its own digest, which can be kept.
+
+    A digest for each small file would take longer than hashing their bytes. Two kinds of source tell the same of the same files.
+    """
+
+    def __init__(self) -> None:
+        self._told = hashlib.sha256()
+        self._bodies = hashlib.sha256()
+        self.add_body = self._bodies.update  # a file's bytes, or its digest when there are more than `SMALL`
+
+    def add(self, told: Iterable[str]) -> None:
+        """What `tell` tells of entries."""
+        self._told.update("".join(told).encode("utf-8", "surrogateescape"))
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(self._told.digest() + self._bodies.digest()).digest()
 
 
 class Source:
-    """A directory to copy from.  Digests of single files are kept, for a file may be chosen by several instructions."""
+    """A directory to copy from.  Digests of large files are kept, for a file may be chosen by several instructions."""
 
     def __init__(self, fd: int, *, ignored: Patterns | None = None, owners: bool = False) -> None:
         """``fd`` is owned by the caller's ``close``.  ``ignored``: a .dockerignore; ``owners``: they belong to the digest."""
@@ -145,19 +169,30 @@ class Source:
             return [self._directory(path, name, excluded)]
         if excluded and (excluded.matches(name) or excluded.matches(path)):
             return []
-        told, size = self._file(path)
-        digest = hashlib.sha256(b"file\0" + told).digest()
-        return [Chosen(path=path, name=name, is_directory=False, entries=(), digest=digest, size_bytes=size)]
+        return [self._file(path, name)]
 
     def _directory(self, path: str, name: str, excluded: Patterns) -> Chosen:
-        whole = hashlib.sha256(b"tree\0")
+        whole = Sum()
         entries: list[str] = []
         size = 0
-        for entry, told, length in self._content(path, excluded):
-            entries.append(entry)
-            whole.update(os.fsencode(entry) + b"\0" + told)
-            size += length
+        fd = files.open_beneath(self.fd, path or ".", _DIRECTORY)
+        try:
+            for entry, folder_fd, last, status in self._walk(fd, path, "", excluded):
+                entries.append(entry)
+                size += self._add(whole, entry, folder_fd, last, f"{path}/{entry}" if path else entry, status)
+        finally:
+            os.close(fd)
         return Chosen(path=path, name=name, is_directory=True, entries=tuple(entries), digest=whole.digest(), size_bytes=size)
+
+    def _file(self, path: str, name: str) -> Chosen:
+        parent, _, last = path.rpartition("/")
+        whole = Sum()
+        fd = files.open_beneath(self.fd, parent or ".", _DIRECTORY)
+        try:
+            size = self._add(whole, "", fd, last, path, os.stat(last, dir_fd=fd, follow_symlinks=False))
+        finally:
+            os.close(fd)
+        return Chosen(path=path, name=name, is_directory=False, entries=(), digest=whole.digest(), size_bytes=size)
 
     def _dropped(self, inside: str, path: str, excluded: Patterns) -> bool:
         """Whether an entry is left out by itself.  ``inside``: its path in the root; ``path``: below what was asked for."""
@@ -175,31 +210,11 @@ class Source:
         finally:
             os.close(fd)
 
-    def _file(self, path: str) -> tuple[bytes, int]:
-        """What the digest says of one file, and its size."""
-        parent, _, last = path.rpartition("/")
-        fd = files.open_beneath(self.fd, parent or ".", _DIRECTORY)
-        try:
-            status = os.stat(last, dir_fd=fd, follow_symlinks=False)
-            return self._entry(fd, last, path, status), status.st_size
-        finally:
-            os.close(fd)
-
     def _head(self, path: str) -> bytes:
         """A file's first block, empty for what is no regular file."""
         fd = files.open_in_root(self.fd, path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             return os.read(fd, 512) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
-        finally:
-            os.close(fd)
-
-    def _content(self, path: str, excluded: Patterns) -> Iterator[tuple[str, bytes, int]]:
-        """What is below a directory, parents first and sorted: its path from there, what the digest says of it, its size."""
-        fd = files.open_beneath(self.fd, path or ".", _DIRECTORY)
-        try:
-            for entry, folder_fd, last, status in self._walk(fd, path, "", excluded):
-                told = self._entry(folder_fd, last, f"{path}/{entry}" if path else entry, status)
-                yield entry, told, status.st_size if stat.S_ISREG(status.st_mode) else 0
         finally:
             os.close(fd)
 
@@ -228,20 +243,35 @@ class Source:
                 finally:
                     os.close(below)
 
-    def _entry(self, folder_fd: int, name: str, path: str, status: os.stat_result) -> bytes:
-        """What the digest says of one entry."""
-        known = self._known.get(path)
-        if known is not None:
-            return known
+    def _add(self, whole: Sum, entry: str, folder_fd: int, name: str, path: str, status: os.stat_result) -> int:
+        """Add one entry, ``path`` in the root, to a digest; the size of what is a file."""
         mode = status.st_mode
+        size, more = 0, ""
         if stat.S_ISREG(mode):
-            content = _hashed(folder_fd, name)
+            size = status.st_size
+            body, more = self._body(folder_fd, name, path)
+            whole.add_body(body)
         elif stat.S_ISLNK(mode):
-            content = os.fsencode(os.readlink(name, dir_fd=folder_fd))
-        else:
-            content = b""
-        told = self._known[path] = tell(mode, f"{status.st_uid}:{status.st_gid}" if self.owners else "", content)
-        return told
+            more = os.readlink(name, dir_fd=folder_fd)
+        whole.add((tell(entry, mode, f"{status.st_uid}:{status.st_gid}" if self.owners else "", size, more),))
+        return size
+
+    def _body(self, folder_fd: int, name: str, path: str) -> tuple[bytes, str]:
+        """A file's bytes, or their digest, and what is told of its attributes."""
+        fd = os.open(name, _OPEN, dir_fd=folder_fd)
+        try:
+            size = os.fstat(fd).st_size
+            if size > Limits().total_bytes:  # no layer could hold it; one of holes costs who makes it nothing
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
+            if size <= SMALL:
+                body = os.read(fd, SMALL)
+            else:
+                body = self._known.get(path) or _digest_of(fd)
+                self._known[path] = body
+            attributes = [(name, os.getxattr(fd, name).hex()) for name in os.listxattr(fd) if name.startswith(_KEPT_XATTRS)]
+            return body, tell_attributes(attributes)
+        finally:
+            os.close(fd)
 
     def _matching(self, pattern: str) -> list[str]:
         """Paths that Go's filepath.Match takes, sorted."""
@@ -268,18 +298,14 @@ class Source:
             os.close(fd)
 
 
-def content_hash() -> hashlib.blake2b:
-    """Of files in a context: half the time of SHA-256 where the processor has no instructions for that."""
-    return hashlib.blake2b(digest_size=32)
+def tell(entry: str, mode: int, owner: str, size: int, more: str = "") -> str:
+    """What a `Sum` has of one entry.  ``more``: a symlink's text, or what `tell_attributes` tells; no part of it contains a zero."""
+    return f"{entry}\0{mode:o} {owner} {size} {more}\0"
 
 
-def tell(mode: int, owner: str, content: bytes) -> bytes:
-    """One entry as its digest has it; two kinds of source agree on it."""
-    return f"{mode:o} {owner} ".encode() + content
-
-
-def tell_attributes(attributes: Mapping[str, bytes]) -> bytes:
-    return b"".join(b"\0" + name.encode() + b"=" + attributes[name] for name in sorted(attributes))
+def tell_attributes(attributes: Iterable[tuple[str, str]]) -> str:
+    """Of names and values in hexadecimal."""
+    return "".join(f"{len(name)} {name}={value} " for name, value in sorted(attributes))
 
 
 def read_ignore_file(source: Source, dockerfile: str) -> Patterns:
@@ -299,20 +325,12 @@ def _clean(pattern: str) -> str:
     return "" if cleaned == "." else cleaned
 
 
-def _hashed(folder_fd: int, name: str) -> bytes:
-    fd = os.open(name, _OPEN, dir_fd=folder_fd)
-    try:
-        if os.fstat(fd).st_size > Limits().total_bytes:  # no layer could hold it; one of holes costs who makes it nothing
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
-        hashed = content_hash()
-        while chunk := os.read(fd, _SMALL):
-            hashed.update(chunk)
-            if len(chunk) < _SMALL:
-                break
-        attributes = {name: os.getxattr(fd, name) for name in os.listxattr(fd) if name.startswith(_KEPT_XATTRS)}
-        return hashed.digest() + tell_attributes(attributes)
-    finally:
-        os.close(fd)
+def _digest_of(fd: int) -> bytes:
+    """Of what is left of a file."""
+    hashed = hashlib.sha256()
+    while chunk := os.read(fd, _PIECE):
+        hashed.update(chunk)
+    return hashed.digest()
 
 
 def _follow(root_fd: int, path: str, target: os.stat_result) -> str:

@@ -1,4 +1,4 @@
-"""A build context as it came: one tar in a file without a name, and the tree of its names in memory.
+"""A build context as it came: one tar in a file without a name, and in memory a listing of what is in it.
 
 Nothing is unpacked: files are hashed in the tar and copied out of it, so that a context costs one write however many files it has. The
 few steps that need a directory (a bind mount of the context) get one then.
@@ -8,28 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import mmap
 import os
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import repeat
 from typing import BinaryIO
 
-from wherry.build.context import Chosen, Source, content_hash, tell, tell_attributes
+from wherry.build.context import SMALL, Chosen, Source, Sum, tell, tell_attributes
 from wherry.spec.patterns import Patterns
 from wherry.store.layer import write_all
-from wherry.store.parsing import Base, Indexing, Start, inline
+from wherry.store.parsing import Reading, Start, inline
 from wherry.tree.apply import Whiteouts
-from wherry.tree.erofs_format import Damaged
-from wherry.tree.erofs_image import decode
-from wherry.tree.erofs_node import Node, walk
+from wherry.tree.listing import decode
 from wherry.tree.plan import Item, Packed
-from wherry.tree.tar import InvalidArchive, Limits
+from wherry.tree.tar import InvalidArchive
 from wherry.tree.tar import Source as Stream
 
 _BLOCK = 1 << 20
+_LISTING_BYTES = 2 << 30
 _MAX_LINKS = 40
+_ROOT = -1  # its row, so to say
 
 
 class PackedContext(Source):
@@ -45,20 +47,12 @@ class PackedContext(Source):
         self._unpacking = threading.Lock()
         self._unpacked = False
         self.left = ""
-        self._hashed: dict[int, bytes] = {}
+        self._digests: dict[int, bytes] = {}  # of large files, by inode
+        self._folders: dict[int, dict[str, int]] = {}  # rows by name, of directories where names were looked up
         with contextlib.ExitStack() as undo:
-            with tempfile.TemporaryDirectory(prefix="context-", dir=directory) as folder:
-                names = [f"{folder}/{name}" for name in ("tar", "sparse", "index")]
-                self._files = [undo.enter_context(open(names[0], "x+b", buffering=0))]
-                with Indexing(start, *names, base=Base(), limits=Limits(), growing=True, literal=True) as indexing:
-                    _keep(source, self._files[0], indexing)
-                    has_sparse = indexing.finish().sparse_bytes > 0
-                if has_sparse:
-                    self._files.append(undo.enter_context(open(names[1], "rb", buffering=0)))
-                with open(names[2], "rb") as index:
-                    self._root = _tree(index.read())
+            self._files, listed = _received(source, directory, start, undo)
             self._bytes = [memoryview(undo.enter_context(_mapped(file))) for file in self._files]
-            self._identities = _several_names(self._root, [len(view) for view in self._bytes])
+            self._listing = decode(listed, [len(view) for view in self._bytes])
             self._undo = undo.pop_all()
         super().__init__(self._files[0].fileno())
 
@@ -70,23 +64,24 @@ class PackedContext(Source):
         self.fd = -1
 
     def read(self, path: str, limit_bytes: int) -> bytes:
-        node = self._node(path)
-        if node is None:
+        row = self._row(path)
+        if row is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        if not stat.S_ISREG(node.mode):
+        content = None if row == _ROOT else self._content(self._listing.inodes[row])
+        if content is None:
             raise OSError(errno.EINVAL, "not a regular file", path)
-        if node.size > limit_bytes:
+        if len(content) > limit_bytes:
             raise OSError(errno.EFBIG, f"larger than {limit_bytes} bytes", path)
-        return bytes(self._content_of(node))
+        return bytes(content)
 
     def resolved(self, path: str) -> str | None:
         found = self._find(path)
         return None if found is None else found[0]
 
     def open_file(self, path: str, directory: str) -> int:
-        node = self._existing(path)
+        content = self._content(self._listing.inodes[self._existing(path)])
         with tempfile.TemporaryFile(dir=directory) as copy:
-            copy.write(self._content_of(node))
+            copy.write(content or b"")
             copy.flush()
             copy.seek(0)
             return os.dup(copy.fileno())
@@ -95,18 +90,10 @@ class PackedContext(Source):
         return tuple(file.fileno() for file in self._files)
 
     def item(self, chosen: Chosen, descriptor: int, name: str) -> Item:
-        top = self._existing(chosen.path)
+        packed = tuple(self._packed([self._listing.inodes[row] for row in chosen.rows]))
         if not chosen.is_directory:
-            return Item(kind="file", descriptor=descriptor, path=chosen.path, name=name, packed=(self._packed(top),))
-        packed: list[Packed] = []
-        folders = {"": top}
-        for entry in chosen.entries:
-            parent, _, last = entry.rpartition("/")
-            node = (folders[parent].children or {})[last]
-            if node.children is not None:
-                folders[entry] = node
-            packed.append(self._packed(node))
-        return Item(kind="tree", descriptor=descriptor, path=chosen.path, name=name, entries=chosen.entries, packed=tuple(packed))
+            return Item(kind="file", descriptor=descriptor, path=chosen.path, name=name, packed=packed)
+        return Item(kind="tree", descriptor=descriptor, path=chosen.path, name=name, entries=chosen.entries, packed=packed)
 
     def unpacked(self) -> str:
         """A directory with all of it, made when it is first asked for.  It is left when the context is closed: see ``left``."""
@@ -130,139 +117,182 @@ class PackedContext(Source):
     # -- what choosing asks for
 
     def _is_directory(self, path: str) -> bool:
-        return self._existing(path).children is not None
+        return self._listing.is_directory(self._existing(path))
 
-    def _file(self, path: str) -> tuple[bytes, int]:
-        node = self._existing(path)
-        return self._told(node), node.size
+    def _file(self, path: str, name: str) -> Chosen:
+        rows = [self._existing(path)]
+        digest, size = self._sum(rows, [""])
+        return Chosen(path=path, name=name, is_directory=False, entries=(), digest=digest, size_bytes=size, rows=rows)
 
     def _head(self, path: str) -> bytes:
-        node = self._existing(path)
-        return bytes(self._content_of(node)[:512]) if stat.S_ISREG(node.mode) else b""
+        content = self._content(self._listing.inodes[self._existing(path)])
+        return b"" if content is None else bytes(content[:512])
 
     def _names(self, path: str) -> list[str]:
-        node = self._node(path)
-        return list(node.children or ()) if node is not None else []
+        row = self._row(path)
+        return [] if row is None or not self._listing.is_directory(row) else list(self._folder(row))
 
-    def _content(self, path: str, excluded: Patterns) -> Iterator[tuple[str, bytes, int]]:
-        """As a directory's, for any depth.  A directory that is left out comes all the same when something in it does not."""
+    def _directory(self, path: str, name: str, excluded: Patterns) -> Chosen:
+        rows, entries = self._kept(path, excluded)
+        digest, size = self._sum(rows, entries)
+        return Chosen(path=path, name=name, is_directory=True, entries=tuple(entries), digest=digest, size_bytes=size, rows=rows)
+
+    def _kept(self, path: str, excluded: Patterns) -> tuple[list[int], list[str]]:
+        """The rows below a directory, and their paths from there.  What is left out comes all the same when something in it does not."""
+        listing, top = self._listing, self._existing(path)
         filtered = bool(self.ignored) or bool(excluded)
-        open_folders = [_Open(self._existing(path), "", None)]
-        while open_folders:
-            folder = open_folders[-1]
-            name = next(folder.names, None)
-            if name is None:
-                open_folders.pop()
-                continue
-            node, below = folder.children[name], folder.prefix + name
-            inside = f"{path}/{below}" if path else below
-            dropped = filtered and self._dropped(inside, below, excluded)
-            if dropped and (node.children is None or not self._may_hold_kept(inside, below, excluded)):
-                continue
-            entry = (below, self._told(node), node.size)
-            if not dropped:
-                for one in open_folders:
-                    if one.owed is not None:
-                        yield one.owed
-                        one.owed = None
-                yield entry
-            if node.children is not None:
-                open_folders.append(_Open(node, below + "/", entry if dropped else None))
+        rows: list[int] = []
+        entries: list[str] = []
+        prefixes = [""]  # at each depth, of what is in the last directory there
+        owed: list[tuple[int, int, str]] = []  # directories that were left out, of which nothing is kept so far: depth, row and path
+        first = listing.depths[top] + 1 if top != _ROOT else 0
+        row, end = top + 1, listing.ends[top] if top != _ROOT else len(listing.names)
+        while row < end:
+            depth = listing.depths[row] - first
+            entry = prefixes[depth] + listing.names[row]
+            is_directory = listing.is_directory(row)
+            dropped = False
+            if filtered:
+                inside = f"{path}/{entry}" if path else entry
+                dropped = self._dropped(inside, entry, excluded)
+                if dropped and not (is_directory and self._may_hold_kept(inside, entry, excluded)):
+                    row = listing.ends[row]
+                    continue
+                while owed and owed[-1][0] >= depth:
+                    owed.pop()
+            if is_directory:
+                prefixes[depth + 1 :] = [entry + "/"]
+            if dropped:
+                owed.append((depth, row, entry))
+            else:
+                for _, owed_row, owed_entry in owed:
+                    rows.append(owed_row)
+                    entries.append(owed_entry)
+                owed.clear()
+                rows.append(row)
+                entries.append(entry)
+            row += 1
+        return rows, entries
 
-    def _told(self, node: Node) -> bytes:
-        """What the digest says of an inode: hashed once, however many instructions and names choose it."""
-        if not stat.S_ISREG(node.mode):
-            return tell(node.mode, "", os.fsencode(node.link))
-        content = self._hashed.get(id(node))
-        if content is None:
-            hashed = content_hash()
-            hashed.update(self._content_of(node))
-            content = self._hashed[id(node)] = hashed.digest() + tell_attributes(node.xattrs or {})
-        return tell(node.mode, "", content)
+    def _sum(self, rows: list[int], entries: list[str]) -> tuple[bytes, int]:
+        """The digest of these rows under these names, and the size of the files among them."""
+        listing, whole = self._listing, Sum()
+        inodes, modes, sizes, links, attributes = listing.inodes, listing.modes, listing.sizes, listing.links, listing.attributes
+        told: list[str] = []
+        total = 0
+        for row, entry in zip(rows, entries, strict=True):
+            inode = inodes[row]
+            mode, size, more = modes[inode], 0, links.get(inode, "")
+            if stat.S_ISREG(mode):
+                size = sizes[inode]
+                total += size
+                whole.add_body(self._bytes_of(inode) if size <= SMALL else self._digest(inode))
+                more = tell_attributes(attributes[inode]) if inode in attributes else ""
+            told.append(tell(entry, mode, "", size, more))
+        whole.add(told)
+        return whole.digest(), total
 
     # -- names and bytes
 
-    def _content_of(self, node: Node) -> memoryview:
-        return self._bytes[node.device][node.offset : node.offset + node.size]
+    def _content(self, inode: int) -> memoryview | None:
+        """None: it is no regular file."""
+        return self._bytes_of(inode) if stat.S_ISREG(self._listing.modes[inode]) else None
 
-    def _packed(self, node: Node) -> Packed:
-        return Packed(
-            mode=node.mode,
-            size=node.size,
-            mtime_ns=node.mtime_ns,
-            descriptor=node.device,
-            offset=node.offset,
-            identity=self._identities.get(id(node), -1),
-            link=node.link,
-            attributes=[(name, value.hex()) for name, value in (node.xattrs or {}).items()],
-        )
+    def _bytes_of(self, inode: int) -> memoryview:
+        listing = self._listing
+        offset = listing.offsets[inode]
+        return self._bytes[listing.devices[inode]][offset : offset + listing.sizes[inode]]
 
-    def _existing(self, path: str) -> Node:
+    def _digest(self, inode: int) -> bytes:
+        """Of a large file's bytes: once, however many instructions and names choose it."""
+        digest = self._digests.get(inode)
+        if digest is None:
+            digest = self._digests[inode] = hashlib.sha256(self._bytes_of(inode)).digest()
+        return digest
+
+    def _packed(self, inodes: list[int]) -> Iterator[Packed]:
+        listing = self._listing
+        shared = {inode: inode for inode in listing.shared}
+        columns = (listing.modes, listing.sizes, listing.times_ns, listing.devices, listing.offsets)
+        facts = [map(column.__getitem__, inodes) for column in columns]
+        few = [
+            map(shared.get, inodes, repeat(-1)),
+            map(listing.links.get, inodes, repeat("")),
+            map(listing.attributes.get, inodes, repeat(())),
+        ]
+        return map(Packed._make, zip(*facts, *few, strict=True))
+
+    def _existing(self, path: str) -> int:
         """Raises FileNotFoundError; what was resolved before is there."""
-        node = self._node(path)
-        if node is None:
+        row = self._row(path)
+        if row is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        return node
+        return row
 
-    def _node(self, path: str) -> Node | None:
+    def _row(self, path: str) -> int | None:
         found = self._find(path)
         return None if found is None else found[1]
 
-    def _find(self, path: str) -> tuple[str, Node] | None:
+    def _find(self, path: str) -> tuple[str, int] | None:
         """Where ``path`` leads, through symlinks but never above the root, and what is there.  Raises OSError for links in a circle."""
-        stack: list[tuple[str, Node]] = [("", self._root)]
+        stack: list[tuple[str, int]] = [("", _ROOT)]
         pending = path.split("/")[::-1]
         hops = 0
         while pending:
             name = pending.pop()
-            children = stack[-1][1].children
-            if children is None:
+            if not self._listing.is_directory(stack[-1][1]):
                 return None
             if name == "..":
                 del stack[max(1, len(stack) - 1) :]
             elif name not in ("", "."):
-                node = children.get(name)
-                if node is None:
+                row = self._folder(stack[-1][1]).get(name)
+                if row is None:
                     return None
-                if not node.link:
-                    stack.append((name, node))
+                link = self._listing.links.get(self._listing.inodes[row])
+                if link is None:
+                    stack.append((name, row))
                     continue
                 hops += 1
                 if hops > _MAX_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-                if node.link.startswith("/"):
+                if link.startswith("/"):
                     del stack[1:]
-                pending += node.link.split("/")[::-1]
+                pending += link.split("/")[::-1]
         return "/".join(name for name, _ in stack[1:]), stack[-1][1]
 
-
-class _Open:
-    """A directory on the way.  ``owed``: its own entry, to come before the first in it."""
-
-    __slots__ = ("children", "names", "owed", "prefix")
-
-    def __init__(self, node: Node, prefix: str, owed: tuple[str, bytes, int] | None) -> None:
-        self.children = node.children or {}
-        self.names = iter(sorted(self.children))
-        self.prefix = prefix
-        self.owed = owed
+    def _folder(self, row: int) -> dict[str, int]:
+        """The rows of what is in a directory, by name."""
+        found = self._folders.get(row)
+        if found is None:
+            found = self._folders[row] = {self._listing.names[inner]: inner for inner in self._listing.inside(row)}
+        return found
 
 
-def _keep(source: Stream, file: BinaryIO, indexing: Indexing) -> None:
-    """The stream into the file, as far as its index is on its way."""
+def _received(source: Stream, directory: str, start: Start, undo: contextlib.ExitStack) -> tuple[list[BinaryIO], bytes]:
+    """The tar in a file without a name, beside it one of its sparse files where it has any; and what is listed of it, as bytes."""
+    with tempfile.TemporaryDirectory(prefix="context-", dir=directory) as folder:
+        names = [f"{folder}/{name}" for name in ("tar", "sparse", "listing")]
+        tar, sparse, listing = (undo.enter_context(open(name, "x+b", buffering=0)) for name in names)
+        with open(names[0], "rb", buffering=0) as shown:  # who looks into it may not change it
+            fds = [shown.fileno(), sparse.fileno(), listing.fileno()]
+            reading = Reading(start, "listing", {}, fds, growing=True)
+        with reading:
+            _keep(source, tar, reading)
+            reading.answer()
+        if os.fstat(listing.fileno()).st_size > _LISTING_BYTES:
+            raise InvalidArchive("the names in the archive are too many")
+        listing.seek(0)
+        return [tar, sparse], listing.read()
+
+
+def _keep(source: Stream, file: BinaryIO, reading: Reading) -> None:
+    """The stream into the file, as far as its listing is on its way."""
     size_bytes = 0
     while data := source.read(_BLOCK):
         write_all(file, data)
         size_bytes += len(data)
-        indexing.mark(size_bytes)
-        indexing.check()
-
-
-def _tree(index: bytes) -> Node:
-    try:
-        return decode(index)
-    except Damaged as error:
-        raise InvalidArchive(str(error)) from error
+        reading.mark(size_bytes)
+        reading.check()
 
 
 @contextlib.contextmanager
@@ -273,16 +303,3 @@ def _mapped(file: BinaryIO) -> Iterator[mmap.mmap | bytes]:
         return
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         yield mapped
-
-
-def _several_names(root: Node, sizes: Sequence[int]) -> dict[int, int]:
-    """A number for each inode that has more than one name; what lies outside of the files of these sizes is no context."""
-    seen: set[int] = set()
-    shared: dict[int, int] = {}
-    for node in walk(root):
-        if id(node) in seen:
-            shared.setdefault(id(node), len(shared))
-        seen.add(id(node))
-        if stat.S_ISREG(node.mode) and node.size and not (node.device < len(sizes) and node.offset + node.size <= sizes[node.device]):
-            raise InvalidArchive("a file that lies outside of the archive")
-    return shared

@@ -124,7 +124,7 @@ class BuildOperations:
                 chunks, lambda file: self.rooms.attendants.run(receive_context, file, _staging(self.rooms), self.rooms.start)
             )
         except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV):
+            if error.errno not in (errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
                 raise
             text = os.strerror(error.errno).lower()
             raise InvalidRequest(f"Error processing tar file: {error.filename}: {text}") from error

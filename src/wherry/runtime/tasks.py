@@ -22,6 +22,7 @@ from wherry.tree.tar_writer import Writer
 _KEPT = credentials.mask(("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP"))
 _CELLS = {
     "index": confinement.Cell(),
+    "listing": confinement.Cell(),
     "merge": confinement.Cell(),
     "outline": confinement.Cell(),
     "plain": confinement.Cell(),

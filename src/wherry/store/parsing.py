@@ -102,43 +102,24 @@ class Base:
     lowest: bool = True
 
 
-class Indexing:
-    """The index of the tar at ``tar_path`` on its way, with the file of its sparse files; both must not exist yet.
+class Reading:
+    """A function that runs over a tar, which may still be written meanwhile.  Leaving the context ends it."""
 
-    ``growing``: the tar is still written, and `mark` says how far. ``literal``: a name like a whiteout's is a name. Leaving the context
-    ends the work.
-    """
-
-    def __init__(
-        self,
-        start: Start,
-        tar_path: str,
-        sparse_path: str,
-        index_path: str,
-        *,
-        base: Base,
-        limits: Limits,
-        growing: bool = False,
-        literal: bool = False,
-    ) -> None:
-        self._sparse_path = sparse_path
+    def __init__(self, start: Start, name: str, arguments: Mapping[str, Any], fds: Sequence[int], *, growing: bool) -> None:
+        """``fds`` stay the caller's: all that the function takes but the pipe that tells, where the tar is ``growing``, how far it is."""
         self._marks = -1
         self._broken = False
-        fds: list[int] = []
+        marks: list[int] = []
         try:
-            fds.append(os.open(tar_path, os.O_RDONLY | os.O_CLOEXEC))
-            _open_made(fds, sparse_path, index_path)
             if growing:
                 reader, self._marks = os.pipe()
-                fds.append(reader)
-            root = [base.mode, base.uid, base.gid, base.mtime_ns]
-            arguments = {"root": root, "lowest": base.lowest, "literal": literal, "limits": asdict(limits)}
-            self._job = start("index", arguments, fds)
+                marks.append(reader)
+            self._job = start(name, arguments, [*fds, *marks])
         except BaseException:
             self._close()
             raise
         finally:
-            for fd in fds:
+            for fd in marks:
                 os.close(fd)
 
     def __enter__(self) -> Self:
@@ -161,18 +142,41 @@ class Indexing:
         if self._broken:
             self._job.result()
 
-    def finish(self) -> Indexed:
-        """The tar is whole: wait for the index.  Raises InvalidArchive, OSError."""
+    def answer(self) -> dict[str, Any]:
+        """The tar is whole: wait for what is found.  Raises InvalidArchive, OSError."""
         self._close()
-        found = Indexed(**self._job.result())
-        if not found.sparse_bytes:
-            os.unlink(self._sparse_path)
-        return found
+        return self._job.result()
 
     def _close(self) -> None:
         if self._marks >= 0:
             os.close(self._marks)
             self._marks = -1
+
+
+class Indexing(Reading):
+    """The index of the tar at ``tar_path`` on its way, with the file of its sparse files; both must not exist yet."""
+
+    def __init__(
+        self, start: Start, tar_path: str, sparse_path: str, index_path: str, *, base: Base, limits: Limits, growing: bool = False
+    ) -> None:
+        self._sparse_path = sparse_path
+        fds: list[int] = []
+        try:
+            fds.append(os.open(tar_path, os.O_RDONLY | os.O_CLOEXEC))
+            _open_made(fds, sparse_path, index_path)
+            root = [base.mode, base.uid, base.gid, base.mtime_ns]
+            arguments = {"root": root, "lowest": base.lowest, "limits": asdict(limits)}
+            super().__init__(start, "index", arguments, fds, growing=growing)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def finish(self) -> Indexed:
+        """The tar is whole: wait for the index.  Raises InvalidArchive, OSError."""
+        found = Indexed(**self.answer())
+        if not found.sparse_bytes:
+            os.unlink(self._sparse_path)
+        return found
 
 
 def index_tree(root: Node, tar_fd: int, sparse_path: str, index_path: str) -> Indexed:

@@ -218,12 +218,14 @@ class _Tree:
         remove(parent_fd, name)
 
     def _forget_below(self, path: str) -> None:
-        """Names below ``path`` (or through a symlink to it) may lead elsewhere from now on; only the entry's own parent stays."""
-        parent = path.rpartition("/")[0]
-        kept = self._directories.pop(parent, None)
+        """Names below ``path``, or through a symlink to it, may lead elsewhere from now on: those of the entry's own parent too.
+
+        Its descriptor is in use, so that it stays open, under what is no path.
+        """
+        kept = self._directories.pop(path.rpartition("/")[0], None)
         self.forget_directories()
         if kept is not None:
-            self._directories[parent] = kept
+            self._remember("\0", kept)
 
     def _add_root(self, entry: Entry) -> None:
         if entry.kind is not Kind.DIRECTORY or self._options.whiteouts is Whiteouts.LITERAL:

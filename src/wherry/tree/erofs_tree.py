@@ -15,6 +15,7 @@ from wherry.tree.apply import OPAQUE, OVERLAY_OPAQUE, WHITEOUT, bad_link, check_
 from wherry.tree.erofs_builder import NUMBER, ROOT, Builder
 from wherry.tree.erofs_format import BLOCK, encode_attributes, pack_inode
 from wherry.tree.erofs_log import write_at
+from wherry.tree.sparse import SparseFiles
 from wherry.tree.tar import Entry, InvalidArchive, Kind
 from wherry.tree.tar_reader import Reader
 
@@ -23,8 +24,6 @@ SPARSE: Final = 1
 _METADATA: Final = ".wh..wh."
 _MAX_LINKS: Final = 40
 _MAX_NAME: Final = 255
-_MAX_SPARSE: Final = 1 << 40
-_PAGE: Final = 4096
 _CACHED: Final = 4096
 _COPY: Final = 1 << 20
 _MODES: Final = {
@@ -38,14 +37,13 @@ _MODES: Final = {
 class Tree:
     """Takes the entries of one layer in order.
 
-    ``sparse_fd``: an empty file that takes the sparse files of the archive. ``literal``: a name like a whiteout's is a name.
+    ``sparse_fd``: an empty file that takes the sparse files of the archive.
     """
 
-    def __init__(self, builder: Builder, *, sparse_fd: int, literal: bool = False) -> None:
+    def __init__(self, builder: Builder, *, sparse_fd: int) -> None:
         self._builder = builder
-        self._literal = literal
         self._sparse_fd = sparse_fd
-        self._sparse_bytes = 0
+        self._sparse = SparseFiles(sparse_fd)
         self._known: dict[bytes, int] = {}  # by parent and name: a directory's number, or of a symlink's target -1 less its place
         self._targets: list[str] = []
         self._directories: dict[str, int] = {}
@@ -60,7 +58,7 @@ class Tree:
                 self._describe(ROOT, entry)
             return
         parent, _, name = path.rpartition("/")
-        if name.startswith(WHITEOUT) and not self._literal:
+        if name.startswith(WHITEOUT):
             self._whiteout(path, parent, name, entry.mtime_ns)
             return
         raw = os.fsencode(name)
@@ -94,7 +92,7 @@ class Tree:
         number, entry, offset = self._last
         if offset + entry.size <= tar_bytes - rest:
             return
-        place = self._sparse_place(entry.size)
+        place = self._sparse.room(entry.size)
         for start in range(0, entry.size, _COPY):
             write_at(self._sparse_fd, os.pread(tar_fd, min(_COPY, entry.size - start), offset + start), place + start)
         os.ftruncate(self._sparse_fd, place + entry.size + -entry.size % BLOCK)
@@ -102,7 +100,7 @@ class Tree:
 
     def _add_file(self, entry: Entry, directory: int, name: bytes, reader: Reader) -> None:
         if entry.segments is not None:
-            self._builder.put(directory, name, self._file(entry, SPARSE, self._copy_sparse(entry, reader)))
+            self._builder.put(directory, name, self._file(entry, SPARSE, self._sparse.copy(entry, reader)))
             return
         offset = reader.offset
         number = self._builder.put(directory, name, self._file(entry, TAR, offset))
@@ -111,7 +109,7 @@ class Tree:
 
     def _file(self, entry: Entry, device: int, offset: int) -> bytes:
         where = self._builder.starts[device] + offset // BLOCK if entry.size else 0
-        attributes = encode_attributes(_attributes(entry, {})) if entry.xattrs else b""
+        attributes = encode_attributes(attributes_of(entry, {})) if entry.xattrs else b""
         return pack_inode(stat.S_IFREG | entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.size, where, attributes)
 
     def _add_symlink(self, entry: Entry, directory: int, name: bytes) -> None:
@@ -154,7 +152,7 @@ class Tree:
     def _describe(self, directory: int, entry: Entry) -> None:
         self._builder.describe(directory, stat.S_IFDIR | entry.mode, entry.uid, entry.gid, entry.mtime_ns)
         if entry.xattrs:
-            self._builder.attributes[directory] = _attributes(entry, self._builder.attributes.get(directory, {}))
+            self._builder.attributes[directory] = attributes_of(entry, self._builder.attributes.get(directory, {}))
 
     def _replace(self, directory: int, name: bytes) -> None:
         """Something else than a directory or symlink is about to have the name."""
@@ -236,25 +234,6 @@ class Tree:
         number = errno.ENOTDIR if self._builder.is_file(directory, name) else errno.ENOENT
         return OSError(number, os.strerror(number), path)
 
-    def _copy_sparse(self, entry: Entry, reader: Reader) -> int:
-        """A sparse file gets a place in a sparse file, where its holes are holes."""
-        place = self._sparse_place(entry.size)
-        os.ftruncate(self._sparse_fd, self._sparse_bytes)  # first, as in `Reader.copy_to`
-        for offset, length in entry.segments or ():
-            position, end = place + offset, place + offset + length
-            while position < end:
-                data = reader.read(end - position)
-                write_at(self._sparse_fd, data, position)
-                position += len(data)
-        return place
-
-    def _sparse_place(self, size_bytes: int) -> int:
-        place = self._sparse_bytes
-        self._sparse_bytes += size_bytes + -size_bytes % _PAGE
-        if self._sparse_bytes > _MAX_SPARSE:
-            raise InvalidArchive(f"archive with sparse files of more than {_MAX_SPARSE} bytes")
-        return place
-
 
 def read_tree(reader: Reader, tree: Tree) -> None:
     """All entries of an archive.  Raises InvalidArchive, OSError."""
@@ -262,7 +241,7 @@ def read_tree(reader: Reader, tree: Tree) -> None:
         tree.add(entry, reader)
 
 
-def _attributes(entry: Entry, known: Mapping[str, bytes]) -> dict[str, bytes]:
+def attributes_of(entry: Entry, known: Mapping[str, bytes]) -> dict[str, bytes]:
     """``known`` and those of the entry that are taken.  Raises InvalidArchive for more than an inode can have."""
     kept = {name: value for name, value in entry.xattrs.items() if is_portable_attribute(name)}
     if any(len(os.fsencode(name)) > _MAX_NAME or len(value) > 0xFFFF for name, value in kept.items()):

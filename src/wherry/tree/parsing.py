@@ -19,12 +19,14 @@ from wherry.tree.apply import ApplyOptions, Whiteouts, apply
 from wherry.tree.compression import BadStream, decompress
 from wherry.tree.erofs_builder import ROOT, Builder
 from wherry.tree.erofs_format import Damaged, Device, TooLarge, packed_starts
+from wherry.tree.erofs_log import write_at
 from wherry.tree.erofs_merge import merge as lay_over_each_other
 from wherry.tree.erofs_node import Node, add_tree
 from wherry.tree.erofs_reader import FileImage, Index
 from wherry.tree.erofs_tree import Tree, read_tree
 from wherry.tree.erofs_writer import write
 from wherry.tree.growing import GrowingFile
+from wherry.tree.listing_tree import ListingTree
 from wherry.tree.tar import BLOCK, Entry, InvalidArchive, Limits
 from wherry.tree.tar_fields import is_header
 from wherry.tree.tar_reader import Reader
@@ -39,19 +41,34 @@ def index(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
 
     ``fds``: the tar, and three empty files: for its sparse files, for the index, and for what does not fit into memory meanwhile; then,
     while the tar is still written, a pipe that tells how far (`growing.MARK`). ``root``: mode, uid, gid and mtime_ns of the root directory;
-    ``lowest``: no layer lies below, so whiteouts only undo what this archive had before; ``literal``: a name like a whiteout's is a name.
+    ``lowest``: no layer lies below, so whiteouts only undo what this archive had before.
     Answers ``size_bytes`` (as Docker counts), ``sparse_bytes``, ``index_sum`` (CRC-32), ``tar_bytes``.
     """
     tar_fd, sparse_fd, index_fd, scratch_fd, *marks = fds
     source = GrowingFile(tar_fd, *marks)
-    literal = arguments.get("literal", False)
-    builder = Builder(scratch_fd, lowest=arguments["lowest"] and not literal)
+    builder = Builder(scratch_fd, lowest=arguments["lowest"])
     mode, *rest = arguments["root"]
     builder.describe(ROOT, stat.S_IFDIR | mode, *rest)
-    tree = Tree(builder, sparse_fd=sparse_fd, literal=literal)
+    tree = Tree(builder, sparse_fd=sparse_fd)
     read_tree(Reader(source, _limits(arguments)), tree)
     tree.finish(tar_fd, source.size())
     return _write_index(builder, source.size(), sparse_fd, index_fd, scratch_fd)
+
+
+def listing(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+    """What an archive holds, every name taken as it is, into an empty file: see `listing.Listing`.
+
+    ``fds``: the tar, an empty file for its sparse files, and that for the listing; then a pipe as for `index`. Answers ``sparse_bytes``.
+    """
+    tar_fd, sparse_fd, listing_fd, *marks = fds
+    source = GrowingFile(tar_fd, *marks)
+    tree = ListingTree(sparse_fd)
+    reader = Reader(source, _limits(arguments))
+    for entry in reader:
+        tree.add(entry, reader)
+    source.size()
+    write_at(listing_fd, tree.finish().encode(), 0)
+    return {"sparse_bytes": os.fstat(sparse_fd).st_size}
 
 
 def index_known(root: Node, fds: Sequence[int]) -> dict[str, Any]:
@@ -181,4 +198,4 @@ def _limits(arguments: Mapping[str, Any]) -> Limits:
     return Limits(**arguments.get("limits", {}))
 
 
-PARSERS: dict[str, Parse] = {"index": index, "merge": merge, "unpack": unpack, "plain": plain, "outline": outline}
+PARSERS: dict[str, Parse] = {"index": index, "listing": listing, "merge": merge, "unpack": unpack, "plain": plain, "outline": outline}
