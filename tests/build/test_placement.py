@@ -14,8 +14,9 @@ import pytest
 from wherry.build.packed import PackedContext
 from wherry.build.placement import Placement, Unfit
 from wherry.kernel import mount
-from wherry.tree.erofs_format import Device
-from wherry.tree.erofs_image import decode, encode
+from wherry.spec.digest import sha256
+from wherry.store.parsing import compose
+from wherry.tree.erofs_image import decode
 from wherry.tree.erofs_node import Node
 from wherry.tree.pack import PackOptions, pack
 from wherry.tree.place import place
@@ -90,6 +91,15 @@ def told(data: bytes) -> Told:
     return found
 
 
+def written(placement: Placement, tmp_path: Path) -> tuple[bytes, bytes]:
+    """The tar, and its index."""
+    paths = [tmp_path / name for name in ("made.tar", "made.sparse", "made.index")]
+    diff_id, found = compose(placement, *map(str, paths))
+    tar = paths[0].read_bytes()
+    assert (diff_id, found.tar_bytes) == (sha256(tar), len(tar))
+    return tar, paths[2].read_bytes()
+
+
 def copied(tmp_path: Path, patterns: list[str], destination: str, **options: str | bool) -> tuple[Told, Told, list[str], list[str]]:
     """Both ways: what the tars tell, and the order of their names."""
     image = below(tmp_path / "image")
@@ -98,7 +108,7 @@ def copied(tmp_path: Path, patterns: list[str], destination: str, **options: str
     plan = Plan(destination=destination, items=items, **options)  # type: ignore[arg-type]
     root_fd = os.open(image, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        computed = b"".join(Placement(root_fd, plan, source.descriptors()).pieces())
+        computed, _ = written(Placement(root_fd, plan, source.descriptors()), tmp_path)
         for name in ("upper", "work"):
             (tmp_path / name).mkdir()
         os.utime(tmp_path / "upper", (1_500_000_000, 1_500_000_000))
@@ -140,12 +150,32 @@ def test_it_knows_where_everything_is_in_its_tar(tmp_path: Path) -> None:
     with PackedContext(io.BytesIO(context()), str(tmp_path)) as source:
         root_fd = os.open(image, os.O_RDONLY | os.O_DIRECTORY)
         plan = Plan(destination="/app", items=(source.item(source.choose("s")[0], 0, ""),))
-        placement = Placement(root_fd, plan, source.descriptors())
+        data, index = written(Placement(root_fd, plan, source.descriptors()), tmp_path)
         os.close(root_fd)
-        data = b"".join(placement.pieces())
     status = image.stat()
     read = index_of(data, root=[status.st_mode & 0o7777, 0, 0, int(status.st_mtime) * 10**9])
-    assert shown(decode(encode(placement.root, [Device(len(data), "tar")]))) == shown(decode(read))
+    assert shown(decode(index)) == shown(decode(read))
+
+
+def test_many_small_files_and_large_ones_are_whole(tmp_path: Path) -> None:
+    made = io.BytesIO()
+    contents = {f"f{number:04}": bytes([number % 256]) * (number * 7 % 1500) for number in range(1200)}
+    contents |= {"g1": os.urandom(3 << 20), "g2": os.urandom((2 << 20) - 1), "h": b"last"}
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name, content in contents.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    made.seek(0)
+    (tmp_path / "image").mkdir()
+    with PackedContext(made, str(tmp_path)) as source:
+        root_fd = os.open(tmp_path / "image", os.O_RDONLY | os.O_DIRECTORY)
+        plan = Plan(destination="/", items=(source.item(source.choose(".")[0], 0, ""),))
+        data, index = written(Placement(root_fd, plan, source.descriptors()), tmp_path)
+        os.close(root_fd)
+    assert {name: one[-1] for name, one in told(data).items()} == contents
+    children = decode(index).children or {}
+    assert {name: data[node.offset : node.offset + node.size] for name, node in children.items()} == contents
 
 
 def shown(node: Node) -> object:

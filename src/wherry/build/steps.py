@@ -14,7 +14,7 @@ import posixpath
 import signal
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -77,16 +77,6 @@ class Watch:
         self.output(data, stderr)
 
 
-class _Pieces:
-    """Pieces as a stream: each read gives the next, whatever its size."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-
-    def read(self, _size: int, /) -> bytes:
-        return next(self._pieces, b"")
-
-
 class Steps:
     """Carries out steps of one build.  ``directory``: the build's own, removed by whoever made it."""
 
@@ -139,7 +129,7 @@ class Steps:
             return None
         finally:
             os.close(root_fd)
-        facts = self.services.snapshotter.apply(None, state.chain, _Pieces(placement.pieces()), known=lambda: placement.root)
+        facts = self.services.snapshotter.compose(state.chain, placement)
         chain = chain_id([*state.diff_ids, facts.diff_id])
         return Layer(chain=str(chain), diff_id=facts.diff_id, size_bytes=facts.size_bytes)
 

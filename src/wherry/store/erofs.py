@@ -28,10 +28,10 @@ from wherry.store.erofs_contents import IndexContents
 from wherry.store.erofs_mounts import Mounts, attach
 from wherry.store.layer import Background, HashingSink, HashingSource, check_digest, hash_only, write_all
 from wherry.store.overlay import Overlay
-from wherry.store.parsing import Base, Indexed, Indexing, Part, Start, index_tree, inline, merge
+from wherry.store.parsing import Base, Indexed, Indexing, Part, Start, compose, inline, merge
 from wherry.store.records import Records
 from wherry.store.shelf import damaged
-from wherry.store.snapshot import Known, LayerFacts, Row, stacked
+from wherry.store.snapshot import Composed, LayerFacts, Row, stacked
 from wherry.store.soundness import Finding, Tick
 from wherry.tree.compare import same_bytes
 from wherry.tree.erofs_format import BLOCK, Device, TooLarge
@@ -62,14 +62,10 @@ class Erofs(Overlay):
         self._merging = threading.Lock()
         self._stood_on: dict[str, int] = {}  # parents -> how much had been unmounted when one was prepared on them
 
-    def apply(
-        self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None, known: Known | None = None
-    ) -> LayerFacts:
+    def apply(self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None) -> LayerFacts:
         below = self._below(parent)
         if name is not None and self.exists(name):
             return LayerFacts(diff_id=hash_only(stream, expected), size_bytes=self.usage(name))
-        if known is not None:
-            return self._apply_known(name, parent, stream, expected, known)
         with self._shelf.making() as directory, ExitStack() as ends:
             tar = ends.enter_context(open(self._shelf.path(directory, _TAR), "xb", buffering=0))
             indexing = ends.enter_context(self._indexing(directory, below, growing=True))
@@ -84,17 +80,12 @@ class Erofs(Overlay):
             check_digest(diff_id, expected)
             return self._finish_tar(name, parent, directory, found, diff_id)
 
-    def _apply_known(self, name: str | None, parent: str | None, stream: Source, expected: Digest | None, known: Known) -> LayerFacts:
-        """Of a tar that was written here: nobody need look into it."""
-        with self._shelf.making() as directory, open(self._shelf.path(directory, _TAR), "x+b", buffering=0) as tar:
-            with Background(_Keeper(tar).take) as keeper, HashingSource(stream) as source:
-                while data := source.read(_CHUNK):
-                    keeper.put(data)
-                keeper.finish()
-                diff_id = source.digest()
-            check_digest(diff_id, expected)
-            found = index_tree(known(), tar.fileno(), self._shelf.path(directory, _SPARSE), self._shelf.path(directory, _INDEX))
-            return self._finish_tar(name, parent, directory, found, diff_id)
+    def compose(self, parent: str | None, layer: Composed) -> LayerFacts:
+        self._below(parent)
+        with self._shelf.making() as directory:
+            paths = [self._shelf.path(directory, part) for part in (_TAR, _SPARSE, _INDEX)]
+            diff_id, found = compose(layer, *paths)
+            return self._finish_tar(None, parent, directory, found, diff_id)
 
     def adopt(self, name: str, parent: str | None, path: str, diff_id: Digest) -> LayerFacts:
         below = self._below(parent)

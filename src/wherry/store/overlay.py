@@ -18,7 +18,7 @@ from wherry.store.layer import HashingSink, NullSink, copy_directory, hash_only
 from wherry.store.parsing import Start, inline, unpack
 from wherry.store.records import Records
 from wherry.store.shelf import Shelf
-from wherry.store.snapshot import Change, ChangeKind, Known, LayerFacts, Row, SnapshotExists, SnapshotInfo, stacked
+from wherry.store.snapshot import Change, ChangeKind, Composed, LayerFacts, Row, SnapshotExists, SnapshotInfo, stacked
 from wherry.store.soundness import Finding, Tick, no_tick
 from wherry.tree.apply import OVERLAY_OPAQUE, Whiteouts
 from wherry.tree.pack import PackOptions, pack, packed_size
@@ -84,9 +84,7 @@ class Overlay:
             self._finish(stacked(row.parent, facts.diff_id), copied, facts)
         return facts
 
-    def apply(
-        self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None, known: Known | None = None
-    ) -> LayerFacts:
+    def apply(self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None) -> LayerFacts:
         below = self._below(parent)
         if name is not None and self.exists(name):
             return LayerFacts(diff_id=hash_only(stream, expected), size_bytes=self.usage(name))
@@ -96,6 +94,9 @@ class Overlay:
             facts = unpack(self._start, stream, self._tree(directory), Whiteouts.OVERLAY, self._limits, expected)
             self._finish(name or stacked(parent, facts.diff_id), Row(directory=directory, parent=parent, below=below), facts)
         return facts
+
+    def compose(self, parent: str | None, layer: Composed) -> LayerFacts:
+        raise NotImplementedError("tars are not kept")
 
     def adopt(self, name: str, parent: str | None, path: str, diff_id: Digest) -> LayerFacts:
         with open(path, "rb") as tar:

@@ -22,12 +22,12 @@ from typing import Any, BinaryIO, Final, Protocol, Self
 
 from wherry.spec.digest import Digest
 from wherry.store.layer import HashingSource, check_digest, write_all
-from wherry.store.snapshot import LayerFacts
+from wherry.store.snapshot import Composed, LayerFacts
 from wherry.tree.apply import Whiteouts
+from wherry.tree.erofs_builder import Builder
 from wherry.tree.erofs_format import TooLarge
-from wherry.tree.erofs_node import Node
 from wherry.tree.growing import MARK
-from wherry.tree.parsing import PARSERS, WINDOW, index_known
+from wherry.tree.parsing import PARSERS, WINDOW, write_index
 from wherry.tree.tar import Entry, InvalidArchive, Kind, Limits, Source
 
 PATIENCE_S: Final = 900.0
@@ -179,18 +179,21 @@ class Indexing(Reading):
         return found
 
 
-def index_tree(root: Node, tar_fd: int, sparse_path: str, index_path: str) -> Indexed:
-    """The index of a tar that was written here."""
+def compose(layer: Composed, tar_path: str, sparse_path: str, index_path: str) -> tuple[Digest, Indexed]:
+    """The tar of a layer that is made here, and its index.  None of the files exists yet.  Raises OSError."""
     fds: list[int] = []
     try:
+        fds.append(os.open(tar_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         _open_made(fds, sparse_path, index_path)
-        found = Indexed(**index_known(root, [tar_fd, *fds]))
+        tar_fd, sparse_fd, index_fd, scratch_fd = fds
+        builder = Builder(scratch_fd)
+        diff_id = layer.write(tar_fd, builder)
+        found = write_index(builder, os.fstat(tar_fd).st_size, sparse_fd, index_fd, scratch_fd)
     finally:
         for fd in fds:
             os.close(fd)
-    if not found.sparse_bytes:
-        os.unlink(sparse_path)
-    return found
+    os.unlink(sparse_path)
+    return diff_id, Indexed(**found)
 
 
 def _open_made(fds: list[int], sparse_path: str, index_path: str) -> None:

@@ -13,10 +13,15 @@ from wherry.spec.digest import Digest, sha256
 from wherry.spec.mounts import Rootfs
 from wherry.store.contents import Contents
 from wherry.store.soundness import Finding, Tick, no_tick
-from wherry.tree.erofs_node import Node
+from wherry.tree.erofs_builder import Builder
 from wherry.tree.tar import Sink, Source
 
-Known = Callable[[], Node]  # the tree of a layer, with the places of its files in the tar
+
+class Composed(Protocol):
+    """A layer that is made here, so that nobody need look into its tar."""
+
+    def write(self, fd: int, builder: Builder) -> Digest:
+        """Write the tar into the empty file ``fd``, and tell ``builder`` of everything in it; its diff_id."""
 
 
 class ChangeKind(IntEnum):
@@ -143,16 +148,16 @@ class Snapshotter(Protocol):
         Its name is the chain_id of the parent's name and the diff_id.  Raises SnapshotMissing.
         """
 
-    def apply(
-        self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None, known: Known | None = None
-    ) -> LayerFacts:
+    def apply(self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None) -> LayerFacts:
         """Make a committed snapshot from an uncompressed tar layer, read to its end.
 
-        ``name`` None: the chain_id of ``parent`` and the diff_id, for a layer whose digest is not known before. ``known``: who wrote the
-        tar tells, once it is read, what is in it; a snapshotter that keeps tars then need not find that out.
+        ``name`` None: the chain_id of ``parent`` and the diff_id, for a layer whose digest is not known before.
         Raises SnapshotMissing (the parent), InvalidArchive, DigestMismatch when ``expected`` is not its diff_id, OSError.
         When ``name`` is there already the stream is only hashed and checked.
         """
+
+    def compose(self, parent: str | None, layer: Composed) -> LayerFacts:
+        """As ``apply`` without a name, of a layer that is made here; only where tars are kept.  Raises SnapshotMissing, OSError."""
 
     def adopt(self, name: str, parent: str | None, path: str, diff_id: Digest) -> LayerFacts:
         """As ``apply``, of a tar that lies in a file of the data root and was checked when it came: it may be linked, and is never changed.

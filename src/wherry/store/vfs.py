@@ -14,7 +14,7 @@ from wherry.store.layer import HashingSink, NullSink, copy_directory, hash_only
 from wherry.store.parsing import Start, inline, unpack
 from wherry.store.records import Records
 from wherry.store.shelf import Shelf
-from wherry.store.snapshot import Change, ChangeKind, Known, LayerFacts, Row, SnapshotExists, SnapshotInfo, stacked
+from wherry.store.snapshot import Change, ChangeKind, Composed, LayerFacts, Row, SnapshotExists, SnapshotInfo, stacked
 from wherry.store.soundness import Finding, Tick, no_tick
 from wherry.tree.apply import Whiteouts
 from wherry.tree.compare import Difference, Kind, compare
@@ -70,9 +70,7 @@ class Vfs:
             self._finish(stacked(row.parent, facts.diff_id), copied, facts)
         return facts
 
-    def apply(
-        self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None, known: Known | None = None
-    ) -> LayerFacts:
+    def apply(self, name: str | None, parent: str | None, stream: Source, *, expected: Digest | None = None) -> LayerFacts:
         if parent is not None:
             self._shelf.committed(parent)
         if name is not None and self.exists(name):
@@ -82,6 +80,9 @@ class Vfs:
             facts = unpack(self._start, stream, self._tree(directory), Whiteouts.DELETE, self._limits, expected)
             self._finish(name or stacked(parent, facts.diff_id), Row(directory=directory, parent=parent), facts)
         return facts
+
+    def compose(self, parent: str | None, layer: Composed) -> LayerFacts:
+        raise NotImplementedError("tars are not kept")
 
     def adopt(self, name: str, parent: str | None, path: str, diff_id: Digest) -> LayerFacts:
         with open(path, "rb") as tar:

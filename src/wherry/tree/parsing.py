@@ -21,7 +21,6 @@ from wherry.tree.erofs_builder import ROOT, Builder
 from wherry.tree.erofs_format import Damaged, Device, TooLarge, packed_starts
 from wherry.tree.erofs_log import write_at
 from wherry.tree.erofs_merge import merge as lay_over_each_other
-from wherry.tree.erofs_node import Node, add_tree
 from wherry.tree.erofs_reader import FileImage, Index
 from wherry.tree.erofs_tree import Tree, read_tree
 from wherry.tree.erofs_writer import write
@@ -52,7 +51,7 @@ def index(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
     tree = Tree(builder, sparse_fd=sparse_fd)
     read_tree(Reader(source, _limits(arguments)), tree)
     tree.finish(tar_fd, source.size())
-    return _write_index(builder, source.size(), sparse_fd, index_fd, scratch_fd)
+    return write_index(builder, source.size(), sparse_fd, index_fd, scratch_fd)
 
 
 def listing(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
@@ -71,15 +70,8 @@ def listing(arguments: Mapping[str, Any], fds: Sequence[int]) -> dict[str, Any]:
     return {"sparse_bytes": os.fstat(sparse_fd).st_size}
 
 
-def index_known(root: Node, fds: Sequence[int]) -> dict[str, Any]:
-    """As `index`, of a tar that was written here: ``root`` tells where everything is in it.  No file ends in the middle of a block."""
-    tar_fd, sparse_fd, index_fd, scratch_fd = fds
-    builder = Builder(scratch_fd)
-    add_tree(builder, root)
-    return _write_index(builder, os.fstat(tar_fd).st_size, sparse_fd, index_fd, scratch_fd)
-
-
-def _write_index(builder: Builder, tar_bytes: int, sparse_fd: int, index_fd: int, scratch_fd: int) -> dict[str, Any]:
+def write_index(builder: Builder, tar_bytes: int, sparse_fd: int, index_fd: int, scratch_fd: int) -> dict[str, Any]:
+    """What `index` does once all names are known.  ``scratch_fd``: the builder's."""
     sparse_bytes = os.fstat(sparse_fd).st_size
     devices = [Device(tar_bytes, "tar"), *([Device(sparse_bytes, "sparse")] if sparse_bytes else [])]
     try:

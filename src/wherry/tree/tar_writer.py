@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from zlib import adler32
 
 from wherry.tree.tar import BLOCK, XATTR, Entry, Kind, Sink
 
@@ -65,6 +66,14 @@ class Writer:
             self._buffer.clear()
 
 
+def file_header(name: str, mode: int, uid: int, gid: int, size: int, mtime_ns: int) -> bytes:
+    """`header` of a regular file without attributes, which nearly all are, in less than half the time."""
+    seconds, fraction = divmod(mtime_ns, 1_000_000_000)
+    if name.isascii() and len(name) <= 100 and not fraction and 0 <= seconds < 8**11 and size < 8**11 and uid < 8**7 and gid < 8**7:
+        return _block(name.encode(), mode, uid, gid, size, seconds, b"0", b"", (0, 0), b"")
+    return header(Entry(name=name, mode=mode, uid=uid, gid=gid, size=size, mtime_ns=mtime_ns))
+
+
 def header(entry: Entry) -> bytes:
     """The block or blocks that come before the entry's data; of a sparse entry only ``size`` counts."""
     pax: list[tuple[bytes, bytes]] = []
@@ -109,23 +118,20 @@ def header(entry: Entry) -> bytes:
 def _block(
     name: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, flag: bytes, link: bytes, device: tuple[int, int], prefix: bytes
 ) -> bytes:
-    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, uid, gid, size, mtime)
+    front = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (name.ljust(100, b"\0"), mode, uid, gid, size, mtime)
+    back, total = _PLAIN if flag == b"0" and not prefix and not link else _back(flag, link, device, prefix)
+    # of so few bytes the lower half of Adler-32 is their sum, found many times faster than by `sum`
+    return b"%b%06o\0 %b" % (front, (adler32(front, 0) & 0xFFFF) + total, back)
+
+
+def _back(flag: bytes, link: bytes, device: tuple[int, int], prefix: bytes) -> tuple[bytes, int]:
+    """What stands behind the checksum, and its part of that, the eight spaces in the checksum's own place included."""
     devices = b"%07o\0%07o\0" % device
-    # the magic and version "ustar\0" "00" sum to 655, eight spaces in place of the checksum to 256
-    checksum = sum(name) + sum(numbers) + flag[0] + sum(link) + sum(devices) + sum(prefix) + 911
-    return b"".join(
-        (
-            name.ljust(100, b"\0"),
-            numbers,
-            b"%06o\0 " % checksum,
-            flag,
-            link.ljust(100, b"\0"),
-            b"ustar\x0000",
-            bytes(64),
-            devices,
-            prefix.ljust(167, b"\0"),
-        )
-    )
+    block = b"".join((flag, link.ljust(100, b"\0"), b"ustar\x0000", bytes(64), devices, prefix.ljust(167, b"\0")))
+    return block, sum(flag) + sum(link) + sum(devices) + sum(prefix) + 911  # the magic and version "ustar\0" "00" sum to 655
+
+
+_PLAIN = _back(b"0", b"", (0, 0), b"")  # of nearly all files
 
 
 def _record(key: bytes, value: bytes) -> bytes:
