@@ -357,6 +357,14 @@ def test_a_relative_group_and_device_rules(runtime):
     assert "Operation not permitted" in done.err
 
 
+@pytest.mark.parametrize(
+    "user", [{"uid": 0, "gid": 2**32 - 1}, {"uid": 2**32 - 1, "gid": 0}, {"uid": 5, "gid": 5, "additionalGids": [2**31]}]
+)
+def test_an_id_that_the_kernel_would_not_set_is_refused(runtime, user):
+    """2**32 - 1 is its word for leaving an id as it is: that of root."""
+    assert "uids and gids must be in range 0-2147483647" in runtime.run(bundle_config("id", user=user), check=False).err
+
+
 def test_state_outlives_a_changed_bundle(runtime):
     configuration = bundle_config("sleep", "600")
     ident = runtime.create(configuration)

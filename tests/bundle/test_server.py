@@ -234,6 +234,25 @@ PROCESSES = {
     "no environment": {"env": []},
     "not a directory": {"cwd": "/etc/passwd"},
     "score": {"oomScoreAdj": 100},
+    "scheduling": {"scheduler": {"policy": "SCHED_BATCH", "nice": 3}, "ioPriority": {"class": "IOPRIO_CLASS_IDLE"}},
+    "sets that differ": {
+        "user": {"uid": 0, "gid": 5, "additionalGids": [0, 6], "umask": 0},
+        "capabilities": {
+            **{"bounding": [*CAPABILITIES, "CAP_SETUID"], "permitted": [*CAPABILITIES, "CAP_FOWNER"]},
+            **{"effective": ["CAP_KILL", "CAP_FOWNER"], "inheritable": ["CAP_CHOWN", "CAP_KILL"], "ambient": ["CAP_KILL", "CAP_SETUID"]},
+        },
+    },
+    "no new privileges, ambient": {
+        "noNewPrivileges": True,
+        "user": {"uid": 7, "gid": 8},
+        "capabilities": dict.fromkeys(KINDS_OF_SETS, CAPABILITIES),
+    },
+    "no such group": {"user": {"uid": 0, "gid": 2**32 - 1}},
+    "no such further group": {"user": {"uid": 5, "gid": 5, "additionalGids": [2**31]}},
+    "every limit": {
+        "rlimits": [{"type": f"RLIMIT_{one}", "soft": 1 << 20, "hard": 1 << 21} for one in ("FSIZE", "MSGQUEUE", "STACK")],
+    },
+    "a path with nothing in it": {"env": ["PATH=", "HOME=", "=x", "y"], "args": ["./bin/id"]},
 }
 LINUX = {
     "no filter": {"seccomp": None},
@@ -244,6 +263,12 @@ LINUX = {
     "personality": {"personality": {"domain": "LINUX"}},
     "one process": {"resources": {"pids": {"limit": 1}}},
     "bare": {"maskedPaths": [], "readonlyPaths": []},
+    "a logged filter": {
+        "seccomp": {
+            **{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "flags": ["SECCOMP_FILTER_FLAG_LOG"]},
+            "syscalls": [{"names": ["mknod", "mknodat", "unlinkat"], "action": "SCMP_ACT_ERRNO"}],
+        }
+    },
 }
 MOUNTS = {
     "a bind": [{"destination": "/tmp/b", "source": "/proc/sys/kernel/random/uuid", "options": ["bind", "ro"]}],

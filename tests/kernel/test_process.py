@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+from tests import forked
+
 from wherry.kernel import process
 
 PROGRAM = """
@@ -92,3 +94,13 @@ def test_every_signal_gets_its_default_action() -> None:
     """Those too that sigaction(3) does not know: what posix_spawn(3) starts, as make does, ignores signal 32."""
     done = subprocess.run([sys.executable, "-c", IGNORING], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0" * 16, "0" * 16]
+
+
+def test_all_descriptors_but_those_to_be_kept_are_closed() -> None:
+    def work() -> int:
+        for number in range(3, 9):
+            os.dup2(0, number)
+        process.close_others(7, 4, 4, 1)
+        return 0 if sorted(os.listdir("/proc/self/fd"), key=int)[:6] == ["0", "1", "2", "3", "4", "7"] else 1  # 3: the listing's
+
+    assert forked.exit_code(work) == 0

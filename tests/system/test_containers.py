@@ -144,7 +144,9 @@ def test_a_container_goes_through_its_whole_life(engine: Daemon) -> None:
 
 def test_stop_sends_the_stop_signal_and_waits_for_it(engine: Daemon) -> None:
     for options, name in ((["--stop-signal", "INT"], "INT"), ([], "TERM")):
-        engine.run("run", "-d", "--name", "polite", *options, "bb", "sh", "-c", f"trap 'exit 7' {name}; while true; do sleep 0.02; done")
+        script = f"trap 'exit 7' {name}; echo ready; while true; do sleep 0.02; done"
+        engine.run("run", "-d", "--name", "polite", *options, "bb", "sh", "-c", script)
+        until(lambda: engine.out("logs", "polite") == "ready")
         engine.run("stop", "polite")
         assert state(engine, "polite", "ExitCode") == "7"
         engine.run("rm", "polite")
@@ -262,6 +264,11 @@ def test_variables_directory_user_host_name_and_entrypoint(engine: Daemon, tmp_p
 def test_init_reaps_and_the_program_is_not_process_one(engine: Daemon) -> None:
     assert engine.out("run", "--rm", "--init", "bb", "sh", "-c", "echo $$") != "1"
     assert engine.out("run", "--rm", "bb", "sh", "-c", "echo $$") == "1"
+
+
+def test_the_process_that_reaps_keeps_nothing_open_of_the_way_to_it(engine: Daemon) -> None:
+    """Whoever may trace it could open what it holds."""
+    assert engine.out("run", "--rm", "--init", "--cap-add", "SYS_PTRACE", "bb", "ls", "/proc/1/fd").split() == ["0", "1", "2"]
 
 
 # --- the sandbox

@@ -10,31 +10,29 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import signal
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from wherry.bundle import cradle
 from wherry.bundle.cradle import EARLY, has_usual_namespaces
-from wherry.kernel import cgroup, credentials, mount, namespace, process, seccomp, spawn
-from wherry.runtime import ahead, defaults, filters, init, mounting, plan, rehearsal, steps, users
-from wherry.runtime.failure import StartFailure, words
+from wherry.bundle.written import Written, default_actions
+from wherry.kernel import cgroup, credentials, mount, namespace, netns, process, spawn
+from wherry.runtime import ahead, becoming, filters, mounting, plan, rehearsal
+from wherry.runtime.becoming import Start
+from wherry.runtime.calls import LIMIT
+from wherry.runtime.failure import StartFailure
 from wherry.runtime.steps import Key, Sandbox
 
 _OWN = (
     *(("mnt", namespace.CLONE_NEWNS), ("net", namespace.CLONE_NEWNET), ("ipc", namespace.CLONE_NEWIPC)),
     ("uts", namespace.CLONE_NEWUTS),
 )
-_KEYCTL_JOIN_SESSION_KEYRING = 1  # include/uapi/linux/keyctl.h
 _SIG_SETMASK = 2
-_DEFAULT_ACTION = bytes(32)  # the kernel's struct sigaction: SIG_DFL
-_NO_LIMIT = (1 << 64) - 1
 _UNUSUAL = ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "terminal", "oomScoreAdj")
 _UNUSUAL_OPTIONS = {"idmap", "ridmap", "tmpcopyup"}
-_EXECVE, _LIMIT = "execve", "error setting rlimit"
+_EXECVE = "execve"
 _KINDS = ahead.KINDS - {"proc"} | {"sysfs"}  # which belong to the namespaces that a worker can be in
 
 
@@ -79,7 +77,7 @@ class Builder:
         self.compiler = compiler
         self._spawner = spawn.Spawner()
         self._home = Home()
-        self._defaults = _default_actions()
+        self._defaults = default_actions()
         self._bounding = credentials.bounding()
         self._permitted = credentials.capget()[1]
         self._likely: Mapping[str, Any] = {}
@@ -93,7 +91,7 @@ class Builder:
     def prepare(self) -> Builder:
         """Make ready for a container like the one before, or like most.  Returns itself."""
         namespace.unshare(EARLY & ~namespace.CLONE_NEWPID)
-        init.raise_loopback()
+        netns.raise_loopback()
         try:
             self._expected = self._expect(self._likely)
         except (StartFailure, OSError):  # whoever wants it again will learn why
@@ -139,7 +137,7 @@ class Builder:
             os.close(tree)
         self._home.come_back()
 
-    def build(self, launch: Mapping[str, Any], start: init.Start, found: cgroup.Hierarchies) -> Built:
+    def build(self, launch: Mapping[str, Any], start: Start, found: cgroup.Hierarchies) -> Built:
         """The process, in a container that is complete.  Its control group is there.  Raises StartFailure, OSError."""
         config, expected = launch["config"], self._ready()
         self._expected = None
@@ -160,10 +158,9 @@ class Builder:
                 if step.key not in trees:
                     trees[step.key] = _make_proc(expected.spawned, step)
             before = spawn.Table()
-            before.add("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, b"_ses\0", optional=True)
-            _join(before, found, group, planned)
-            _perform(planned, Sandbox(found, in_group=True, ahead=trees))
-            after, program = self._become(before, start)
+            calls = Written(before, self._defaults, self._permitted, self._bounding)
+            becoming.carry_out(planned, start, Sandbox(found, calls, ahead=trees))
+            after, program = self._become(start, calls)
             root = os.stat("/")
             if expected.spawned.detach(mounts, before) != (root.st_dev, root.st_ino):
                 raise StartFailure(128, "the container's first process is not in its container")
@@ -181,68 +178,18 @@ class Builder:
                 os.close(fd)
         return built
 
-    def _become(self, before: spawn.Table, start: init.Start) -> tuple[spawn.Table, str]:
-        """The calls that make a process the program, as `init` makes them of itself.  Returns those after the gate, and the program."""
-        wanted = start.process
-        user: Mapping[str, Any] = wanted.get("user") or {}
-        uid, gid = user.get("uid") or 0, user.get("gid") or 0
-        root_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
-        environment = init.environment_of(wanted.get("env") or (), users.home(root_fd, uid))
-        before.add("setsid")
-        _connect(before, start.stdio, uid)
-        init.enter_directory(wanted.get("cwd") or "/")
-        before.add("fchdir", os.open(".", os.O_PATH | os.O_CLOEXEC))
-        _limit(before, wanted)
-        before.add("umask", 0o022 if user.get("umask") is None else user["umask"])
-        before.add("close_range", 3, 0xFFFFFFFF, process.CLOSE_RANGE_CLOEXEC)
-        before.extend(self._defaults)
-        self._drop_privileges(before, start, uid, gid)
-        arguments = list(wanted["args"])
-        path = environment.get("PATH", defaults.PATH.partition("=")[2])
-        init.find_program(arguments[0], path)
+    def _become(self, start: Start, calls: Written) -> tuple[spawn.Table, str]:
+        """Write the way to the program; the table of the calls after the gate, and the last file that they try to execute."""
+        program = becoming.become(calls, start)
+        files = list(program.files())
+        becoming.filter_last(calls, start)
         after = spawn.Table()
         after.add("rt_sigprocmask", _SIG_SETMASK, bytes(8), 0, 8)
-        words = after.strings([os.fsencode(one) for one in arguments])
-        variables = after.strings([os.fsencode(f"{key}={value}") for key, value in environment.items()])
-        programs = _programs(arguments[0], path)
-        for program in programs:  # the user may not be allowed to execute what we found
-            after.add("execve", os.fsencode(program) + b"\0", words, variables, what=_EXECVE, optional=program != programs[-1])
-        return after, programs[-1]
-
-    def _drop_privileges(self, table: spawn.Table, start: init.Start, uid: int, gid: int) -> None:
-        """Bounding set, ids, filter, then the rest, and with no_new_privs the filter last."""
-        sets: Mapping[str, Any] = start.process.get("capabilities") or {}
-        bounding, permitted, inheritable, ambient, effective = (
-            credentials.mask(sets.get(kind) or ()) for kind in ("bounding", "permitted", "inheritable", "ambient", "effective")
-        )
-        permitted &= bounding & self._permitted
-        inheritable &= self._permitted
-        ambient &= inheritable & permitted
-        effective &= permitted
-        if uid:
-            permitted = effective = ambient
-        for number in self._bounding:
-            if not bounding >> number & 1:
-                table.add("prctl", credentials.PR_CAPBSET_DROP, number, 0, 0, 0)
-        table.add("prctl", credentials.PR_SET_KEEPCAPS, 1, 0, 0, 0)
-        groups = tuple((start.process.get("user") or {}).get("additionalGids") or ())
-        table.add("setgroups", len(groups), struct.pack(f"<{len(groups)}I", *groups))
-        table.add("setresgid", gid, gid, gid)
-        table.add("setresuid", uid, uid, uid)
-        table.add("prctl", process.PR_SET_DUMPABLE, 0, 0, 0, 0)
-        last = bool(start.process.get("noNewPrivileges"))
-        if last:
-            table.add("prctl", process.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        elif start.program:
-            needed = (permitted | credentials.SYS_ADMIN) & self._permitted
-            table.add("capset", *credentials.encoded(effective=needed, permitted=needed, inheritable=inheritable))
-            _load(table, start)
-        table.add("capset", *credentials.encoded(effective=effective, permitted=permitted, inheritable=inheritable))
-        for number in range(64):
-            if ambient >> number & 1:
-                table.add("prctl", credentials.PR_CAP_AMBIENT, credentials.PR_CAP_AMBIENT_RAISE, number, 0, 0)
-        if last and start.program:
-            _load(table, start)
+        arguments = after.strings([os.fsencode(one) for one in program.arguments])
+        environment = after.strings([os.fsencode(f"{key}={value}") for key, value in program.environment.items()])
+        for file in files:  # the user may not be allowed to execute what we found
+            after.add("execve", os.fsencode(file) + b"\0", arguments, environment, what=_EXECVE, optional=file != files[-1])
+        return after, files[-1]
 
 
 Reserve = cradle.Cradle | Builder  # what a worker has ready ahead of a container
@@ -279,7 +226,7 @@ class Built:
 
 
 def _failure(refused: spawn.Refused) -> StartFailure:
-    is_limit = refused.what.startswith(_LIMIT) and refused.errno == errno.EINVAL
+    is_limit = refused.what.startswith(LIMIT) and refused.errno == errno.EINVAL
     return StartFailure(128, f"{refused.what}: {'current limit exceeds maximum limit' if is_limit else refused.strerror}")
 
 
@@ -314,63 +261,6 @@ def _end(spawned: spawn.Spawned) -> None:
         os.waitpid(spawned.pid, 0)
     os.close(spawned.pidfd)
     spawned.close()
-
-
-def _join(table: spawn.Table, found: cgroup.Hierarchies, group: str, planned: plan.Plan) -> None:
-    """Into the control group, and to a namespace of those where the container has one."""
-    for directory in found.directories(group):
-        tasks = os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC)
-        table.add("write", tasks, b"0", 1, what=f"join cgroup {group}")
-    if any(isinstance(step, steps.JoinCgroup) and step.private for step in planned.steps):
-        table.add("unshare", namespace.CLONE_NEWCGROUP)
-
-
-def _perform(planned: plan.Plan, sandbox: Sandbox) -> None:
-    for step in planned.steps:
-        if isinstance(step, steps.JoinCgroup):
-            continue
-        try:
-            step.execute(sandbox)
-        except OSError as error:
-            raise StartFailure(128, f"{step.describe()}: {words(error)}") from error
-
-
-def _connect(table: spawn.Table, stdio: tuple[int, ...], uid: int) -> None:
-    for number, fd in enumerate(stdio):
-        is_null = init.is_null(fd)
-        source = init.own_null() if is_null else fd
-        if source != number:
-            table.add("dup3", source, number, 0)
-        if uid and not is_null:
-            table.add("fchown", number, uid, -1, optional=True)
-
-
-def _limit(table: spawn.Table, wanted: Mapping[str, Any]) -> None:
-    for limit in wanted.get("rlimits") or ():
-        values = (_NO_LIMIT if value >= 1 << 63 else value for value in (limit["soft"], limit["hard"]))
-        number: int = getattr(resource, limit["type"])
-        table.add("prlimit64", 0, number, struct.pack("<2Q", *values), 0, what=f"{_LIMIT} {limit['type']}")
-
-
-def _load(table: spawn.Table, start: init.Start) -> None:
-    program = struct.pack("<H6xQ", len(start.program) // 8, table.keep(start.program))  # struct sock_fprog
-    table.add("seccomp", seccomp.SET_MODE_FILTER, start.program_flags, program)
-
-
-def _programs(name: str, path: str) -> list[str]:
-    """Where the program may be, in the order to try."""
-    if "/" in name:
-        return [name]
-    candidates = [os.path.join(directory or ".", name) for directory in path.split(":")]
-    return [one for one in candidates if os.path.isfile(one) and os.access(one, os.X_OK)]
-
-
-def _default_actions() -> spawn.Table:
-    """Of all signals: a handler of ours is none of the process's."""
-    table = spawn.Table()
-    for number in range(1, signal.NSIG):
-        table.add("rt_sigaction", number, _DEFAULT_ACTION, 0, 8, optional=True)
-    return table
 
 
 def _open_descriptors() -> set[int]:

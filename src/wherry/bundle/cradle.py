@@ -12,13 +12,14 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from wherry.bundle import gate
-from wherry.kernel import cgroup, namespace, process
+from wherry.kernel import cgroup, namespace, netns, process
 from wherry.runtime import ahead, channel, filters, init, plan, rehearsal, users
+from wherry.runtime.becoming import Start
 from wherry.runtime.failure import StartFailure
 from wherry.runtime.steps import Key, Sandbox
 
@@ -39,9 +40,7 @@ class Nest:
         self._orders, theirs = channel.pair()
         self.pid, pidfd = process.clone(0)
         if self.pid == 0:
-            if (own_fd := theirs.fileno()) > 3:
-                process.close_range(3, last=own_fd - 1)
-            process.close_range(own_fd + 1)
+            process.close_others(theirs.fileno())
             _breed(theirs)
         theirs.close()
         os.close(pidfd)
@@ -66,7 +65,7 @@ class Cradle:
         """Whether it can be this container's."""
         return has_usual_namespaces(config["linux"])
 
-    def order(self, launch: Mapping[str, Any], start: init.Start, found: cgroup.Hierarchies, report: int) -> None:
+    def order(self, launch: Mapping[str, Any], start: Start, found: cgroup.Hierarchies, report: int) -> None:
         """Tell it what it is for; it goes on as any first process does, with ``report`` to its parent."""
         config = launch["config"]
         message = {
@@ -109,21 +108,6 @@ def has_usual_namespaces(linux: Mapping[str, Any]) -> bool:
     return flags & ~namespace.CLONE_NEWCGROUP == EARLY | _LATE
 
 
-def describe_start(config: Mapping[str, Any], program: bytes, flags: int, stdio: Sequence[int]) -> init.Start:
-    """Of a first process without a terminal and without descriptors but its three."""
-    return init.Start(
-        process=config["process"],
-        user="",
-        groups=(),
-        stdio=tuple(stdio),
-        terminal=False,
-        program=program,
-        program_flags=flags,
-        exact=True,
-        outlives=True,
-    )
-
-
 def _breed(orders: socket.socket) -> NoReturn:
     try:
         while True:
@@ -158,7 +142,7 @@ def _expect(body: bytes) -> _Expected:
     except StartFailure:  # whoever wants it again will learn why
         body, launch, planned = b"", {}, rehearsal.plan_start()
     plan.in_group(planned, "/")  # as it will be
-    init.raise_loopback()
+    netns.raise_loopback()
     root_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
     users.home(root_fd, 0)
     os.close(root_fd)
@@ -185,5 +169,5 @@ def _lie(orders: socket.socket, likely: bytes) -> NoReturn:
     except (OSError, ValueError, StartFailure) as error:
         init.report_failure(report, error)
         os._exit(1)
-    start = describe_start(launch["config"], program, message["flags"], fds[:3])
+    start = gate.start(launch["config"]["process"], program, message["flags"], fds[:3])
     gate.live(launch["config"], planned, Sandbox(cgroup.Hierarchies(**message["groups"]), ahead=trees), start, report)

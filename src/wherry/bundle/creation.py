@@ -21,7 +21,8 @@ from wherry.bundle.failures import Failure
 from wherry.bundle.journal import Journal
 from wherry.bundle.states import Place, State
 from wherry.kernel import cgroup, credentials, mount, process, userns
-from wherry.runtime import channel, filters, init, mounting, plan, steps
+from wherry.runtime import channel, filters, mounting, plan, steps
+from wherry.runtime.becoming import Start
 from wherry.runtime.failure import StartFailure, words
 
 
@@ -48,7 +49,7 @@ class _Prepared:
     launch: dict[str, Any]
     planned: plan.Plan | None
     found: cgroup.Hierarchies
-    start: init.Start
+    start: Start
     reserve: Reserve | None
 
 
@@ -92,18 +93,8 @@ def _prepare(place: Place, directory: str, config: dict[str, Any], options: Mapp
     program = b""
     if seccomp := linux.get("seccomp"):
         program = reserve.compiler.remembered(seccomp) if reserve is not None else filters.Compiler().program(seccomp)
-    start = init.Start(
-        process=wanted,
-        user="",
-        groups=(),
-        stdio=() if wanted.get("terminal") else (0, 1, 2),
-        terminal=bool(wanted.get("terminal")),
-        program=program,
-        program_flags=flags,
-        exact=True,
-        outlives=True,
-        preserve_fds=options["preserve-fds"] + console.listen_fds(),
-        keyring=not options["no-new-keyring"],
+    start = gate.start(
+        wanted, program, flags, preserve_fds=options["preserve-fds"] + console.listen_fds(), keyring=not options["no-new-keyring"]
     )
     state = State(
         ident=place.ident,

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wherry.bundle import bundles, console, creation, foreground, states
+from wherry.bundle import bundles, console, creation, foreground, gate, states
 from wherry.bundle.failures import Failure
 from wherry.bundle.journal import Journal
 from wherry.bundle.states import State
@@ -127,18 +127,8 @@ def _bear(state: State, config: Mapping[str, Any], wanted: Mapping[str, Any], op
     """(pid, pidfd, master or -1) of the program, executing."""
     size = console.initial_size(wanted, options["console-socket"])
     seccomp = (config.get("linux") or {}).get("seccomp")
-    start = init.Start(
-        process=wanted,
-        user="",
-        groups=(),
-        stdio=() if wanted.get("terminal") else (0, 1, 2),
-        terminal=bool(wanted.get("terminal")),
-        program=filters.Compiler().program(seccomp) if seccomp else b"",
-        program_flags=bundles.seccomp_flags(seccomp),
-        exact=True,
-        outlives=True,
-        preserve_fds=options["preserve-fds"],
-    )
+    program = filters.Compiler().program(seccomp) if seccomp else b""
+    start = gate.start(wanted, program, bundles.seccomp_flags(seccomp), preserve_fds=options["preserve-fds"])
     found = cgroup.find()
     path = _group(state, found, options["cgroup"])
     if initial := (wanted.get("execCPUAffinity") or {}).get("initial"):

@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
 from wherry.bundle import hooks
 from wherry.runtime import channel, init, plan
+from wherry.runtime.becoming import Start
 from wherry.runtime.failure import StartFailure
 from wherry.runtime.steps import Sandbox
+
+
+def start(
+    wanted: Mapping[str, Any], program: bytes, flags: int, stdio: Sequence[int] = (0, 1, 2), *, preserve_fds: int = 0, keyring: bool = True
+) -> Start:
+    """How a ``process`` of a bundle starts: exactly as it says, and its end is not ours.  ``program``: the filter, with its ``flags``."""
+    terminal = bool(wanted.get("terminal"))
+    return Start(
+        process=wanted,
+        user="",
+        groups=(),
+        stdio=() if terminal else tuple(stdio),
+        terminal=terminal,
+        program=program,
+        program_flags=flags,
+        exact=True,
+        outlives=True,
+        preserve_fds=preserve_fds,
+        keyring=keyring,
+    )
 
 
 def live(
     config: Mapping[str, Any],
     planned: plan.Plan,
     sandbox: Sandbox,
-    start: init.Start,
+    start: Start,
     report: socket.socket,
     listener: socket.socket | None = None,
 ) -> NoReturn:

@@ -107,16 +107,15 @@ def _is_bounding(number: int) -> bool:
         return False
 
 
-def keep_capabilities() -> None:
-    """Keep the permitted set over the coming change of user."""
-    process.prctl(PR_SET_KEEPCAPS, 1)
+def numbers(bits: int) -> list[int]:
+    """The capabilities of a set."""
+    return [number for number in range(bits.bit_length()) if bits >> number & 1]
 
 
 def raise_ambient(bits: int) -> None:
     """Put capabilities, which must be permitted and inheritable, into the ambient set.  Source: capabilities(7)."""
-    for number in range(64):
-        if bits >> number & 1:
-            process.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
+    for number in numbers(bits):
+        process.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
 
 
 def set_rlimit(name: str, soft: int, hard: int, *, exact: bool = False, pid: int = 0) -> None:

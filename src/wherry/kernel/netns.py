@@ -1,13 +1,18 @@
-"""Network namespaces of a single thread: leave for a fresh one, enter another.  Source: unshare(2), setns(2)."""
+"""Network namespaces of a single thread: leave for a fresh one, enter another, and its loopback.  Source: unshare(2), setns(2)."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
+import struct
 from ctypes import c_int
 
 from wherry.kernel import libc
 
 CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1  # include/uapi/linux/sockios.h, if.h
+_FLAGS = struct.Struct("16sh22x")  # struct ifreq
 
 _unshare = libc.bind("unshare", c_int)
 _setns = libc.bind("setns", c_int, c_int)
@@ -26,3 +31,10 @@ def enter_network(netns_fd: int) -> None:
 def current_network() -> int:
     """A close-on-exec descriptor of the calling thread's network namespace; the caller closes it."""
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def raise_loopback() -> None:
+    """Set ``lo`` of this network namespace up.  Source: netdevice(7)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        flags = _FLAGS.unpack(fcntl.ioctl(handle, _SIOCGIFFLAGS, _FLAGS.pack(b"lo", 0)))[1]
+        fcntl.ioctl(handle, _SIOCSIFFLAGS, _FLAGS.pack(b"lo", flags | _IFF_UP))

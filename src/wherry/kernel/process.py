@@ -30,7 +30,8 @@ PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
-_KEYCTL_JOIN_SESSION_KEYRING = 1
+KEYCTL_JOIN_SESSION_KEYRING = 1  # include/uapi/linux/keyctl.h
+SESSION_KEYRING = b"_ses"  # as others name it
 _UNEXECUTED = 0x4 | 0x40  # PF_EXITING, PF_FORKNOEXEC
 
 # PyDLL keeps the interpreter's lock across the call: the child must return from it owning the lock.
@@ -111,6 +112,16 @@ def close_range(first: int, *, last: int = 0xFFFFFFFF, cloexec: bool = False) ->
     libc.check(result, "close_range")
 
 
+def close_others(*kept: int) -> None:
+    """Close all descriptors but 0 to 2 and these."""
+    first = 3
+    for fd in sorted(kept):
+        if fd > first:
+            close_range(first, last=fd - 1)
+        first = max(first, fd + 1)
+    close_range(first)
+
+
 def prctl(option: int, argument: int = 0, second: int = 0) -> int:
     """Source: prctl(2)."""
     return libc.check(_prctl(option, argument, second, 0, 0), "prctl")
@@ -164,9 +175,9 @@ def is_ending_unexecuted(pid: int) -> bool:
     return flags & _UNEXECUTED == _UNEXECUTED
 
 
-def join_session_keyring(name: str) -> None:
+def join_session_keyring() -> None:
     """Start a session keyring of its own; a kernel without keyrings has nothing to share and is left alone."""
-    if _keyctl(_KEYCTL_JOIN_SESSION_KEYRING, name.encode()) < 0 and ctypes.get_errno() not in (
+    if _keyctl(KEYCTL_JOIN_SESSION_KEYRING, SESSION_KEYRING) < 0 and ctypes.get_errno() not in (
         *(errno.ENOSYS, errno.EPERM),
         *(errno.EDQUOT, errno.EOPNOTSUPP),
     ):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wherry.kernel import cgroup, namespace, process
-from wherry.runtime import channel, init, plan
+from wherry.runtime import becoming, channel, init, plan
 from wherry.runtime.failure import StartFailure
 from wherry.runtime.spare import Spare, begin
 from wherry.runtime.streams import Streams
@@ -58,7 +58,7 @@ class Newborn:
         signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         self._reap()
 
-    def release(self, streams: Streams, oom_kills: Callable[[], int]) -> None:
+    def let_go(self, streams: Streams, oom_kills: Callable[[], int]) -> None:
         """Its monitor is ready: returns once its program runs.  Raises StartFailure; it is gone then.
 
         ``oom_kills``: how many in its control group ran out of memory.
@@ -126,7 +126,7 @@ def begin_exec(launched: Launched, streams: Streams, groups: cgroup.Hierarchies)
     if pid == 0:
         ours.close()
         height, width = message.get("console_size") or (0, 0)
-        start = init.describe_start(message, stdio, launched.program_fd)
+        start = becoming.describe_start(message, stdio, launched.program_fd)
         init.run_exec(target, message.get("cgroups_path") or "", groups, start, (height, width), report)
     namespace.setns(own, namespace.CLONE_NEWPID)
     report.close()

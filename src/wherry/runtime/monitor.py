@@ -106,7 +106,7 @@ class Monitor:
             except BaseException:
                 newborn.end()
                 raise
-            newborn.release(self._streams, self._oom_kills)
+            newborn.let_go(self._streams, self._oom_kills)
             self._pid, self._pidfd = newborn.pid, newborn.pidfd
         self._started_at_ns = time.time_ns()
 
@@ -172,7 +172,7 @@ class Monitor:
                 self._record_exit()
 
     def _settle(self) -> None:
-        for _ in range(self._streams.settle()):
+        for _ in self._streams.settle():
             self._tell({"event": "detached"})
 
     def _is_drained(self) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from wherry.kernel import cgroup, limits, namespace, process
-from wherry.runtime import ahead, channel, defaults, init, plan, rehearsal, stage
+from wherry.runtime import ahead, becoming, channel, defaults, init, plan, rehearsal, stage
 from wherry.runtime.failure import StartFailure, words
 from wherry.runtime.steps import Sandbox
 
@@ -175,7 +175,7 @@ def begin(
         planned = plan.make(message, netns_fd=netns_fd)
         in_group = _take_group(groups, group, planned.birth.cgroups_path, message["config"]["linux"].get("resources") or {})
         planned, sandbox = settle(planned, in_group) if settle is not None else (planned, Sandbox(groups, in_group=in_group))
-        start = init.describe_start(message, stdio, program_fd, gate_fd)
+        start = becoming.describe_start(message, stdio, program_fd, gate_fd)
     except BaseException as error:  # noqa: BLE001 -- the edge of a forked child: everything is reported, nothing may unwind further
         init.report_failure(report, StartFailure(128, words(error)) if isinstance(error, OSError | ValueError) else error)
         os._exit(1)

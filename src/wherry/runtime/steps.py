@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from wherry.kernel import cgroup, controlfiles, files, namespace, scheduling
 from wherry.runtime import labels
+from wherry.runtime.calls import Calls, Own
 from wherry.runtime.failure import StartFailure, lowered
 
 Key = tuple[str, str, str, tuple[tuple[str, str | None], ...], int]  # of a new file system: destination, type, source, its options
@@ -24,6 +25,7 @@ class Sandbox:
     """What the steps have made so far."""
 
     groups: cgroup.Hierarchies
+    calls: Calls = field(default_factory=Own)  # what the steps do to the process itself
     in_group: bool = False
     root_fd: int = -1
     pts_fd: int = -1
@@ -65,9 +67,9 @@ class JoinCgroup:
 
     def execute(self, sandbox: Sandbox) -> None:
         if self.path and not sandbox.in_group:
-            cgroup.join(sandbox.groups, self.path)
+            sandbox.calls.join_cgroup(sandbox.groups, self.path)
         if self.private:
-            namespace.unshare(namespace.CLONE_NEWCGROUP)
+            sandbox.calls.unshare(namespace.CLONE_NEWCGROUP)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,9 +103,9 @@ class Streams:
     def has_clients(self) -> bool:
         return bool(self._clients)
 
-    def settle(self) -> int:
-        """Part from clients that left, and go on reading or stop.  Returns how many left by their keys."""
-        detached = sum(client.detached for client in self._clients)
+    def settle(self) -> list[Client]:
+        """Go on reading or stop, and part from clients that left.  Returns those who did by their keys."""
+        detached = [client for client in self._clients if client.detached]
         self._clients = [client for client in self._clients if not client.closed]
         behind = any(client.pending for client in self._clients)
         if behind != self.paused:

@@ -49,6 +49,12 @@ def resolve(passwd: bytes, group: bytes, user: str, extra_groups: Sequence[str] 
     return Identity(uid=uid, gid=gid, groups=tuple(dict.fromkeys([gid, *groups])), home=home)
 
 
+def check_range(*ids: int) -> None:
+    """Raises StartFailure for what is no id, or is the kernel's word for leaving it as it is."""
+    if not all(0 <= one <= _HIGHEST_ID for one in ids):
+        raise StartFailure(128, f"uids and gids must be in range 0-{_HIGHEST_ID}", complete=True)
+
+
 def home(root_fd: int, uid: int) -> str:
     """The home directory of a user of a root."""
     return resolve(_read(root_fd, "/etc/passwd"), b"", str(uid)).home
@@ -70,9 +76,8 @@ def _identifier(word: str) -> int | None:
     """The number, or None when the word is a name.  Anything that looks like a number but is out of range is an error."""
     if not (word.lstrip("+-").isdigit() and word.isascii()):
         return None
-    if not word.isdigit() or int(word) > _HIGHEST_ID:
-        raise StartFailure(128, f"uids and gids must be in range 0-{_HIGHEST_ID}", complete=True)
-    return int(word)
+    check_range(number := int(word) if word.isdigit() else -1)
+    return number
 
 
 def _group(group: bytes, word: str) -> int:

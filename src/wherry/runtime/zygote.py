@@ -19,7 +19,9 @@ from typing import Any, NoReturn
 
 from wherry.kernel import cgroup, controlfiles, limits, process
 from wherry.runtime import (
+    becoming,
     birth,
+    calls,
     channel,
     confinement,
     covers,
@@ -58,6 +60,8 @@ _HOT = (
     controlfiles,
     limits,
     init,
+    becoming,
+    calls,
     steps,
     mounting,
     stage,
