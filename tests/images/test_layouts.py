@@ -53,9 +53,17 @@ def config_for(made: Any, architecture: str) -> bytes:
     return json.dumps({**json.loads(made.config), "architecture": architecture}).encode()
 
 
+def estargz(data: bytes) -> bytes:
+    """Each block a gzip stream of its own, and the empty one at the end whose extra field says where a table of contents lies."""
+    blocks = [gzip.compress(data[start : start + 512]) for start in range(0, len(data), 512)]
+    extra = b"SG\x16\x00" + b"%016x" % len(data) + b"STARGZ"
+    return b"".join(blocks) + b"\x1f\x8b\x08\x04\0\0\0\0\0\xff" + len(extra).to_bytes(2, "little") + extra + b"\x01\0\0\xff\xff" + bytes(8)
+
+
 COMPRESSIONS = {
     "plain": (bytes, OCI + "layer.v1.tar"),
     "gzip": (gzip.compress, OCI + "layer.v1.tar+gzip"),
+    "estargz": (estargz, OCI + "layer.v1.tar+gzip"),
     "zstd": (zstandard.ZstdCompressor().compress, OCI + "layer.v1.tar+zstd"),
 }
 
@@ -113,6 +121,95 @@ def test_buildxs_oci_archive_with_an_attestation(experiment: Experiment, make_im
         assert (await lab.load(make_tar(layout.files), platform=Platform(os="linux", architecture="amd64")))[-1] == {
             "stream": f"Loaded image ID: {made.id}\n"
         }
+
+    experiment(body)
+
+
+def index_of(layout: Layout, images: dict[str, Any]) -> dict[str, Any]:
+    """The descriptor of an index as BuildKit makes it: an image for each architecture, and an attestation to each."""
+    entries = []
+    for architecture, made in images.items():
+        manifest = layout.manifest(made, *COMPRESSIONS["gzip"], config=config_for(made, architecture))
+        entries.append(described(manifest, OCI + "manifest.v1+json", platform={"os": "linux", "architecture": architecture}))
+    for entry in entries[:]:
+        proof = layout.blob(json.dumps({"schemaVersion": 2, "config": described(b"{}", "application/x"), "layers": []}).encode())
+        about = {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": entry["digest"]}
+        unknown = {"os": "unknown", "architecture": "unknown"}
+        entries.append(described(proof, OCI + "manifest.v1+json", platform=unknown, annotations=about))
+    inner = layout.blob(json.dumps({"schemaVersion": 2, "mediaType": OCI + "index.v1+json", "manifests": entries}).encode())
+    return described(inner, OCI + "index.v1+json")
+
+
+FOREIGN = ("s390x", "ppc64le")  # tests run on neither
+
+
+def test_an_image_for_other_machines_alone_loads_as_docker_loads_it(experiment: Experiment, make_image: Any, make_tar: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        layout = Layout()
+        top = index_of(layout, {name: make_image({name: b"1"}) for name in FOREIGN})
+        layout.index({**top, "annotations": {"io.containerd.image.name": "docker.io/x/far:1"}})
+        whole = make_tar(layout.files)
+        assert (await lab.load(whole))[-1] == {"stream": "Loaded image: x/far:1\n"}
+        assert lab.images.resolve("x/far:1").config.architecture == FOREIGN[0]
+        await lab.load(whole, platform=Platform(os="linux", architecture=FOREIGN[1]))
+        assert lab.images.resolve("x/far:1").config.architecture == FOREIGN[1]
+
+    experiment(body)
+
+
+def test_a_store_that_holds_one_image_of_an_index_exports_what_loads(experiment: Experiment, make_image: Any, make_tar: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        layout = Layout()
+        top = index_of(layout, {name: make_image({name: b"1"}) for name in FOREIGN})
+        layout.index({**top, "annotations": {"io.containerd.image.name": "docker.io/x/part:1"}})
+        absent = json.loads(layout.files[f"blobs/sha256/{top['digest'].removeprefix('sha256:')}"])["manifests"][0]["digest"]
+        del layout.files[f"blobs/sha256/{absent.removeprefix('sha256:')}"]
+        partial = make_tar(layout.files)
+        assert (await lab.load(partial))[-1] == {"stream": "Loaded image: x/part:1\n"}
+        assert lab.images.resolve("x/part:1").config.architecture == FOREIGN[1]
+        with pytest.raises(EngineError, match=f"no matching manifest for linux/{FOREIGN[0]} in the manifest list entries"):
+            await lab.load(partial, platform=Platform(os="linux", architecture=FOREIGN[0]))
+
+    experiment(body)
+
+
+def test_a_platform_is_looked_for_in_the_index_beside_the_manifest_of_docker_save(
+    experiment: Experiment, make_image: Any, make_tar: Any
+) -> None:
+    """``manifest.json`` has room for one platform of an image; Docker's containerd store saves every one that it has."""
+
+    async def body(lab: Any, fake: Any) -> None:
+        layout = Layout()
+        first, second, alone = (make_image({name: b"1"}) for name in (*FOREIGN, "alone"))
+        both = index_of(layout, {FOREIGN[0]: first, FOREIGN[1]: second})
+        one = index_of(layout, {FOREIGN[0]: alone})
+        names = ("x/both:1", "x/alone:1")
+        layout.index(
+            *(
+                {**top, "annotations": {"io.containerd.image.name": f"docker.io/{name}"}}
+                for top, name in zip((both, one), names, strict=True)
+            )
+        )
+        items = []
+        for made, name in zip((first, alone), names, strict=True):
+            config = layout.blob(config_for(made, FOREIGN[0]))
+            layers = [f"blobs/sha256/{sha256(gzip.compress(data, mtime=0)).hex}" for data in made.tars]
+            for data in made.tars:
+                layout.blob(gzip.compress(data, mtime=0))
+            items.append({"Config": f"blobs/sha256/{sha256(config).hex}", "RepoTags": [name], "Layers": layers})
+        layout.files["manifest.json"] = json.dumps(items).encode()
+        whole = make_tar(layout.files)
+
+        streams = [record["stream"] for record in await lab.load(whole) if "stream" in record]
+        assert streams == ["Loaded image: x/both:1\n", "Loaded image: x/alone:1\n"]
+        assert lab.images.resolve("x/both:1").config.architecture == FOREIGN[0]
+        records = await lab.load(whole, platform=Platform(os="linux", architecture=FOREIGN[1]))
+        streams = [record["stream"] for record in records if "stream" in record]
+        assert streams[-1] == "Loaded image: x/both:1\n"
+        assert "Loaded image: x/alone:1\n" not in streams
+        assert lab.images.resolve("x/both:1").config.architecture == FOREIGN[1]
+        with pytest.raises(EngineError, match="no matching manifest for linux/arm64"):
+            await lab.load(whole, platform=Platform(os="linux", architecture="arm64"))
 
     experiment(body)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from wherry.errors import InvalidRequest
+from wherry.errors import InvalidRequest, NotFound
 from wherry.images import platforms
 from wherry.images.members import Members
 from wherry.spec import foreign
@@ -36,10 +36,14 @@ class Found:
 
 
 def images(files: Members, wanted: Platform | None) -> Iterator[Found]:
-    """Every image; of an index the one for ``wanted``, or for this machine.  Raises InvalidRequest, NotFound (no such platform)."""
-    if files.has("manifest.json"):
+    """Every image; of an index the one for ``wanted``, else for this machine, else the first.
+
+    Raises InvalidRequest, NotFound (none is for ``wanted``).
+    """
+    is_layout = files.has("index.json") and files.has("oci-layout")
+    if files.has("manifest.json") and not (is_layout and wanted is not None):  # it names one platform of an image, index.json all
         yield from _docker_images(files)
-    elif files.has("index.json") and files.has("oci-layout"):
+    elif is_layout:
         yield from _oci_images(files, wanted)
     elif files.has("repositories"):
         yield from _old_images(files)
@@ -150,18 +154,25 @@ def _oci_images(files: Members, wanted: Platform | None) -> Iterator[Found]:
             by_name.setdefault(annotations.get(NAME) or annotations.get(REF_NAME, ""), []).append(descriptor)
     for text, descriptors in by_name.items():
         if len(descriptors) > 1 and all(item.platform is not None for item in descriptors):
-            descriptors = [platforms.select(descriptors, wanted or platforms.host())]  # an index, laid flat
+            descriptors = [_select(files, descriptors, wanted)]  # an index, laid flat
         for descriptor in descriptors:
             _, tags = found.setdefault(descriptor.digest, (descriptor, []))
             if "/" in text or ":" in text:
                 tags.append(_tag(text))
+    refusals = []
     for descriptor, tags in found.values():
-        manifest = _oci_manifest_of(files, descriptor, wanted)
+        try:
+            manifest = _oci_manifest_of(files, descriptor, wanted)
+        except NotFound as error:  # other images of the archive may be for the platform
+            refusals.append(error)
+            continue
         config = _oci_blob(files, manifest.config, spec.CONFIG_LIMIT)
-        layers = tuple(f"blobs/sha256/{layer.digest.hex}" for layer in manifest.layers)
+        layers = tuple(_key(layer.digest) for layer in manifest.layers)
         for layer, key in zip(manifest.layers, layers, strict=True):
             _check_blob(files, key, layer)
         yield Found(config=config, layers=layers, tags=tuple(tags))
+    if refusals and (wanted is None or len(refusals) == len(found)):
+        raise refusals[0]
 
 
 def _oci_manifest_of(files: Members, descriptor: Descriptor, wanted: Platform | None) -> Manifest:
@@ -169,12 +180,30 @@ def _oci_manifest_of(files: Members, descriptor: Descriptor, wanted: Platform | 
         document = spec.decode(_oci_blob(files, descriptor, spec.MANIFEST_LIMIT), descriptor.media_type)
         if isinstance(document, Manifest):
             return document
-        descriptor = platforms.select(document.manifests, wanted or platforms.host())
+        descriptor = _select(files, document.manifests, wanted)
     raise InvalidRequest("invalid archive: an image index within an index within an index")
 
 
+def _select(files: Members, manifests: list[Descriptor], wanted: Platform | None) -> Descriptor:
+    """Of those that are in the archive: a store that holds a part of an index exports all of the index with that part.
+
+    The first where none is for this machine, as ``docker load`` takes such an image.
+    """
+    present = [item for item in manifests if _REFERRER not in (item.annotations or {}) and files.has(_key(item.digest))]
+    try:
+        return platforms.select(present, wanted or platforms.host())
+    except NotFound:
+        if wanted is not None or not present:
+            raise
+        return present[0]
+
+
 def _oci_blob(files: Members, descriptor: Descriptor, limit: int) -> bytes:
-    return _blob(files, f"blobs/sha256/{descriptor.digest.hex}", descriptor, limit)
+    return _blob(files, _key(descriptor.digest), descriptor, limit)
+
+
+def _key(digest: Digest) -> str:
+    return f"blobs/sha256/{digest.hex}"
 
 
 def _check_blob(files: Members, key: str, descriptor: Descriptor) -> None:
