@@ -68,6 +68,44 @@ def test_an_image_goes_to_a_real_registry_and_comes_back_the_same(experiment: Ex
     experiment(body)
 
 
+@pytest.mark.parametrize("layers", [1, 2], ids=["the image", "its base"])
+def test_layers_that_were_here_before_are_mounted_from_where_they_were_pulled_again(
+    layers: int, experiment: Experiment, make_image: Any
+) -> None:
+    """As Docker does; they are not sent, and the blobs stay the same."""
+
+    async def body(lab: Any, fake: Any) -> None:
+        files: list[dict[str, bytes]] = [{"a": b"1"}, {"b": b"2"}]
+        fake.add(make_image(files[0]), "base")
+        fake.add(made := make_image(*files[:layers]), "1")
+        other = fake.host.replace("127.0.0.1", "localhost")  # another registry, as far as names go
+        mounted: list[tuple[str, str]] = []
+
+        async def blobs(request: web.Request) -> web.Response:
+            if request.path.endswith(made.id):
+                return web.Response(body=made.config)
+            if request.method != "POST" or "mount" not in request.query:
+                return web.json_response({"errors": [{"code": "BLOB_UNKNOWN"}]}, status=404)
+            mounted.append((request.query["mount"], request.query["from"]))
+            return web.Response(status=201)
+
+        async def manifests(request: web.Request) -> web.Response:
+            sent.append(json.loads(await request.read())["layers"])
+            return web.Response(status=201)
+
+        sent: list[Any] = []
+        fake.answers |= {"/x/again/blobs/": blobs, "/x/again/manifests/": manifests}
+        await lab.pull(f"{fake.host}/x/first:base")
+        await lab.pull(f"{other}/x/second:1")
+        lab.images.tag(f"{other}/x/second:1", f"{other}/x/again:1")
+        records = [record["status"] async for record in lab.images.registries.push(f"{other}/x/again:1") if "status" in record]
+        assert records.count("Mounted from x/second") == layers
+        assert sorted(mounted) == sorted((digest(blob), "x/second") for blob in made.blobs)
+        assert sent == [made.document["layers"]]
+
+    experiment(body)
+
+
 @pytest.mark.parametrize("files", [{"dense": os.urandom(2 << 20)}, {"text": b"1" * 3000}], ids=("plain", "gzip"))
 def test_a_damaged_layer_is_named_and_not_kept_by_the_registry(
     experiment: Experiment, make_image: Any, real_registry: str, files: dict[str, bytes]

@@ -91,6 +91,14 @@ class Layers:
             blob = Blob(digest=str(digest), size=size, media_type=media_type, tar_size=known.tar_size, places=places, chains=known.chains)
             self._records.put(_BLOB, diff_id, msgspec.json.encode(blob))
 
+    def seen(self, blobs: Iterable[tuple[Digest, Digest]], place: str) -> None:
+        """``place`` says that it has these layers (diff_id) as these blobs (digest); believed where the layer is known to be that blob."""
+        with self._records.transaction(durable=False):
+            for diff_id, digest in blobs:
+                known = self.blob(diff_id)
+                if known.digest == digest and place not in known.places:
+                    self.remember(diff_id, digest=digest, size=known.size, media_type=known.media_type, place=place)
+
     @contextmanager
     def holding(self) -> Iterator[Callable[[str], None]]:
         """Snapshots and blobs (made or yet to be made) whose names are given to the callable are not removed until the block ends."""

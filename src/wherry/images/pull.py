@@ -150,8 +150,10 @@ class Puller:
     async def _image(self, repository: Repository, manifest: Manifest, reference: Reference, digest: Digest, emit: Emit) -> Image:
         ident = str(manifest.config.digest)
         references = [reference.with_digest(digest)] + ([reference] if reference.digest is None else [])
+        place = f"{repository.domain}/{repository.path}"
         if (known := self._named(ident, references)) is not None:
             await self.downloads.forget(manifest.layers)
+            self.layers.seen(zip(known.diff_ids, (layer.digest for layer in manifest.layers), strict=False), place)
             return known
         try:
             raw = await repository.document(manifest.config, spec.CONFIG_LIMIT)
@@ -170,6 +172,7 @@ class Puller:
                 present += 1
             if present:
                 await self.downloads.forget(manifest.layers[:present])
+                self.layers.seen(zip(diff_ids[:present], (layer.digest for layer in manifest.layers[:present]), strict=True), place)
             async with self.downloads.wanting(repository, manifest.layers[present:]) as downloads:  # until the image is there
                 await self._layers(repository, manifest, diff_ids, present, downloads, emit)
                 sizes = await self.run(self.layers.sizes, chain)
