@@ -18,11 +18,12 @@ TREE = Path(os.environ.get("PEERS") or Path.home() / ".cache" / "peers") / "sid"
 needed = pytest.mark.skipif(not PEERS.exists() or not (TREE / ".ready").exists(), reason="needs the peers (WHERRY_PEERS)")
 
 
-def peers(*words: str, check: bool = True) -> str:
+def peers(*words: str, check: bool = True, errors: bool = False) -> str:
+    """What it printed; with ``errors`` on standard error too."""
     done = subprocess.run([str(PEERS), *words], capture_output=True, text=True, check=False, timeout=110)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(words)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout.strip()
+    return done.stdout.strip() + (done.stderr if errors else "")
 
 
 def needs_dockerd() -> None:
