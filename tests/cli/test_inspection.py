@@ -10,7 +10,8 @@ from wherry.cli.template import TemplateError
 from wherry.client.engine import ApiError
 
 CONTAINER = {
-    "State": {"Status": "running"}, "Config": {"Labels": {"a": "b"}, "Entrypoint": None, "Volumes": None},
+    "State": {"Status": "running"}, "HostConfig": {"NanoCpus": 5, "Dns": ["1.1.1.1"]},
+    "Config": {"Labels": {"a": "b"}, "Entrypoint": None, "Volumes": None},
     "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2"}}, "Ports": {"80/tcp": [{"HostPort": "8080"}]}},
 }  # fmt: skip
 
@@ -29,6 +30,10 @@ def text(layout: str) -> str:
         ("{{range $name, $n := .NetworkSettings.Networks}}{{$name}}={{$n.IPAddress}}{{end}}", "bridge=172.17.0.2\n"),
         ('{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}', "8080\n"),
         ("{{json .Config.Entrypoint}}", "null\n"),
+        (
+            "{{.HostConfig.NanoCPUs}} {{.HostConfig.DNS}} {{.SizeRw}} {{json .HostConfig}}",
+            '5 [1.1.1.1] <nil> {"NanoCpus":5,"Dns":["1.1.1.1"]}\n',
+        ),
     ],
 )
 def test_fields_read_as_from_docker_structs(layout: str, expected: str) -> None:

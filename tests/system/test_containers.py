@@ -92,6 +92,16 @@ def test_what_an_event_does_not_tell_is_no_error_of_a_format(engine: Daemon) -> 
     assert shown == "create <no value> bb\ndestroy <no value> bb"
 
 
+@pytest.mark.parametrize(
+    ("layout", "problem"), [("{{.Nope}}", "can't evaluate field Nope in type *events.Message"), ("{{", "unclosed action")]
+)
+def test_a_wrong_format_of_events_is_told_before_the_first(engine: Daemon, layout: str, problem: str) -> None:
+    done = engine.run("events", "--format", layout, check=False)
+    assert done.code == 64
+    assert done.err.startswith("Error parsing format: template: ")
+    assert problem in done.err
+
+
 def test_run_is_attached_and_start_is_detached_unless_told(engine: Daemon) -> None:
     assert engine.out("run", "--name", "word", "bb", "echo", "hello") == "hello"
     assert engine.out("start", "word") == "word"

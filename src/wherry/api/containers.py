@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import AsyncIterator
 
 from wherry.api import parameters, stream
@@ -189,8 +190,10 @@ def window_size(request: Request) -> tuple[int, int]:
     sizes = []
     for name, meaning in (("h", "height"), ("w", "width")):
         text = request.text(name)
-        if not (text.isascii() and text.isdigit() and int(text) < 1 << 16):
+        if not re.fullmatch("-?[0-9]{1,20}", text):
             raise InvalidRequest(f'invalid resize {meaning} "{text}": invalid syntax')
+        if not 0 <= int(text) < 1 << 16:
+            raise InvalidRequest(f'invalid resize {meaning} "{text}": value out of range')
         sizes.append(int(text))
     return sizes[0], sizes[1]
 

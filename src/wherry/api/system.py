@@ -68,7 +68,8 @@ async def check_store(engine: Operations, request: Request) -> None:
 async def events(engine: Operations, request: Request) -> None:
     since, until = (parameters.moment_ns(request.text(name)) for name in ("since", "until"))
     if request.text("until") and since > until:
-        raise InvalidRequest(f"`since` time ({request.text('since')}) cannot be after `until` time ({request.text('until')})")
+        asked, end = (request.text(name).partition(".")[0] for name in ("since", "until"))
+        raise InvalidRequest(f"`since` time ({asked}) cannot be after `until` time ({end})")
     found = await engine.events(since_ns=since, until_ns=until, filters=request.filters())
     await stream.send_live(request, JSON, _lines(found))
 

@@ -114,7 +114,7 @@ FLAGS = (
     Flag("ip6", "string", "IPv6 address on a user-defined network"),
     Flag("ipc", "string", "IPC namespace: none, private, shareable, host, container:NAME"),
     Flag("isolation", "string", "Isolation of the container: default"),
-    Flag("kernel-memory", "bytes", hidden=True, refused="kernels have no separate limit for it any more"),
+    Flag("kernel-memory", "bytes", hidden=True),  # kernels have no separate limit for it any more: passed over, as by Docker
     Flag("label", "list", "Label KEY=VALUE", short="l", parse=environment.label),
     Flag("label-file", "list", "File of labels, one a line"),
     Flag("link", "list", "Make another container known by a name, NAME[:ALIAS]", parse=_link),

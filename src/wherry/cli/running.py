@@ -74,8 +74,8 @@ def start_attached(
             forward=forward,
         )
         session.run()
-        if session.detached:
-            return 0
+        if session.detached or session.given_up:
+            return int(session.given_up)
     return exit_code(waiting)
 
 
@@ -104,7 +104,7 @@ def attach(program: Program, ident: str, *, stdin: bool, tty: bool, keys: str, p
     session.run()
     if session.detached:
         raise Failure(DETACHED)
-    return exit_code(waiting)
+    return 1 if session.given_up else exit_code(waiting)
 
 
 def exit_code(waiting: Response) -> int:

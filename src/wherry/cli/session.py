@@ -21,6 +21,7 @@ RECEIVE = 1 << 20
 RECEIVE_FIRST = 1 << 14
 BATCH = 1000  # IOV_MAX is 1024
 DETACH_PATIENCE_MS = 1000
+MOST_ASKED = 3
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
@@ -108,6 +109,7 @@ class Session:
         forward: Callable[[int], None] | None = None,
     ) -> None:
         self.detached = False
+        self.given_up = False  # by who asked the program to end, again and again
         self._socket = stream.socket
         self._received = stream.received
         self._stdin = stdin
@@ -118,6 +120,7 @@ class Session:
         self._resize = resize if tty else None
         self._forward = forward
         self._outgoing = memoryview(b"")
+        self._asked_to_end = 0
         self._ended = False
         self._buffer = memoryview(bytearray(RECEIVE_FIRST))  # to zero a big one costs half a millisecond, and most output is small
 
@@ -215,6 +218,12 @@ class Session:
 
     def _take_signals(self, numbers: bytes) -> None:
         for number in numbers:
+            if number in terminal.ENDING:
+                self._asked_to_end += 1
+                if self._asked_to_end == MOST_ASKED:  # the program minds none of them, and the person wants the terminal back
+                    write_all(2, b"\ngot %d SIGTERM/SIGINTs, forcefully exiting\n" % MOST_ASKED)
+                    self.given_up = self._ended = True
+                    return
             if number == terminal.SIGWINCH and self._resize is not None:
                 self._send_size()
             elif self._forward is not None:

@@ -18,6 +18,8 @@ SIGWINCH = 28
 # what a person or a supervisor sends; faults and child, pipe and urgent-data signals stay here
 FORWARDED = (1, 2, 3, 10, 12, 14, 15, 18, 20, SIGWINCH)
 
+ENDING = (2, 15)
+
 
 def is_terminal(descriptor: int) -> bool:
     """False also for a closed descriptor."""
@@ -25,12 +27,12 @@ def is_terminal(descriptor: int) -> bool:
 
 
 def size(descriptor: int = 1) -> tuple[int, int] | None:
-    """Rows and columns, or None where there is no terminal."""
+    """Rows and columns, or None where there is no terminal, or one that has no size."""
     try:
         found = os.get_terminal_size(descriptor)
     except OSError:
         return None
-    return found.lines, found.columns
+    return (found.lines, found.columns) if found.lines or found.columns else None
 
 
 def detach_keys(text: str) -> bytes:

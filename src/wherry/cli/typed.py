@@ -17,8 +17,14 @@ _POINTERS = frozenset((
 _ABSENT: dict[str, Any] = {
     "Annotations": NIL_MAP, "Author": "", "Comment": "", "Container": "", "Descriptor": NIL_POINTER, "DockerVersion": "",
     "ExposedPorts": NIL_MAP, "Health": NIL_POINTER, "Healthcheck": NIL_POINTER, "Init": NIL_POINTER, "MacAddress": "", "Mounts": NIL_LIST,
+    "ImageManifestDescriptor": NIL_POINTER, "SizeRootFs": NIL_POINTER, "SizeRw": NIL_POINTER,
     "OnBuild": NIL_LIST, "Options": NIL_MAP, "Shell": NIL_LIST, "StopSignal": "", "StopTimeout": NIL_POINTER, "StorageOpt": NIL_MAP,
     "Sysctls": NIL_MAP, "Tmpfs": NIL_MAP, "UsageData": NIL_POINTER, "Variant": "",
+}  # fmt: skip
+_HOST_NAMES = {
+    "CPUShares": "CpuShares", "NanoCPUs": "NanoCpus", "CPUPeriod": "CpuPeriod", "CPUQuota": "CpuQuota", "CPUCount": "CpuCount",
+    "CPURealtimePeriod": "CpuRealtimePeriod", "CPURealtimeRuntime": "CpuRealtimeRuntime", "CPUPercent": "CpuPercent", "DNS": "Dns",
+    "DNSOptions": "DnsOptions", "DNSSearch": "DnsSearch",
 }  # fmt: skip
 _IMAGE = (
     "Id", "RepoTags", "RepoDigests", "Parent", "Comment", "Created", "DockerVersion", "Author", "Config", "Architecture", "Variant", "Os",
@@ -47,12 +53,19 @@ def typed(value: Any, name: str = "", parent: str = "") -> Any:
     if isinstance(value, dict):
         free = name in _MAPS or (name == "Config" and parent == "LogConfig")
         items = {key: typed(item, "" if free else key, name) for key, item in value.items()}
-        return items if free else Record(items, optional={**_ABSENT, "ID": value["Id"]} if not name and "Id" in value else _ABSENT)
+        return items if free else Record(items, optional=_unwritten(value, name))
     if isinstance(value, list):
         return [typed(item, "", name) for item in value]
     if parent == "Healthcheck" and isinstance(value, int) and name != "Retries":
         return Duration(value)
     return _null(name) if value is None else value
+
+
+def _unwritten(value: dict[str, Any], name: str) -> dict[str, Any]:
+    """What a template may ask of a struct beside what its JSON shows: absent fields, and those that JSON names otherwise."""
+    if name == "HostConfig":
+        return {**_ABSENT, **{go: typed(value[key], key) for go, key in _HOST_NAMES.items() if key in value}}
+    return {**_ABSENT, "ID": value["Id"]} if not name and "Id" in value else _ABSENT
 
 
 def _image(value: dict[str, Any]) -> Record:

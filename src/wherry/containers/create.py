@@ -25,6 +25,7 @@ NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 DEFAULT_SHM_BYTES = 64 << 20
 SMALLEST_MEMORY = 6 << 20
 PORTS = re.compile("[0-9]{1,5}(-[0-9]{1,5})?(/[a-z]+)?")
+NUMBER = re.compile("[+-]?0*[1-9][0-9]{0,8}")
 DIGITS = re.compile("[0-9]{1,9}")  # str.isdigit also takes digits of other scripts, which int() may refuse
 
 
@@ -178,8 +179,8 @@ def _check_config(config: Config) -> None:
             raise InvalidRequest(f"invalid value {value!r}: line breaks are not allowed")
     if len(config.hostname) > 64:
         raise InvalidRequest(f"invalid hostname format: {config.hostname}")
-    if config.stop_signal:
-        signal_number(config.stop_signal)
+    if config.stop_signal and not NUMBER.fullmatch(config.stop_signal):
+        signal_number(config.stop_signal)  # that the kernel has a number is not asked for here, by Docker neither
     if config.healthcheck:
         for name, length_ns in (
             ("Interval", config.healthcheck.interval),
@@ -345,7 +346,7 @@ RLIMITS = frozenset(
 def signal_number(text: str) -> int:
     """`SIGTERM`, `term`, `15`, `RTMIN+1` as a number.  Raises InvalidRequest: `invalid signal: BOGUS`."""
     word = text.upper().removeprefix("SIG")
-    if re.fullmatch("[0-9]{1,3}", word):
+    if re.fullmatch("[+-]?[0-9]{1,9}", word):
         number = int(word)
         if 0 < number <= 64:
             return number
@@ -358,6 +359,14 @@ def signal_number(text: str) -> int:
     elif "SIG" + word in signal.Signals.__members__:
         return int(signal.Signals["SIG" + word])
     raise InvalidRequest(f"invalid signal: {text}")
+
+
+def stop_signal_number(config: Config) -> int:
+    """What asks the program to end; SIGTERM also where the kernel has no signal of that number."""
+    try:
+        return signal_number(config.stop_signal or "SIGTERM")
+    except InvalidRequest:
+        return int(signal.SIGTERM)
 
 
 def endpoints_asked(body: ContainerCreate, host: HostConfig) -> dict[str, EndpointSettings]:

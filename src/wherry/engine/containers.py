@@ -149,6 +149,8 @@ class ContainerOperations:
 
     async def container_top(self, ref: str, *, arguments: str) -> ContainerTop:
         container = self.rooms.containers.get(ref)
+        if container.status is Status.RESTARTING:
+            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         if not container.is_running:
             raise Conflict(f"container {container.id} is not running")
         pids = await self.rooms.workers.run(cgroup.processes, self.rooms.cgroups, self.running.cgroups_path(container))

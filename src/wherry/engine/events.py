@@ -112,7 +112,7 @@ def _matches_one(event: Event, key: str, values: Sequence[str]) -> bool:
                 for value in values
             )
         return key == "container" and any(event.actor.attributes.get("container", "").startswith(value) for value in values)
-    return False
+    return True  # Docker passes over what it does not know
 
 
 def _has_label(attributes: Mapping[str, str], wanted: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import struct
@@ -23,6 +24,8 @@ from wherry.spec.launch import Attachment, ExecLaunch
 
 LAUNCH_PATIENCE_S = 2.0
 STOPPED = "OCI runtime exec failed: exec failed: cannot exec in a stopped container"  # runc's words
+RELATIVE = "OCI runtime exec failed: exec failed: Cwd must be an absolute path"
+MOST_ID = 2**31 - 1
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 
 
@@ -37,8 +40,6 @@ class Execs:
             raise InvalidRequest("No exec command specified")
         if not is_pressable(body.detach_keys):
             raise InvalidRequest(f"Invalid escape keys ({body.detach_keys}) provided")
-        if body.working_dir and not body.working_dir.startswith("/"):
-            raise InvalidRequest(f"the working directory '{body.working_dir}' is invalid, it needs to be an absolute path")
         item = Exec(new_id(), container, body)
         self._rooms.containers.add_exec(item)
         self._publish(item, f"exec_create: {_words(body.cmd)}")
@@ -54,8 +55,9 @@ class Execs:
 
     async def start(self, item: Exec, body: ExecStart, hijack: Hijack | None) -> None:
         """Run it; with ``hijack`` the client's connection goes to its monitor, and a failed start is told in the stream."""
+        self._check_running(item.container, item.container.id)
         try:
-            self._check_startable(item)
+            self._check_not_started(item)
         except Conflict:
             if hijack is not None:
                 await hijack(item.body.tty)  # Docker has taken the connection over before it looks: the error goes into the stream
@@ -66,7 +68,7 @@ class Execs:
             try:
                 await self.launch(item, body, ())
             except LaunchFailure as failure:
-                self._failed(item, failure)
+                item.exit_code = failure.code
                 raise InvalidRequest(failure.message) from failure
             return
         try:
@@ -86,7 +88,7 @@ class Execs:
         try:
             await self.launch(item, body, ((taken.fd, attachment),))
         except LaunchFailure as failure:
-            self._failed(item, failure)
+            item.exit_code = failure.code
             _tell(taken.fd, failure.message + "\r\n", multiplexed=not asked.tty)
 
     def announce(self, item: Exec) -> None:
@@ -94,28 +96,25 @@ class Execs:
         for action in ("exec_create", "exec_start"):
             self._publish(item, f"{action}: {_words(item.body.cmd or [])}")
 
-    def _check_startable(self, item: Exec) -> None:
+    def _check_not_started(self, item: Exec) -> None:
         if item.started:
             past = item.exit_code is not None
             raise Conflict(f"exec command {item.id} has already run" if past else f"exec command {item.id} is already running")
-        self._check_running(item.container, item.container.id)
 
     async def check_user(self, container: Container, user: str) -> None:
         """Raises InvalidRequest in Docker's words for a name that nobody has there."""
-        if container.process is None or user.replace(":", "").isdigit() or not user:
+        if container.process is None or not user or all(_is_id(part) for part in user.split(":")):
             return
         try:
             await self._rooms.supervisor.task(container.process, "identify", {"user": user})
         except OSError as error:
             raise InvalidRequest(error.strerror) from error
 
-    def _failed(self, item: Exec, failure: LaunchFailure) -> None:
-        item.exit_code = failure.code
-        self._publish(item, "exec_die", exitCode=str(failure.code))
-
     async def launch(self, item: Exec, body: ExecStart, attachments: tuple[tuple[int, Attachment], ...]) -> Process:
         """Start the process and follow it to its end."""
         try:
+            if not (item.body.working_dir or "/").startswith("/"):
+                raise LaunchFailure(128, RELATIVE)
             item.process = process = await self._rooms.supervisor.execute(self._request(item, body), attachments=attachments)
         except LaunchFailure as failure:
             if item.container.process is None or item.container.process.has_ended:
@@ -204,7 +203,7 @@ class Execs:
             open_stdout=asked.attach_stdout,
             can_remove=False,
             container_id=item.container.id,
-            detach_keys=asked.detach_keys,
+            detach_keys=base64.b64encode(detach_sequence(asked.detach_keys)).decode(),
             pid=item.process.pid if item.process else 0,
         )
 
@@ -216,6 +215,10 @@ class Execs:
 def _words(command: list[str]) -> str:
     """As events show it: the program, a space, its arguments."""
     return f"{command[0]} {' '.join(command[1:])}" if command else ""
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) <= MOST_ID
 
 
 def _tell(fd: int, text: str, *, multiplexed: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from contextlib import suppress
 
 from wherry.containers import health, present
 from wherry.containers.container import Container, Exec
@@ -24,23 +25,23 @@ class HealthWatcher:
 
     def begin(self, container: Container) -> None:
         """Start probing, where the container has a probe."""
-        check = container.record.config.healthcheck
-        plan = check and health.plan_of(
-            check.test or [],
-            interval=check.interval,
-            timeout=check.timeout,
-            start_period=check.start_period,
-            start_interval=check.start_interval,
-            retries=check.retries,
-            shell=container.record.config.shell or [],
-        )
-        if not plan:
+        plan = _plan(container)
+        if plan is None:
             container.health = None
             return
-        container.health = health.Health()
+        container.health = health.Health(log=container.health.log if container.health else ())
+        self._follow(container, plan)
+
+    def _follow(self, container: Container, plan: health.ProbePlan) -> None:
         container.health_task = self._rooms.tasks.create_task(self._probe_forever(container, plan), name=f"health {container.name}")
 
+    def resume(self, container: Container) -> None:
+        """Go on after a pause: what the next probe says counts."""
+        if (plan := _plan(container)) is not None and container.health_task is None:
+            self._follow(container, plan)
+
     def end(self, container: Container) -> None:
+        """Ended or paused: no probe, and whoever asks must not think that it answers."""
         task, container.health_task = container.health_task, None
         if task is not None:
             task.cancel()
@@ -51,8 +52,6 @@ class HealthWatcher:
         started = container.record.state.started_at_ns
         while container.health is not None:
             await asyncio.sleep(container.health.next_wait_ns(plan, started_at_ns=started, now_ns=time.time_ns()) / 1e9)
-            if container.record.state.status != "running":
-                continue  # paused: no probe, no verdict
             result = await self._probe(container, plan)
             before = container.health.status
             container.health = container.health.after(result, plan, started_at_ns=started)
@@ -87,11 +86,30 @@ class HealthWatcher:
                 async with asyncio.timeout(plan.timeout_ns / 1e9):
                     output = await _read_bounded(ours)
                     return (await process.wait()).code, output
+            except asyncio.CancelledError:  # it is being paused, and would be told of long after
+                with suppress(ProcessLookupError):
+                    process.signal(9)
+                raise
             except TimeoutError:
                 if process.has_ended:  # in time: it is we who stood still
                     return (await process.wait()).code, await _read_bounded(ours)
                 process.signal(9)
                 raise
+
+
+def _plan(container: Container) -> health.ProbePlan | None:
+    check = container.record.config.healthcheck
+    if check is None:
+        return None
+    return health.plan_of(
+        check.test or [],
+        interval=check.interval,
+        timeout=check.timeout,
+        start_period=check.start_period,
+        start_interval=check.start_interval,
+        retries=check.retries,
+        shell=container.record.config.shell or [],
+    )
 
 
 async def _read_bounded(source: socket.socket) -> str:

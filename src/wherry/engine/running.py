@@ -15,7 +15,7 @@ from functools import partial
 
 from wherry.containers import log_options, mounts, oci, present, restart
 from wherry.containers.container import Container
-from wherry.containers.create import check_runtime, signal_number
+from wherry.containers.create import check_runtime, signal_number, stop_signal_number
 from wherry.containers.lifecycle import Event, Status, advance
 from wherry.containers.record import MountRecord
 from wherry.containers.update import updated
@@ -289,7 +289,7 @@ class Running:
         )
         if again:
             self._schedule_restart(container, ran_s=seconds)
-            container.tell("next-exit")
+            container.tell("not-running", "next-exit")  # between two runs it does not run
         elif removing:
             container.tell("not-running", "next-exit")
             await self._remove(container, volumes=True)
@@ -363,7 +363,7 @@ class Running:
             raise NotModified(f"container {container.id} is already stopped")
         config = container.record.config
         try:
-            number = signal_number(signal or config.stop_signal or "SIGTERM")
+            number = signal_number(signal) if signal else stop_signal_number(config)
         except InvalidRequest as error:
             raise InvalidRequest(f"cannot stop container: {called}: {error}") from None
         patience = (
@@ -412,6 +412,19 @@ class Running:
         except ProcessLookupError:
             return
         self._publish(container, "kill", signal=str(number))
+        config = container.record.config
+        ends = not config.stop_signal or number == stop_signal_number(config)
+        if ends and container.status is Status.PAUSED and number != signal_number("SIGKILL"):
+            await self._let_answer(container)
+
+    async def _let_answer(self, container: Container) -> None:
+        """A paused program that was told to end could not, and would be killed when its time is over."""
+
+        async def thaw() -> None:
+            if container.status is Status.PAUSED:
+                await self._thaw(container)
+
+        await container.perform(thaw)
 
     async def kill(self, container: Container, *, signal: str, called: str) -> None:
         """Raises Conflict when it is not running, InvalidRequest for a bad signal.  ``called``: how the client named it."""
@@ -424,7 +437,7 @@ class Running:
             return
         if not container.is_running:
             raise Conflict(f"cannot kill container: {called}: container {container.id} is not running")
-        if number in (signal_number("SIGKILL"), signal_number(container.record.config.stop_signal or "SIGTERM")):
+        if number in (signal_number("SIGKILL"), stop_signal_number(container.record.config)):
             self._mark_stopped(container)
         ended = container.watch("not-running")
         if number == signal_number("SIGKILL"):
@@ -444,9 +457,12 @@ class Running:
         async def freeze() -> None:
             if container.status is Status.PAUSED:
                 raise Conflict(f"Container {container.id} is already paused")
+            if container.status is Status.RESTARTING:
+                raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
             if container.status is not Status.RUNNING:
                 raise Conflict(f"container {container.id} is not running")
             await self._set_frozen(container, Event.PAUSE, frozen=True)
+            self.health.end(container)
             self._publish(container, "pause")
 
         await container.perform(freeze)
@@ -455,15 +471,22 @@ class Running:
         async def thaw() -> None:
             if container.status is not Status.PAUSED:
                 raise Conflict(f"Container {container.id} is not paused")
-            await self._set_frozen(container, Event.UNPAUSE, frozen=False)
-            self._publish(container, "unpause")
+            await self._thaw(container)
 
         await container.perform(thaw)
+
+    async def _thaw(self, container: Container) -> None:
+        await self._set_frozen(container, Event.UNPAUSE, frozen=False)
+        self.health.resume(container)
+        self._publish(container, "unpause")
 
     async def _set_frozen(self, container: Container, event: Event, *, frozen: bool) -> None:
         former = container.status
         group = (self._rooms.cgroups, self.cgroups_path(container))
-        await self._rooms.workers.run(cgroup.freeze, *group, frozen=frozen)
+        try:
+            await self._rooms.workers.run(cgroup.freeze, *group, frozen=frozen)
+        except FileNotFoundError:  # it has ended, and we are about to hear of it
+            raise Conflict(f"container {container.id} is not running") from None
         try:
             container.record.state.status = advance(former, event)
             self._rooms.containers.save(container)
@@ -504,6 +527,19 @@ class Running:
 
     async def remove(self, container: Container, *, volumes: bool, force: bool, called: str) -> None:
         """Raises Conflict for one that runs, unless ``force``.  ``called``: how the client named it."""
+
+        async def remove_ended() -> bool:
+            if container.is_running or container.status is Status.RESTARTING:
+                return False  # somebody started it while we waited for our turn
+            await self._remove(container, volumes=volumes)
+            return True
+
+        while not await self._end_for_removal(container, force=force, called=called):
+            if await container.perform(remove_ended):
+                return
+
+    async def _end_for_removal(self, container: Container, *, force: bool, called: str) -> bool:
+        """End one that runs, where that is allowed; true where its end removed it.  Raises Conflict."""
         if container.status is Status.RESTARTING:
             if not force:
                 raise Conflict(f'cannot remove container "{called}": container is restarting: {STOP_FIRST}')
@@ -517,8 +553,8 @@ class Running:
             await self._kill_and_wait(container, container.watch("not-running"))
             if removed is not None:
                 await removed
-                return
-        await container.perform(lambda: self._remove(container, volumes=volumes))
+                return True
+        return False
 
     def remove_later(self, container: Container) -> None:
         self._rooms.tasks.create_task(self._remove_quietly(container))

@@ -98,7 +98,7 @@ def rename(found: Hierarchies, old: str, new: str) -> None:
 
 
 def freeze(found: Hierarchies, path: str, *, frozen: bool) -> None:
-    """Stop or continue every process in the group; returns when it is so.  Raises TimeoutError after 10 s."""
+    """Stop or continue every process in the group; returns when it is so.  Raises TimeoutError after 10 s, FileNotFoundError."""
     directory = found.directory("freezer", path)
     if directory is None:
         raise Unsupported("this machine has no freezer cgroup")
@@ -109,9 +109,16 @@ def freeze(found: Hierarchies, path: str, *, frozen: bool) -> None:
         value = wanted = "FROZEN" if frozen else "THAWED"
     deadline = time.monotonic() + 10
     while True:
-        controlfiles.write(f"{directory}/{name}", value)
-        if wanted in controlfiles.read(f"{directory}/{status}"):
-            return
+        try:
+            controlfiles.write(f"{directory}/{name}", value)
+            if wanted in controlfiles.read(f"{directory}/{status}"):
+                return
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):  # the second while the file is open
+                raise
+            if frozen:
+                raise FileNotFoundError(errno.ENOENT, "the group has ended", directory) from error
+            return  # what was let go on has ended, and its group with it
         if time.monotonic() > deadline:
             raise TimeoutError(errno.ETIMEDOUT, "the kernel does not freeze the group", directory)
         time.sleep(0.002)

@@ -23,11 +23,20 @@ def apply(found: cgroup.Hierarchies, path: str, resources: Mapping[str, Any]) ->
         if name == "io.bfq.weight" and not os.path.exists(f"{directory}/{name}"):
             name, value = "io.weight", _io_weight(value)
         controlfiles.write(f"{directory}/{_present(directory, name)}", value)
+        if name == "cpu.shares":
+            _check_shares(int(value), controlfiles.number(controlfiles.read(f"{directory}/{name}")))
     _limit_memory(found, path, resources.get("memory") or {})
     if not found.v2:
         _limit_devices(found, path, resources.get("devices") or ())
     elif rules := resources.get("devices"):
         devicefilter.attach(f"{found.v2}/{path.lstrip('/')}", devicefilter.assemble(rules))
+
+
+def _check_shares(asked: int, got: int) -> None:
+    """The kernel takes the nearest that it can do and says nothing; other runtimes refuse that."""
+    if asked != got:
+        word = "maximum" if asked > got else "minimum"
+        raise OSError(errno.EINVAL, f"the {word} allowed cpu-shares is {got}")
 
 
 def _present(directory: str, name: str) -> str:

@@ -15,13 +15,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+NOTHING: dict[str, Any] = {"Type": "", "Action": "", "Actor": {"ID": "", "Attributes": None}}
+
+
 def run(invocation: Invocation) -> int:
     query = {
         "since": _time(invocation, "since"),
         "until": _time(invocation, "until"),
         "filters": filters(invocation.texts("filter")),
     }
-    show = _printer(invocation.text("format"))
+    layout = invocation.text("format")
+    try:
+        show = _printer(layout)
+    except Failure as error:
+        raise Failure(f"Error parsing format: {error}", 64) from None
     engine = invocation.program.engine
     response = engine.stream("GET", "/events", query)
     rest = ""
@@ -41,6 +48,7 @@ def _printer(layout: str) -> Callable[[dict[str, Any]], str]:
     from wherry.cli.template import Template
 
     template = Template(layout.replace("\\t", "\t").replace("\\n", "\n"))
+    template.render(_fields(NOTHING))  # a wrong field is told at once, not when something happens
     return lambda event: template.render(_fields(event))
 
 
@@ -49,7 +57,9 @@ def _fields(event: dict[str, Any]) -> Any:
     from wherry.cli.typed import typed
 
     old = {"Status": "status", "ID": "id", "From": "from", "Scope": "scope", "Time": "time", "TimeNano": "timeNano"}
-    return typed({**event, **{name: event.get(key, "") for name, key in old.items()}})
+    view = typed({**event, **{name: event.get(key, "") for name, key in old.items()}})
+    view.go_type = "*events.Message"
+    return view
 
 
 def line(event: dict[str, Any]) -> str:

@@ -65,7 +65,7 @@ COMMAND = Command(
         Flag("cpus", "decimal", "Number of CPUs, such as 1.5"),
         Flag("cpuset-cpus", "string", "CPUs allowed (0-3, 0,1)"),
         Flag("cpuset-mems", "string", "NUMA nodes allowed (0-3, 0,1)"),
-        Flag("kernel-memory", "bytes", hidden=True, refused="kernels have no separate limit for it any more"),
+        Flag("kernel-memory", "bytes", hidden=True),  # kernels have no separate limit for it any more: passed over, as by Docker
         Flag("memory", "bytes", "Memory limit", short="m"),
         Flag("memory-reservation", "bytes", "Soft memory limit"),
         Flag("memory-swap", "bytes", "Limit of memory and swap together; -1 for unlimited swap", parse=parse_swap),

@@ -1,0 +1,201 @@
+"""A container's life where two things meet: paused and told to end, restarting and waited for, started and removed at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from tests.conftest import WHERRY, Daemon
+from tests.system.talk import ask
+from tests.system.waiting import until
+
+pytestmark = pytest.mark.root
+
+MINDS_TERM = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done"
+
+
+def state(engine: Daemon, name: str, field: str = "Status") -> str:
+    return engine.out("inspect", name, "-f", f"{{{{.State.{field}}}}}")
+
+
+def start(engine: Daemon, name: str, *flags: str, script: str = MINDS_TERM) -> None:
+    engine.run("run", "-d", "--name", name, *flags, "bb", "sh", "-c", script)
+    until(lambda: "ready" in engine.out("logs", name))
+
+
+def happened(engine: Daemon, name: str, since: float) -> list[str]:
+    shown = engine.out(
+        "events", "--since", f"{since:.6f}", "--until", "0s", "--filter", f"container={name}", "--filter", "type=container",
+        "--format", '{{.Action}} {{index .Actor.Attributes "signal"}}',
+    )  # fmt: skip
+    return [line.replace("<no value>", "").strip() for line in shown.splitlines()]
+
+
+def test_a_paused_program_that_is_stopped_may_still_do_its_last_work(engine: Daemon) -> None:
+    start(engine, "held")
+    try:
+        engine.run("pause", "held")
+        since = time.time()
+        engine.run("stop", "-t", "30", "held")
+        assert state(engine, "held", "ExitCode") == "3"
+        assert happened(engine, "held", since) == ["kill 15", "unpause", "stop", "die"]
+    finally:
+        engine.run("rm", "-f", "held")
+
+
+def test_a_signal_that_is_not_the_stop_signal_leaves_a_container_paused(engine: Daemon) -> None:
+    start(engine, "held", "--stop-signal", "TERM")
+    try:
+        engine.run("pause", "held")
+        engine.run("kill", "-s", "HUP", "held")
+        assert state(engine, "held") == "paused"
+        engine.run("kill", "-s", "TERM", "held")
+        assert engine.out("wait", "held") == "3"
+    finally:
+        engine.run("rm", "-f", "held")
+
+
+@pytest.mark.parametrize("condition", ["", "not-running", "next-exit"])
+def test_who_waits_for_a_container_that_is_started_again_hears_of_its_next_end(engine: Daemon, condition: str) -> None:
+    engine.run("run", "-d", "--name", "again", "--restart", "always", "bb", "sh", "-c", "sleep 0.2; exit 9")
+    try:
+        status, answer = ask(engine, "POST", f"/v1.47/containers/again/wait?condition={condition}")
+        assert (status, answer["StatusCode"]) == (200, 9)
+    finally:
+        engine.run("rm", "-f", "again")
+
+
+def test_pause_and_top_of_a_container_between_two_runs_say_that_it_is_restarting(engine: Daemon) -> None:
+    engine.run("run", "-d", "--name", "again", "--restart", "always", "bb", "false")
+    try:
+        until(lambda: int(engine.out("inspect", "-f", "{{.RestartCount}}", "again")) > 4)  # then it rests for seconds
+        until(lambda: state(engine, "again") == "restarting")
+        ident = engine.out("inspect", "-f", "{{.Id}}", "again")
+        for method, path in (("POST", "pause"), ("GET", "top")):
+            status, answer = ask(engine, method, f"/v1.47/containers/again/{path}")
+            assert (status, answer["message"]) == (409, f"Container {ident} is restarting, wait until the container is running")
+    finally:
+        engine.run("rm", "-f", "again")
+
+
+def test_removal_by_force_is_not_stopped_by_a_start_at_the_same_time(engine: Daemon) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(20):
+            _, made = ask(engine, "POST", "/v1.47/containers/create", {"Image": "bb", "Cmd": ["sleep", "1000"]})
+            starting = pool.submit(ask, engine, "POST", f"/v1.47/containers/{made['Id']}/start")
+            removed = ask(engine, "DELETE", f"/v1.47/containers/{made['Id']}?force=1")
+            assert removed[0] == 204, removed
+            assert starting.result()[0] in (204, 404, 409)
+            assert ask(engine, "GET", f"/v1.47/containers/{made['Id']}/json")[0] == 404
+
+
+def test_who_asks_to_end_three_times_gets_the_terminal_back(engine: Daemon) -> None:
+    command = [WHERRY, "--host", engine.host, "run", "--name", "deaf", "bb", "sh", "-c", "trap 'echo no' INT; while :; do sleep 0.05; done"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as client:
+        try:
+            until(lambda: state(engine, "deaf") == "running" if engine.out("ps", "-q", "--filter", "name=deaf") else False)
+            assert client.stdout is not None
+            for asked in range(3):
+                client.send_signal(signal.SIGINT)
+                if asked < 2:
+                    assert client.stdout.readline() == "no\n"
+            _, errors = client.communicate(timeout=60)
+        finally:
+            client.kill()
+            client.wait()
+            left = state(engine, "deaf")
+            engine.run("rm", "-f", "deaf")
+    assert (client.returncode, errors, left) == (1, "\ngot 3 SIGTERM/SIGINTs, forcefully exiting\n", "running")
+
+
+# --- health
+
+
+def health(engine: Daemon, name: str) -> tuple[str, int]:
+    found = json.loads(engine.out("inspect", name, "-f", "{{json .State.Health}}"))
+    return found["Status"], len(found["Log"])
+
+
+def test_a_paused_container_is_not_healthy_and_its_probes_are_remembered_over_a_restart(engine: Daemon) -> None:
+    engine.run("run", "-d", "--name", "probed", "--health-cmd", "true", "--health-interval", "50ms", "bb", "sleep", "1000")
+    try:
+        until(lambda: health(engine, "probed") == ("healthy", 5))
+        engine.run("pause", "probed")
+        assert health(engine, "probed") == ("unhealthy", 5)
+        engine.run("unpause", "probed")
+        until(lambda: health(engine, "probed")[0] == "healthy")
+        engine.run("update", "--restart", "no", "probed")
+        engine.run("stop", "-t", "0", "probed")
+        engine.run("start", "probed")
+        assert health(engine, "probed")[1] == 5
+    finally:
+        engine.run("rm", "-f", "probed")
+
+
+# --- exec
+
+
+def test_an_exec_that_waits_for_its_start_is_refused_where_its_container_does_not_run(engine: Daemon) -> None:
+    engine.run("run", "-d", "--name", "host", "bb", "sleep", "1000")
+    try:
+        ident = engine.out("inspect", "-f", "{{.Id}}", "host")
+        _, made = ask(engine, "POST", "/v1.47/containers/host/exec", {"Cmd": ["true"], "AttachStdout": True, "DetachKeys": "ctrl-x"})
+        engine.run("pause", "host")
+        status, answer = ask(engine, "POST", f"/v1.47/exec/{made['Id']}/start", {})
+        assert (status, answer["message"]) == (409, f"Container {ident} is paused, unpause the container before exec")
+        assert ask(engine, "GET", f"/v1.47/exec/{made['Id']}/json")[1]["DetachKeys"] == "GA=="
+        engine.run("unpause", "host")
+        engine.run("stop", "-t", "0", "host")
+        status, answer = ask(engine, "POST", f"/v1.47/exec/{made['Id']}/start", {})
+        assert (status, answer["message"]) == (409, f"container {ident} is not running")
+    finally:
+        engine.run("rm", "-f", "host")
+
+
+def test_an_exec_that_never_began_does_not_die(engine: Daemon) -> None:
+    engine.run("run", "-d", "--name", "host", "bb", "sleep", "1000")
+    try:
+        since = time.time()
+        relative = engine.run("exec", "-w", "rel", "host", "true", check=False)
+        assert (relative.code, relative.out) == (128, "OCI runtime exec failed: exec failed: Cwd must be an absolute path\r\n")
+        assert engine.run("exec", "host", "nope", check=False).code == 127
+        assert [action for action in happened(engine, "host", since) if action.startswith("exec_")] == [
+            *("exec_create: true", "exec_start: true", "exec_create: nope", "exec_start: nope")
+        ]
+        wrong = engine.run("exec", "-u", "4294967296", "host", "true", check=False)
+        assert (wrong.code, wrong.err) == (1, "Error response from daemon: uids and gids must be in range 0-2147483647\n")
+    finally:
+        engine.run("rm", "-f", "host")
+
+
+# --- what Docker takes, or refuses
+
+
+def test_a_stop_signal_without_a_number_of_the_kernels_is_taken_and_the_container_can_be_stopped(engine: Daemon) -> None:
+    start(engine, "odd", "--stop-signal", "99")
+    try:
+        engine.run("pause", "odd")
+        engine.run("stop", "-t", "30", "odd")
+        assert (state(engine, "odd"), state(engine, "odd", "ExitCode")) == ("exited", "3")
+    finally:
+        engine.run("rm", "-f", "odd")
+
+
+@pytest.mark.skipif(not os.path.exists("/sys/fs/cgroup/cpu"), reason="on version 2 any number of shares becomes a weight")
+@pytest.mark.parametrize(
+    ("shares", "problem"), [("1", "minimum allowed cpu-shares is 2"), ("300000", "maximum allowed cpu-shares is 262144")]
+)
+def test_more_or_less_shares_than_the_kernel_knows_are_refused(engine: Daemon, shares: str, problem: str) -> None:
+    refused = engine.run("run", "--rm", "--cpu-shares", shares, "bb", "true", check=False)
+    assert refused.code == 125
+    assert f"error during container init: the {problem}\n" in refused.err
+
+
+def test_a_limit_of_kernel_memory_is_passed_over(engine: Daemon) -> None:
+    done = engine.run("run", "--rm", "--kernel-memory", "10m", "bb", "echo", "runs")
+    assert (done.out, done.err) == ("runs\n", "")
