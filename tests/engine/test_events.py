@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 
 import msgspec
 
+from wherry.containers import present
+from wherry.containers.record import ContainerRecord, State
 from wherry.engine.events import BACKLOG, EventBus
+from wherry.spec.docker.container import Config, HostConfig
 from wherry.spec.docker.event import Event
 
 
@@ -78,5 +82,57 @@ def test_a_listener_that_never_reads_is_cut_off_and_holds_no_more() -> None:
         assert (await first).actor.id == "0"
         rest = [event async for event in stream]
         assert len(rest) < BACKLOG
+
+    asyncio.run(scenario())
+
+
+def _owner(labels: dict[str, str]) -> ContainerRecord:
+    config = Config(image="bb", labels=labels)
+    common = {"created_ns": 0, "image_id": "", "host_config": HostConfig(), "path": "", "args": [], "state": State(), "snapshot": ""}
+    return ContainerRecord(id="a" * 64, name="x", config=config, **common)  # type: ignore[arg-type]
+
+
+class Counted(dict[str, str]):
+    """Labels that tell how often somebody went through them."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.looks += 1
+        return super().__iter__()
+
+
+def test_labels_are_put_together_for_those_who_listen_and_once_for_all() -> None:
+    async def scenario() -> None:
+        bus, labels = EventBus(), Counted({f"label{number}": "v" for number in range(1000)} | {"name": "a label"})
+        bus.publish("container", "start", "abc", present.attributes(_owner(labels), exitCode="3"))
+        assert labels.looks == 0
+        for _ in range(3):
+            (event,) = await collect(bus, 1, since_ns=1)
+            attributes = event.actor.attributes
+            assert list(attributes) == sorted([*labels, "exitCode", "image"])
+            assert (attributes["name"], attributes["image"], attributes["exitCode"]) == ("x", "bb", "3")
+        assert labels.looks < 5  # that of the comparison among them
+
+    asyncio.run(scenario())
+
+
+def test_of_events_with_many_attributes_fewer_are_remembered_and_wait() -> None:
+    """256 events of a container with 190,000 labels were 2 GB."""
+
+    async def scenario() -> None:
+        bus = EventBus(most_attributes=10_000)
+        owner = _owner({str(number): "" for number in range(1000)})
+        stream = bus.stream()
+        first = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        for number in range(30):
+            bus.publish("container", "start", str(number), present.attributes(owner))
+        assert (await first).actor.id == "0"
+        assert [event.actor.id async for event in stream] == [str(number) for number in range(1, 10)]
+        assert [event.actor.id for event in await collect(bus, 30, since_ns=1, until_ns=time.time_ns())] == [str(n) for n in range(21, 30)]
+        owner = _owner({str(number): "" for number in range(20_000)})
+        bus.publish("container", "start", "huge", present.attributes(owner))
+        assert [event.actor.id for event in await collect(bus, 30, since_ns=1, until_ns=time.time_ns())] == ["huge"]
 
     asyncio.run(scenario())

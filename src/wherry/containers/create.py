@@ -47,7 +47,8 @@ def merge_config(asked: ContainerCreate, image: Config | None, *, hostname: str)
     if config.working_dir.startswith("/"):
         config.working_dir = posixpath.normpath("/" + config.working_dir.lstrip("/"))
     config.env = merged_env(config.env or [], base.env or []) or base.env
-    config.labels = {**(base.labels or {}), **(config.labels or {})}
+    labels = {**(base.labels or {}), **(config.labels or {})}
+    config.labels = {name: labels[name] for name in sorted(labels)}  # each event has them in order
     config.exposed_ports = {**(base.exposed_ports or {}), **(config.exposed_ports or {})} or None
     config.volumes = {**(base.volumes or {}), **(config.volumes or {})} or None
     if config.entrypoint is None or not config.entrypoint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 
 from wherry.containers.container import Container
@@ -210,9 +210,27 @@ def _quoted(word: str) -> str:
     return f"'{word}'" if " " in word else word
 
 
-def attributes(record: ContainerRecord, **more: str) -> dict[str, str]:
+class Attributes(Mapping[str, str]):
+    """Labels, and what is said beyond them: not put together as long as nobody asks, for labels may be many."""
+
+    def __init__(self, labels: Mapping[str, str], more: Mapping[str, str]) -> None:
+        self._labels = labels
+        self._more = more
+
+    def __getitem__(self, name: str) -> str:
+        return self._more[name] if name in self._more else self._labels[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (name for name in self._labels if name not in self._more)
+        yield from self._more
+
+    def __len__(self) -> int:
+        return len(self._labels) + sum(name not in self._labels for name in self._more)
+
+
+def attributes(record: ContainerRecord, **more: str) -> Attributes:
     """What an event says of a container: its labels, image and name."""
-    return {**(record.config.labels or {}), "image": record.config.image, "name": record.name, **more}
+    return Attributes(record.config.labels or {}, {"image": record.config.image, "name": record.name, **more})
 
 
 def image_reference(record: ContainerRecord, resolves_to: str | None) -> str:

@@ -7,70 +7,115 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 
 from wherry.spec.docker.event import Actor, Event
 
 REMEMBERED = 256  # events that a late listener can ask for with `since`, as Docker keeps
 BACKLOG = 4096  # events a listener may fall behind before it is cut off
+ATTRIBUTES = 1_000_000  # at most in what is remembered, and in what a listener is behind: a container's labels are as many as one likes
 
 
-def _event(kind: str, action: str, ident: str, attributes: Mapping[str, str], at_ns: int) -> Event:
-    """Docker's shape; ``status``, ``id`` and ``from`` repeat the newer keys for containers and images."""
-    event = Event(
-        type=kind,
-        action=action,
-        actor=Actor(id=ident, attributes=dict(attributes)),
-        time=at_ns // 1_000_000_000,
-        time_nano=at_ns,
-    )
-    if kind in ("container", "image"):
-        event.status, event.id = action, ident
-        event.source = attributes.get("image", "") if kind == "container" else ""
-    return event
+@dataclass(frozen=True, kw_only=True)
+class _Happening:
+    """What was published.  Docker's form of it, which costs with many labels, is made when somebody wants to hear of it."""
+
+    kind: str
+    action: str
+    ident: str
+    facts: Mapping[str, str]
+    at_ns: int
+
+    @cached_property
+    def event(self) -> Event:
+        """``status``, ``id`` and ``from`` repeat the newer keys for containers and images."""
+        attributes = {name: self.facts[name] for name in sorted(self.facts)}
+        event = Event(
+            type=self.kind,
+            action=self.action,
+            actor=Actor(id=self.ident, attributes=attributes),
+            time=self.at_ns // 1_000_000_000,
+            time_nano=self.at_ns,
+        )
+        if self.kind in ("container", "image"):
+            event.status, event.id = self.action, self.ident
+            event.source = attributes.get("image", "") if self.kind == "container" else ""
+        return event
+
+
+class _Listener:
+    """Somebody who hears one after the other."""
+
+    def __init__(self, most_attributes: int) -> None:
+        self._queue: asyncio.Queue[_Happening | None] = asyncio.Queue()
+        self._most_attributes = most_attributes
+        self._attributes = 0
+
+    def give(self, one: _Happening) -> bool:
+        """Whether there was room; otherwise nothing more comes: a listener that never reads must not hold the engine's memory."""
+        there_is = self._queue.qsize() < BACKLOG and self._attributes <= self._most_attributes
+        self._queue.put_nowait(one if there_is else None)
+        self._attributes += len(one.facts)
+        return there_is
+
+    async def take(self) -> Event | None:
+        """The next; None when it has fallen too far behind."""
+        one = await self._queue.get()
+        if one is None:
+            return None
+        self._attributes -= len(one.facts)
+        return one.event
 
 
 class EventBus:
     """Remembers the last events and hands new ones to every listener, in order."""
 
-    def __init__(self) -> None:
-        self._past: deque[Event] = deque(maxlen=REMEMBERED)
-        self._listeners: set[asyncio.Queue[Event | None]] = set()
+    def __init__(self, most_attributes: int = ATTRIBUTES) -> None:
+        self._most_attributes = most_attributes
+        self._past: deque[_Happening] = deque()
+        self._attributes = 0
+        self._listeners: set[_Listener] = set()
 
     def publish(self, kind: str, action: str, ident: str, attributes: Mapping[str, str] | None = None) -> None:
-        event = _event(kind, action, ident, dict(sorted((attributes or {}).items())), time.time_ns())
-        self._past.append(event)
-        for queue in tuple(self._listeners):
-            if queue.qsize() >= BACKLOG:  # a listener that never reads must not hold the engine's memory
-                self._listeners.discard(queue)
-                queue.put_nowait(None)
-            else:
-                queue.put_nowait(event)
+        """``attributes`` must not change any more."""
+        one = _Happening(kind=kind, action=action, ident=ident, facts=attributes or {}, at_ns=time.time_ns())
+        self._remember(one)
+        for listener in tuple(self._listeners):
+            if not listener.give(one):
+                self._listeners.discard(listener)
+
+    def _remember(self, one: _Happening) -> None:
+        self._past.append(one)
+        self._attributes += len(one.facts)
+        while len(self._past) > REMEMBERED or (self._attributes > self._most_attributes and len(self._past) > 1):
+            self._attributes -= len(self._past.popleft().facts)
 
     @contextmanager
-    def _listening(self) -> Iterator[asyncio.Queue[Event | None]]:
-        queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._listeners.add(queue)
+    def _listening(self) -> Iterator[_Listener]:
+        listener = _Listener(self._most_attributes)
+        self._listeners.add(listener)
         try:
-            yield queue
+            yield listener
         finally:
-            self._listeners.discard(queue)
+            self._listeners.discard(listener)
 
     async def stream(
         self, *, since_ns: int | None = None, until_ns: int | None = None, filters: Mapping[str, Sequence[str]] | None = None
     ) -> AsyncIterator[Event]:
         """Remembered events from ``since_ns`` on, then new ones until ``until_ns``; endless without it."""
         wanted = filters or {}
-        with self._listening() as queue:
+        with self._listening() as listener:
             if since_ns is not None:
-                for event in tuple(self._past):
-                    if event.time_nano >= since_ns and (until_ns is None or event.time_nano <= until_ns) and matches(event, wanted):
-                        yield event
+                for one in tuple(self._past):
+                    if one.at_ns >= since_ns and (until_ns is None or one.at_ns <= until_ns) and matches(one.event, wanted):
+                        yield one.event
             while True:
                 remaining = None if until_ns is None else (until_ns - time.time_ns()) / 1e9
                 if remaining is not None and remaining <= 0:
                     return
                 try:
-                    fresh = await asyncio.wait_for(queue.get(), remaining)
+                    fresh = await asyncio.wait_for(listener.take(), remaining)
                 except TimeoutError:
                     return
                 if fresh is None:
