@@ -22,6 +22,7 @@ def test_lists_come_in_pages_that_lead_on(ours: Registry) -> None:
     assert found == [["B", "a", "c"], ["d"]]
     assert ours.call("GET", "/v2/paged/x/tags/list?n=0").json["tags"] == []
     assert ours.call("GET", "/v2/paged/x/tags/list?last=b").json["tags"] == ["c", "d"]
+    assert ours.call("GET", f"/v2/paged/x/tags/list?n={2**63 - 1}").json["tags"] == ["B", "a", "c", "d"]
     assert ours.call("GET", "/v2/paged/x/tags/list?n=2&last=B").json == {"name": "paged/x", "tags": ["a", "c"]}
     for wrong in ("-1", "x", "", "99999999999999999999"):
         assert ours.call("GET", f"/v2/paged/x/tags/list?n={wrong}").status == 400

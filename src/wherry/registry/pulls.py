@@ -209,7 +209,7 @@ def page(names: Sequence[str], count: int | None, last: str) -> tuple[list[str],
 
 def _paged(request: web.BaseRequest, key: str, more: dict[str, Any], names: list[str], unasked: int | None = None) -> web.Response:
     text = request.query.get("n")
-    if text is not None and not re.fullmatch(r"[0-9]{1,9}", text):
+    if text is not None and not re.fullmatch(r"[0-9]{1,19}", text):
         raise Failure("UNSUPPORTED", "n is not a number of results", {"n": text[:20]}, status=400)
     count = unasked if text is None else min(int(text), LONGEST_PAGE)
     chosen, follows = page(names, count, request.query.get("last", ""))
