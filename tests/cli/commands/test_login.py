@@ -36,12 +36,15 @@ def test_logout_forgets_and_is_quiet_about_the_unknown(tmp_path: Path, capsys: p
         ([], "Error: Cannot perform an interactive login from a non TTY device\n"),
         (["--password-stdin"], "the --password-stdin option requires --username to be set\n"),
         (["-u", "u", "-p", "p", "--password-stdin"], "conflicting options: cannot specify both --password and --password-stdin\n"),
+        (["-u", "u", "-p", ""], "password is empty\n"),
+        (["-u", "", "--password-stdin"], "username is empty\n"),
+        (["-u", "u", "--password-stdin"], "Error: Cannot perform an interactive login from a non TTY device\n"),
     ],
 )
 def test_incomplete_credentials_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    monkeypatch.setattr("sys.stdin", io.StringIO(" \n"))
     assert main(["--config", str(tmp_path), "login", *words]) == 1
     assert capsys.readouterr().err == message
 

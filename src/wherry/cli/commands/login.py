@@ -24,14 +24,18 @@ https://docs.docker.com/go/credential-store/
 
 def run(invocation: Invocation) -> int:
     user, password = invocation.text("username"), invocation.text("password")
+    if "password" in invocation.given and invocation.flag("password-stdin"):
+        raise Failure("conflicting options: cannot specify both --password and --password-stdin")
+    for name in ("username", "password"):
+        if name in invocation.given and not invocation.text(name):
+            raise Failure(f"{name} is empty")
     if "password" in invocation.given:
-        if invocation.flag("password-stdin"):
-            raise Failure("conflicting options: cannot specify both --password and --password-stdin")
         sys.stderr.write("WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n")
     if invocation.flag("password-stdin"):
         if not user:
             raise Failure("the --password-stdin option requires --username to be set")
-        password = sys.stdin.read().removesuffix("\n").removesuffix("\r")
+        password = sys.stdin.read()
+    user, password = user.strip(), password.strip()  # as Docker does
     server = server_name(invocation.arguments[0] if invocation.arguments else "")
     config = invocation.program.stored_config()
     if not user and not password:
