@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -255,11 +254,7 @@ def _make_proc(spawned: spawn.Spawned, step: mounting.Mount) -> int:
 
 
 def _end(spawned: spawn.Spawned) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(spawned.pidfd, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(spawned.pid, 0)
-    os.close(spawned.pidfd)
+    process.end(spawned.pidfd)
     spawned.close()
 
 

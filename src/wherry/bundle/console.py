@@ -43,6 +43,15 @@ def hand_over(path: str, fd: int) -> None:
             raise Failure(f"console socket {path}: {error.strerror}") from None
 
 
+def pass_on(master: int, path: str) -> int:
+    """Give a terminal's master to whoever listens at ``path``, for good; -1 then. Without a path it stays ours."""
+    if not path:
+        return master
+    hand_over(path, master)
+    os.close(master)
+    return -1
+
+
 @contextlib.contextmanager
 def raw() -> Iterator[None]:
     """Our own terminal passes every key on while the body runs."""

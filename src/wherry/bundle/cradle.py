@@ -7,10 +7,8 @@ systems what it wants likewise.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,11 +90,7 @@ class Cradle:
     def discard(self) -> None:
         """It is not needed."""
         self._orders.close()
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
-        os.close(self.pidfd)
+        process.end(self.pidfd)
 
 
 def has_usual_namespaces(linux: Mapping[str, Any]) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -141,8 +140,7 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
                 os.close(place.lock)
                 sandbox = steps.Sandbox(prepared.found, sources=dict(sources))
                 gate.live(config, prepared.planned, sandbox, prepared.start, report, listener)
-    undo.callback(os.close, pidfd)
-    undo.callback(_end, pid, pidfd)
+    undo.callback(process.end, pidfd)
     if listener is not None:
         listener.close()
     if not has_users:  # while the process wakes up
@@ -174,8 +172,7 @@ def _build(prepared: _Prepared, builder: Builder, options: Mapping[str, Any], un
     groups.make(found, state.cgroups_path, config["linux"]["resources"])
     try:
         built = builder.build(prepared.launch, prepared.start, found)
-        undo.callback(os.close, built.pidfd)
-        undo.callback(_end, built.pid, built.pidfd)
+        undo.callback(process.end, built.pidfd)
         with contextlib.ExitStack() as waiting:
             waiting.callback(built.give_up)
             state = states.with_process(state, built.pid)
@@ -210,11 +207,7 @@ def _await_gate(ours: socket.socket, prepared: _Prepared, state: State, console_
                 gate.run_hooks(prepared.config, kind, document)
             channel.send(ours, {"state": document})
         elif "terminal" in message:
-            master = fds[0]
-            if console_socket:
-                console.hand_over(console_socket, master)
-                os.close(master)
-                master = -1
+            master = console.pass_on(fds[0], console_socket)
         elif "limits" in message:
             for limit in prepared.config["process"].get("rlimits") or ():
                 credentials.set_rlimit(limit["type"], limit["soft"], limit["hard"], exact=True, pid=state.pid)
@@ -262,12 +255,6 @@ def _listen(path: str) -> contextlib.AbstractContextManager[socket.socket]:
 def _run_poststop(config: Mapping[str, Any], state: State, journal: Journal) -> None:
     for problem in hooks.problems(config, "poststop", states.document(state, "stopped")):
         journal.warn(problem)
-
-
-def _end(pid: int, pidfd: int) -> None:
-    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
 
 
 def _forget_pid(path: str) -> None:

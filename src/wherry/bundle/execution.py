@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,13 +55,13 @@ def _execute(root: str, arguments: Sequence[str], options: Mapping[str, Any], jo
                 wanted = bundles.with_known_capabilities(wanted, journal)
             console.check(wanted, options["console-socket"], detached=detached)
             pid, pidfd, master = _bear(state, config, wanted, options)
-        stack.callback(os.close, pidfd)
         try:
             creation.write_pid(options["pid-file"], pid)
             console.hand_over(options["pidfd-socket"], pidfd)
         except (OSError, Failure):
-            _end(pid, pidfd)
+            process.end(pidfd)
             raise
+        stack.callback(os.close, pidfd)
         journal.debug(f"executes in {state.ident}: pid {pid}")
         return 0 if signals is None else foreground.wait(pid, pidfd, signals, master)
 
@@ -145,8 +144,7 @@ def _bear(state: State, config: Mapping[str, Any], wanted: Mapping[str, Any], op
         try:
             return pid, pidfd, _await_program(ours, options["console-socket"])
         except BaseException:
-            _end(pid, pidfd)
-            os.close(pidfd)
+            process.end(pidfd)
             raise
 
 
@@ -159,11 +157,7 @@ def _await_program(ours: socket.socket, console_socket: str) -> int:
             return master
         if "terminal" not in message:
             raise Failure(("" if message["complete"] else "unable to start container process: ") + message["message"])
-        master = fds[0]
-        if console_socket:
-            console.hand_over(console_socket, master)
-            os.close(master)
-            master = -1
+        master = console.pass_on(fds[0], console_socket)
 
 
 def _differing(pid: int) -> int:
@@ -181,10 +175,3 @@ def _group(state: State, found: cgroup.Hierarchies, below: Sequence[str]) -> str
     if ".." in below[0].split("/") or not all(os.path.isdir(one) for one in found.directories(path)):
         raise Failure(f"exec: --cgroup {below[0]}: the container has no such group")
     return path
-
-
-def _end(pid: int, pidfd: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)

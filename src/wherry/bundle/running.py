@@ -54,14 +54,10 @@ def run(root: str, ident: str, options: Mapping[str, Any], journal: Journal, res
             _run_poststart(created.config, created.state)
             code = 0 if signals is None else foreground.wait(created.state.pid, created.pidfd, signals, created.master)
         except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(created.pidfd, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(created.state.pid, 0)
+            process.end(created.pidfd)
             removal.delete(root, ident, journal, force=True)
             raise
-        finally:
-            os.close(created.pidfd)
+        os.close(created.pidfd)
     if not detached and not options["keep"]:
         removal.clear(created.place, created.state, created.config, created.found, journal)
     return code

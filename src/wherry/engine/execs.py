@@ -181,7 +181,7 @@ class Execs:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(item.launched.wait(), LAUNCH_PATIENCE_S)
         process = item.process
-        if item.running and process is not None and (process.has_ended):
+        if item.running and process is not None and process.has_ended:
             item.exit_code = (await process.wait()).code  # the follower may stand behind us in the queue
 
     def inspect(self, item: Exec) -> ExecInspect:

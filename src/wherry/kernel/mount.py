@@ -103,14 +103,18 @@ def move_mount(tree_fd: int, target_fd: int) -> None:
     libc.check(_move_mount(tree_fd, b"", target_fd, b"", flags), "move_mount")
 
 
+def move_onto(tree_fd: int, target_fd: int) -> None:
+    """`move_mount`, and close ``target_fd``."""
+    try:
+        move_mount(tree_fd, target_fd)
+    finally:
+        os.close(target_fd)
+
+
 def attach(tree_fd: int, path: str) -> None:
     """Attach a detached mount on ``path``, and close it: it is kept by where it is.  Raises OSError."""
     try:
-        target = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        try:
-            move_mount(tree_fd, target)
-        finally:
-            os.close(target)
+        move_onto(tree_fd, os.open(path, os.O_PATH | os.O_CLOEXEC))
     finally:
         os.close(tree_fd)
 

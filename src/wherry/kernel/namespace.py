@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
 
 from wherry.kernel import libc
 
@@ -31,6 +33,22 @@ def unshare(flags: int) -> None:
 def setns(fd: int, kind: int) -> None:
     """Enter the namespace ``fd`` (or, of a pidfd, all of ``kind``); a pid namespace holds for children.  Source: setns(2)."""
     libc.check(_setns(fd, kind), "setns")
+
+
+@contextlib.contextmanager
+def elsewhere() -> Iterator[int]:
+    """Whatever mount namespace is entered, come back.  Gives a descriptor of the directory of this process's own namespaces in /proc."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    names = os.open("/proc/self/ns", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    own = os.open("mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=names)
+    try:
+        yield names
+    finally:
+        setns(own, CLONE_NEWNS)
+        os.fchdir(root)
+        os.chroot(".")
+        for fd in (root, names, own):
+            os.close(fd)
 
 
 def sethostname(name: str) -> None:

@@ -101,6 +101,15 @@ def _call_clone(*call: Any) -> int:
     return results["pid"]
 
 
+def end(pidfd: int) -> None:
+    """Kill a child, wait for its end, and close its descriptor.  It may have ended, and have been waited for, before."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    os.close(pidfd)
+
+
 def close_range(first: int, *, last: int = 0xFFFFFFFF, cloexec: bool = False) -> None:
     """Close, or with ``cloexec`` mark close-on-exec, all descriptors from ``first`` on.  Source: close_range(2)."""
     result = _close_range(first, last, CLOSE_RANGE_CLOEXEC if cloexec else 0)

@@ -49,7 +49,6 @@ def open_mapped(uids: Iterable[IdMap], gids: Iterable[IdMap]) -> int:
         finally:
             os.close(own)
     finally:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-        for fd in (pidfd, readable, writable):
-            os.close(fd)
+        process.end(pidfd)
+        os.close(readable)
+        os.close(writable)

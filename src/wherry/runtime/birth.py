@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,8 +54,7 @@ class Newborn:
     def end(self) -> None:
         """Its program is not to run."""
         self.report.close()
-        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        self._reap()
+        process.end(self.pidfd)
 
     def let_go(self, streams: Streams, oom_kills: Callable[[], int]) -> None:
         """Its monitor is ready: returns once its program runs.  Raises StartFailure; it is gone then.
@@ -72,7 +70,7 @@ class Newborn:
                 except channel.Closed:
                     break
                 if "terminal" not in message:
-                    self._reap()
+                    process.end(self.pidfd)
                     raise StartFailure(message["code"], message["message"], complete=message["complete"])
                 streams.take_terminal(fds[0])
         self._check_executed(oom_kills)
@@ -84,12 +82,8 @@ class Newborn:
         ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
         if ended is not None and ended.si_code != os.CLD_EXITED:  # else its program could not be executed, and it said so to its clients
             why = "OOM-killed (memory limit too low?)" if oom_kills() else "killed before it executed its program"
-            self._reap()
+            process.end(self.pidfd)
             raise StartFailure(128, why)
-
-    def _reap(self) -> None:
-        os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        os.close(self.pidfd)
 
 
 def begin_container(launched: Launched, birth: plan.Birth, streams: Streams, spare: Spare | None, groups: cgroup.Hierarchies) -> Newborn:

@@ -129,11 +129,9 @@ class Client:
             os.close(self._fd)
 
     def _on_event(self, events: int) -> None:
-        if events & (select.EPOLLHUP | select.EPOLLERR):
-            if not events & IN or not self._reads:
-                self._end_input()
-                self.close()
-                return
+        if events & (select.EPOLLHUP | select.EPOLLERR) and not (events & IN and self._reads):
+            self._lose()
+            return
         if events & OUT:
             self._flush()
         if not self.closed and events & IN and self._reads and not self._held:
@@ -145,8 +143,7 @@ class Client:
         except BlockingIOError:
             return
         except OSError:
-            self._end_input()
-            self.close()
+            self._lose()
             return
         if data:
             self.receive(data)
@@ -156,6 +153,11 @@ class Client:
                 self.close()
         if not self.closed:
             self._update()
+
+    def _lose(self) -> None:
+        """The client is gone."""
+        self._end_input()
+        self.close()
 
     def _end_input(self) -> None:
         if self._reads and not self._ended:
@@ -177,8 +179,7 @@ class Client:
         except BlockingIOError:
             pass
         except OSError:
-            self._end_input()
-            self.close()
+            self._lose()
             return
         if self._finishing and not self.pending:
             self.close()

@@ -44,7 +44,7 @@ class Cell:
 
 def confine(cell: Cell, fds: Sequence[int], control_fd: int) -> None:
     """From here on this process can do nothing but its work.  Raises OSError."""
-    _close_others({control_fd, *fds})
+    process.close_others(control_fd, *fds)
     limits = {"RLIMIT_DATA": MEMORY_BYTES, "RLIMIT_CPU": cell.cpu_s, "RLIMIT_CORE": 0, "RLIMIT_NPROC": 0}
     for name, limit in limits.items():
         if limit is not None:
@@ -64,13 +64,3 @@ def program(*, files: bool) -> bytes:
     allowed = [numbers[name] for name in (*_COMPUTING, *(_FILES if files else ())) if name in numbers]
     rules = {number: [seccomp.Rule(seccomp.RET_ALLOW)] for number in allowed}
     return seccomp.assemble({libc.MACHINE: rules}, _ERRNO_EPERM)
-
-
-def _close_others(kept: set[int]) -> None:
-    first = 3
-    for fd in sorted(kept):
-        if fd >= first:
-            if fd > first:
-                process.close_range(first, last=fd - 1)
-            first = fd + 1
-    process.close_range(first)

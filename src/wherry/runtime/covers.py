@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from wherry.kernel import files, mount
@@ -22,17 +23,9 @@ class MaskPaths:
         return "mask " + " ".join(self.paths)
 
     def execute(self, sandbox: Sandbox) -> None:
-        for path in self.paths:
-            try:
-                target = files.open_in_root(sandbox.root_fd, path, os.O_PATH)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            if not stat.S_ISDIR(os.fstat(target).st_mode):
-                tree = mount.open_tree(sandbox.null_fd, "")
-            else:
-                tree = _empty(sandbox)
-            mount.move_mount(tree, target)
-            os.close(target)
+        for target in _there(sandbox, self.paths):
+            tree = _empty(sandbox) if stat.S_ISDIR(os.fstat(target).st_mode) else mount.open_tree(sandbox.null_fd, "")
+            mount.move_onto(tree, target)
             if tree != sandbox.empty_fd:
                 os.close(tree)
 
@@ -47,16 +40,21 @@ class ReadonlyPaths:
         return "make read-only " + " ".join(self.paths)
 
     def execute(self, sandbox: Sandbox) -> None:
-        for path in self.paths:
-            try:
-                target = files.open_in_root(sandbox.root_fd, path, os.O_PATH)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
+        for target in _there(sandbox, self.paths):
             tree = mount.open_tree(target, "", recursive=True)
             mount.mount_setattr(tree, add=mount.MOUNT_ATTR_RDONLY, recursive=True)
-            mount.move_mount(tree, target)
+            mount.move_onto(tree, target)
             os.close(tree)
-            os.close(target)
+
+
+def _there(sandbox: Sandbox, paths: Sequence[str]) -> Iterator[int]:
+    """Each of the paths that the container has, as a descriptor, which is the caller's."""
+    for path in paths:
+        try:
+            target = files.open_in_root(sandbox.root_fd, path, os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        yield target
 
 
 def _empty(sandbox: Sandbox) -> int:

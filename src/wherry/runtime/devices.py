@@ -68,9 +68,7 @@ class OpenConsole:
             raise StartFailure(128, f"/dev/pts/{number} of the container is not its terminal")
         tree = mount.open_tree(own, "")
         os.close(own)
-        console = files.open_beneath(sandbox.dev_fd, "console", os.O_PATH)
-        mount.move_mount(tree, console)
-        os.close(console)
+        mount.move_onto(tree, files.open_beneath(sandbox.dev_fd, "console", os.O_PATH))
         os.close(tree)
 
 
@@ -110,8 +108,6 @@ def _make_device(parent_fd: int, name: str, kind: str, number: int, mode: int, p
     except PermissionError:
         os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent_fd))
         tree = mount.open_tree(mount.AT_FDCWD, path)
-        target = files.open_beneath(parent_fd, name, os.O_PATH)
-        mount.move_mount(tree, target)
-        os.close(target)
+        mount.move_onto(tree, files.open_beneath(parent_fd, name, os.O_PATH))
         os.close(tree)
         return False

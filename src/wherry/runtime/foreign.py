@@ -176,9 +176,7 @@ class Container:
             for number, fd in enumerate(stdio):
                 os.dup2(fd, number, inheritable=True)
             process.close_range(3, cloexec=True)
-            for number in range(1, signal.NSIG):
-                with contextlib.suppress(OSError, ValueError):
-                    signal.signal(number, signal.SIG_DFL)
+            process.default_signals()
             os.execve(self._program(), command, {"PATH": os.environ.get("PATH", os.defpath)})
         except StartFailure as failure:
             told: dict[str, Any] = {"code": failure.code, "message": failure.message, "complete": failure.complete}

@@ -48,17 +48,9 @@ class OpenSource:
         match = _ELSEWHERE.fullmatch(self.source)
         if match is None:
             return mount.open_tree(mount.AT_FDCWD, self.source, recursive=self.options.recursive)
-        # only who is in a mount namespace may copy from it
-        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        with open("/proc/self/ns/mnt") as own, open(match[1]) as other:
+        with namespace.elsewhere(), open(match[1]) as other:  # only who is in a mount namespace may copy from it
             namespace.setns(other.fileno(), namespace.CLONE_NEWNS)
-            try:
-                return mount.open_tree(mount.AT_FDCWD, match[2], recursive=self.options.recursive)
-            finally:
-                namespace.setns(own.fileno(), namespace.CLONE_NEWNS)
-                os.fchdir(root)
-                os.chroot(".")
-                os.close(root)
+            return mount.open_tree(mount.AT_FDCWD, match[2], recursive=self.options.recursive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +121,8 @@ class Mount:
             self._restrict(tree)
         if self.copy_up:
             copyup.fill(sandbox.root_fd, self.destination, tree)
-        target = open_target(
-            sandbox.root_fd, self.destination, directory=stat.S_ISDIR(os.fstat(tree).st_mode), plain=self.kind in ("proc", "sysfs")
-        )
-        try:
-            mount.move_mount(tree, target)
-        finally:
-            os.close(target)
+        is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+        mount.move_onto(tree, open_target(sandbox.root_fd, self.destination, directory=is_directory, plain=self.kind in ("proc", "sysfs")))
         self._remember(sandbox, tree)
 
     @property
@@ -199,21 +186,17 @@ class MountCgroups:
         # v2 is mounted after the cgroup namespace was made; on v1 the group's directories are bound, which needs none
         if sandbox.groups.v2:
             tree = mount.new_mount("cgroup2", source="cgroup", attributes=self.options.add)
-            _attach(sandbox.root_fd, tree, self.destination)
+            mount.move_onto(tree, open_target(sandbox.root_fd, self.destination, directory=True))
+            os.close(tree)
             return
         attributes = self.options.add & ~mount.MOUNT_ATTR_RDONLY
         tmpfs = mount.new_mount("tmpfs", [("mode", "755"), ("size", "64k")], source="tmpfs", attributes=attributes)
-        trees = sandbox.sources
-        target = open_target(sandbox.root_fd, self.destination, directory=True)
-        mount.move_mount(tmpfs, target)
-        os.close(target)
+        mount.move_onto(tmpfs, open_target(sandbox.root_fd, self.destination, directory=True))
         for index, controller in enumerate(sandbox.groups.v1):
             os.mkdir(controller, 0o555, dir_fd=tmpfs)
-            tree = trees.pop(-1 - index)
+            tree = sandbox.sources.pop(-1 - index)
             mount.mount_setattr(tree, add=self.options.add, propagation=mount.MS_PRIVATE)
-            directory = files.open_beneath(tmpfs, controller, os.O_PATH | os.O_DIRECTORY)
-            mount.move_mount(tree, directory)
-            os.close(directory)
+            mount.move_onto(tree, files.open_beneath(tmpfs, controller, os.O_PATH | os.O_DIRECTORY))
             os.close(tree)
         if self.options.add & mount.MOUNT_ATTR_RDONLY:
             sandbox.to_seal.append(tmpfs)
@@ -267,9 +250,7 @@ class EnterRoot:
 
 def cover_root(tree: int) -> None:
     """Lay a detached mount over the root of this mount namespace."""
-    root = os.open("/", os.O_PATH | os.O_CLOEXEC)
-    mount.move_mount(tree, root)
-    os.close(root)
+    mount.move_onto(tree, os.open("/", os.O_PATH | os.O_CLOEXEC))
 
 
 def seal(sandbox: Sandbox) -> None:
@@ -308,10 +289,3 @@ def open_target(root_fd: int, path: str, *, directory: bool, plain: bool = False
         return files.open_beneath(parent_fd, name, os.O_PATH)
     finally:
         os.close(parent_fd)
-
-
-def _attach(root_fd: int, tree: int, destination: str) -> None:
-    target = open_target(root_fd, destination, directory=True)
-    mount.move_mount(tree, target)
-    os.close(target)
-    os.close(tree)

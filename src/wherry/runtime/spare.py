@@ -88,8 +88,7 @@ class Spare:
         """
         if not self._ordered:
             self.dismiss()
-            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-            os.close(self.pidfd)
+            process.end(self.pidfd)
         if self._group and not (runs and cgroup.is_absent(self._groups, self._group)):
             cgroup.remove(self._groups, self._group)
 

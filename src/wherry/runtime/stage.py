@@ -10,9 +10,8 @@ host has when it starts.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wherry.kernel import cgroup, files, mount, namespace
@@ -40,9 +39,7 @@ class Place:
         return f"put {self.path} in its place"
 
     def execute(self, sandbox: Sandbox) -> None:
-        target = mounting.open_target(sandbox.root_fd, self.path, directory=True, plain=self.path == _PROC)
-        mount.move_mount(self.tree, target)
-        os.close(target)
+        mount.move_onto(self.tree, mounting.open_target(sandbox.root_fd, self.path, directory=True, plain=self.path == _PROC))
         if self.path == _PROC:
             sandbox.proc_fd = self.made.proc_fd
         elif self.path == _DEV:
@@ -59,9 +56,7 @@ class Stage:
         self._steps = steps
         self._trees = {place: files.open_beneath(made.root_fd, place[1:], _DIRECTORY) for place in steps}
         if _SHARED_MEMORY in steps:
-            aside = files.open_beneath(made.root_fd, _ASIDE, _DIRECTORY)
-            mount.move_mount(self._trees[_SHARED_MEMORY], aside)
-            os.close(aside)
+            mount.move_onto(self._trees[_SHARED_MEMORY], files.open_beneath(made.root_fd, _ASIDE, _DIRECTORY))
 
     def arrange(self, planned: Plan, *, in_group: bool) -> tuple[Step, ...] | None:
         """The steps of a plan that are left, to be done where the host's mounts are until `enter`.  None: it is not for this.
@@ -120,7 +115,7 @@ def lay_ground() -> int:
     if not mount.takes_single_layers():
         return -1
     try:
-        with _elsewhere() as names:
+        with namespace.elsewhere() as names:
             namespace.unshare(namespace.CLONE_NEWNS)
             mount.set_propagation("/", mount.MS_REC | mount.MS_PRIVATE)
             root_fd = mount.new_mount("tmpfs", [("mode", "755"), ("size", "64k")], source="tmpfs")
@@ -146,7 +141,7 @@ def make(planned: Plan, groups: cgroup.Hierarchies, group: str, ground_fd: int) 
     try:
         if _CGROUPS in steps:
             mounting.OpenCgroups(group).execute(sandbox)
-        with _elsewhere() as names:
+        with namespace.elsewhere() as names:
             namespace.setns(ground_fd, namespace.CLONE_NEWNS)
             namespace.unshare(namespace.CLONE_NEWNS)
             own = os.open("mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=names)
@@ -158,21 +153,6 @@ def make(planned: Plan, groups: cgroup.Hierarchies, group: str, ground_fd: int) 
             return Stage(own, sandbox, steps)
     except (OSError, StartFailure):
         return None
-
-
-@contextlib.contextmanager
-def _elsewhere() -> Iterator[int]:
-    """Whatever mount namespace is entered, come back.  Gives a descriptor of the directory of this process's own namespaces in /proc."""
-    root, names = os.open("/", _DIRECTORY), os.open("/proc/self/ns", _DIRECTORY)
-    host = os.open("mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=names)
-    try:
-        yield names
-    finally:
-        namespace.setns(host, namespace.CLONE_NEWNS)
-        os.fchdir(root)
-        os.chroot(".")
-        for fd in (root, names, host):
-            os.close(fd)
 
 
 def _by_place(steps: Sequence[Step]) -> dict[str, list[object]]:

@@ -290,9 +290,7 @@ class Supervisor:
         ours, theirs = channel.pair()
         with theirs:
             try:
-                await self._ask(
-                    channel.request(channel.OTHER, _encode({"op": "parse", "name": name, "arguments": arguments})), [theirs.fileno(), *fds]
-                )
+                await self._ask(_parsing(name, arguments), [theirs.fileno(), *fds])
             except BaseException:
                 ours.close()
                 raise
@@ -305,8 +303,7 @@ class Supervisor:
         ours, theirs = channel.pair()
         with theirs:
             try:
-                request = channel.request(channel.OTHER, _encode({"op": "parse", "name": name, "arguments": arguments}))
-                channel.send_encoded(self._requests, request, [theirs.fileno(), *fds])
+                channel.send_encoded(self._requests, _parsing(name, arguments), [theirs.fileno(), *fds])
             except BaseException:
                 ours.close()
                 raise
@@ -361,9 +358,9 @@ class Supervisor:
             try:
                 answer, _ = channel.receive(ours)
             except channel.Closed:
-                raise OSError(5, f"the {message['name']} task died") from None
+                raise OSError(errno.EIO, f"the {message['name']} task died") from None
         if answer["event"] != "done":
-            raise OSError(answer.get("errno", 5), answer.get("text") or answer.get("message"), answer.get("path"))
+            raise OSError(answer.get("errno", errno.EIO), answer.get("text") or answer.get("message"), answer.get("path"))
         result: dict[str, Any] = answer["result"]
         return result
 
@@ -403,27 +400,31 @@ async def _send(target: socket.socket, data: bytes, fds: Sequence[int]) -> None:
 
 async def _writable(target: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(target.fileno(), _resolve, ready)
-    try:
-        await ready
-    finally:
-        loop.remove_writer(target.fileno())
+    await _happens(target, loop.add_writer, loop.remove_writer)
 
 
 async def _readable(target: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(target.fileno(), _resolve, ready)
+    await _happens(target, loop.add_reader, loop.remove_reader)
+
+
+async def _happens(target: socket.socket, add: Callable[..., object], remove: Callable[[int], object]) -> None:
+    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    add(target.fileno(), _resolve, ready)
     try:
         await ready
     finally:
-        loop.remove_reader(target.fileno())
+        remove(target.fileno())
 
 
 def _resolve(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
+
+
+def _parsing(name: str, arguments: dict[str, Any]) -> bytes:
+    """The request for a function of `tree.parsing`."""
+    return channel.request(channel.OTHER, _encode({"op": "parse", "name": name, "arguments": arguments}))
 
 
 def _encode(message: dict[str, Any] | None) -> bytes:

@@ -33,7 +33,8 @@ Task = Callable[[int, Mapping[str, Any], Sequence[int]], dict[str, Any]]
 
 def run(message: Mapping[str, Any], control: socket.socket, fds: Sequence[int]) -> None:
     """Enter the root that ``message`` names, run its function there and answer."""
-    try:
+
+    def work() -> dict[str, Any]:
         rest = list(fds)
         if message["has_pidfd"]:
             namespace.setns(rest.pop(0), namespace.CLONE_NEWNS)
@@ -45,35 +46,42 @@ def run(message: Mapping[str, Any], control: socket.socket, fds: Sequence[int]) 
         others = [fd for fd in rest if fd not in directories]
         cell = confinement.Cell(directories=len(directories), capabilities=_KEPT, cpu_s=None)
         confinement.confine(cell, [*others, *directories], control.fileno())
-        answer: dict[str, Any] = {"event": "done", "result": TASKS[message["name"]](root_fd, message["arguments"], rest)}
-    except OSError as error:
-        text = error.strerror or str(error)
-        answer = {"event": "error", "errno": error.errno or errno.EIO, "text": text, "path": _text(error.filename)}
-    except Exception as error:  # noqa: BLE001 -- the edge of a forked child: the daemon is told everything
-        answer = {"event": "error", "errno": errno.EIO, "text": f"{type(error).__name__}: {error}", "path": None}
-    with contextlib.suppress(channel.Closed):
-        channel.send(control, answer)
+        return TASKS[message["name"]](root_fd, message["arguments"], rest)
+
+    _answer(work, control)
 
 
 def parse(message: Mapping[str, Any], control: socket.socket, fds: Sequence[int]) -> None:
     """Run a function of `tree.parsing` on what is in ``fds``, confined, and answer.  The first answer brings a pidfd, to end this."""
-    try:
+
+    def work() -> dict[str, Any]:
         with os.fdopen(os.pidfd_open(os.getpid())) as pidfd:
             channel.send(control, {"event": "running"}, [pidfd.fileno()])
         os.umask(0)
         confinement.confine(_CELLS[message["name"]], fds, control.fileno())
-        answer: dict[str, Any] = {"event": "done", "result": parsing.PARSERS[message["name"]](message["arguments"], fds)}
+        return parsing.PARSERS[message["name"]](message["arguments"], fds)
+
+    _answer(work, control)
+
+
+def _answer(work: Callable[[], dict[str, Any]], control: socket.socket) -> None:
+    """Do the work and say what came of it."""
+    try:
+        answer: dict[str, Any] = {"event": "done", "result": work()}
     except InvalidArchive as error:
         answer = {"event": "invalid", "text": str(error)}
     except MemoryError:
         answer = {"event": "invalid", "text": f"reading the archive needs more than {confinement.MEMORY_BYTES >> 20} MiB of memory"}
     except OSError as error:
-        text = error.strerror or str(error)
-        answer = {"event": "error", "errno": error.errno or errno.EIO, "text": text, "path": _text(error.filename)}
+        answer = _failure(error.errno, error.strerror or str(error), error.filename)
     except Exception as error:  # noqa: BLE001 -- the edge of a forked child: the daemon is told everything
-        answer = {"event": "error", "errno": errno.EIO, "text": f"{type(error).__name__}: {error}", "path": None}
+        answer = _failure(None, f"{type(error).__name__}: {error}")
     with contextlib.suppress(channel.Closed):
         channel.send(control, answer)
+
+
+def _failure(number: int | None, text: str, path: Any = None) -> dict[str, Any]:
+    return {"event": "error", "errno": number or errno.EIO, "text": text, "path": None if path is None else os.fsdecode(path)}
 
 
 def _enter(rootfs: Mapping[str, Any]) -> int:
@@ -186,10 +194,6 @@ def _open_last(root_fd: int, path: str) -> int:
         return files.openat2(directory, name, os.O_PATH | os.O_NOFOLLOW, resolve=files.RESOLVE_BENEATH | files.RESOLVE_NO_MAGICLINKS)
     finally:
         os.close(directory)
-
-
-def _text(path: Any) -> str | None:
-    return None if path is None else os.fsdecode(path)
 
 
 TASKS: dict[str, Task] = {

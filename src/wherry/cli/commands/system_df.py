@@ -126,7 +126,7 @@ def sections(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _image(item: Mapping[str, Any]) -> Sequence[str]:
-    repository, _, tag = ((item.get("RepoTags") or ["<none>:<none>"])[0]).rpartition(":")
+    repository, _, tag = (item.get("RepoTags") or ["<none>:<none>"])[0].rpartition(":")
     shared = max(item["SharedSize"], 0)
     ident = item["Id"].removeprefix("sha256:")[:12]
     sizes = (size(item["Size"], 3), size(shared), size(item["Size"] - shared))
