@@ -17,7 +17,7 @@ from tests.compat.containerd_store import ContainerdStore, cgroups, containerd_s
 from tests.compat.docker_cli import DockerCli, find_docker
 from tests.compat.peers import needed, needs_dockerd, peers
 from tests.conftest import Daemon
-from tests.registry.conftest import OCI_INDEX, Registry, debian_at, digest_of, ours_at
+from tests.registry.conftest import OCI_INDEX, OCI_MANIFEST, Registry, debian_at, digest_of, ours_at
 
 from wherry.spec.image import DOCKER_MANIFEST
 
@@ -206,6 +206,11 @@ def docker_facts(*names: str) -> list[str]:
         peers("docker", "rmi", "-f", *names, check=False)
 
 
+def layers_of(registry: Registry, path: str) -> list[tuple[str, str]]:
+    found = registry.call("GET", f"/v2/{path}", headers={"Accept": OCI_MANIFEST})
+    return [(layer["mediaType"], layer["digest"]) for layer in found.json["layers"]]
+
+
 def test_a_push_for_several_platforms_with_attestations(registry: Registry, store: ContainerdStore, context: Path, engine: Daemon) -> None:
     name = f"{registry.host}/{NAME}:1"
     store.build(context, "--tag", name, "--output", f"type=registry,{ZSTD}", *for_platforms(context, "amd64", "arm64"), "--provenance=true")
@@ -226,8 +231,16 @@ def test_a_push_for_several_platforms_with_attestations(registry: Registry, stor
     assert "unsupported media type application/vnd.in-toto+json" in refused.err
     refused = engine.run("pull", "--platform", "linux/s390x", name, check=False)
     assert "no matching manifest for linux/s390x in the manifest list entries" in refused.err
-    facts = [engine.out("image", "inspect", "-f", FACTS, asked) for asked in (name, by_digest)]
-    assert facts == docker_facts(name, by_digest)
+    again = f"{registry.host}/{NAME}/again:1"
+    engine.run("tag", name, again)
+    engine.run("push", again)
+    digests = {entry["platform"]["architecture"]: entry["digest"] for entry in found.json["manifests"]}
+    assert layers_of(registry, f"{NAME}/again/manifests/1") == layers_of(registry, f"{NAME}/manifests/{digests[here]}")
+    store.docker("pull", "-q", again)
+    engine.run("rmi", again)
+    engine.run("pull", "-q", again)
+    names = (name, by_digest, again)
+    assert [engine.out("image", "inspect", "-f", FACTS, asked) for asked in names] == docker_facts(*names)
 
 
 def test_a_push_that_is_pulled_and_pushed_again_as_docker_does(

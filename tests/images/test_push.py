@@ -11,13 +11,24 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import zstandard
 from aiohttp import web
 from tests.images.conftest import digest
 
 from wherry.errors import Internal
 from wherry.images.push import manifest
 from wherry.spec.digest import Digest, sha256
-from wherry.spec.image import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, Descriptor
+from wherry.spec.image import (
+    DOCKER_CONFIG,
+    DOCKER_LAYER,
+    DOCKER_LAYER_GZIP,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
+    OCI_MANIFEST,
+    Descriptor,
+)
 
 pytestmark = pytest.mark.root
 Experiment = Callable[..., None]
@@ -166,10 +177,70 @@ def test_a_registry_that_is_not_there_is_named(experiment: Experiment, make_imag
 def test_the_manifest_has_the_bytes_that_docker_writes() -> None:
     config = Descriptor(media_type=DOCKER_CONFIG, size=1540, digest=Digest("sha256:" + "f" * 64))
     layer = Descriptor(media_type=DOCKER_LAYER_GZIP, size=87, digest=Digest("sha256:" + "a" * 64))
-    assert manifest(config, [layer]).decode() == (
+    raw, media_type = manifest(config, [layer])
+    assert media_type == DOCKER_MANIFEST
+    assert raw.decode() == (
         '{\n   "schemaVersion": 2,\n   "mediaType": "application/vnd.docker.distribution.manifest.v2+json",\n   "config": {\n'
         '      "mediaType": "application/vnd.docker.container.image.v1+json",\n      "size": 1540,\n'
         f'      "digest": "sha256:{"f" * 64}"\n   }},\n   "layers": [\n      {{\n'
         '         "mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip",\n         "size": 87,\n'
         f'         "digest": "sha256:{"a" * 64}"\n      }}\n   ]\n}}'
     )
+
+
+def zstd_image(fake: Any, made: Any) -> list[bytes]:
+    """``made`` under ``fake``'s tag ``zstd``, its last layer in that compression, as BuildKit pushes it; the layers' blobs."""
+    blobs = [*made.blobs[:-1], zstandard.ZstdCompressor().compress(made.tars[-1])]
+    kinds = [OCI_LAYER_GZIP] * (len(blobs) - 1) + [OCI_LAYER_ZSTD]
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": made.described(made.config, OCI_CONFIG),
+        "layers": [made.described(blob, kind) for blob, kind in zip(blobs, kinds, strict=True)],
+    }
+    fake.add_manifest("zstd", json.dumps(document).encode(), OCI_MANIFEST)
+    fake.blobs |= {digest(blob): blob for blob in [made.config, *blobs]}
+    return blobs
+
+
+@pytest.mark.parametrize("takes_zstd", [True, False])
+def test_a_layer_of_zstd_stays_what_it_is_where_the_registry_has_it(takes_zstd: bool, experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": b"1"}, {"b": b"2" * 5000})
+        blobs = zstd_image(fake, made)
+        sent: list[tuple[str, str, list[tuple[str, str]]]] = []
+        uploads: list[str] = []
+
+        async def again(request: web.Request) -> web.Response:
+            if request.path.endswith(made.id):
+                return web.Response(body=made.config)
+            if request.method == "HEAD":
+                return web.json_response({"errors": [{"code": "BLOB_UNKNOWN"}]}, status=404)
+            if "mount" in request.query:
+                return web.Response(status=201)
+            if request.method == "POST":
+                return web.Response(status=202, headers={"Location": "/v2/x/again/blobs/uploads/1"})
+            await request.read()
+            uploads.append(request.query.get("digest", ""))
+            return web.Response(status=201 if request.method == "PUT" else 202, headers={"Location": "/v2/x/again/blobs/uploads/1"})
+
+        async def manifests(request: web.Request) -> web.Response:
+            document = json.loads(await request.read())
+            layers = [(layer["mediaType"], layer["digest"]) for layer in document["layers"]]
+            sent.append((request.headers["Content-Type"], document["config"]["mediaType"], layers))
+            return web.json_response({}, status=201 if takes_zstd or request.headers["Content-Type"] == DOCKER_MANIFEST else 400)
+
+        fake.answers |= {"/x/again/blobs/": again, "/x/again/manifests/": manifests}
+        await lab.pull(f"{fake.host}/x/first:zstd")
+        lab.images.tag(f"{fake.host}/x/first:zstd", f"{fake.host}/x/again:1")
+        [record async for record in lab.images.registries.push(f"{fake.host}/x/again:1")]
+        names = [digest(blob) for blob in blobs]
+        assert sent[0] == (OCI_MANIFEST, OCI_CONFIG, [(OCI_LAYER_GZIP, names[0]), (OCI_LAYER_ZSTD, names[1])])
+        if takes_zstd:
+            assert len(sent) == 1
+            assert not uploads
+        else:
+            (packed,) = {name for name in uploads if name}
+            assert sent[1:] == [(DOCKER_MANIFEST, DOCKER_CONFIG, [(DOCKER_LAYER_GZIP, names[0]), (DOCKER_LAYER_GZIP, packed)])]
+
+    experiment(body)

@@ -1,4 +1,4 @@
-"""Push: an image goes to a registry as a Docker schema 2 manifest, and only what the registry lacks is sent.
+"""Push: an image goes to a registry as a Docker schema 2 manifest (an OCI one with layers of zstd), and only what it lacks is sent.
 
 A layer's digest there is remembered with the repositories that hold it, so a second push asks and sends nothing, a push beside it
 mounts, and a layer is compressed only while it is being sent. What does not become smaller is sent as it is: its digest is known already,
@@ -33,12 +33,15 @@ from wherry.store.content import Content
 from wherry.store.layer import NullSink
 from wherry.tree.tar import Sink
 
-_KINDS = {  # of a layer that was pulled or pushed before -> as what a schema 2 manifest names it
+_KINDS = {  # of a layer that was pulled or pushed before -> as what a schema 2 manifest names it, which has no word for zstd
     spec.DOCKER_LAYER_GZIP: spec.DOCKER_LAYER_GZIP,
     spec.OCI_LAYER_GZIP: spec.DOCKER_LAYER_GZIP,
     spec.DOCKER_LAYER: spec.DOCKER_LAYER,
     spec.OCI_LAYER: spec.DOCKER_LAYER,
+    spec.DOCKER_LAYER_ZSTD: spec.OCI_LAYER_ZSTD,
+    spec.OCI_LAYER_ZSTD: spec.OCI_LAYER_ZSTD,
 }
+_IN_OCI = {spec.DOCKER_LAYER_GZIP: spec.OCI_LAYER_GZIP, spec.DOCKER_LAYER: spec.OCI_LAYER}
 _OTHER_REFUSALS = frozenset({401, 403, 404, 429})  # of a manifest, that have nothing to do with what is in it
 _PLAIN_FROM = 1 << 20  # bytes; below that the difference is not worth a look
 
@@ -47,7 +50,7 @@ _PLAIN_FROM = 1 << 20  # bytes; below that the difference is not worth a look
 class Pusher:
     """What pushes have in common.  ``attend``: runs work in a thread, which may wait for the registry.
 
-    ``strict``: registries that refused a manifest with a plain layer, as some do that know gzip alone.
+    ``strict``: registries that refused a manifest with a plain layer or one of zstd, as some do that know gzip alone.
     """
 
     catalog: Catalog
@@ -67,16 +70,16 @@ class Pusher:
             async with asyncio.TaskGroup() as group:
                 layers = group.create_task(self._layers(repository, image, emit))
                 config = group.create_task(self._config(repository, image))
-            raw = manifest(config.result(), layers.result())
+            raw, media_type = manifest(config.result(), layers.result())
             try:
-                digest = await repository.put_manifest(tag, raw, spec.DOCKER_MANIFEST)
+                digest = await repository.put_manifest(tag, raw, media_type)
             except Refused as error:
-                taken = {diff_id: item for diff_id, item in zip(image.diff_ids, layers.result(), strict=True) if not _is_plain(item)}
+                taken = {diff_id: item for diff_id, item in zip(image.diff_ids, layers.result(), strict=True) if _is_gzip(item)}
                 if len(taken) == len(set(image.diff_ids)) or not 400 <= error.status < 500 or error.status in _OTHER_REFUSALS:
                     raise
                 self.strict.add(repository.domain)
-                raw = manifest(config.result(), await self._layers(repository, image, emit, taken))
-                digest = await repository.put_manifest(tag, raw, spec.DOCKER_MANIFEST)
+                raw, media_type = manifest(config.result(), await self._layers(repository, image, emit, taken))
+                digest = await repository.put_manifest(tag, raw, media_type)
         except RegistryError as error:
             raise Internal(str(error)) from error
         except ExceptionGroup as group:
@@ -113,7 +116,7 @@ class Pusher:
             place = f"{repository.domain}/{repository.path}"
             known = self.layers.blob(diff_id)
             kind = _KINDS.get(known.media_type)
-            if known.digest and kind and not (kind == spec.DOCKER_LAYER and repository.domain in self.strict):
+            if known.digest and kind and (kind == spec.DOCKER_LAYER_GZIP or repository.domain not in self.strict):
                 blob = spec.Descriptor(media_type=kind, digest=Digest(known.digest), size=known.size)
                 if await repository.has_blob(blob.digest) == blob.size:
                     emit(status("Layer already exists", short))
@@ -193,23 +196,28 @@ class Pusher:
         return spec.Descriptor(media_type=spec.DOCKER_CONFIG, digest=digest, size=len(image.raw))
 
 
-def manifest(config: spec.Descriptor, layers: list[spec.Descriptor]) -> bytes:
-    """A schema 2 manifest with the bytes that Docker would write: keys in its order, three spaces."""
+def manifest(config: spec.Descriptor, layers: list[spec.Descriptor]) -> tuple[bytes, str]:
+    """A schema 2 manifest with the bytes that Docker would write (keys in its order, three spaces), and its media type.
 
-    def written(item: spec.Descriptor) -> dict[str, object]:
-        return {"mediaType": item.media_type, "size": item.size, "digest": str(item.digest)}
+    Docker puts zstd into one as well and calls it gzip; here it is the OCI's then.
+    """
+    is_oci = any(layer.media_type == spec.OCI_LAYER_ZSTD for layer in layers)
+    media_type = spec.OCI_MANIFEST if is_oci else spec.DOCKER_MANIFEST
+
+    def written(item: spec.Descriptor, media_type: str) -> dict[str, object]:
+        return {"mediaType": media_type, "size": item.size, "digest": str(item.digest)}
 
     document = {
         "schemaVersion": 2,
-        "mediaType": spec.DOCKER_MANIFEST,
-        "config": written(config),
-        "layers": [written(item) for item in layers],
+        "mediaType": media_type,
+        "config": written(config, spec.OCI_CONFIG if is_oci else spec.DOCKER_CONFIG),
+        "layers": [written(item, _IN_OCI.get(item.media_type, item.media_type) if is_oci else item.media_type) for item in layers],
     }
-    return json.dumps(document, indent=3).encode()
+    return json.dumps(document, indent=3).encode(), media_type
 
 
-def _is_plain(layer: spec.Descriptor) -> bool:
-    return layer.media_type == spec.DOCKER_LAYER
+def _is_gzip(layer: spec.Descriptor) -> bool:
+    return layer.media_type == spec.DOCKER_LAYER_GZIP
 
 
 def _other_place(places: tuple[str, ...], repository: Repository) -> str:
