@@ -96,7 +96,8 @@ class Placement:
                 builder.set_attributes(number, folder.attributes)
             inner: list[tuple[str, int, _Folder]] = []
             for name, one in sorted(folder.children.items()):
-                raw, inside = os.fsencode(name), f"{path}/{name}" if path else name
+                inside = f"{path}/{name}" if path else name
+                raw = name.encode("utf-8", "surrogateescape")
                 if isinstance(one, _Folder):
                     inner.append((inside, builder.make_directory(number, raw), one))
                     continue
@@ -115,27 +116,36 @@ class Placement:
     def _write_inode(self, out: _Out, builder: Builder, name: tuple[str, int, bytes], packed: Packed, item: int) -> None:
         path, number, raw = name
         mode, mtime_ns = self._facts(packed)
-        attributes = b""
-        if stat.S_ISREG(packed.mode) and not packed.attributes:
-            out.add(file_header(path, mode, *self._owner, packed.size, mtime_ns))
+        uid, gid = self._owner
+        if not stat.S_ISREG(packed.mode) or packed.attributes:
+            self._write_rare(out, builder, name, packed)
         else:
-            kept = {key: bytes.fromhex(value) for key, value in packed.attributes}
-            attributes = encode_attributes(kept)
-            kind = _KINDS[stat.S_IFMT(packed.mode)]
-            out.add(header(_entry(path, kind, mode, self._owner, mtime_ns, size=packed.size, link=packed.link, xattrs=kept)))
-        target = os.fsencode(packed.link)
-        where = builder.starts[0] + out.offset // BLOCK if packed.size else 0
-        inode = pack_inode(stat.S_IFMT(packed.mode) | mode, *self._owner, mtime_ns, len(target) or packed.size, where, attributes)
-        builder.put(number, raw, inode + target)
+            out.add(file_header(path, mode, uid, gid, packed.size, mtime_ns))
+            where = builder.starts[0] + out.offset // BLOCK if packed.size else 0
+            builder.put(number, raw, pack_inode(stat.S_IFREG | mode, uid, gid, mtime_ns, packed.size, where))
         if packed.size:
             archive = self._archives[self._plan.items[item].descriptor + packed.descriptor]
             out.add_content(archive[packed.offset : packed.offset + packed.size])
+
+    def _write_rare(self, out: _Out, builder: Builder, name: tuple[str, int, bytes], packed: Packed) -> None:
+        """All but the content of what has attributes or is no file."""
+        path, number, raw = name
+        mode, mtime_ns = self._facts(packed)
+        kind, attributes = stat.S_IFMT(packed.mode), {key: bytes.fromhex(value) for key, value in packed.attributes}
+        entry = _entry(path, _KINDS[kind], mode, self._owner, mtime_ns, size=packed.size, link=packed.link, xattrs=attributes)
+        out.add(header(entry))
+        target = os.fsencode(packed.link)
+        where = builder.starts[0] + out.offset // BLOCK if packed.size else 0
+        inode = pack_inode(kind | mode, *self._owner, mtime_ns, len(target) or packed.size, where, encode_attributes(attributes))
+        builder.put(number, raw, inode + target)
 
     def _facts(self, packed: Packed) -> tuple[int, int]:
         """The mode without the type, and the time, that an inode has in the layer."""
         if packed.link:
             return 0o777, _cut(packed.mtime_ns)
-        return self._mode(packed), self._now if stat.S_ISFIFO(packed.mode) else _cut(packed.mtime_ns)
+        if stat.S_ISFIFO(packed.mode):
+            return self._mode(packed), self._now
+        return self._mode(packed), _cut(packed.mtime_ns)
 
     def _mode(self, packed: Packed) -> int:
         bits = stat.S_IMODE(packed.mode)

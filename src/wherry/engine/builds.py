@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import BinaryIO
 
 from wherry.build import cache, cache_mounts
 from wherry.build.packed import PackedContext
@@ -44,7 +43,7 @@ from wherry.spec.settings import Settings
 from wherry.store.parsing import Start
 from wherry.tree.compression import BadStream
 from wherry.tree.remove import remove
-from wherry.tree.tar import InvalidArchive
+from wherry.tree.tar import InvalidArchive, Source
 
 log = logging.getLogger(__name__)
 Progress = Mapping[str, object]
@@ -310,7 +309,7 @@ def _request(parameters: BuildParameters, context: PackedContext) -> BuildReques
     )
 
 
-def receive_context(file: BinaryIO, directory: str, start: Start) -> PackedContext:
+def receive_context(file: Source, directory: str, start: Start) -> PackedContext:
     """The tar a client sent, in any compression.  Raises InvalidRequest for what is no archive."""
     try:
         with PlainReader(file, start) as plain:

@@ -8,7 +8,6 @@ import os
 import posixpath
 import stat
 from collections.abc import AsyncIterator
-from typing import BinaryIO
 
 from wherry.containers.container import Container
 from wherry.containers.present import rfc3339
@@ -23,6 +22,7 @@ from wherry.spec.mounts import Rootfs
 from wherry.store.layer import write_all
 from wherry.store.parsing import Start, wide_pipe
 from wherry.tree.compression import BadStream
+from wherry.tree.tar import Source
 
 # Go's os.FileMode bits, which the stat header carries.  Source: Go's io/fs.
 _GO_KINDS = {
@@ -101,7 +101,7 @@ class ContainerFiles:
         arguments = {"path": inside.removesuffix("/.") or "/", "keep_kinds": request.keep_kind, "user": user}
         await through_file(chunks, lambda file: self._unpack(container, target, arguments, file))
 
-    async def _unpack(self, container: Container, target: Rootfs | Process, arguments: dict[str, object], file: BinaryIO) -> None:
+    async def _unpack(self, container: Container, target: Rootfs | Process, arguments: dict[str, object], file: Source) -> None:
         """Decompress outside of the container's root; unpack in a task inside."""
         reader, writer = wide_pipe()
         copying = asyncio.ensure_future(self._rooms.attendants.run(_copy_plain, file, writer, self._rooms.start))
@@ -137,7 +137,7 @@ class ContainerFiles:
                 task.cancel()
 
 
-def _copy_plain(file: BinaryIO, writer: int, start: Start) -> None:
+def _copy_plain(file: Source, writer: int, start: Start) -> None:
     """What ``file`` holds, without its compression, into ``writer``, which is closed."""
     with os.fdopen(writer, "wb", buffering=0) as out, PlainReader(file, start) as plain:
         try:
