@@ -6,14 +6,16 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import IPv4Address
 
 import pytest
 
 from wherry.networks import dns, namespace
 from wherry.networks.names import Directory, Member, View
-from wherry.networks.resolver import Resolver
+from wherry.networks.resolver import BURST, RATE_HZ, Resolver
 from wherry.networks.sandbox import Sandbox, SandboxRequest
 from wherry.networks.service import Networks
 from wherry.spec.docker.network import EndpointSettings, NetworkCreate
@@ -170,6 +172,73 @@ def test_garbage_does_not_stop_the_answers(served: tuple[Directory, tuple[str, i
     with socket.create_connection(address, timeout=20) as half:
         half.sendall(b"\x00")
         assert last_address(ask_tcp(question("db.net"), address)) == "10.0.0.2"
+
+
+@pytest.fixture
+def two() -> Iterator[tuple[tuple[str, int], tuple[str, int]]]:
+    """Where two containers ask, which both know the name ``db``."""
+    directory = Directory()
+    resolver = Resolver(directory)
+    resolver.start()
+    directory.join("n", Member(container_id="x", network="net", names=("db",), address=IPv4Address("10.0.0.2")))
+    places = []
+    for ident in ("c", "d"):
+        directory.show(ident, View(networks=("n",)))
+        udp, tcp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.create_server(("127.0.0.1", 0))
+        places.append(tcp.getsockname())
+        udp.bind(places[-1])
+        udp.setblocking(False)
+        tcp.setblocking(False)
+        resolver.serve(ident, udp, tcp)
+    yield places[0], places[1]
+    resolver.close()
+
+
+def test_who_floods_is_answered_as_much_as_any_may_ask_and_the_others_at_once(two: tuple[tuple[str, int], tuple[str, int]]) -> None:
+    flooded, other = two
+    packet, answers, waits = question("db"), 0, []
+    begun = asked = time.monotonic()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(flooded)
+        client.setblocking(False)
+        while (now := time.monotonic()) < begun + 3:
+            for send in [True] * 50 + [False] * 100:
+                with suppress(BlockingIOError):
+                    if send:
+                        client.send(packet)
+                    else:
+                        client.recv(1000)
+                        answers += 1
+            if now > asked + 0.1:
+                assert last_address(ask_udp(packet, other)) == "10.0.0.2"
+                asked = time.monotonic()
+                waits.append(asked - now)
+    elapsed = time.monotonic() - begun
+    assert RATE_HZ < answers < BURST + RATE_HZ * (elapsed + 0.5)  # without a limit ten times as many
+    assert sorted(waits)[len(waits) // 2] < 0.05
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(0.2)
+        for _ in range(50):  # what finds the queue full is lost: then any client asks again
+            client.sendto(packet, flooded)
+            with suppress(TimeoutError):
+                assert last_address(client.recv(1000)) == "10.0.0.2"
+                break
+        else:
+            pytest.fail("it is never answered again")
+
+
+def test_no_question_of_a_connection_is_lost_when_there_are_more_than_may_be(two: tuple[tuple[str, int], tuple[str, int]]) -> None:
+    packet = question("db")
+    rounds, each = (BURST + RATE_HZ) // 500, 500
+    begun = time.monotonic()
+    with socket.create_connection(two[0], timeout=20) as client, client.makefile("rb") as stream:
+        for _ in range(rounds):
+            client.sendall((struct.pack(">H", len(packet)) + packet) * each)
+            for _ in range(each):
+                assert last_address(stream.read(int.from_bytes(stream.read(2), "big"))) == "10.0.0.2"
+        assert time.monotonic() - begun > 0.9
+        assert last_address(ask_tcp(packet, two[1])) == "10.0.0.2"
+        assert last_address(ask_tcp(packet, two[0])) == "10.0.0.2"
 
 
 def ask_from(sandbox: Sandbox, name: str, kind: int = dns.TYPE_A) -> bytes:

@@ -1,6 +1,7 @@
 """The DNS server at 127.0.0.11 of every container on a user-defined network: one thread, one selector, sockets inside the namespaces.
 
-A thread of its own and not the daemon's loop: a container that floods it with questions delays other questions, never the API.
+A thread of its own and not the daemon's loop: a container that floods it with questions delays other questions, never the API, and its own
+above all: once it has asked more than it may, its sockets are left alone for a moment, and the kernel drops what is too much.
 Names of containers are answered from the ``Directory``; all others go to the upstream servers, from the host's namespace. A question by
 UDP is forwarded by UDP, by TCP over TCP; every forwarded question has its own socket, hence its own random port.
 """
@@ -33,8 +34,28 @@ _MAX_FORWARDED_EACH = 128
 _MAX_CLIENTS_EACH = 32
 _MAX_MESSAGE = 65535
 _DATAGRAMS_AT_ONCE = 32
+RATE_HZ = 2000  # questions and connections of one container, for long: a twentieth of a processor; the kernel keeps some hundred more
+BURST = 4000
+_REST_S = 0.02
 
 Deliver = Callable[[bytes], None]
+
+
+@dataclass(slots=True)
+class _Served:
+    """A container, the sockets it asks, and how much it may ask just now."""
+
+    udp: socket.socket
+    tcp: socket.socket
+    allowance: float = BURST
+    counted_at: float = field(default_factory=time.monotonic)
+
+    def spend(self) -> bool:
+        """Count one question; whether there may be more just now."""
+        now = time.monotonic()
+        self.allowance = min(BURST, self.allowance + (now - self.counted_at) * RATE_HZ) - 1
+        self.counted_at = now
+        return self.allowance > 0
 
 
 @dataclass(slots=True)
@@ -71,7 +92,8 @@ class Resolver:
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._commands: deque[Callable[[], None]] = deque()
-        self._served: dict[str, tuple[socket.socket, socket.socket]] = {}
+        self._served: dict[str, _Served] = {}
+        self._resting: dict[str, float] = {}  # containers whose sockets are left alone, and until when
         self._forwarded: dict[int, _Forwarded] = {}
         self._connections: dict[int, _Client] = {}
         self._pending: Counter[str] = Counter()
@@ -139,15 +161,42 @@ class Resolver:
 
     def _begin(self, container_id: str, udp: socket.socket, tcp: socket.socket) -> None:
         self._end(container_id)
-        self._served[container_id] = (udp, tcp)
-        self._selector.register(udp, selectors.EVENT_READ, lambda: self._datagrams(container_id, udp))
-        self._selector.register(tcp, selectors.EVENT_READ, lambda: self._accept(container_id, tcp))
+        self._served[container_id] = _Served(udp, tcp)
+        self._listen(container_id)
+
+    def _listen(self, container_id: str) -> None:
+        served = self._served[container_id]
+        self._selector.register(served.udp, selectors.EVENT_READ, lambda: self._datagrams(container_id, served.udp))
+        self._selector.register(served.tcp, selectors.EVENT_READ, lambda: self._accept(container_id, served.tcp))
+
+    def _count(self, container_id: str) -> None:
+        """A question has been asked; who has asked too much is not listened to for a moment."""
+        served = self._served[container_id]
+        if served.spend():
+            return
+        self._resting[container_id] = time.monotonic() + _REST_S
+        for one in (served.udp, served.tcp, *(client.connection for client in self._clients(container_id))):
+            self._selector.unregister(one)
+
+    def _clients(self, container_id: str) -> list[_Client]:
+        return [one for one in self._connections.values() if one.container_id == container_id]
+
+    def _rouse(self, container_id: str) -> None:
+        """Listen to it again, after what its connections have said already."""
+        del self._resting[container_id]
+        self._listen(container_id)
+        for client in self._clients(container_id):
+            self._hear(client)
+        for client in self._clients(container_id):
+            self._questions(client)
 
     def _end(self, container_id: str) -> None:
-        for server in self._served.pop(container_id, ()):
-            self._selector.unregister(server)
-            server.close()
-        for client in [one for one in self._connections.values() if one.container_id == container_id]:
+        if (served := self._served.pop(container_id, None)) is not None:
+            for server in (served.udp, served.tcp):
+                self._leave(server)
+                server.close()
+        self._resting.pop(container_id, None)
+        for client in self._clients(container_id):
             self._drop_client(client)
         for forwarded in [one for one in self._forwarded.values() if one.container_id == container_id]:
             self._drop_forwarded(forwarded)
@@ -155,6 +204,8 @@ class Resolver:
 
     def _datagrams(self, container_id: str, udp: socket.socket) -> None:
         for _ in range(_DATAGRAMS_AT_ONCE):
+            if container_id in self._resting:
+                return
             try:
                 packet, sender = udp.recvfrom(_MAX_MESSAGE)
             except OSError:  # nothing left, or the error of an earlier reply
@@ -165,6 +216,7 @@ class Resolver:
                     udp.sendto(reply, sender)
 
             self._question(container_id, packet, deliver, by_tcp=False)
+            self._count(container_id)
 
     def _question(self, container_id: str, packet: bytes, deliver: Deliver, *, by_tcp: bool) -> None:
         try:
@@ -287,19 +339,28 @@ class Resolver:
         one.connection.close()
 
     def _accept(self, container_id: str, tcp: socket.socket) -> None:
+        if container_id in self._resting:
+            return
         try:
             connection, _ = tcp.accept()
         except OSError:
             return
-        if sum(one.container_id == container_id for one in self._connections.values()) >= _MAX_CLIENTS_EACH:
+        self._count(container_id)
+        if len(self._clients(container_id)) >= _MAX_CLIENTS_EACH:
             connection.close()
             return
         connection.setblocking(False)
         client = _Client(container_id, connection, time.monotonic() + _CLIENT_TIMEOUT_S)
         self._connections[connection.fileno()] = client
-        self._selector.register(connection, selectors.EVENT_READ, lambda: self._readable(client))
+        if container_id not in self._resting:
+            self._hear(client)
+
+    def _hear(self, client: _Client) -> None:
+        self._selector.register(client.connection, selectors.EVENT_READ, lambda: self._readable(client))
 
     def _readable(self, client: _Client) -> None:
+        if client.container_id in self._resting:
+            return
         try:
             data = client.connection.recv(_MAX_MESSAGE)
         except BlockingIOError:
@@ -311,13 +372,18 @@ class Resolver:
             return
         client.received += data
         client.deadline = time.monotonic() + _CLIENT_TIMEOUT_S
-        while len(client.received) >= 2:
+        self._questions(client)
+
+    def _questions(self, client: _Client) -> None:
+        """What has come whole, as far as it may be asked now."""
+        while len(client.received) >= 2 and client.connection.fileno() >= 0 and client.container_id not in self._resting:
             size = int.from_bytes(client.received[:2], "big")
             if len(client.received) < 2 + size:
                 return
             packet = bytes(client.received[2 : 2 + size])
             del client.received[: 2 + size]
             self._question(client.container_id, packet, lambda reply: self._reply_by_tcp(client, reply), by_tcp=True)
+            self._count(client.container_id)
 
     def _reply_by_tcp(self, client: _Client, reply: bytes) -> None:
         if client.connection.fileno() < 0:
@@ -331,11 +397,16 @@ class Resolver:
 
     def _drop_client(self, client: _Client) -> None:
         if self._connections.pop(client.connection.fileno(), None) is not None:
-            self._selector.unregister(client.connection)
+            self._leave(client.connection)
             client.connection.close()
+
+    def _leave(self, connection: socket.socket) -> None:
+        with suppress(KeyError):  # its container rests
+            self._selector.unregister(connection)
 
     def _patience(self) -> float | None:
         deadlines = [one.deadline for one in self._forwarded.values()] + [one.deadline for one in self._connections.values()]
+        deadlines += self._resting.values()
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _expire(self) -> None:
@@ -344,3 +415,5 @@ class Resolver:
             self._retry(forwarded)
         for client in [one for one in self._connections.values() if one.deadline <= now]:
             self._drop_client(client)
+        for container_id in [one for one, until in self._resting.items() if until <= now]:
+            self._rouse(container_id)
