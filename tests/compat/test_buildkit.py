@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -195,15 +195,14 @@ def registry(request: pytest.FixtureRequest, store: ContainerdStore, tmp_path_fa
         yield running
 
 
-def docker_facts(*names: str) -> list[str]:
-    """What Docker says of images that it pulls."""
-    needs_dockerd()
-    try:
-        for name in names:
-            peers("docker", "pull", "-q", name)
-        return [peers("docker", "image", "inspect", "-f", FACTS, name) for name in names]
-    finally:
-        peers("docker", "rmi", "-f", *names, check=False)
+def facts(ask: Callable[..., str], name: str) -> str:
+    """What a client says of an image."""
+    steps = ask("history", "--no-trunc", "--format", "{{.ID}} {{.CreatedBy}} {{.Size}} {{.Comment}}", name)
+    return f"{ask('image', 'inspect', '-f', FACTS, name)}\n{steps}"
+
+
+def docker(*words: str) -> str:
+    return peers("docker", *words)
 
 
 def layers_of(registry: Registry, path: str) -> list[tuple[str, str]]:
@@ -240,7 +239,13 @@ def test_a_push_for_several_platforms_with_attestations(registry: Registry, stor
     engine.run("rmi", again)
     engine.run("pull", "-q", again)
     names = (name, by_digest, again)
-    assert [engine.out("image", "inspect", "-f", FACTS, asked) for asked in names] == docker_facts(*names)
+    needs_dockerd()
+    try:
+        for asked in names:
+            docker("pull", "-q", asked)
+        assert [facts(engine.out, asked) for asked in names] == [facts(docker, asked) for asked in names]
+    finally:
+        peers("docker", "rmi", "-f", *names, check=False)
 
 
 def test_a_push_that_is_pulled_and_pushed_again_as_docker_does(
@@ -249,7 +254,7 @@ def test_a_push_that_is_pulled_and_pushed_again_as_docker_does(
     name = f"{registry.host}/{NAME}/first:1"
     store.build(context, "--tag", name, "--output", f"type=registry,{GZIP}", "--provenance=true")  # Docker calls every other layer gzip too
     engine.run("pull", "-q", name)
-    facts = engine.out("image", "inspect", "-f", FACTS, name)
+    told = facts(engine.out, name)
     again, dockers = f"{registry.host}/{NAME}/ours:1", f"{registry.host}/{NAME}/dockers:1"
     engine.run("tag", name, again)
     assert "Mounted from" in engine.out("push", again)
@@ -257,10 +262,10 @@ def test_a_push_that_is_pulled_and_pushed_again_as_docker_does(
     assert store.docker(*RUN, again) == "1\n2"
     needs_dockerd()
     try:
-        peers("docker", "pull", "-q", name)
-        assert facts == peers("docker", "image", "inspect", "-f", FACTS, name)
-        peers("docker", "tag", name, dockers)
-        peers("docker", "push", "-q", dockers)
+        docker("pull", "-q", name)
+        assert told == facts(docker, name)
+        docker("tag", name, dockers)
+        docker("push", "-q", dockers)
     finally:
         peers("docker", "rmi", "-f", name, dockers, check=False)
     ours, theirs = (
@@ -269,6 +274,7 @@ def test_a_push_that_is_pulled_and_pushed_again_as_docker_does(
     assert (ours.status, ours.body) == (200, theirs.body)
 
 
+@pytest.mark.parametrize("registry", ["ours"], indirect=True)
 def test_what_it_pushes_of_its_own_and_a_cache_of_builds(registry: Registry, store: ContainerdStore, context: Path, engine: Daemon) -> None:
     name, cache = f"{registry.host}/{NAME}/pushed:1", f"{registry.host}/{NAME}/cache:1"
     store.build(context, "--tag", name, "--load", "--provenance=true", "--cache-to", f"type=registry,ref={cache},mode=max")
