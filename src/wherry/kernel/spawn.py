@@ -28,21 +28,10 @@ _AT_FDCWD = -100
 _PAGE = 4096
 _PROT_READ_EXEC = 5
 _NUMBERS = {  # arch/x86/entry/syscalls/syscall_64.tbl
-    **{
-        "read": 0,
-        "write": 1,
-        "close": 3,
-        "poll": 7,
-        "rt_sigaction": 13,
-        "rt_sigprocmask": 14,
-        "execve": 59,
-        "fchdir": 81,
-        "fchown": 93,
-        "umask": 95,
-    },
+    **libc.SYSCALLS,
+    **{"read": 0, "write": 1, "close": 3, "poll": 7, "rt_sigprocmask": 14, "execve": 59, "fchdir": 81, "fchown": 93, "umask": 95},
     **{"setsid": 112, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126, "prctl": 157, "exit_group": 231},
-    **{"keyctl": 250, "newfstatat": 262, "unshare": 272, "dup3": 292, "prlimit64": 302, "setns": 308, "seccomp": 317},
-    **{"fsopen": 430, "fsconfig": 431, "fsmount": 432, "close_range": 436},
+    **{"newfstatat": 262, "unshare": 272, "dup3": 292, "prlimit64": 302, "setns": 308},
 }
 # long clone_and_go(struct clone_args *rdi, size_t rsi, struct row *rdx)
 _CODE = bytes.fromhex(
