@@ -87,10 +87,13 @@ class Cache:
         self._places[place] = dict(parts)
 
     def flush(self) -> None:
-        """Write what was learnt, in one transaction; nothing learnt costs nothing."""
+        """Write what was learnt, in one transaction; nothing learnt costs nothing.
+
+        Nobody was promised it, so that it need not last by itself: the row of the next layer, or of the image, brings it along.
+        """
         if not self._fresh and not self._places:
             return
-        with self.records.transaction():
+        with self.records.transaction(durable=False):
             for key, entry in self._fresh.items():
                 self.records.put(KIND, key, msgspec.json.encode(entry))
             for place, parts in self._places.items():
