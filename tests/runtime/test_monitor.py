@@ -23,6 +23,8 @@ from tests.runtime.harness import (
 )
 from tests.system.waiting import until
 
+from wherry.kernel import cgroup
+from wherry.runtime.failure import LaunchFailure
 from wherry.spec.launch import Attachment, Forward, LogTarget
 
 pytestmark = pytest.mark.root
@@ -246,3 +248,13 @@ def test_window_size_is_in_the_right_order(image, tmp_path):
     assert struct.unpack("HHHH", fcntl.ioctl(slave, termios.TIOCGWINSZ, b"\0" * 8))[:2] == (3, 4)
     os.close(master)
     os.close(slave)
+
+
+def test_a_log_that_cannot_be_opened_ends_the_start_and_the_first_process(image, tmp_path):
+    async def check(b):
+        log = LogTarget(driver="json-file", path="/nope/log")
+        with pytest.raises(LaunchFailure, match="No such file or directory: /nope/log"):
+            await b.supervisor.run(b.launch(config("sleep", "600"), log=log))
+        assert cgroup.is_absent(cgroup.find(), f"/wherry-test/{b.made[-1]}")  # a process in it would keep it
+
+    run(check, image, tmp_path)
