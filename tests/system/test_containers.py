@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 
@@ -262,6 +263,35 @@ def test_diff_tells_what_was_added_changed_and_deleted(engine: Daemon) -> None:
 
 
 # --- settings of the program
+
+
+def test_what_is_too_deep_for_any_path_keeps_nothing_else_from_going_anywhere(engine: Daemon, tmp_path: Path) -> None:
+    """Docker leaves it out too, and its ``diff`` fails."""
+    name = "d" * 100
+    script = f"mkdir /deep; cd /deep; while mkdir {name} && cd {name}; do n=$((n + 1)); echo $n >number; done; echo $n"
+    count = engine.run("run", "--name", "abyss", "bb", "sh", "-c", script).out.strip()
+    here, deepest = f"/deep/{'/'.join([name] * int(count))}/number", f"deep/{'/'.join([name] * int(count))}/"
+    assert 3990 < len(here) < 4096
+    assert f"A {here}" in engine.out("diff", "abyss").split("\n")
+    for arguments in (["export", "abyss"], ["cp", "abyss:/deep", "-"]):
+        with (tmp_path / "tar").open("wb") as file:
+            engine.pipe(*arguments, stdout=file)
+        with tarfile.open(tmp_path / "tar") as archive:
+            names = archive.getnames()
+        assert deepest + "number" in names
+        assert f"{deepest}{name}" not in names
+    assert "container abyss: too deep for any path, and left out of an archive: 1" in engine.log
+    engine.run("commit", "abyss", "abyss")
+    assert "too deep for any path, and left out of a layer: 1" in engine.log
+    assert engine.out("run", "--rm", "abyss", "cat", here) == count
+    engine.run("save", "-o", str(tmp_path / "saved"), "abyss")
+    engine.run("rmi", "abyss")
+    engine.run("load", "-i", str(tmp_path / "saved"))
+    assert engine.out("run", "--rm", "abyss", "cat", here) == count
+    assert "abyss" in engine.out("ps", "-as", "--format", "{{.Names}} {{.Size}}")
+    engine.run("system", "df")
+    engine.run("rm", "abyss")
+    engine.run("rmi", "abyss")
 
 
 def test_variables_directory_user_host_name_and_entrypoint(engine: Daemon, tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from wherry.tree.apply import ApplyOptions, Whiteouts, apply
+from wherry.tree.compare import compare
+from wherry.tree.durable import sync_small_tree
+from wherry.tree.measure import disk_bytes, tree_bytes
 from wherry.tree.pack import Packed, PackOptions, pack, pack_entry
 from wherry.tree.tar_reader import Reader
 from wherry.tree.tar_writer import Writer
@@ -149,6 +152,29 @@ def test_a_tree_deeper_than_the_interpreters_stack_is_packed(abyss: Path) -> Non
     try:
         out = io.BytesIO()
         assert pack(first, out).entries == 1500
+    finally:
+        os.close(first)
+
+
+def test_of_a_tree_deeper_than_any_path_that_is_taken_which_has_one(abyss: Path) -> None:
+    """By all who walk through it."""
+    first = fd = os.open(abyss, os.O_RDONLY)
+    for _ in range(3000):  # a path of 4094 bytes has 2047 of them
+        os.mkdir("d", dir_fd=fd)
+        inner = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
+        if fd != first:
+            os.close(fd)
+        fd = inner
+    os.close(fd)
+    try:
+        out = io.BytesIO()
+        facts = pack(first, out)
+        assert (facts.entries, facts.left_out) == (2047, 1)
+        assert max(map(len, names(out.getvalue()))) == 4094
+        assert len(compare(None, first)) == 2047
+        assert not sync_small_tree(first, 10_000)
+        assert tree_bytes(first) == 0
+        assert disk_bytes(str(abyss), set()) >= 0
     finally:
         os.close(first)
 

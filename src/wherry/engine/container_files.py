@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import posixpath
 import stat
@@ -24,6 +25,7 @@ from wherry.store.parsing import Start, wide_pipe
 from wherry.tree.compression import BadStream
 from wherry.tree.tar import Source
 
+log = logging.getLogger(__name__)
 # Go's os.FileMode bits, which the stat header carries.  Source: Go's io/fs.
 _GO_KINDS = {
     stat.S_IFDIR: 1 << 31,
@@ -87,7 +89,7 @@ class ContainerFiles:
         facts = await self.stat(container, path)
         target, inside, _ = await self._place(container, path)
         content_only = path.rstrip("/").endswith("/.") or path in (".", "")
-        return facts, self._packed(target, {"path": inside, "name": "." if content_only else facts.name.strip("/") or "."})
+        return facts, self._packed(container, target, {"path": inside, "name": "." if content_only else facts.name.strip("/") or "."})
 
     async def put(self, container: Container, request: ArchiveRequest, chunks: AsyncIterator[bytes]) -> None:
         """Unpack an archive in any compression into the directory ``request.path``."""
@@ -120,16 +122,17 @@ class ContainerFiles:
         rootfs = await self._dressed(container)
         if rootfs.lower and rootfs.upper is not None:
             rootfs = Rootfs(lower=(rootfs.upper, *rootfs.lower))  # to read: a running container keeps the only writable mount
-        return self._packed(rootfs, {"path": "/.", "name": ""})
+        return self._packed(container, rootfs, {"path": "/.", "name": ""})
 
-    async def _packed(self, target: Rootfs | Process, arguments: dict[str, object]) -> AsyncIterator[bytes]:
+    async def _packed(self, container: Container, target: Rootfs | Process, arguments: dict[str, object]) -> AsyncIterator[bytes]:
         reader, writer = wide_pipe()
         task = asyncio.ensure_future(self._rooms.supervisor.task(target, "pack", arguments, [writer]))
         task.add_done_callback(lambda _: os.close(writer))  # the end of the stream: the task's own copy went with it
         try:
             async for chunk in drain(reader, size=COPY_BYTES):
                 yield chunk
-            await task
+            if left_out := (await task).get("left_out"):
+                log.warning("container %s: too deep for any path, and left out of an archive: %d", container.name, left_out)
         except OSError as error:
             raise Internal(str(error)) from error
         finally:

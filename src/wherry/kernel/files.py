@@ -25,6 +25,14 @@ _UNABLE = (errno.ENOSYS, errno.EBADF)  # before Linux 6.13; an O_PATH descriptor
 _RETRIES = 64  # openat2 answers EAGAIN when a rename races with ".."; it may be asked again
 
 
+LONGEST_PATH = 4094  # bytes from a root: what is deeper has no name there, and system calls refuse it (PATH_MAX, a slash and a null)
+
+
+def has_name(path: str) -> bool:
+    """Whether what has this relative path can be named by a path from the root."""
+    return len(path) <= LONGEST_PATH // 4 or len(os.fsencode(path)) <= LONGEST_PATH
+
+
 class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 

@@ -133,7 +133,7 @@ def _pack(root_fd: int, arguments: Mapping[str, Any], fds: Sequence[int]) -> dic
             directory = files.open_in_root(root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
             packed = pack.pack(directory, out, pack.PackOptions(prefix=name, skip=_kernel_files(path)))
             os.close(directory)
-            return {"size_bytes": packed.size_bytes, "entries": packed.entries}
+            return {"size_bytes": packed.size_bytes, "entries": packed.entries, "left_out": packed.left_out}
         parent, last = os.path.split(path.rstrip("/"))
         directory = files.open_in_root(root_fd, parent or "/", os.O_PATH | os.O_DIRECTORY)
         writer = Writer(out)

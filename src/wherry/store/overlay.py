@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from wherry.tree.pack import PackOptions, pack, packed_size
 from wherry.tree.remove import remove
 from wherry.tree.tar import Limits, Sink, Source
 
+log = logging.getLogger(__name__)
 _TREE = "d"  # a layer's own changes: the upper directory, later a lower one
 _WORK = "w"  # overlayfs's working directory
 
@@ -230,7 +232,10 @@ class Overlay:
             fd = _opened(self._tree(directory), stack)
             hides = None if below is None else partial(_hides, [_opened(path, stack) for path in self._lower(below)], mend)
             limit = None if below is None else self._limits.total_bytes
-            return pack(fd, out, PackOptions(overlay=True, hides=hides, limit_bytes=limit)).size_bytes
+            packed = pack(fd, out, PackOptions(overlay=True, hides=hides, limit_bytes=limit))
+            if packed.left_out and below is not None:
+                log.warning("too deep for any path, and left out of a layer: %d", packed.left_out)
+            return packed.size_bytes
 
     def _drop_work(self, directory: str) -> None:
         fd = os.open(os.path.join(self._shelf.root_dir, directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -306,7 +311,9 @@ def _changes(root_fd: int, below: list[str]) -> Iterator[Change]:
 
 def _inside(path: str, names: set[str], directories: list[str], hidden: bool) -> Iterator[tuple[str, list[str], bool]]:
     for name in sorted(names):
-        yield f"{path}/{name}" if path else name, directories, hidden
+        inner = f"{path}/{name}" if path else name
+        if files.has_name(inner):
+            yield inner, directories, hidden
 
 
 def _names(lower: list[str]) -> set[str]:

@@ -53,6 +53,8 @@ def _walk(old_fd: int | None, new_fd: int) -> Iterator[tuple[str, Kind]]:
             yield _join(directory, name), Kind.DELETED
         for name, status in new.items():
             path = _join(directory, name)
+            if not files.has_name(path):
+                continue
             before = old.get(name)
             if before is None:
                 yield path, Kind.ADDED

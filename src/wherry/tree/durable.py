@@ -9,7 +9,7 @@ from wherry.kernel import files
 
 
 def sync_small_tree(root_fd: int, limit: int) -> bool:
-    """Sync every file and directory below ``root_fd``; False, and nothing done, when there are more than ``limit``.
+    """Sync every file and directory below ``root_fd``; False, and nothing done, when there are more than ``limit``, or some too deep.
 
     Symlinks and nodes are part of their directory. Sync the name of the root itself separately.
     """
@@ -21,6 +21,8 @@ def sync_small_tree(root_fd: int, limit: int) -> bool:
             for name in os.listdir(fd):
                 mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
                 inner = f"{path}/{name}" if path else name
+                if not files.has_name(inner):
+                    return False
                 if stat.S_ISDIR(mode):
                     directories.append(inner)
                 elif stat.S_ISREG(mode):

@@ -57,6 +57,7 @@ def disk_bytes(path: str, seen: set[tuple[int, int]]) -> int:
             if stat.S_ISDIR(status.st_mode):
                 with os.scandir(current) as entries:
                     pending += [entry.path for entry in entries]
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+        except OSError as error:
+            if error.errno not in _PASSING:
+                raise
     return total

@@ -2,6 +2,7 @@
 
 A directory comes before what it holds, its other entries before its subdirectories, each in order of name. Directories are opened
 beneath the root without following symlinks and files are opened by descriptor, so a tree that changes meanwhile can garble only itself.
+What is so deep that no path leads there is left out: Docker does so, and nobody could unpack it.
 """
 
 from __future__ import annotations
@@ -46,10 +47,11 @@ class PackOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """``size_bytes``: files once each and the text of symlinks, as Docker counts a layer."""
+    """``size_bytes``: files once each and the text of symlinks, as Docker counts a layer.  ``left_out``: too deep, not counting below."""
 
     size_bytes: int
     entries: int
+    left_out: int = 0
 
 
 def pack(root_fd: int, out: Sink, options: PackOptions | None = None) -> Packed:
@@ -61,7 +63,7 @@ def pack(root_fd: int, out: Sink, options: PackOptions | None = None) -> Packed:
     walk = _Walk(root_fd, writer, options or PackOptions())
     walk.run()
     writer.finish()
-    return Packed(size_bytes=walk.size_bytes, entries=walk.entries)
+    return Packed(size_bytes=walk.size_bytes, entries=walk.entries, left_out=walk.left_out)
 
 
 def packed_size(root_fd: int, options: PackOptions) -> int:
@@ -92,6 +94,7 @@ class _Walk:
         self._linked_attributes: dict[tuple[int, int], dict[str, bytes]] = {}  # of those that have some
         self.size_bytes = 0
         self.entries = 0
+        self.left_out = 0
 
     def run(self) -> None:
         prefix = self._options.prefix.strip("/")
@@ -123,6 +126,9 @@ class _Walk:
         for name in sorted(os.listdir(fd)):
             path = path_prefix + name
             if skip is not None and skip(path):
+                continue
+            if not files.has_name(max(path, name_prefix + name, key=len)):
+                self.left_out += 1
                 continue
             try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
