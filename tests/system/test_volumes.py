@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,65 @@ def test_wrong_mounts_are_refused_and_leave_nothing(engine: Daemon) -> None:
         refused = engine.run("run", "--rm", *wrong, "bb", "true", check=False)
         assert (refused.code, message in refused.err) == (125, True), refused
     assert engine.out("volume", "ls", "-q") == before
+
+
+PARTS = """mkdir -p /v/sub/inner; for d in /v /v/sub /v/sub/inner; do echo $d >$d/here; done
+ln -s sub /v/link; ln -s /sub /v/absolute; ln -s ../.. /v/sub/out; ln -s sub/here /v/file"""
+
+
+@pytest.fixture(scope="module")
+def parts(engine: Daemon) -> Iterator[Path]:
+    """The volume ``parts``, where it lies."""
+    engine.run("run", "--rm", "-v", "parts:/v", "bb", "sh", "-c", PARTS)
+    yield Path(engine.out("volume", "inspect", "parts", "-f", "{{.Mountpoint}}"))
+    engine.run("volume", "rm", "parts")
+
+
+@pytest.mark.parametrize(("subpath", "place"), [("sub", "sub"), ("sub/inner", "sub/inner"), ("link", "sub")])
+def test_cp_goes_to_a_volumes_subpath_whether_or_not_its_container_runs(
+    engine: Daemon, parts: Path, tmp_path: Path, subpath: str, place: str
+) -> None:
+    engine.run("create", "--name", "parted", "--mount", f"type=volume,src=parts,dst=/m,volume-subpath={subpath}", "bb", "sleep", "1000")
+    (tmp_path / "new").write_text("new")
+    for state in ("created", "running"):
+        engine.run("cp", "parted:/m", str(tmp_path / state))
+        engine.run("cp", "parted:/m/here", str(tmp_path / "alone"))
+        assert (tmp_path / state / "here").read_text() == (tmp_path / "alone").read_text() == f"/v/{place}\n"
+        engine.run("cp", str(tmp_path / "new"), f"parted:/m/{state}")
+        assert (parts / place / state).read_text() == "new"
+        engine.run("start", "parted")
+    assert engine.out("exec", "parted", "cat", "/m/created", "/m/running") == "newnew"
+    engine.run("rm", "-f", "parted")
+    for state in ("created", "running"):
+        (parts / place / state).unlink()
+
+
+def test_cp_of_a_subpath_that_is_a_file_brings_that_file(engine: Daemon, parts: Path, tmp_path: Path) -> None:
+    engine.run("create", "--name", "parted", "--mount", "type=volume,src=parts,dst=/m,volume-subpath=file", "bb", "sleep", "1000")
+    for _ in ("created", "running"):
+        engine.run("cp", "parted:/m", str(tmp_path / "m"))
+        assert (tmp_path / "m").read_text() == "/v/sub\n"
+        (tmp_path / "m").unlink()
+        engine.run("start", "parted")
+    engine.run("rm", "-f", "parted")
+
+
+@pytest.mark.parametrize(
+    ("subpath", "words"),
+    [
+        ("absolute", "path concatenation escapes the base directory, base: {volume}, subpath: absolute"),
+        ("sub/out", "path concatenation escapes the base directory, base: {volume}, subpath: sub/out"),
+        ("none", "cannot access path {volume}/none: lstat {volume}/none: no such file or directory"),
+    ],
+)
+def test_a_subpath_that_leads_nowhere_in_its_volume_is_refused_by_cp_as_by_start(
+    engine: Daemon, parts: Path, tmp_path: Path, subpath: str, words: str
+) -> None:
+    engine.run("create", "--name", "parted", "--mount", f"type=volume,src=parts,dst=/m,volume-subpath={subpath}", "bb", "true")
+    (tmp_path / "new").write_text("new")
+    expected = words.format(volume=parts)
+    for arguments in (["start", "parted"], ["cp", "parted:/m/here", str(tmp_path / "x")], ["cp", str(tmp_path / "new"), "parted:/m/n"]):
+        failed = engine.run(*arguments, check=False)
+        assert (failed.code, expected in failed.err) == (1, True), failed
+    assert not (tmp_path / "x").exists()
+    engine.run("rm", "parted")

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from wherry.containers.container import Container
 from wherry.containers.present import rfc3339
 from wherry.engine.feeding import drain, through_file
+from wherry.engine.image_mounts import place_of_part
 from wherry.engine.rooms import Rooms
 from wherry.errors import Forbidden, Internal, InvalidRequest, NotFound
 from wherry.images.compression import PlainReader
@@ -59,7 +60,8 @@ class ContainerFiles:
         if holder is not None and os.path.isdir(holder.source):
             inside = keep.removeprefix(holder.destination) or "/."
             if holder.subpath and holder.type == "volume":
-                inside = f"/{holder.subpath}{inside}"
+                part, is_directory = await self._rooms.workers.run(place_of_part, holder.source, holder)
+                inside = f"/{part}{inside}" if is_directory or inside != "/." else f"/{part}"
             return Rootfs(upper=holder.source), inside, closed
         return await self._dressed(container), keep, closed
 

@@ -72,12 +72,22 @@ def _attach(lower: Sequence[str], place: str) -> None:
     mount.attach(assemble_root(tuple(lower), None, None), place)
 
 
-def _attach_part(volume: str, one: MountRecord, place: str) -> None:
-    """Show a volume's subpath, found without a step outside of it: its files are its containers', which may change them meanwhile."""
+def place_of_part(volume: str, one: MountRecord) -> tuple[str, bool]:
+    """Where in its volume a subpath leads, as a path from there, and whether to a directory.  Raises InvalidRequest in Docker's words."""
+    part = _open_part(volume, one)
+    try:
+        path = os.path.relpath(os.readlink(f"/proc/self/fd/{part}"), os.path.realpath(volume))
+        return path, stat.S_ISDIR(os.fstat(part).st_mode)
+    finally:
+        os.close(part)
+
+
+def _open_part(volume: str, one: MountRecord) -> int:
+    """A volume's subpath, found without a step outside of it: its files are its containers', which may change them meanwhile."""
     root = os.open(volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
-            part = files.open_beneath(root, one.subpath, os.O_PATH, symlinks=True)
+            return files.open_beneath(root, one.subpath, os.O_PATH, symlinks=True)
         except OSError as error:
             path = posixpath.join(volume, one.subpath)
             if error.errno == errno.EXDEV:
@@ -86,6 +96,10 @@ def _attach_part(volume: str, one: MountRecord, place: str) -> None:
             raise InvalidRequest(f"cannot access path {path}: lstat {path}: {os.strerror(error.errno or 0).lower()}") from error
     finally:
         os.close(root)
+
+
+def _attach_part(volume: str, one: MountRecord, place: str) -> None:
+    part = _open_part(volume, one)
     try:
         if stat.S_ISDIR(os.fstat(part).st_mode):
             os.makedirs(place, mode=0o700, exist_ok=True)
