@@ -160,6 +160,7 @@ def test_it_knows_where_everything_is_in_its_tar(tmp_path: Path) -> None:
 def test_many_small_files_and_large_ones_are_whole(tmp_path: Path) -> None:
     made = io.BytesIO()
     contents = {f"f{number:04}": bytes([number % 256]) * (number * 7 % 1500) for number in range(1200)}
+    contents |= {f"e{number:04}": b"" for number in range(1500)}
     contents |= {"g1": os.urandom(3 << 20), "g2": os.urandom((2 << 20) - 1), "h": b"last"}
     with tarfile.open(fileobj=made, mode="w") as tar:
         for name, content in contents.items():

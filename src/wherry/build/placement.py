@@ -267,18 +267,16 @@ class _Out:
     def __exit__(self, *_: object) -> None:
         self._behind.__exit__()
 
-    def add(self, blocks: bytes) -> None:
-        self._parts.append(blocks)
-        self.offset += len(blocks)
+    def add(self, data: bytes | memoryview) -> None:
+        self._parts.append(data)
+        self.offset += len(data)
+        if self.offset - self._begun >= _PIECE or len(self._parts) >= _PARTS:
+            self._flush()
 
     def add_content(self, data: memoryview) -> None:
         size = len(data)
         for start in range(0, size, _PIECE):
-            piece = data[start : start + _PIECE]
-            self._parts.append(piece)
-            self.offset += len(piece)
-            if self.offset - self._begun >= _PIECE or len(self._parts) >= _PARTS:
-                self._flush()
+            self.add(data[start : start + _PIECE])
         self.add(_PADDING[-size % BLOCK])
 
     def finish(self) -> Digest:
@@ -288,6 +286,8 @@ class _Out:
         return Digest(f"sha256:{self._hash.hexdigest()}")
 
     def _flush(self) -> None:
+        if not self._parts:
+            return
         size = self.offset - self._begun
         written = os.pwritev(self._fd, self._parts, self._begun)
         if written < size:  # a full disk, which now says so
