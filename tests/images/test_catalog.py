@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,4 +99,22 @@ def test_an_image_that_is_gone_gets_no_name(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="No such image: sha256:"):
         Catalog(records, Content(str(tmp_path))).name(parse("gone:1"), "sha256:" + "0" * 64)
     assert records.names("tag") == []
+    records.close()
+
+
+def test_an_image_that_comes_back_while_it_goes_has_its_config(tmp_path: Path) -> None:
+    content, records = Content(str(tmp_path)), Records(str(tmp_path / "state.db"))
+    catalog = Catalog(records, content)
+    raw = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ["sha256:" + "a" * 64]}}).encode()
+    ident = catalog.put(raw, [5])
+    with ThreadPoolExecutor(1) as thread:
+        for _ in range(200):
+            come = thread.submit(catalog.put, raw, [5])
+            catalog.delete(ident)
+            catalog.drop_config(ident)
+            come.result()
+            assert content.has(Digest(ident)) == catalog.has(ident)
+            catalog.put(raw, [5])
+    catalog.drop_config(ident)
+    assert content.has(Digest(ident))
     records.close()

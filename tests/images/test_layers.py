@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from wherry.images.layers import LayerDamaged
+from wherry.images.layers import LayerDamaged, Needed
 from wherry.spec.digest import Digest, chain_ids, sha256
 from wherry.store.layer import DigestMismatch
 
@@ -48,17 +48,40 @@ def test_bytes_of_another_layer_become_no_snapshot(experiment: Experiment, make_
     experiment(body)
 
 
+def nobody() -> Needed:
+    return Needed(chains=())
+
+
 def test_what_is_held_is_not_discarded(experiment: Experiment, make_image: Any) -> None:
     async def body(lab: Any, fake: Any) -> None:
         layers = lab.images.layers
         image = lab.loaded(make_image({"a": b"1"}, {"b": b"2"}), "x:1")
         chain = list(reversed(image.chain_ids))
         with layers.hold([image.chain_ids[1]]):
-            assert layers.discard(chain, set(), image.diff_ids) == []
+            assert layers.discard(chain, nobody, image.diff_ids) == []
         with layers.hold([image.chain_ids[0]]):
-            assert layers.discard(chain, set(), image.diff_ids) == [image.chain_ids[1]]
+            assert layers.discard(chain, nobody, image.diff_ids) == [image.chain_ids[1]]
         assert [info.name for info in lab.snapshotter.items()] == [image.chain_ids[0]]
         assert [layers.exists(Digest(name)) for name in image.chain_ids] == [True, False]
+
+    experiment(body)
+
+
+def test_what_was_held_since_somebody_asked_who_needs_it_is_not_discarded(experiment: Experiment, make_image: Any) -> None:
+    """An image is made of a layer between the look at all images and the removal of the layer: the image would have none."""
+
+    async def body(lab: Any, fake: Any) -> None:
+        layers = lab.images.layers
+        image = lab.loaded(make_image({"a": b"1"}), "x:1")
+
+        def needed() -> Needed:
+            with layers.hold(image.chain_ids):
+                return Needed(chains=())
+
+        assert layers.discard(image.chain_ids, needed, image.diff_ids) == []
+        assert layers.exists(image.chain_ids[0])
+        assert layers.discard(image.chain_ids, lambda: Needed(chains=set(image.chain_ids))) == []
+        assert layers.discard(image.chain_ids, nobody) == list(image.chain_ids)
 
     experiment(body)
 
@@ -72,11 +95,11 @@ def test_a_blob_stays_while_a_snapshot_made_from_it_does(experiment: Experiment,
         if layers.keeps_tars:
             assert list(lab.content.digests()) == [image.id]
             return
-        layers.discard([], set(), image.diff_ids)
+        layers.discard([], nobody, image.diff_ids)
         blob = Digest(layers.blob(image.diff_ids[0]).digest)
         assert lab.content.has(blob)
         assert {str(blob), str(image.diff_ids[0])} <= layers.roots(set())
-        layers.discard(list(chain_ids(image.diff_ids)), set(), image.diff_ids)
+        layers.discard(list(chain_ids(image.diff_ids)), nobody, image.diff_ids)
         assert not lab.content.has(blob)
 
     experiment(body)

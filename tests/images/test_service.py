@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from wherry.errors import Internal, InvalidRequest, NotFound
+from wherry.images.layers import Needed
 from wherry.spec import image as spec
 
 pytestmark = pytest.mark.root
@@ -73,7 +74,7 @@ def test_layers_are_held_until_the_thread_that_reads_them_has_ended(experiment: 
                 while True:
                     out.write(b"piece")
             except BrokenPipeError:
-                held.append(len(lab.images.layers.discard([image.chain_ids[0]], set(), ())))
+                held.append(len(lab.images.layers.discard([image.chain_ids[0]], lambda: Needed(chains=()))))
                 raise
 
         pieces = lab.images.written([image], work)

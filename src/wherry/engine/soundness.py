@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from functools import partial
 
@@ -53,13 +54,13 @@ def findings(rooms: Rooms, *, quick: bool, tick: Tick = no_tick) -> Iterator[Fin
         ("state.db", partial(_records, rooms.records)),
         ("snapshots", partial(rooms.snapshotter.check, quick=quick, tick=tick)),
         ("content", partial(rooms.content.check, quick=quick, tick=tick)),
-        ("images", rooms.images.check),
-        ("containers", partial(_containers, rooms)),
+        ("images", partial(lasting, rooms.images.check)),
+        ("containers", partial(lasting, partial(_containers, rooms))),
         ("init", rooms.furniture.check),
-        ("names", partial(_names, rooms.records)),
-        ("volumes", rooms.volumes.check),
-        ("build cache", partial(_cache, rooms)),
-        ("garbage", partial(_unreferenced, rooms)),
+        ("names", partial(lasting, partial(_names, rooms.records))),
+        ("volumes", partial(lasting, rooms.volumes.check)),
+        ("build cache", partial(lasting, partial(_cache, rooms))),
+        ("garbage", partial(lasting, partial(_unreferenced, rooms))),
         ("unreadable records", partial(unreadable.findings, rooms)),
     ):
         try:
@@ -70,6 +71,14 @@ def findings(rooms: Rooms, *, quick: bool, tick: Tick = no_tick) -> Iterator[Fin
             yield Finding(subject=subject, fact=f"can't be checked: {error}", remedy="see why the disk can't be read")
 
 
+def lasting(check: Callable[[], Iterable[Finding]], moment_s: float = 0.5) -> Iterator[Finding]:
+    """What ``check`` finds, and a moment later again: else somebody was at work on it, between its record and its files."""
+    found = {(finding.subject, finding.fact) for finding in check()}
+    if found:
+        time.sleep(moment_s)
+        yield from (finding for finding in check() if (finding.subject, finding.fact) in found)
+
+
 def _records(records: Records) -> Iterator[Finding]:
     for fact in records.damage():
         yield Finding(subject="state.db", fact=fact, remedy="start the daemon again: it brings back what the second copy holds")
@@ -78,7 +87,7 @@ def _records(records: Records) -> Iterator[Finding]:
 
 
 def _containers(rooms: Rooms) -> Iterator[Finding]:
-    """Between a look at a container and what belongs to it the container may go: so each is looked at twice."""
+    """Between a look at a container and what belongs to it the container may go: so whether it went is asked afterwards."""
     known = {container.id: container for container in rooms.containers.all()}
     for ident, container in known.items():
         gone = partial(_is_gone, rooms, ident)

@@ -213,6 +213,8 @@ class Catalog:
                 tagged_at_ns=known.tagged_at_ns if known else 0,
             )
             self._damage.pop(ident, None)
+            if not self._content.has(Digest(ident)):  # somebody removed the same image meanwhile
+                self._content.put(raw)
             self._records.put(_IMAGE, ident, msgspec.json.encode(row))
             self._configs[ident] = (raw, config, tuple(chain_ids(config.rootfs.diff_ids)))
             self._index(ident, row)
@@ -246,8 +248,14 @@ class Catalog:
             if ident is not None:
                 self._by_image[ident].discard(stored)
 
+    def drop_config(self, ident: str) -> None:
+        """Delete the config's blob of an image that is gone, unless it has come back meanwhile."""
+        with self.transaction():
+            if not self.has(ident):
+                self._content.delete(Digest(ident))
+
     def delete(self, ident: str) -> None:
-        """Forget the image and its names; its config's blob and layers are the caller's to remove."""
+        """Forget the image and its names; its layers are the caller's to remove, and then its config (`drop_config`)."""
         with self.transaction():
             for item in self.references(ident):
                 self.unname(item)

@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
 import msgspec
 
@@ -63,6 +64,14 @@ class Blob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     chains: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needed:
+    """What images and the build cache have: chain ids of snapshots, diff_ids of layers."""
+
+    chains: Collection[str]
+    diff_ids: Collection[str] = ()
+
+
 class Layers:
     """Blocking, usable from any thread."""
 
@@ -75,6 +84,7 @@ class Layers:
         self.snapshotter = snapshotter
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
+        self._noticed: list[set[str]] = []
         self._hold_garbage = hold_garbage
 
     def blob(self, diff_id: Digest) -> Blob:
@@ -110,12 +120,17 @@ class Layers:
                 with self._lock:
                     held.append(name)
                     self._held[name] += 1
+                    for noticed in self._noticed:
+                        noticed.add(name)
 
             try:
                 yield add
             finally:
                 with self._lock:
                     self._held.subtract(held)
+                    for name in held:
+                        if not self._held[name]:
+                            del self._held[name]
 
     @contextmanager
     def hold(self, names: Iterable[str]) -> Iterator[None]:
@@ -219,33 +234,50 @@ class Layers:
             self.snapshotter.write(chain_id, counted)
         return counted.size_bytes
 
-    def discard(self, chain: Iterable[Digest], diff_ids_in_use: set[Digest], gone: Iterable[Digest]) -> list[Digest]:
-        """Remove the snapshots ``chain`` (top first) that nobody holds or stands on, and the blobs of the layers ``gone``
-        that neither an image nor a snapshot needs to be saved again.
+    def discard(self, chain: Iterable[Digest], needed: Callable[[], Needed], gone: Iterable[Digest] = ()) -> list[Digest]:
+        """Remove the snapshots ``chain`` (top first) that are not ``needed``, that nobody holds or stands on, and the blobs of the layers
+        ``gone`` that neither an image nor a snapshot needs to be saved again.
 
+        What was held at any time since ``needed`` was asked is kept too: who held it may have made an image of it since.
         Returns the snapshots removed.
         """
         removed = []
-        for chain_id in chain:
-            with self._lock:
-                if self._held[chain_id] > 0:
-                    break
-                try:
-                    discard = self.snapshotter.detach(chain_id)
-                except SnapshotInUse:
-                    break
-            discard()
-            removed.append(chain_id)
-        for diff_id in gone:
-            if diff_id not in diff_ids_in_use:
-                self._forget(diff_id)
+        with self._noticing() as held:
+            found = needed()
+            for chain_id in chain:
+                if chain_id in found.chains:
+                    continue
+                with self._lock:
+                    if chain_id in held:
+                        break
+                    try:
+                        discard = self.snapshotter.detach(chain_id)
+                    except SnapshotInUse:
+                        break
+                discard()
+                removed.append(chain_id)
+            for diff_id in gone:
+                if diff_id not in found.diff_ids:
+                    self._forget(diff_id, held)
         return removed
 
-    def _forget(self, diff_id: Digest) -> None:
+    @contextmanager
+    def _noticing(self) -> Iterator[set[str]]:
+        """The names that are held now, and those that will be until the block ends."""
+        with self._lock:
+            noticed = set(self._held)
+            self._noticed.append(noticed)
+        try:
+            yield noticed
+        finally:
+            with self._lock:
+                self._noticed = [one for one in self._noticed if one is not noticed]
+
+    def _forget(self, diff_id: Digest, held: set[str]) -> None:
         blob = self.blob(diff_id)
         digest = blob.digest
         with self._lock:
-            if self._held[diff_id] > 0 or (digest and self._held[digest] > 0) or self._is_unpacked(blob):
+            if diff_id in held or digest in held or self._is_unpacked(blob):
                 return
             self._records.delete(_BLOB, diff_id)
             self._content.delete(diff_id)

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from wherry.errors import Conflict, InvalidRequest
 from wherry.ids import short
 from wherry.images.catalog import Catalog, Image
-from wherry.images.layers import Layers
+from wherry.images.layers import Layers, Needed
 from wherry.spec import reference as names
 from wherry.spec.digest import Digest
 from wherry.spec.reference import InvalidReference, Reference
-from wherry.store.content import Content
 
 Removed = dict[str, str]  # {"Untagged": name} or {"Deleted": digest}
 Publish = Callable[[str, str, dict[str, str]], None]  # action, image id, attributes
@@ -48,7 +47,6 @@ class Remover:
     """Blocking: snapshots are deleted."""
 
     catalog: Catalog
-    content: Content
     layers: Layers
     publish: Publish
     keeps: Callable[[], set[str]] = set
@@ -146,7 +144,7 @@ class Remover:
         attributes = self._attributes(ident)
         self._untag(ident, self.catalog.references(ident), removed)
         self.catalog.delete(ident)
-        self.content.delete(Digest(ident))
+        self.catalog.drop_config(ident)
         removed.append({"Deleted": str(ident)})
         removed += [{"Deleted": str(chain_id)} for chain_id in self._drop_layers(image)]
         self.publish("delete", ident, attributes)
@@ -154,10 +152,10 @@ class Remover:
             self._delete(image.parent, removed, force=False, prune=True, quiet=True, in_use=in_use)
 
     def _drop_layers(self, image: Image) -> list[Digest]:
-        users = self.catalog.layer_users()
-        kept = self.keeps()
-        unused = [chain_id for chain_id in reversed(image.chain_ids) if chain_id not in users and chain_id not in kept]
-        return self.layers.discard(unused, self.catalog.diff_id_users(), image.diff_ids)
+        return self.layers.discard(reversed(image.chain_ids), self._needed, image.diff_ids)
+
+    def _needed(self) -> Needed:
+        return Needed(chains={*self.catalog.layer_users(), *self.keeps()}, diff_ids=self.catalog.diff_id_users())
 
     def _obstacle(self, ident: str, in_use: InUse, *, soft: bool, references: bool) -> _Obstacle | None:
         if self.catalog.children(ident):

@@ -18,7 +18,7 @@ from wherry.images.catalog import Catalog, Image
 from wherry.images.changes import apply_changes
 from wherry.images.downloads import Downloads
 from wherry.images.flights import Flights, Spawn
-from wherry.images.layers import Hold, Layers, all_present, no_garbage
+from wherry.images.layers import Hold, Layers, Needed, all_present, no_garbage
 from wherry.images.listing import Filters, HistoryEntry, Usage
 from wherry.images.partials import Partials
 from wherry.images.progress import Emit, Record, stream
@@ -82,7 +82,7 @@ class Images:
         self._attend = attend
         self._publish = publish
         self._keeps = keeps
-        self._remover = Remover(catalog=self.catalog, content=content, layers=self.layers, publish=publish, keeps=keeps)
+        self._remover = Remover(catalog=self.catalog, layers=self.layers, publish=publish, keeps=keeps)
         flights = Flights(spawn)
         puller = Puller(
             catalog=self.catalog,
@@ -255,8 +255,7 @@ class Images:
 
     def forget_layer(self, chain_id: Digest) -> None:
         """Remove the snapshot of a layer, unless an image or the build cache has it or somebody holds it.  Blocking."""
-        if chain_id not in self.catalog.layer_users() and str(chain_id) not in self._keeps():
-            self.layers.discard([chain_id], set(), ())
+        self.layers.discard([chain_id], lambda: Needed(chains={*self.catalog.layer_users(), *self._keeps()}))
 
     # To and from elsewhere
 

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -29,6 +30,7 @@ from wherry.tree.tar import Limits, Sink, Source
 log = logging.getLogger(__name__)
 _TREE = "d"  # a layer's own changes: the upper directory, later a lower one
 _WORK = "w"  # overlayfs's working directory
+_MOMENT_S = 0.2
 
 
 class Overlay:
@@ -160,8 +162,8 @@ class Overlay:
         subject = f"{'container layer' if row.active else 'layer'} {name}"
         parts = [part for part in (_TREE, _WORK) if part == _TREE or (row.active and row.below)]
         for part in parts:
-            if not os.path.isdir(path := self._shelf.path(row.directory, part)) and self._shelf.get(name) == row:
-                mend = partial(_make_directory, path) if row.active else partial(self._shelf.set_aside, name)
+            if self._is_missing(name, row, path := self._shelf.path(row.directory, part)):
+                mend = partial(self._make_again, name, row, path) if row.active else partial(self._shelf.set_aside, name)
                 remedy = "make it again, empty" if row.active else "set aside, until a pull, load or build brings it again"
                 yield Finding(subject=subject, fact=f"has no directory {path}", remedy=remedy, mend=mend)
                 return
@@ -175,6 +177,18 @@ class Overlay:
                 remedy="set aside, until a pull, load or build brings it again",
                 mend=partial(self._shelf.set_aside, name),
             )
+
+    def _is_missing(self, name: str, row: Row, path: str) -> bool:
+        """Also a moment later: who commits an active snapshot takes its work directory away first."""
+        if os.path.isdir(path):
+            return False
+        if row.active:
+            time.sleep(_MOMENT_S)
+        return not os.path.isdir(path) and self._shelf.get(name) == row
+
+    def _make_again(self, name: str, row: Row, path: str) -> None:
+        if self._shelf.get(name) == row:
+            _make_directory(path)
 
     def on_disk(self) -> dict[str, int]:
         return self._shelf.on_disk()

@@ -169,6 +169,8 @@ class Shelf:
         rows = self.named_rows()
         doubtful = bool(unreadable.idents(self._records, KIND))
         for name in before - {row.directory for _, row in rows}:
+            if not self._is_unnamed(name) or not os.path.lexists(os.path.join(self.root_dir, name)):
+                continue  # it went meanwhile
             yield Finding(
                 subject=f"snapshots/{name}",
                 fact="belongs to no snapshot",
