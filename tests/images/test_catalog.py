@@ -94,6 +94,21 @@ def test_an_image_whose_config_is_damaged_is_shown_refused_and_can_be_removed_an
     records.close()
 
 
+def test_an_image_that_goes_while_all_are_looked_at_is_passed_over(tmp_path: Path) -> None:
+    records = Records(str(tmp_path / "state.db"))
+    catalog = Catalog(records, Content(str(tmp_path)))
+    for letter in "ab":
+        diff_id = "sha256:" + letter * 64
+        catalog.put(json.dumps({"architecture": "x", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [diff_id]}}).encode(), [5])
+    images = catalog.all()
+    first = next(images).id
+    for ident in set(catalog.ids()) - {first}:
+        catalog.delete(ident)
+    assert list(images) == []
+    assert [image.id for image in catalog.all()] == [first]
+    records.close()
+
+
 def test_an_image_that_is_gone_gets_no_name(tmp_path: Path) -> None:
     records = Records(str(tmp_path / "state.db"))
     with pytest.raises(NotFound, match="No such image: sha256:"):

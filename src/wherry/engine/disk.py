@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from wherry.build import cache, cache_mounts
 from wherry.containers.present import rfc3339
 from wherry.engine.images import ImageOperations
 from wherry.engine.volumes import shown
+from wherry.errors import NotFound
 from wherry.spec.docker.build import BuildCacheRecord
 from wherry.spec.docker.container import ContainerSummary
 from wherry.spec.docker.diskparts import DiskPart, DiskParts
 from wherry.spec.docker.image import ImageSummary
 from wherry.spec.docker.system import DiskUsage
 from wherry.spec.docker.volume import Volume, VolumeUsage
+from wherry.store.snapshot import SnapshotMissing
 from wherry.tree.measure import disk_bytes
 
 _PARTS = {
@@ -87,19 +90,24 @@ class DiskOperations(ImageOperations):
         users = self.rooms.containers.volume_users()
         for volume in self.rooms.volumes.list():
             row = shown(volume)
-            row.usage_data = VolumeUsage(size=self.rooms.volumes.usage(volume.name), ref_count=users[volume.name])
+            try:
+                size = self.rooms.volumes.usage(volume.name)
+            except (NotFound, FileNotFoundError):  # it went meanwhile
+                continue
+            row.usage_data = VolumeUsage(size=size, ref_count=users[volume.name])
             rows.append(row)
         return rows
 
     def _cache_used(self) -> list[BuildCacheRecord]:
         rooms = self.rooms
         images = {str(layer) for image in rooms.images.list(every=True) for layer in image.chain_ids}
-        bases = [
-            BuildCacheRecord(
-                id=name.removeprefix("sha256:"), type="regular", description="base of cached steps", size=rooms.snapshotter.usage(name)
-            )
-            for name in cache.bases(rooms.records, rooms.snapshotter.items(), images)
-        ]
+        bases = []
+        for name in cache.bases(rooms.records, rooms.snapshotter.items(), images):
+            with suppress(SnapshotMissing):  # it went meanwhile
+                size = rooms.snapshotter.usage(name)
+                bases.append(
+                    BuildCacheRecord(id=name.removeprefix("sha256:"), type="regular", description="base of cached steps", size=size)
+                )
         return bases + [
             BuildCacheRecord(
                 id=item.id,

@@ -114,6 +114,15 @@ class Catalog:
         with self._lock:
             return list(self._ids)
 
+    def all(self) -> Iterator[Image]:
+        """Every image, but those that go before it is their turn."""
+        for ident in self.ids():
+            try:
+                image = self.get(ident)
+            except NotFound:
+                continue
+            yield image
+
     def get(self, ident: str) -> Image:
         """The image ``ident``, also one whose config is damaged.  Raises NotFound."""
         with self._lock:

@@ -6,6 +6,7 @@ Source: Engine API 1.51 ImageList, ImageHistory, SystemDataUsage.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -50,15 +51,14 @@ def select(catalog: Catalog, filters: Filters, *, every: bool) -> list[Image]:
     dangling = parse_dangling(filters.get("dangling", ()))
     fits = _predicate(catalog, filters)
     chosen = []
-    for ident in catalog.ids():
-        image = catalog.get(ident)
+    for image in catalog.all():
         if not fits(image):
             continue
         matching = _with_matching_names(image, filters.get("reference", ()))
         if matching.repo_tags or matching.repo_digests:
             if dangling is True and matching.repo_tags:
                 continue
-        elif filters.get("reference") or dangling is False or (not every and catalog.children(ident)):
+        elif filters.get("reference") or dangling is False or (not every and catalog.children(image.id)):
             continue
         chosen.append(matching)
     return sorted(chosen, key=lambda image: image.created_ns, reverse=True)
@@ -70,10 +70,9 @@ def prunable(catalog: Catalog, filters: Filters) -> list[Image]:
     until_ns(filters)  # of which there may be one here
     only_dangling = parse_dangling(filters.get("dangling", ())) is not False
     fits = _predicate(catalog, filters)
-    images = [catalog.get(ident) for ident in catalog.ids()]
     return [
         image
-        for image in images
+        for image in catalog.all()
         if fits(image)
         and not (only_dangling and image.repo_tags)
         and not (not image.repo_tags and not image.repo_digests and catalog.children(image.id))
@@ -107,8 +106,8 @@ def history(catalog: Catalog, image: Image) -> list[HistoryEntry]:
 
 def usage(catalog: Catalog) -> Usage:
     """The space that layers take, each counted once."""
-    images = [catalog.get(ident) for ident in catalog.ids()]
-    shared_by = {str(chain_id): count for chain_id, count in catalog.layer_users().items()}
+    images = list(catalog.all())
+    shared_by = Counter(str(chain_id) for image in images for chain_id in image.chain_ids)
     sizes: dict[str, int] = {}
     shared: dict[str, int] = {}
     for image in images:
