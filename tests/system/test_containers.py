@@ -113,6 +113,23 @@ def test_run_is_attached_and_start_is_detached_unless_told(engine: Daemon) -> No
     engine.run("rm", "word", "quiet")
 
 
+def test_a_detached_run_that_cannot_start_names_the_container_that_it_made(engine: Daemon) -> None:
+    done = engine.run("run", "-d", "bb", "nope", check=False)
+    assert done.code == 127
+    assert engine.out("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", done.out.strip()) == "created 127"
+    engine.run("rm", done.out.strip())
+
+
+def test_a_closed_input_is_an_empty_one(engine: Daemon) -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$0" "$@" <&-', WHERRY, "-H", engine.host, "run", "--rm", "-i", "bb", "cat"],
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 def test_input_that_is_not_named_among_the_streams_is_still_ended(engine: Daemon) -> None:
     assert engine.run("run", "--rm", "-i", "-a", "stdout", "bb", "cat", stdin=b"in", timeout=20).out == "in"
 

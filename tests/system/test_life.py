@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
+import tarfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 
 import pytest
 from tests.conftest import WHERRY, Daemon
@@ -199,3 +202,91 @@ def test_more_or_less_shares_than_the_kernel_knows_are_refused(engine: Daemon, s
 def test_a_limit_of_kernel_memory_is_passed_over(engine: Daemon) -> None:
     done = engine.run("run", "--rm", "--kernel-memory", "10m", "bb", "echo", "runs")
     assert (done.out, done.err) == ("runs\n", "")
+
+
+# --- restart, and --rm
+
+
+def test_a_restart_is_not_the_end_that_removes_a_container(engine: Daemon) -> None:
+    engine.run("run", "-d", "--rm", "--name", "stays", "-v", "/data", "bb", "sleep", "1000")
+    try:
+        engine.run("exec", "stays", "touch", "/data/kept")
+        assert engine.out("restart", "-t", "0", "stays") == "stays"
+        assert state(engine, "stays") == "running"
+        engine.run("exec", "stays", "test", "-e", "/data/kept")
+        engine.run("kill", "stays")
+        until(lambda: not engine.out("ps", "-aq", "--filter", "name=stays"))
+    finally:
+        engine.run("rm", "-f", "stays", check=False)
+
+
+def test_the_name_of_a_container_with_dash_rm_that_does_not_start_is_free_at_once(engine: Daemon) -> None:
+    for _ in range(5):
+        _, made = ask(
+            engine, "POST", "/v1.47/containers/create?name=brief", {"Image": "bb", "Cmd": ["nope"], "HostConfig": {"AutoRemove": True}}
+        )
+        assert ask(engine, "POST", f"/v1.47/containers/{made['Id']}/start")[0] == 400
+        assert ask(engine, "GET", f"/v1.47/containers/{made['Id']}/json")[0] == 404
+
+
+def test_a_container_whose_network_is_gone_says_that_it_cannot_be_restarted(engine: Daemon) -> None:
+    engine.run("run", "-d", "--name", "donor", "bb", "sleep", "1000")
+    engine.run("run", "-d", "--name", "guest", "--network", "container:donor", "--pid", "container:donor", "bb", "sleep", "1000")
+    try:
+        status, answer = ask(engine, "POST", "/v1.47/networks/bridge/connect", {"Container": "guest"})
+        words = "container sharing network namespace with another container or host cannot be connected to any other network"
+        assert (status, answer["message"]) == (403, words)
+        ident = engine.out("inspect", "-f", "{{.Id}}", "donor")
+        engine.run("rm", "-f", "donor")
+        failed = engine.run("restart", "-t", "0", "guest", check=False)
+        problem = f"joining network namespace of container: No such container: {ident}"
+        assert failed.err == f"Error response from daemon: Cannot restart container guest: {problem}\n"
+        assert (state(engine, "guest", "ExitCode"), state(engine, "guest", "Error")) == ("137", problem)
+    finally:
+        engine.run("rm", "-f", "donor", "guest", check=False)
+
+
+def test_a_live_sample_that_is_one_shot_is_refused(engine: Daemon) -> None:
+    ident = engine.out("create", "bb", "true")
+    status, answer = ask(engine, "GET", f"/v1.47/containers/{ident}/stats?one-shot=1")
+    assert (status, answer["message"]) == (400, "cannot have stream=true and one-shot=true")
+    engine.run("rm", ident)
+
+
+# --- cp
+
+
+def test_copying_goes_on_where_the_container_ends_meanwhile(engine: Daemon, tmp_path: Path) -> None:
+    """The daemon hears of the end late here: what it takes for the container's mounts is gone."""
+    (tmp_path / "file").write_text("whole")
+    ident = engine.out("run", "-d", "bb", "sleep", "1000")
+    pid = int(engine.out("inspect", "-f", "{{.State.Pid}}", ident))
+    monitor = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    with ThreadPoolExecutor(1) as pool:
+        os.kill(monitor, signal.SIGSTOP)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            copying = pool.submit(engine.run, "cp", str(tmp_path / "file"), f"{ident}:/tmp/file")
+            wait([copying], timeout=1)
+        finally:
+            os.kill(monitor, signal.SIGCONT)
+        copying.result()
+    engine.run("cp", f"{ident}:/tmp/file", str(tmp_path / "back"))
+    assert (tmp_path / "back").read_text() == "whole"
+    engine.out("rm", ident)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd/", "/etc/passwd/.", "/bin/sh/", "/etc/passwd/x"])
+def test_what_is_no_directory_cannot_be_copied_as_one(engine: Daemon, path: str) -> None:
+    ident = engine.out("create", "bb", "true")
+    engine.run("cp", "-", f"{ident}:/", stdin=_archive("etc/passwd"))
+    status, answer = ask(engine, "GET", f"/v1.47/containers/{ident}/archive?path={path}")
+    engine.out("rm", ident)
+    assert (status, answer["message"]) == (500, f"lstat {path}: not a directory")
+
+
+def _archive(name: str) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    return made.getvalue()

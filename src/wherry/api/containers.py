@@ -76,9 +76,10 @@ async def export(engine: Operations, request: Request) -> None:
 
 
 async def stats(engine: Operations, request: Request) -> None:
-    samples = await engine.container_stats(
-        request.groups["id"], stream=request.flag("stream", default=True), one_shot=request.flag("one-shot")
-    )
+    live, one_shot = request.flag("stream", default=True), request.flag("one-shot")
+    if live and one_shot:
+        raise InvalidRequest("cannot have stream=true and one-shot=true")
+    samples = await engine.container_stats(request.groups["id"], stream=live, one_shot=one_shot)
     await stream.send_chunks(request, JSON, _lines(samples))
 
 

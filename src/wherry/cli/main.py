@@ -39,7 +39,7 @@ def complete(words: Sequence[str] | None = None) -> int:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
-    if sys.stdout is None or sys.stderr is None:
+    if sys.stdin is None or sys.stdout is None or sys.stderr is None:
         _open_standard_streams()
     try:
         return _dispatch(list(sys.argv[1:] if words is None else words))
@@ -50,9 +50,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _open_standard_streams() -> None:
-    """In place of what the shell has closed (``>&-``)."""
+    """In place of what the shell has closed (``>&-``); their numbers too, or a socket of ours would take them."""
     import os
 
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")
     if sys.stderr is None:

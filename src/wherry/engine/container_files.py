@@ -8,7 +8,9 @@ import logging
 import os
 import posixpath
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
+from typing import TypeVar
 
 from wherry.containers.container import Container
 from wherry.containers.present import rfc3339
@@ -38,6 +40,8 @@ _GO_KINDS = {
 }
 _GO_BITS = {stat.S_ISUID: 1 << 23, stat.S_ISGID: 1 << 22, stat.S_ISVTX: 1 << 20}
 COPY_BYTES = 1 << 18
+END_PATIENCE_S = 2.0
+T = TypeVar("T")
 
 
 class ContainerFiles:
@@ -68,16 +72,25 @@ class ContainerFiles:
     async def _dressed(self, container: Container) -> Rootfs:
         return await self._rooms.furniture.dress(self._rooms.snapshotter.rootfs(container.record.snapshot), container.record.chain)
 
+    async def _there(self, container: Container, path: str, work: Callable[[Rootfs | Process, str, str], Awaitable[T]]) -> T:
+        """Do ``work`` with what `_place` says; once more where the container has ended meanwhile, whose own mounts went with it."""
+        try:
+            return await work(*await self._place(container, path))
+        except ProcessLookupError:
+            try:
+                await asyncio.wait_for(container.watch("not-running"), END_PATIENCE_S)
+            except TimeoutError:
+                pass  # it runs: it was something in it that is gone
+            return await work(*await self._place(container, path))
+
     async def stat(self, container: Container, path: str) -> PathStat:
         """Raises NotFound: `Could not find the file X in container Y`."""
-        target, inside, _ = await self._place(container, path)
         try:
-            facts = await self._rooms.supervisor.task(target, "stat", {"path": inside.removesuffix("/.") or "/"})
+            facts = await self._there(
+                container, path, lambda target, inside, _: self._rooms.supervisor.task(target, "stat", {"path": inside})
+            )
         except OSError as error:
             raise _missing(container, path, error) from error
-        if _names_directory(path) and not stat.S_ISDIR(facts["mode"]):
-            if not facts["link_target"]:
-                raise NotFound(f"Could not find the file {path} in container {container.name}")
         return PathStat(
             name=posixpath.basename(posixpath.normpath(path)) or "/",
             size=facts["size"],
@@ -89,28 +102,37 @@ class ContainerFiles:
     async def get(self, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
         """The stat and a tar of the path, whose first name is the path's last component."""
         facts = await self.stat(container, path)
-        target, inside, _ = await self._place(container, path)
         content_only = path.rstrip("/").endswith("/.") or path in (".", "")
-        return facts, self._packed(container, target, {"path": inside, "name": "." if content_only else facts.name.strip("/") or "."})
+        name = "." if content_only else facts.name.strip("/") or "."
+
+        def pack(target: Rootfs | Process, inside: str, _: str, writer: int) -> Awaitable[Mapping[str, object]]:
+            return self._rooms.supervisor.task(target, "pack", {"path": inside, "name": name}, [writer])
+
+        return facts, self._packed(container, lambda writer: self._there(container, path, partial(pack, writer=writer)))
 
     async def put(self, container: Container, request: ArchiveRequest, chunks: AsyncIterator[bytes]) -> None:
         """Unpack an archive in any compression into the directory ``request.path``."""
         facts = await self.stat(container, request.path)
-        target, inside, holding = await self._place(container, request.path)
+        _, _, holding = await self._place(container, request.path)
         if holding:
             raise Forbidden(f"{holding} is marked read-only")
         if facts.mode & _GO_KINDS[stat.S_IFDIR] == 0 and not facts.link_target:
             raise InvalidRequest("extraction point is not a directory")
         user = container.record.config.user if request.copy_ids else ""
-        arguments = {"path": inside.removesuffix("/.") or "/", "keep_kinds": request.keep_kind, "user": user}
-        await through_file(chunks, lambda file: self._unpack(container, target, arguments, file))
+        arguments = {"keep_kinds": request.keep_kind, "user": user}
+        await through_file(chunks, lambda file: self._unpack(container, request.path, arguments, file))
 
-    async def _unpack(self, container: Container, target: Rootfs | Process, arguments: dict[str, object], file: Source) -> None:
+    async def _unpack(self, container: Container, path: str, arguments: dict[str, object], file: Source) -> None:
         """Decompress outside of the container's root; unpack in a task inside."""
+
+        def unpack(target: Rootfs | Process, inside: str, _: str) -> Awaitable[object]:
+            place = {"path": inside.removesuffix("/.") or "/"}
+            return self._rooms.supervisor.task(target, "unpack", {**arguments, **place}, [reader])
+
         reader, writer = wide_pipe()
         copying = asyncio.ensure_future(self._rooms.attendants.run(_copy_plain, file, writer, self._rooms.start))
         try:
-            await self._rooms.supervisor.task(target, "unpack", arguments, [reader])
+            await self._there(container, path, unpack)
         except OSError as error:
             raise _refused(container, error) from error
         finally:
@@ -124,11 +146,12 @@ class ContainerFiles:
         rootfs = await self._dressed(container)
         if rootfs.lower and rootfs.upper is not None:
             rootfs = Rootfs(lower=(rootfs.upper, *rootfs.lower))  # to read: a running container keeps the only writable mount
-        return self._packed(container, rootfs, {"path": "/.", "name": ""})
+        return self._packed(container, lambda writer: self._rooms.supervisor.task(rootfs, "pack", {"path": "/.", "name": ""}, [writer]))
 
-    async def _packed(self, container: Container, target: Rootfs | Process, arguments: dict[str, object]) -> AsyncIterator[bytes]:
+    async def _packed(self, container: Container, pack: Callable[[int], Awaitable[Mapping[str, object]]]) -> AsyncIterator[bytes]:
+        """What ``pack`` writes to the descriptor that it is given."""
         reader, writer = wide_pipe()
-        task = asyncio.ensure_future(self._rooms.supervisor.task(target, "pack", arguments, [writer]))
+        task = asyncio.ensure_future(pack(writer))
         task.add_done_callback(lambda _: os.close(writer))  # the end of the stream: the task's own copy went with it
         try:
             async for chunk in drain(reader, size=COPY_BYTES):
@@ -153,10 +176,6 @@ def _copy_plain(file: Source, writer: int, start: Start) -> None:
                 pass  # the task has failed and says why; the client's stream is still taken to its end
 
 
-def _names_directory(path: str) -> bool:
-    return path.endswith(("/", "/."))
-
-
 def _from_root(path: str, target: str) -> str:
     """A link's target as a path from the container's root, as Docker tells it."""
     return posixpath.normpath(posixpath.join("/", posixpath.dirname(path.rstrip("/")), target)) if target else ""
@@ -172,7 +191,9 @@ def go_mode(mode: int) -> int:
 
 
 def _missing(container: Container, path: str, error: OSError) -> Exception:
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+    if error.errno == errno.ENOTDIR:
+        return Internal(f"lstat /{path.lstrip('/')}: not a directory")
+    if error.errno in (errno.ENOENT, errno.ELOOP):
         return NotFound(f"Could not find the file {path} in container {container.name}")
     return _told(error)
 

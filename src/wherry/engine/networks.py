@@ -64,7 +64,7 @@ class NetworkOperations:
         record = container.record
         if network.driver == "host":
             raise Conflict("cannot connect container to host network - container must be created in host network mode")
-        if record.host_config.network_mode == "host":
+        if record.host_config.network_mode == "host" or record.host_config.network_mode.startswith("container:"):
             raise Forbidden("container sharing network namespace with another container or host cannot be connected to any other network")
         if container.is_running:
             host = record.host_config

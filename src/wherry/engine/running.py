@@ -74,16 +74,16 @@ class Running:
         try:
             await self._launch(container)
         except LaunchFailure as failure:
-            self._failed(container, code=failure.code, message=failure.message)
+            await self._failed(container, code=failure.code, message=failure.message)
             raise InvalidRequest(failure.message) from failure
         except EngineError as error:
-            self._failed(container, code=128, message=error.message)
+            await self._failed(container, code=state.exit_code or 128, message=error.message)
             raise
         except OSError as error:
-            self._failed(container, code=128, message=str(error))
+            await self._failed(container, code=state.exit_code or 128, message=str(error))
             raise
 
-    def _failed(self, container: Container, *, code: int, message: str) -> None:
+    async def _failed(self, container: Container, *, code: int, message: str) -> None:
         container.drop_pending()
         state = container.record.state
         state.status = advance(state.status, Event.FAIL)
@@ -93,8 +93,8 @@ class Running:
         except OSError as error:  # the failure itself is what the client must hear
             log.warning("container %s: its failed start is not recorded: %s", container.name, error)
         container.tell("not-running", "next-exit")
-        if container.record.host_config.auto_remove:
-            self.remove_later(container)
+        if container.record.host_config.auto_remove:  # before the client hears of it, who may take the name again
+            await self._remove_quietly(container)
 
     async def _launch(self, container: Container) -> None:
         rooms, record = self._rooms, container.record
@@ -273,7 +273,7 @@ class Running:
         policy = restart.checked(record.host_config.restart_policy.name, record.host_config.restart_policy.maximum_retry_count)
         again = policy.wants(exit_code=state.exit_code, manually_stopped=state.manually_stopped, count=state.restart_count)
         state.status = advance(state.status, Event.RETRY if again else Event.EXIT)
-        removing = record.host_config.auto_remove and not again
+        removing = record.host_config.auto_remove and not again and not container.restarts
         # either may come first: a daemon that dies between finds the rest by the records or by what is left
         await self.wiring.disconnect(container)
         await self._let_go(container, process, recorded=not removing)
@@ -448,9 +448,17 @@ class Running:
 
     async def restart(self, container: Container, *, signal: str, timeout_s: int | None, called: str) -> None:
         """Stop it if it runs, then start it."""
-        if container.is_running or container.status is Status.RESTARTING:
-            await self.stop(container, signal=signal, timeout_s=timeout_s, called=called)
-        await self.start(container)
+        container.restarts += 1
+        try:
+            with suppress(NotModified):  # somebody else is at it
+                if container.is_running or container.status is Status.RESTARTING:
+                    await self.stop(container, signal=signal, timeout_s=timeout_s, called=called)
+            with suppress(NotModified):
+                await self.start(container)
+        except EngineError as error:
+            raise type(error)(f"Cannot restart container {called}: {error}") from error
+        finally:
+            container.restarts -= 1
         self._publish(container, "restart")
 
     async def pause(self, container: Container) -> None:
@@ -556,12 +564,10 @@ class Running:
                 return True
         return False
 
-    def remove_later(self, container: Container) -> None:
-        self._rooms.tasks.create_task(self._remove_quietly(container))
-
     async def _remove_quietly(self, container: Container) -> None:
+        """To be called by what is its turn."""
         try:
-            await container.perform(lambda: self._remove(container, volumes=True))
+            await self._remove(container, volumes=True)
         except (EngineError, OSError) as error:
             log.warning("container %s: automatic removal failed: %s", container.name, error)
 

@@ -69,8 +69,8 @@ class Wiring:
         rooms, record = self._rooms, container.record
         host = record.host_config
         with ExitStack() as held:
-            joined, shm = self._joined_namespaces(container, held)
             donor = running_other(self._rooms.containers, host.network_mode) if host.network_mode.startswith("container:") else None
+            joined, shm = self._joined_namespaces(container, held)
             if donor is not None:
                 record.config.hostname, record.config.domainname = donor.record.config.hostname, donor.record.config.domainname
             links = self._links(container)

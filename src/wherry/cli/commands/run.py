@@ -31,8 +31,10 @@ def run(invocation: Invocation) -> int:
 def _detached(invocation: Invocation, body: dict[str, Any]) -> int:
     body.update(AttachStdin=False, AttachStdout=False, AttachStderr=False, StdinOnce=False)
     ident = creation.create(invocation, body)
-    invocation.program.engine.post(container_path(ident, "start"))
-    print(ident)
+    try:
+        invocation.program.engine.post(container_path(ident, "start"))
+    finally:  # the container is there also when it cannot be started
+        print(ident)
     return 0
 
 
