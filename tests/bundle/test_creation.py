@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import dataclasses
 import json
 import os
 import select
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests.bundle.harness import COMMAND, bundle_config, leftovers
+from tests.runtime.harness import make_root
 from tests.system.waiting import until
 
 from wherry.kernel import cgroup
@@ -102,7 +104,83 @@ def test_a_user_namespace_joined_by_path(runtime):
     joined = ({"type": "user", "path": f"/proc/{pid}/ns/user"}, {"type": "network", "path": f"/proc/{pid}/ns/net"})
     configuration["linux"]["namespaces"] = namespaces(*joined, without="network")
     configuration["linux"]["sysctl"] = {}
-    assert runtime.run(configuration).out.split() == [os.readlink(f"/proc/{pid}/ns/{one}") for one in ("user", "net")] + ["0", "1"]
+    expected = [os.readlink(f"/proc/{pid}/ns/{one}") for one in ("user", "net")] + ["0", "1"]
+    assert runtime.run(configuration).out.split() == expected
+    # Podman writes maps also for one that exists
+    configuration["linux"] |= {kind: [{"containerID": 0, "hostID": 0, "size": 1}] for kind in ("uidMappings", "gidMappings")}
+    assert runtime.run(configuration).out.split() == expected
+
+
+def test_a_user_namespace_without_root(runtime, tmp_path):
+    root = tmp_path / "own"
+    root.mkdir(mode=0o755)
+    tmp_path.chmod(0o755)
+    own = dataclasses.replace(runtime, image=make_root(root))
+    for path in (root, *root.rglob("*")):
+        os.chown(path, 100000, 200000, follow_symlinks=False)
+    configuration = bundle_config(
+        "sh", "-c", "id -u; id -g; stat -c %u:%g /bin /dev/shm; cat /proc/self/uid_map; touch /dev/shm/x && echo made"
+    )
+    configuration["process"]["user"] = {"uid": 1000, "gid": 1000}
+    configuration["linux"] |= {
+        "namespaces": namespaces({"type": "user"}),
+        "uidMappings": [{"containerID": 1000, "hostID": 100000, "size": 1}],
+        "gidMappings": [{"containerID": 1000, "hostID": 200000, "size": 1}],
+        "sysctl": {},
+    }
+    for one in configuration["mounts"]:
+        one["options"] = [option for option in one["options"] if not option.startswith("gid=")]
+    assert own.run(configuration).out.split() == ["1000", "1000", "1000:1000", "1000:1000", "1000", "100000", "1", "made"]
+
+
+def test_places_that_a_link_names_and_nobody_has_are_made_inside(runtime, tmp_path):
+    root = tmp_path / "own"
+    root.mkdir(mode=0o755)
+    own = dataclasses.replace(runtime, image=make_root(root))
+    for name, target in (
+        *(("etc/resolv.conf", "../run/systemd/resolve/stub.conf"), ("etc/absolute", "/etc/second"), ("etc/second", "/lib/deep/file")),
+        *(("etc/over", "../../../../above/dir"), ("etc/loop", "loop")),
+    ):
+        (root / name).symlink_to(target)
+    source = tmp_path / "source"
+    source.write_text("told\n")
+    configuration = bundle_config(
+        "sh", "-c", "cat /etc/resolv.conf /etc/absolute; ls -d /run/systemd/resolve/stub.conf /lib/deep/file /above/dir/new"
+    )
+    configuration["mounts"] += [
+        *({"destination": f"/etc/{name}", "source": str(source), "options": ["bind"]} for name in ("resolv.conf", "absolute")),
+        {"destination": "/etc/over/new", "type": "tmpfs", "source": "tmpfs"},
+    ]
+    assert own.run(configuration).out.split() == ["told", "told", "/above/dir/new", "/lib/deep/file", "/run/systemd/resolve/stub.conf"]
+    configuration = bundle_config("true")
+    configuration["mounts"].append({"destination": "/etc/loop/x", "type": "tmpfs", "source": "tmpfs"})
+    assert "Too many levels of symbolic links" in own.run(configuration, check=False).err
+
+
+def test_a_tmpfs_that_is_read_only_becomes_so_when_all_is_in_it(runtime):
+    configuration = bundle_config("sh", "-c", "cat /mnt/below/file; ls -d /dev/null /dev/pts; touch /mnt/x /dev/x")
+    configuration["mounts"] += [
+        {"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]},
+        {"destination": "/mnt/below/file", "source": "/proc/sys/kernel/ostype", "options": ["bind"]},
+    ]
+    for one in configuration["mounts"]:
+        if one["destination"] == "/dev":
+            one["options"] = [*one["options"], "ro"]
+    done = runtime.run(configuration, check=False)
+    assert done.out.split() == ["Linux", "/dev/null", "/dev/pts"]
+    assert done.err.count("Read-only file system") == 2
+
+
+def test_a_tmpfs_without_a_mode_has_that_of_the_directory_below(runtime, tmp_path):
+    root = tmp_path / "own"
+    root.mkdir(mode=0o755)
+    own = dataclasses.replace(runtime, image=make_root(root))
+    (root / "data").chmod(0o6710)
+    configuration = bundle_config("stat", "-c", "%a", "/data", "/etc", "/new")
+    tmpfs = {"type": "tmpfs", "source": "tmpfs"}
+    configuration["mounts"] += [{"destination": "/data", **tmpfs}, {"destination": "/etc", **tmpfs, "options": ["mode=0410"]}]
+    configuration["mounts"].append({"destination": "/new", **tmpfs})
+    assert own.run(configuration).out.split() == ["6710", "410", "1777"]
 
 
 def test_six_hooks_get_the_state_their_environment_and_their_namespaces(runtime):
@@ -201,6 +279,23 @@ def test_a_hook_has_its_time(runtime):
         ({"mounts": [{"destination": "/mnt", "source": "/nope", "options": ["bind"]}]}, "No such file or directory: /nope"),
         ({"mounts": [{"destination": "/mnt", "type": "nofs", "source": "x"}]}, "mount nofs"),
         ({"mounts": [{"destination": "/mnt", "type": "tmpfs", "options": ["wrong=1"]}]}, "wrong"),
+        ({"mounts": [{"destination": "/mnt", "source": "/etc", "options": ["bind", "wrong=1"]}]}, "cannot have the option wrong"),
+        ({"mounts": [{"destination": "/mnt", "type": "cgroup", "source": "x"}]}, "only one of type cgroup"),
+        ({"process": {"args": ["true"], "cwd": "/", "env": ["A=b", "=c"]}}, "process.env: '=c' is not NAME=VALUE"),
+        ({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_Z80"]}}}, "architecture SCMP_ARCH_Z80"),
+        (
+            {
+                "linux": {
+                    "seccomp": {
+                        "defaultAction": "SCMP_ACT_ALLOW",
+                        "syscalls": [
+                            {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 9, "value": 0, "op": "SCMP_CMP_EQ"}]}
+                        ],
+                    }
+                }
+            },
+            "no argument 9",
+        ),
         ({"vm": {"kernel": {"path": "/x"}}}, "vm is not supported"),
         ({"root": {"path": "x", "readonly": False}, "hostname": "x", "linux": {"namespaces": [{"type": "mount"}]}}, "uts namespace"),
     ],

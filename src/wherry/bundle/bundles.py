@@ -186,6 +186,9 @@ def _check_process(process: Any, where: str) -> None:
     cwd = process.get("cwd") or ""
     if not cwd.startswith("/"):
         raise Failure(f"{where}.cwd must be an absolute path, not {cwd!r}")
+    for pair in process.get("env") or ():
+        if "=" not in pair[1:]:
+            raise Failure(f"{where}.env: {pair!r} is not NAME=VALUE")
     seen: set[str] = set()
     for limit in process.get("rlimits") or ():
         if limit["type"] not in _rlimits():
@@ -237,10 +240,8 @@ def _check_paths(linux: Mapping[str, Any]) -> None:
 
 
 def _check_hooks(hooks: Mapping[str, Any]) -> None:
-    for kind, entries in hooks.items():
-        if kind not in KINDS:
-            raise Failure(f"hooks.{kind} is not a kind of hook")
-        for hook in entries or ():
+    for kind in KINDS:
+        for hook in hooks.get(kind) or ():
             if not str(hook.get("path") or "").startswith("/"):
                 raise Failure(f"hooks.{kind}: path {hook.get('path')!r} is not absolute")
             if hook.get("timeout") is not None and hook["timeout"] <= 0:

@@ -100,7 +100,7 @@ def _prepare(place: Place, directory: str, config: dict[str, Any], options: Mapp
         bundle=directory,
         rootfs=rootfs,
         created=time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 10**9:09d}Z",
-        owner="",
+        owner="root",
         cgroups_path=linux["cgroupsPath"],
         annotations=dict(config.get("annotations") or {}),
     )
@@ -120,7 +120,8 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
     listener = None if here else undo.enter_context(_listen(place.socket))
     ours, report = channel.pair()
     undo.enter_context(ours)
-    has_users = "user" in {one["type"] for one in linux.get("namespaces") or ()}
+    user_paths = [one.get("path") or "" for one in linux.get("namespaces") or () if one["type"] == "user"]
+    has_users = bool(user_paths)
     if prepared.reserve is not None:  # it has much to read before it waits for us
         prepared.reserve.order(prepared.launch, prepared.start, prepared.found, report.fileno())
     state = replace(prepared.state, groups=groups.missing(prepared.found, prepared.state.cgroups_path))
@@ -147,7 +148,8 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
         groups.make(*limits)
     state = states.with_process(state, pid)
     if has_users:
-        userns.write_maps(f"/proc/{pid}", plan.id_maps(linux.get("uidMappings")), plan.id_maps(linux.get("gidMappings")))
+        if not user_paths[0]:  # one that exists has its maps, whatever the config says
+            userns.write_maps(f"/proc/{pid}", plan.id_maps(linux.get("uidMappings")), plan.id_maps(linux.get("gidMappings")))
         _adjust_oom_score(pid, config["process"].get("oomScoreAdj"))
     undo.callback(_forget_pid, options["pid-file"])
     write_pid(options["pid-file"], pid)

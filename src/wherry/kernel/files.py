@@ -112,7 +112,11 @@ def _made_directory(parent_fd: int, name: str, mode: int, uid: int, gid: int) ->
     if created:
         fd = open_beneath(parent_fd, name, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fchown(fd, uid, gid)
+            try:
+                os.fchown(fd, uid, gid)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # a user namespace that does not have the ids: then it is its maker's
+                    raise
             os.fchmod(fd, mode)
         finally:
             os.close(fd)

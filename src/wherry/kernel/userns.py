@@ -8,7 +8,7 @@ import signal
 import struct
 from collections.abc import Iterable
 
-from wherry.kernel import namespace, process
+from wherry.kernel import controlfiles, namespace, process
 
 IdMap = tuple[int, int, int]  # first id inside, first id outside, how many
 
@@ -20,6 +20,11 @@ def write_maps(process_dir: str, uids: Iterable[IdMap], gids: Iterable[IdMap]) -
         if text:
             with open(f"{process_dir}/{name}", "w", encoding="ascii") as file:
                 file.write(text)
+
+
+def maps_root(path: str) -> bool:
+    """Whether a ``uid_map`` or ``gid_map`` has an id 0 inside."""
+    return any(line.split()[0] == "0" for line in controlfiles.read(path).splitlines())
 
 
 def open_mapped(uids: Iterable[IdMap], gids: Iterable[IdMap]) -> int:

@@ -16,6 +16,15 @@ ARCHITECTURES = {
     "SCMP_ARCH_AARCH64": "aarch64",
     "SCMP_ARCH_ARM": "arm",
 }
+# Known to libseccomp, and of no machine that this runs on: a filter for those filters nothing here.
+_FOREIGN = frozenset(
+    f"SCMP_ARCH_{name}"
+    for name in (
+        *("X32", "MIPS", "MIPS64", "MIPS64N32", "MIPSEL", "MIPSEL64", "MIPSEL64N32", "PPC", "PPC64", "PPC64LE", "S390", "S390X"),
+        *("PARISC", "PARISC64", "RISCV64", "LOONGARCH64", "M68K", "SH", "SHEB"),
+    )
+)
+_ARGUMENTS = 6
 OPERATORS = {
     "SCMP_CMP_NE": "!=",
     "SCMP_CMP_LT": "<",
@@ -103,7 +112,7 @@ class Compiler:
         if profile.get("listenerPath"):
             raise ValueError("seccomp notify is not supported")
         default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
-        named = [ARCHITECTURES[one] for one in profile.get("architectures") or () if one in ARCHITECTURES]
+        named = [_architecture(one) for one in profile.get("architectures") or () if one not in _FOREIGN]
         native = "aarch64" if libc.MACHINE == "aarch64" else "x86_64"
         rules = {name: self._rules(profile, name) for name in dict.fromkeys([native, *named])}
         return seccomp.assemble(rules, default)
@@ -145,6 +154,13 @@ def split_profile(message: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
     return rest, profile or None
 
 
+def _architecture(name: str) -> str:
+    try:
+        return ARCHITECTURES[name]
+    except KeyError:
+        raise ValueError(f"seccomp architecture {name} is not supported") from None
+
+
 def _action(name: str, errno_return: int | None) -> int:
     try:
         action = ACTIONS[name]
@@ -167,6 +183,8 @@ def _condition(argument: Mapping[str, Any]) -> Condition:
     operator = argument["op"]
     if operator not in OPERATORS:
         raise ValueError(f"seccomp operator {operator} is not supported")
+    if not 0 <= argument["index"] < _ARGUMENTS:
+        raise ValueError(f"seccomp: a system call has no argument {argument['index']}: they are 0 to {_ARGUMENTS - 1}")
     value = argument["value"] & 0xFFFFFFFFFFFFFFFF
     if operator == "SCMP_CMP_MASKED_EQ":  # value is the mask, valueTwo what must remain
         return Condition(argument["index"], "==", argument.get("valueTwo", 0) & 0xFFFFFFFFFFFFFFFF, value)

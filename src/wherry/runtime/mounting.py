@@ -7,6 +7,7 @@ nothing an image or a volume contains can lead a step elsewhere.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -18,6 +19,7 @@ from wherry.runtime.options import MountOptions
 from wherry.runtime.steps import Key, Sandbox
 
 ROOT = 1 << 20  # among the sources: a root that the parent opened
+_MOST_LINKS = 40  # as many as the kernel follows
 _ELSEWHERE = re.compile("(/proc/[0-9]+/fd/[0-9]+):(/.+)")  # a mount namespace, and a path in it
 
 
@@ -121,9 +123,24 @@ class Mount:
             self._restrict(tree)
         if self.copy_up:
             copyup.fill(sandbox.root_fd, self.destination, tree)
-        is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
-        mount.move_onto(tree, open_target(sandbox.root_fd, self.destination, directory=is_directory, plain=self.kind in ("proc", "sysfs")))
+        if self.kind == "tmpfs" and not any(key == "mode" for key, _ in self.options.data):
+            self._take_mode(sandbox.root_fd, tree)
+        target = open_target(
+            sandbox.root_fd,
+            self.destination,
+            directory=stat.S_ISDIR(os.fstat(tree).st_mode),
+            plain=self.kind in ("proc", "sysfs"),
+            behind_links=self.destination != "/dev",
+        )
+        mount.move_onto(tree, target)
+        if self._is_sealed_later:
+            sandbox.to_seal.append(os.dup(tree))
         self._remember(sandbox, tree)
+
+    @property
+    def _is_sealed_later(self) -> bool:
+        """Whether it is to be read-only, and others are made or mounted in it before."""
+        return self.kind == "tmpfs" and bool(self.options.add & mount.MOUNT_ATTR_RDONLY)
 
     @property
     def key(self) -> Key:
@@ -132,7 +149,17 @@ class Mount:
 
     def make(self) -> int:
         """A new file system, mounted nowhere."""
-        return mount.new_mount(self.kind, self.options.data, source=self.source, attributes=self.options.add)
+        attributes = self.options.add & ~(mount.MOUNT_ATTR_RDONLY if self._is_sealed_later else 0)
+        return mount.new_mount(self.kind, self.options.data, source=self.source, attributes=attributes)
+
+    def _take_mode(self, root_fd: int, tree: int) -> None:
+        """That of the directory below, if there is one, as runc gives it to a tmpfs whose options name none."""
+        try:
+            below = files.open_in_root(root_fd, self.destination, os.O_PATH | os.O_DIRECTORY)
+        except OSError:
+            return
+        os.chmod(".", stat.S_IMODE(os.fstat(below).st_mode), dir_fd=tree)
+        os.close(below)
 
     def _restrict(self, tree: int) -> None:
         options = self.options
@@ -272,11 +299,53 @@ def assemble_root(lower: tuple[str, ...], upper: str | None, work: str | None, *
     return mount.open_tree(mount.AT_FDCWD, upper or "", recursive=recursive)
 
 
-def open_target(root_fd: int, path: str, *, directory: bool, plain: bool = False) -> int:
-    """An O_PATH descriptor of where something is to be mounted, made when missing; ``plain`` refuses a symlink on the way."""
+def open_target(root_fd: int, path: str, *, directory: bool, plain: bool = False, behind_links: bool = True) -> int:
+    """An O_PATH descriptor of where something is to be mounted, made when missing.
+
+    ``plain`` refuses a symlink on the way; ``behind_links``: what a symlink names and nobody has is made too.
+    """
     if plain:
         with contextlib.suppress(FileNotFoundError):
             return files.open_beneath(root_fd, path.lstrip("/"), os.O_PATH | os.O_DIRECTORY)
+    for _ in range(_MOST_LINKS):
+        try:
+            return _open_or_make(root_fd, path, directory=directory)
+        except OSError as error:
+            further = _behind_link(root_fd, path) if error.errno in (errno.ELOOP, errno.EEXIST) and behind_links and not plain else None
+            if further is None:
+                raise
+            path = further
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+def _behind_link(root_fd: int, path: str) -> str | None:
+    """The path with its first symlink that leads to nothing yet replaced by where it leads; None if it has no such.
+
+    Images have /etc/resolv.conf as a link to a file in /run, which no container has.
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    for count in range(1, len(parts) + 1):
+        head = "/".join(parts[:count])
+        try:
+            os.close(files.open_in_root(root_fd, head, os.O_PATH))
+            continue
+        except FileNotFoundError:
+            pass
+        try:
+            link = files.open_in_root(root_fd, head, os.O_PATH | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        try:
+            if not stat.S_ISLNK(os.fstat(link).st_mode):
+                return None
+            target = os.readlink("", dir_fd=link)
+        finally:
+            os.close(link)
+        return "/".join([*([] if target.startswith("/") else parts[: count - 1]), target.lstrip("/"), *parts[count:]])
+    return None
+
+
+def _open_or_make(root_fd: int, path: str, *, directory: bool) -> int:
     if directory:
         return files.mkdirs_in_root(root_fd, path, 0o755)
     try:

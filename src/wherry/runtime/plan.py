@@ -72,7 +72,10 @@ def make(launch: Mapping[str, Any], *, netns_fd: int = -1, bundle: bool = False,
     wanted = _namespaces(linux, netns_fd)
     entries = list(config.get("mounts") or ())
     mounts = [(entry, labels.label(_options(entry), entry.get("type") or "", linux.get("mountLabel") or "")) for entry in entries]
-    shows_cgroups = any(entry.get("type") == "cgroup" for entry in entries)
+    kinds = [entry.get("type") for entry in entries]
+    shows_cgroups = "cgroup" in kinds
+    if kinds.count("cgroup") > 1:
+        raise StartFailure(128, "mounts: only one of type cgroup is supported")
     found: list[steps.Step] = [steps.JoinCgroup(begin.cgroups_path, "cgroup" in wanted and not wanted["cgroup"])]
     found += [steps.JoinNamespace(namespace.CLONE_NEWNET, "", netns_fd)] if netns_fd >= 0 else []
     if not bundle:
@@ -82,7 +85,8 @@ def make(launch: Mapping[str, Any], *, netns_fd: int = -1, bundle: bool = False,
     found += [steps.AdjustOomScore(score, bundle)] if score is not None and "user" not in wanted else []
     if process.get("apparmorProfile") or process.get("selinuxLabel"):
         found.append(steps.OpenLabels(process.get("apparmorProfile") or "", process.get("selinuxLabel") or ""))
-    found += [steps.BecomeRoot()] if bundle and "user" in wanted else []
+    user: Mapping[str, Any] = process.get("user") or {}
+    found += [steps.BecomeRoot(user.get("uid") or 0, user.get("gid") or 0)] if bundle and "user" in wanted else []
     found += [
         mounting.OpenSource(index, entry["source"], parsed, *_maps(entry, linux, parsed))
         for index, (entry, parsed) in enumerate(mounts)
@@ -119,8 +123,11 @@ def _options(entry: Mapping[str, Any]) -> options.MountOptions:
         parsed = options.parse(entry.get("options") or ())
     except ValueError as error:
         raise StartFailure(128, f"mount {entry['destination']}: {error}") from None
-    if (parsed.idmap or entry.get("uidMappings")) and not (parsed.bind or entry.get("type") == "bind"):
+    is_bind = parsed.bind or entry.get("type") == "bind"
+    if (parsed.idmap or entry.get("uidMappings")) and not is_bind:
         raise StartFailure(128, f"mount {entry['destination']}: only a bind mount can have uidMappings and gidMappings")
+    if is_bind and parsed.data:
+        raise StartFailure(128, f"mount {entry['destination']}: a bind mount cannot have the option {parsed.data[0][0]}")
     return parsed
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from wherry.kernel import cgroup, controlfiles, files, namespace, scheduling
+from wherry.kernel import cgroup, controlfiles, files, namespace, scheduling, userns
 from wherry.runtime import labels
 from wherry.runtime.calls import Calls, Own
 from wherry.runtime.failure import StartFailure, lowered
@@ -93,7 +93,10 @@ class JoinNamespace:
 
 @dataclass(frozen=True, slots=True)
 class BecomeRoot:
-    """Root of the user namespace, which owns nothing outside."""
+    """Root of the user namespace, which owns nothing outside; ``uid`` and ``gid`` where it has no root: what is made must have an owner."""
+
+    uid: int = 0
+    gid: int = 0
 
     def describe(self) -> str:
         return "become root of the user namespace"
@@ -101,8 +104,10 @@ class BecomeRoot:
     def execute(self, sandbox: Sandbox) -> None:
         with contextlib.suppress(PermissionError):  # a joined namespace may forbid setgroups
             os.setgroups(())
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
+        gid = 0 if userns.maps_root("/proc/self/gid_map") else self.gid
+        uid = 0 if userns.maps_root("/proc/self/uid_map") else self.uid
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
 
 
 @dataclass(frozen=True, slots=True)
