@@ -51,7 +51,9 @@ def live(
     def rendezvous() -> None:
         channel.send(report, {"hooks": True})
         document = channel.receive(report)[0]["state"]
+        before = os.umask(0o022)
         run_hooks(config, "createContainer", document)
+        os.umask(before)
 
     def limit() -> None:
         channel.send(report, {"limits": True})

@@ -21,20 +21,21 @@ class HookFailed(Exception):
 
 
 def run(config: Mapping[str, Any], kind: str, document: Mapping[str, Any]) -> None:
-    """Run the hooks of one kind in their order.  Raises HookFailed at the first that fails."""
+    """Run the hooks of one kind in their order, in the bundle's directory.  Raises HookFailed at the first that fails."""
     for problem in problems(config, kind, document):
         raise HookFailed(problem)
 
 
 def problems(config: Mapping[str, Any], kind: str, document: Mapping[str, Any]) -> Iterator[str]:
     """Run the hooks of one kind in their order, each when it is asked for; tell why one failed.  The state goes to their standard input."""
+    directory = "/" if kind == "startContainer" else document["bundle"]  # the one kind that runs inside
     for hook in (config.get("hooks") or {}).get(kind) or ():
-        problem = _run(hook, json.dumps(document).encode())
+        problem = _run(hook, json.dumps(document).encode(), directory)
         if problem:
             yield f"error running {kind} hook {hook['path']}: {problem}"
 
 
-def _run(hook: Mapping[str, Any], state: bytes) -> str:
+def _run(hook: Mapping[str, Any], state: bytes, directory: str) -> str:
     """Why it failed, or ""."""
     state_fd = os.memfd_create("state", os.MFD_CLOEXEC)
     readable, writable = os.pipe2(os.O_CLOEXEC)
@@ -43,7 +44,7 @@ def _run(hook: Mapping[str, Any], state: bytes) -> str:
         os.lseek(state_fd, 0, os.SEEK_SET)
         pid = os.fork()
         if pid == 0:
-            _become(hook, state_fd, writable)
+            _become(hook, state_fd, writable, directory)
         pidfd = os.pidfd_open(pid)
         os.close(writable)
         writable = -1
@@ -83,14 +84,17 @@ def _wait(pidfd: int, timeout: int | None) -> bool:
     return False
 
 
-def _become(hook: Mapping[str, Any], state_fd: int, writable: int) -> None:
+def _become(hook: Mapping[str, Any], state_fd: int, writable: int, directory: str) -> None:
     """In the child; never returns."""
     try:
         null = os.open("/dev/null", os.O_WRONLY)
         for number, fd in enumerate((state_fd, null, writable)):
             os.dup2(fd, number, inheritable=True)
         process.close_range(3, cloexec=True)
-        os.chdir("/")
+        try:
+            os.chdir(directory)
+        except OSError:  # the bundle may be gone when a container is deleted
+            os.chdir("/")
         environment = dict(pair.split("=", 1) for pair in hook.get("env") or () if "=" in pair)
         os.execve(hook["path"], hook.get("args") or [hook["path"]], environment)
     except OSError as error:

@@ -34,7 +34,8 @@ def start(root: str, ident: str, journal: Journal) -> None:
         try:
             _run_poststart(place.config(), state)
         except Failure:
-            states.send_signal(state, signal.SIGKILL)
+            with contextlib.suppress(Failure):  # it may have ended already
+                states.send_signal(state, signal.SIGKILL)
             raise
         journal.debug(f"started {ident}")
 
