@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from tests.bundle.harness import COMMAND, bundle_config
+
+from wherry.kernel import cgroup
 
 pytestmark = pytest.mark.root
 
@@ -58,12 +61,87 @@ def test_an_exec_that_fails_says_why_and_leaves_no_process(runtime):
         (("--user", "al"), ("true",), "users and groups are numbers"),
         (("--process", "/nope"), (), "--process /nope"),
         ((), (), "process args cannot be empty"),
-        (("--cap", "CAP_FLY"), ("true",), "unknown capability CAP_FLY"),
         (("--apparmor", "x"), ("true",), "AppArmor"),
+        (("--env", "A"), ("true",), "process.env: 'A' is not NAME=VALUE"),
+        (("--cgroup", ".."), ("true",), "bad sub cgroup path"),
+        (("--cgroup", "none"), ("true",), "no such file or directory"),
+        (("--cgroup", "whaaat:/"), ("true",), "unknown controller whaaat"),
     ):
         done = runtime("exec", *flags, ident, *words, check=False)
         assert (done.code, text in done.err) == (255, True), done.err
     assert json.loads(runtime("ps", "--format", "json", ident).out) == [runtime.state(ident)["pid"]]
+
+
+def test_capabilities_that_nobody_knows_are_told_and_left_out(runtime):
+    ident = runtime.create(bundle_config("sleep", "600"))
+    runtime("start", ident)
+    done = runtime("exec", "--cap", "CAP_FLY", ident, "true")
+    assert "ignored, this system does not know them: CAP_FLY" in done.err
+
+
+def test_an_exec_may_be_in_groups_below_its_containers(runtime):
+    found = cgroup.find()
+    configuration = bundle_config("sleep", "600")
+    path = configuration["linux"]["cgroupsPath"]
+    ident = runtime.create(configuration)
+    runtime("start", ident)
+    for directory in found.directories(f"{path}/sub"):
+        os.mkdir(directory)
+    if not found.v2:
+        cgroup.create(found, f"{path}/sub")  # which gives it processors
+    read = ("cat", "/proc/self/cgroup")
+    inside = runtime("exec", "--cgroup", "sub", ident, *read).out
+    assert inside.count(":/sub\n") == len(found.directories(path))
+    assert ":/sub\n" not in runtime("exec", "--cgroup", "/", ident, *read).out
+    if found.v2:
+        return
+    lines = runtime("exec", "--cgroup", "memory:sub", "--cgroup", "cpu,pids:/sub", ident, *read).out.splitlines()
+    assert {line.split(":")[1] for line in lines if line.endswith(":/sub")} == {"memory", "cpu", "pids"}
+
+
+def test_an_exec_goes_where_the_first_process_is_when_the_group_takes_nobody(runtime):
+    """systemd moves itself into a group below, and gives controllers to those."""
+    found = cgroup.find()
+    if not found.v2:
+        pytest.skip("cgroup v1 controls here: see tools/v2kernel")
+    configuration = bundle_config("sleep", "600")
+    path = configuration["linux"]["cgroupsPath"]
+    ident = runtime.create(configuration)
+    runtime("start", ident)
+    pid = runtime.state(ident)["pid"]
+    group = Path(found.v2) / path.lstrip("/")
+    (group / "init.scope").mkdir()
+    (group / "init.scope/cgroup.procs").write_text(str(pid))
+    (group / "cgroup.subtree_control").write_text("+memory")
+    assert runtime("exec", ident, "cat", "/proc/self/cgroup").out == "0::/init.scope\n"
+    assert "Device or resource busy" in runtime("exec", "--cgroup", "/", ident, "true", check=False).err
+
+
+def test_programs_may_use_every_cpu_whatever_their_caller_is_bound_to(runtime):
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < 2:
+        pytest.skip("needs two processors")
+    configuration = bundle_config("sleep", "600")
+    base = ["taskset", "-c", str(allowed[0]), *COMMAND, "--root", str(runtime.place / "state")]
+    null = subprocess.DEVNULL
+    created = [*base, "create", "--bundle", str(runtime.bundle(configuration)), "t-bound"]
+    assert subprocess.run(created, stdin=null, stdout=null, stderr=null, timeout=60, check=False).returncode == 0
+    runtime("start", "t-bound")
+    assert sorted(os.sched_getaffinity(runtime.state("t-bound")["pid"])) == allowed
+    words = ("exec", "t-bound", "grep", "Cpus_allowed_list", "/proc/self/status", "/proc/1/status")
+    found = subprocess.run([*base, *words], capture_output=True, text=True, timeout=60, check=True).stdout.split()
+    assert found[1] == found[3]
+    assert found[1] != str(allowed[0])
+
+
+def test_processors_that_there_are_none_of_are_named(runtime):
+    ident = runtime.create(bundle_config("sleep", "600"))
+    runtime("start", ident)
+    file = runtime.place / "process.json"
+    for affinity, words in (({"initial": "x"}, "execCPUAffinity.initial x"), ({"final": "8000"}, "execCPUAffinity.final 8000")):
+        file.write_text(json.dumps({"args": ["true"], "cwd": "/", "execCPUAffinity": affinity}))
+        done = runtime("exec", "--process", str(file), ident, check=False)
+        assert (done.code, words in done.err) == (255, True), done.err
 
 
 def test_exec_waits_for_a_paused_container_to_be_allowed(runtime):

@@ -51,8 +51,7 @@ def _execute(root: str, arguments: Sequence[str], options: Mapping[str, Any], jo
             _check_status(states.status(place, state, cgroup.find()), ignore_paused=options["ignore-paused"])
             wanted = _process(config, arguments[1:], options)
             bundles.check_process(wanted)
-            if options["process"]:
-                wanted = bundles.with_known_capabilities(wanted, journal)
+            wanted = bundles.with_known_capabilities(wanted, journal)
             console.check(wanted, options["console-socket"], detached=detached)
             pid, pidfd, master = _bear(state, config, wanted, options)
         try:
@@ -129,9 +128,9 @@ def _bear(state: State, config: Mapping[str, Any], wanted: Mapping[str, Any], op
     program = filters.Compiler().program(seccomp) if seccomp else b""
     start = gate.start(wanted, program, bundles.seccomp_flags(seccomp), preserve_fds=options["preserve-fds"])
     found = cgroup.find()
-    path = _group(state, found, options["cgroup"])
+    directories = _groups(state, found, options["cgroup"])
     if initial := (wanted.get("execCPUAffinity") or {}).get("initial"):
-        os.sched_setaffinity(0, scheduling.cpus(initial))
+        _bind(initial)
     ours, report = channel.pair()
     with ours, report, states.process(state) as target:
         namespace.setns(target, namespace.CLONE_NEWPID)
@@ -139,7 +138,7 @@ def _bear(state: State, config: Mapping[str, Any], wanted: Mapping[str, Any], op
         if pid == 0:
             ours.close()
             kinds = _differing(state.pid)
-            init.run_exec(target, path, found, start, size, report, kinds=kinds)
+            init.run_exec(target, state.cgroups_path, found, start, size, report, kinds=kinds, directories=directories)
         report.close()
         try:
             return pid, pidfd, _await_program(ours, options["console-socket"])
@@ -165,13 +164,31 @@ def _differing(pid: int) -> int:
     return sum(kind for name, kind in _FILES.items() if not namespace.same(f"/proc/{pid}/ns/{name}", f"/proc/self/ns/{name}"))
 
 
-def _group(state: State, found: cgroup.Hierarchies, below: Sequence[str]) -> str:
-    """The container's group, or one below it."""
-    if not below:
-        return state.cgroups_path
-    if len(below) > 1 or ":" in below[0]:
-        raise Failure("exec: --cgroup takes one group for all controllers")
-    path = f"{state.cgroups_path}/{below[0].strip('/')}"
-    if ".." in below[0].split("/") or not all(os.path.isdir(one) for one in found.directories(path)):
-        raise Failure(f"exec: --cgroup {below[0]}: the container has no such group")
-    return path
+def _bind(cpus: str) -> None:
+    try:
+        os.sched_setaffinity(0, scheduling.cpus(cpus))
+    except (OSError, ValueError) as error:
+        raise Failure(f"process.execCPUAffinity.initial {cpus}: {words(error)}") from None
+
+
+def _groups(state: State, found: cgroup.Hierarchies, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Directories of the groups below the container's that ``--cgroup`` names, [CONTROLLER[,CONTROLLER]:]PATH; () if it names none."""
+    if not wanted:
+        return ()
+    paths = {controller: "" for controller in found.v1} or {"": ""}
+    for one in wanted:
+        names, colon, below = one.rpartition(":")
+        if not colon and len(wanted) > 1:
+            raise Failure(f"exec: --cgroup {one}: for all controllers there is one group")
+        for controller in names.split(",") if colon else paths:
+            if controller not in paths:
+                raise Failure(f"exec: --cgroup {one}: unknown controller {controller}")
+            paths[controller] = below.strip("/")
+        if ".." in below.split("/"):
+            raise Failure(f"exec: --cgroup {one}: bad sub cgroup path")
+    groups = (found.directory(controller, f"{state.cgroups_path}/{below}".rstrip("/")) for controller, below in paths.items())
+    directories = tuple(dict.fromkeys(group for group in groups if group))
+    for directory in directories:
+        if not os.path.isdir(directory):
+            raise Failure(f"exec: --cgroup: {directory}: no such file or directory")
+    return directories

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 
 from wherry.kernel import cgroup, credentials, process, seccomp, spawn
-from wherry.runtime.calls import LIMIT
+from wherry.runtime.calls import LIMIT, MOST_CPUS
 
 _DEFAULT_ACTION = bytes(32)  # the kernel's struct sigaction: SIG_DFL
 _NO_LIMIT = (1 << 64) - 1
@@ -60,6 +60,9 @@ class Written:
 
     def close_on_exec(self, first: int) -> None:
         self._table.add("close_range", first, 0xFFFFFFFF, process.CLOSE_RANGE_CLOEXEC)
+
+    def use_every_cpu(self) -> None:
+        self._table.add("sched_setaffinity", 0, MOST_CPUS // 8, b"\xff" * (MOST_CPUS // 8))
 
     def default_signals(self) -> None:
         self._table.extend(self._defaults)

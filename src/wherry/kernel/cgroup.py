@@ -9,7 +9,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -80,8 +80,29 @@ def join(found: Hierarchies, path: str) -> None:
 
     On v1 "0" is written to ``tasks``: that moves the calling thread without the kernel's global lock and its grace period.
     """
-    for directory in found.directories(path):
+    join_directories(found, found.directories(path))
+
+
+def join_directories(found: Hierarchies, directories: Iterable[str]) -> None:
+    """`join` for groups that have not one path."""
+    for directory in directories:
         controlfiles.write(f"{directory}/{'cgroup.procs' if found.v2 else 'tasks'}", "0")
+
+
+def join_beside(found: Hierarchies, path: str, pidfd: int) -> None:
+    """`join` for one more process of a container, whose first is ``pidfd``.
+
+    On v2 that one may have made groups below its own, moved into one and given controllers to them, as systemd does: the group itself
+    takes no process then, and the new one goes where the first is.
+    """
+    try:
+        join(found, path)
+    except OSError as error:
+        if not found.v2 or error.errno not in (errno.EBUSY, errno.EOPNOTSUPP):
+            raise
+        pid = controlfiles.read(f"/proc/self/fdinfo/{pidfd}").partition("\nPid:\t")[2].partition("\n")[0]
+        lines = controlfiles.read(f"/proc/{pid}/cgroup").splitlines()
+        join(found, next(line[3:] for line in lines if line.startswith("0::")))
 
 
 def rename(found: Hierarchies, old: str, new: str) -> None:

@@ -31,7 +31,7 @@ _NUMBERS = {  # arch/x86/entry/syscalls/syscall_64.tbl
     **libc.SYSCALLS,
     **{"read": 0, "write": 1, "close": 3, "poll": 7, "rt_sigprocmask": 14, "execve": 59, "fchdir": 81, "fchown": 93, "umask": 95},
     **{"setsid": 112, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126, "prctl": 157, "exit_group": 231},
-    **{"newfstatat": 262, "unshare": 272, "dup3": 292, "prlimit64": 302, "setns": 308},
+    **{"newfstatat": 262, "unshare": 272, "dup3": 292, "prlimit64": 302, "setns": 308, "sched_setaffinity": 203},
 }
 # long clone_and_go(struct clone_args *rdi, size_t rsi, struct row *rdx)
 _CODE = bytes.fromhex(

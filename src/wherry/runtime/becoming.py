@@ -32,9 +32,9 @@ class Start:
     ``gate_fd``: read before privileges go; no byte there means that what the program was to wait for, its network, has failed.
     ``awaits_parent``: then a byte is read from the channel of the report too, which the parent writes once it is ready itself.
     For a bundle: ``exact``: ids and groups are what the config says, whatever the image's files add; ``outlives``: its parent's end is not
-    its own; ``preserve_fds``: how many descriptors from 3 on the program inherits; ``limit`` has another set the resource limits, who may
-    do more; ``rendezvous`` is called before the root is entered, ``gate`` before privileges go, and may put another channel in the place
-    of the report's.
+    its own; ``preserve_fds``: how many descriptors from 3 on the program inherits; ``keeps_cpus``: it may use those that it runs on and no
+    others; ``limit`` has another set the resource limits, who may do more; ``rendezvous`` is called before the root is entered, ``gate``
+    before privileges go, and may put another channel in the place of the report's.
     """
 
     process: Mapping[str, Any]
@@ -51,6 +51,7 @@ class Start:
     outlives: bool = False
     preserve_fds: int = 0
     keyring: bool = True
+    keeps_cpus: bool = False
     limit: Callable[[], None] | None = None
     rendezvous: Callable[[], None] | None = None
     gate: Callable[[socket.socket], None] | None = None
@@ -125,6 +126,8 @@ def become(calls: Calls, start: Start, slave_fd: int = -1, at_gate: Callable[[Pr
     mask = (wanted.get("user") or {}).get("umask")
     calls.umask(0o022 if mask is None else mask)
     calls.close_on_exec(3 + start.preserve_fds)
+    if start.exact and not start.keeps_cpus:
+        calls.use_every_cpu()
     calls.default_signals()
     if at_gate is not None:
         at_gate(program)

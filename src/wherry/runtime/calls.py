@@ -13,6 +13,7 @@ from typing import Protocol
 from wherry.kernel import cgroup, credentials, namespace, process, seccomp
 from wherry.runtime.failure import StartFailure, words
 
+MOST_CPUS = 8192  # of any Linux
 LIMIT = "error setting rlimit"
 
 
@@ -44,6 +45,9 @@ class Calls(Protocol):
 
     def close_on_exec(self, first: int) -> None:
         """All descriptors from ``first`` on."""
+
+    def use_every_cpu(self) -> None:
+        """All that the group may use, whatever the caller is bound to."""
 
     def default_signals(self) -> None:
         """No signal is ignored, and a handler of ours is none of the process's."""
@@ -107,6 +111,9 @@ class Own:
 
     def close_on_exec(self, first: int) -> None:
         process.close_range(first, cloexec=True)
+
+    def use_every_cpu(self) -> None:
+        os.sched_setaffinity(0, range(MOST_CPUS))
 
     def default_signals(self) -> None:
         process.default_signals()

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from wherry.kernel import cgroup, files, namespace, netns, process, scheduling, terminal
@@ -57,15 +58,22 @@ def run_exec(
     report: socket.socket,
     *,
     kinds: int = _EXEC_NAMESPACES,
+    directories: Sequence[str] = (),
 ) -> None:
-    """Body of an exec's process, already born in the container's pid namespace.  ``kinds``: the namespaces to enter.  Never returns."""
+    """Body of an exec's process, already born in the container's pid namespace.  Never returns.
+
+    ``kinds``: the namespaces to enter; ``directories``: of control groups, instead of the container's.
+    """
     try:
         os.umask(0)
         process.join_session_keyring()  # not the daemon's
-        if cgroups_path:
-            cgroup.join(groups, cgroups_path)
-        if (affinity := (start.process.get("execCPUAffinity") or {}).get("final")) and start.exact:
-            os.sched_setaffinity(0, scheduling.cpus(affinity))
+        if directories:
+            cgroup.join_directories(groups, directories)
+        elif cgroups_path:
+            cgroup.join_beside(groups, cgroups_path, pidfd)
+        if affinity := (start.process.get("execCPUAffinity") or {}).get("final") if start.exact else None:
+            _bind(affinity)
+            start = replace(start, keeps_cpus=True)
         if (score := start.process.get("oomScoreAdj")) is not None:
             AdjustOomScore(score, start.exact).execute(Sandbox(groups))
         named = labels.open_files(start.process.get("apparmorProfile") or "", start.process.get("selinuxLabel") or "")
@@ -110,6 +118,13 @@ def _become(start: Start, report: socket.socket, slave_fd: int, names: Sequence[
         report.close()
         _reap(file, program)
     _execute(file, program)
+
+
+def _bind(cpus: str) -> None:
+    try:
+        os.sched_setaffinity(0, scheduling.cpus(cpus))
+    except (OSError, ValueError) as error:
+        raise StartFailure(128, f"process.execCPUAffinity.final {cpus}: {words(error)}") from None
 
 
 def _schedule(wanted: Mapping[str, Any]) -> None:

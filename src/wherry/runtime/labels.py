@@ -6,8 +6,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
+from wherry.runtime.failure import StartFailure, lowered
 from wherry.runtime.options import MountOptions
 
+_PROFILE = "exec "  # how a profile for the next program is told from a label
 _LABELLED = frozenset({"tmpfs", "mqueue", "devpts", "ramfs", "overlay"})
 
 
@@ -29,16 +31,21 @@ def open_files(apparmor: str, selinux: str) -> list[tuple[int, str]]:
     if apparmor:
         own = "/proc/self/attr/apparmor/exec"
         path = own if os.path.exists(own) else "/proc/self/attr/exec"
-        found.append((os.open(path, os.O_WRONLY | os.O_CLOEXEC), f"exec {apparmor}"))
+        found.append((os.open(path, os.O_WRONLY | os.O_CLOEXEC), f"{_PROFILE}{apparmor}"))
     if selinux:
         found.append((os.open("/proc/self/attr/exec", os.O_WRONLY | os.O_CLOEXEC), selinux))
     return found
 
 
 def write(names: Sequence[tuple[int, str]]) -> None:
-    """The next program of this process runs under these labels."""
+    """The next program of this process runs under these labels.  Raises StartFailure for one that there is not."""
     for fd, text in names:
-        os.write(fd, text.encode())
+        try:
+            os.write(fd, text.encode())
+        except OSError as error:
+            name = text.removeprefix(_PROFILE)
+            kind = "AppArmor profile" if text != name else "SELinux label"
+            raise StartFailure(128, f"unable to apply the {kind} {name}: {lowered(error)}") from None
         os.close(fd)
 
 
