@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -21,17 +22,15 @@ def kill(root: str, ident: str, word: str, *, every: bool) -> None:
     """Send a signal to the first process, or to all.  Raises Failure when there is none to send it to."""
     number = signal_number(word or "SIGTERM")
     with states.opened(root, ident) as place:
-        state = place.state()
-        if not every:
+        state, found = place.state(), cgroup.find()
+        if every:
+            _signal_all(found, state.cgroups_path, number)
+        elif number == signal.SIGKILL and not _has_own_pids(place) and _signal_all(found, state.cgroups_path, number):
+            pass  # nothing ends them with the first, which may have ended before
+        else:
             states.send_signal(state, number)
-            return
-        found = cgroup.find()
-        try:
-            pids = cgroup.processes(found, state.cgroups_path)
-        except FileNotFoundError:
-            pids = []
-        for pid in pids:
-            _signal(pid, number)
+        if number == signal.SIGKILL and cgroup.is_frozen(found, state.cgroups_path):
+            cgroup.freeze(found, state.cgroups_path, frozen=False)  # nobody ends who is frozen, on v1
 
 
 def delete(root: str, ident: str, journal: Journal, *, force: bool) -> None:
@@ -101,8 +100,18 @@ def _end(state: State, found: cgroup.Hierarchies) -> None:
             raise
 
 
-def _signal(pid: int, number: int) -> None:
+def _has_own_pids(place: Place) -> bool:
+    namespaces = place.config()["linux"].get("namespaces") or ()
+    return any(one["type"] == "pid" and not one.get("path") for one in namespaces)
+
+
+def _signal_all(found: cgroup.Hierarchies, path: str, number: int) -> bool:
+    """False when there is no process in the group."""
     try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
+        pids = cgroup.processes(found, path)
+    except FileNotFoundError:
+        return False
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+    return bool(pids)

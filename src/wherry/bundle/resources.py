@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import select
 import sys
 import time
@@ -29,6 +30,7 @@ _CPU = {
     "cpuset-mems": "mems",
 }
 _MEMORY = {"memory": "limit", "memory-reservation": "reservation", "memory-swap": "swap"}
+_SIZE = re.compile(r"(-1|\d+(?:\.\d+)?) ?(?:([kmgtp])i?)?b?", re.IGNORECASE)
 _UNITS = {"s": 1.0, "ms": 0.001, "m": 60.0, "h": 3600.0}
 
 
@@ -54,7 +56,7 @@ def processes(root: str, ident: str, form: str) -> str:
     with states.opened(root, ident) as place:
         state = place.state()
         try:
-            pids = cgroup.processes(cgroup.find(), state.cgroups_path) if states.is_alive(state) else []
+            pids = cgroup.processes(cgroup.find(), state.cgroups_path)  # who shares the host's pids may outlive the first
         except FileNotFoundError:
             pids = []
     if form == "json":
@@ -78,13 +80,13 @@ def update(root: str, ident: str, options: Mapping[str, Any]) -> None:
         bundles.check_resources(wanted, found)
         if wanted.get("devices"):
             wanted["devices"] = bundles.device_rules(wanted["devices"])
-        try:
-            limits.apply(found, state.cgroups_path, wanted)
-        except (OSError, ValueError) as error:
-            raise Failure(words(error)) from None
         config = place.config()
         before = config["linux"].get("resources") or {}
         merged = {name: {**(before.get(name) or {}), **value} if isinstance(value, dict) else value for name, value in wanted.items()}
+        try:
+            limits.apply(found, state.cgroups_path, _whole(wanted, merged) if found.v2 else wanted)
+        except (OSError, ValueError) as error:
+            raise Failure(words(error)) from None
         config["linux"]["resources"] = {**before, **merged}
         place.write_config(config)
 
@@ -192,7 +194,7 @@ def _from_flags(options: Mapping[str, Any]) -> dict[str, Any]:
     memory = {key: _bytes(flag, options[flag]) for flag, key in _MEMORY.items() if options[flag] is not None}
     found: dict[str, Any] = {"cpu": cpu, "memory": memory}
     if options["pids-limit"] is not None:
-        found["pids"] = {"limit": _bytes("pids-limit", options["pids-limit"])}
+        found["pids"] = {"limit": _number("pids-limit", options["pids-limit"])}
     if options["blkio-weight"] is not None:
         found["blockIO"] = {"weight": options["blkio-weight"]}
     if not any(found.values()):
@@ -200,7 +202,25 @@ def _from_flags(options: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _whole(wanted: Mapping[str, Any], merged: Mapping[str, Any]) -> dict[str, Any]:
+    """What is wanted, with what cgroup v2 has in one file, or counts from, with it."""
+    found = dict(wanted)
+    for name, pair in (("cpu", {"quota", "period"}), ("memory", {"limit", "swap"})):
+        if pair & (wanted.get(name) or {}).keys() and wanted[name].get("limit") != -1:
+            found[name] = {**{key: merged[name][key] for key in pair & merged[name].keys()}, **wanted[name]}
+    return found
+
+
 def _bytes(flag: str, text: str) -> int:
+    """A number, or a size like 50M or 1.5GiB, as runc takes it."""
+    size = _SIZE.fullmatch(text)
+    if size is None:
+        raise Failure(f"invalid value for {flag}: {text!r}")
+    factor = 1024 ** " kmgtp".index((size[2] or " ").lower())
+    return int(size[1]) * factor if "." not in size[1] else int(float(size[1]) * factor)
+
+
+def _number(flag: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:

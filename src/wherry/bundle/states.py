@@ -164,9 +164,9 @@ def status(place: Place, state: State, groups: cgroup.Hierarchies) -> str:
         return "creating"
     if not is_alive(state):
         return "stopped"
-    if os.path.exists(place.socket):
-        return "created"
-    return "paused" if cgroup.is_frozen(groups, state.cgroups_path) else "running"
+    if cgroup.is_frozen(groups, state.cgroups_path):
+        return "paused"
+    return "created" if os.path.exists(place.socket) else "running"
 
 
 @contextlib.contextmanager

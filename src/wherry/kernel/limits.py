@@ -99,6 +99,8 @@ def _limit_memory(found: cgroup.Hierarchies, path: str, memory: Mapping[str, Any
         if wanted:
             raise Unsupported("this machine has no memory cgroup")
         return
+    if wanted.get("limit") == -1:
+        wanted.setdefault("swap", -1)  # without a limit of memory none of memory and swap makes sense
     if found.v2:
         _limit_memory_v2(directory, wanted)
         return
@@ -107,7 +109,7 @@ def _limit_memory(found: cgroup.Hierarchies, path: str, memory: Mapping[str, Any
     swap_file = f"{directory}/{names['swap']}"
     if "swap" in wanted and not os.path.exists(swap_file):
         order.remove("swap")  # no swap accounting in this kernel
-    elif "swap" in wanted and "limit" in wanted and controlfiles.number(controlfiles.read(swap_file)) < wanted["limit"]:
+    elif "swap" in wanted and "limit" in wanted and not 0 <= wanted["limit"] <= controlfiles.number(controlfiles.read(swap_file)):
         order.reverse()  # memory + swap may never be below memory
     for key in order:
         if key in wanted and wanted[key] != 0:
