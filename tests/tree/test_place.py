@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,17 @@ def test_trees_keep_links_and_hard_links(trees: tuple[Path, Path]) -> None:
     assert os.readlink(made / "l") == "/etc/passwd"
     assert (made / "g").stat().st_ino == (made / "h").stat().st_ino
     assert ((root / "new").stat().st_uid, (made / "g").stat().st_gid) == (1000, 1001)
+
+
+@needs_root
+@pytest.mark.root
+def test_the_destination_has_the_time_of_the_last_directory_unless_a_file_followed(trees: tuple[Path, Path]) -> None:
+    root, source = trees
+    old = tuple(Item(**{**asdict(TREE[0]), "entries": entries, "mtime_ns": mtime_ns}) for entries, mtime_ns in ((("g",), 5), ((), 7)))
+    put(root, source, destination="/made", items=old)
+    assert (root / "made").stat().st_mtime_ns == 7
+    put(root, source, destination="/etc", items=(*old, *FILE), directory=True)
+    assert time.time_ns() - (root / "etc").stat().st_mtime_ns < 60_000_000_000
 
 
 @needs_root

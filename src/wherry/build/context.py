@@ -138,7 +138,8 @@ class Source:
     def item(self, chosen: Chosen, descriptor: int, name: str) -> Item:
         """What `place` copies.  ``descriptor``: the index of the first of `descriptors`; ``name``: what a single file is to be called."""
         if chosen.is_directory:
-            return Item(kind="tree", descriptor=descriptor, path=chosen.path, name=name, entries=chosen.entries)
+            mtime_ns = self._status(chosen.path).st_mtime_ns
+            return Item(kind="tree", descriptor=descriptor, path=chosen.path, name=name, entries=chosen.entries, mtime_ns=mtime_ns)
         return Item(kind="file", descriptor=descriptor, path=chosen.path, name=name)
 
     def read(self, path: str, limit_bytes: int) -> bytes:
@@ -204,9 +205,12 @@ class Source:
         )
 
     def _is_directory(self, path: str) -> bool:
-        fd = files.open_beneath(self.fd, path, os.O_PATH | os.O_NOFOLLOW)
+        return stat.S_ISDIR(self._status(path).st_mode)
+
+    def _status(self, path: str) -> os.stat_result:
+        fd = files.open_beneath(self.fd, path or ".", os.O_PATH | os.O_NOFOLLOW)
         try:
-            return stat.S_ISDIR(os.fstat(fd).st_mode)
+            return os.fstat(fd)
         finally:
             os.close(fd)
 

@@ -98,7 +98,10 @@ class PackedContext(Source):
         packed = tuple(self._packed([self._listing.inodes[row] for row in chosen.rows]))
         if not chosen.is_directory:
             return Item(kind="file", descriptor=descriptor, path=chosen.path, name=name, packed=packed)
-        return Item(kind="tree", descriptor=descriptor, path=chosen.path, name=name, entries=chosen.entries, packed=packed)
+        top = self._existing(chosen.path)
+        mtime_ns = None if top == _ROOT else self._listing.times_ns[self._listing.inodes[top]]
+        entries = chosen.entries
+        return Item(kind="tree", descriptor=descriptor, path=chosen.path, name=name, entries=entries, packed=packed, mtime_ns=mtime_ns)
 
     def unpacked(self) -> str:
         """A directory with all of it, made when it is first asked for.  It is left when the context is closed: see ``left``."""

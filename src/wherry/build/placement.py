@@ -74,7 +74,10 @@ class Placement:
         self._root = self._existing(".")
         for number, item in enumerate(plan.items):
             if item.kind == "tree":
-                self._tree(number, item, self._directory(plan.destination))
+                top = self._directory(plan.destination)
+                self._tree(number, item, top)
+                if item.mtime_ns is not None:
+                    self._touch(top, _cut(item.mtime_ns))
             else:
                 self._file(number, item)
 
@@ -211,9 +214,9 @@ class Placement:
         self._touch(folder)
         return folder
 
-    def _touch(self, folder: _Folder) -> None:
+    def _touch(self, folder: _Folder, mtime_ns: int | None = None) -> None:
         if folder is not self._root:  # which has no entry in a layer
-            folder.mtime_ns = self._now
+            folder.mtime_ns = self._now if mtime_ns is None else mtime_ns
 
     def _existing(self, path: str) -> _Folder:
         """A directory that is below, as it is there; Unfit for anything else, a symlink too."""

@@ -112,16 +112,21 @@ class _Placing:
             if item.packed or not item.entries:
                 fds = self.fds[item.descriptor :]
                 self._tree(target_fd, item.entries, (Unpacked(packed, fds) for packed in item.packed))
-                return
-            source_fd = files.open_beneath(self.fds[item.descriptor], item.path or ".", DIRECTORY)
-            sources = Folder(source_fd)
-            try:
-                self._tree(target_fd, item.entries, (found(sources, entry) for entry in item.entries))
-            finally:
-                sources.close()
-                os.close(source_fd)
+            else:
+                self._found_tree(target_fd, item)
+            if item.mtime_ns is not None:
+                os.utime(target_fd, ns=(item.mtime_ns, item.mtime_ns))
         finally:
             os.close(target_fd)
+
+    def _found_tree(self, target_fd: int, item: Item) -> None:
+        source_fd = files.open_beneath(self.fds[item.descriptor], item.path or ".", DIRECTORY)
+        sources = Folder(source_fd)
+        try:
+            self._tree(target_fd, item.entries, (found(sources, entry) for entry in item.entries))
+        finally:
+            sources.close()
+            os.close(source_fd)
 
     def _tree(self, target_fd: int, entries: Sequence[str], origins: Iterable[Origin]) -> None:
         self.linked.clear()

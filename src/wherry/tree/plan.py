@@ -15,7 +15,8 @@ class Item:
 
     ``kind``: ``tree`` (the content of directory ``path``: ``entries``, relative to it, parents before children), ``file`` (``path``
     itself, to be called ``name``) or ``tar`` (unpacked at the destination). With ``packed`` there is no such directory: it tells of each
-    entry, or of the file, what a directory would, and its bytes are somewhere in the descriptor.
+    entry, or of the file, what a directory would, and its bytes are somewhere in the descriptor. ``mtime_ns``: what the destination's time
+    becomes, that of the tree's own directory; None: the current time.
     """
 
     kind: str
@@ -24,6 +25,7 @@ class Item:
     name: str = ""
     entries: tuple[str, ...] = ()
     packed: tuple[Packed, ...] = ()
+    mtime_ns: int | None = None
 
 
 class Packed(NamedTuple):
@@ -67,7 +69,7 @@ class Plan:
         items = [
             {
                 **{"kind": item.kind, "descriptor": item.descriptor, "path": item.path, "name": item.name},
-                **{"entries": list(item.entries), "packed": list(item.packed)},
+                **{"entries": list(item.entries), "packed": list(item.packed), "mtime_ns": item.mtime_ns},
             }
             for item in self.items
         ]
