@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -343,3 +344,32 @@ def test_a_monitor_that_died_before_it_heard_that_it_may_go_is_lost() -> None:
         return process.lost
 
     assert asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("end", ["it goes on", "it is killed", "the daemon lets go of it"])
+def test_all_who_wait_for_a_monitor_that_hangs_hear_of_it(image, tmp_path, end):
+    async def check(b):
+        process, _ = await sleeper(b)
+        monitor = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(monitor, signal.SIGSTOP)
+
+        async def resize_often():
+            for _ in range(1000):  # more than a socket holds
+                await process.resize(24, 80)
+
+        asking = [asyncio.ensure_future(resize_often()) for _ in range(3)]
+        await asyncio.wait(asking, timeout=0.5)
+        assert not any(one.done() for one in asking)
+        if end == "the daemon lets go of it":
+            process.close()
+        os.kill(monitor, signal.SIGKILL if end == "it is killed" else signal.SIGCONT)
+        ended = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), 20)
+        if end == "it goes on":
+            assert ended == [None] * 3
+            await finish(process)
+        else:
+            assert [type(one) for one in ended] == [ProcessLookupError] * 3
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+
+    run(check, image, tmp_path)

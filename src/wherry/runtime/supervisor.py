@@ -47,6 +47,8 @@ class Process:
         self._supervisor = supervisor
         self._loop = asyncio.get_running_loop()
         self._pidfd = -1
+        self._parted = False
+        self._sending = asyncio.Lock()  # the loop has one listener for each descriptor: of two that wait one would wait for ever
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._exited: asyncio.Future[ExitRecord] = self._loop.create_future()
         control.setblocking(False)
@@ -109,9 +111,7 @@ class Process:
 
     def close(self) -> None:
         """Let go of the monitor; the container runs on."""
-        if self._control.fileno() >= 0:
-            self._loop.remove_reader(self._control.fileno())
-            self._control.close()
+        self._part()
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
@@ -136,7 +136,7 @@ class Process:
                 self._on_loss()
                 return
             self._on_event(message, fds)
-            if self._control.fileno() < 0:
+            if self._parted:
                 return
 
     def _on_event(self, message: Mapping[str, Any], fds: list[int]) -> None:
@@ -166,8 +166,7 @@ class Process:
 
     def _on_loss(self) -> None:
         """The monitor died: it killed its container with it."""
-        self._loop.remove_reader(self._control.fileno())
-        self._control.close()
+        self._part()
         if not self._started.done():
             self._started.set_exception(LaunchFailure(128, "the monitor ended before the container started"))
         elif not self._exited.done():
@@ -175,9 +174,28 @@ class Process:
             self._exited.set_result(ExitRecord(code=137, finished_at_ns=time.time_ns(), error="the monitor was killed"))
 
     async def _send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
-        if self._control.fileno() < 0:
-            raise ProcessLookupError(self.ident)
-        await send(self._control, message, fds)
+        async with self._sending:
+            try:
+                if self._parted:
+                    raise channel.Closed
+                await send(self._control, message, fds)
+            except channel.Closed:
+                raise ProcessLookupError(errno.ESRCH, "its monitor is gone") from None
+            finally:
+                if self._parted:
+                    self._control.close()
+
+    def _part(self) -> None:
+        """Neither hear nor tell the monitor any more.  Twice is success."""
+        if self._parted:
+            return
+        self._parted = True
+        self._loop.remove_reader(self._control.fileno())
+        if self._sending.locked():  # whoever waits for room hears of it so, and closes
+            with suppress(OSError):
+                self._control.shutdown(socket.SHUT_RDWR)
+        else:
+            self._control.close()
 
 
 class Supervisor:
