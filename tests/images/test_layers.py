@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from wherry.images.layers import LayerDamaged, Needed
+from wherry.images.layers import LayerDamaged, Layers, Needed
 from wherry.spec.digest import Digest, chain_ids, sha256
+from wherry.store.garbage import UNNAMED
 from wherry.store.layer import DigestMismatch
 
 pytestmark = pytest.mark.root
@@ -82,6 +83,23 @@ def test_what_was_held_since_somebody_asked_who_needs_it_is_not_discarded(experi
         assert layers.exists(image.chain_ids[0])
         assert layers.discard(image.chain_ids, lambda: Needed(chains=set(image.chain_ids))) == []
         assert layers.discard(image.chain_ids, nobody) == list(image.chain_ids)
+
+    experiment(body)
+
+
+def test_who_keeps_a_layer_only_because_it_is_held_says_so(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        told: list[str] = []
+        layers = Layers(lab.records, lab.content, lab.snapshotter, put_off=lambda: told.append("later"))
+        image = lab.loaded(make_image({"a": b"1"}), "x:1")
+        with layers.hold(image.chain_ids):
+            assert layers.discard(image.chain_ids, lambda: Needed(chains=image.chain_ids)) == []
+            assert told == []
+            assert layers.discard(image.chain_ids, nobody) == []
+        assert told == ["later"]
+        with layers.hold([UNNAMED]):
+            assert layers.discard(image.chain_ids, nobody, image.diff_ids) == []
+        assert told == ["later", "later"]
 
     experiment(body)
 

@@ -10,7 +10,7 @@ import pytest
 
 from wherry.spec.digest import Digest, chain_id
 from wherry.store.content import Content
-from wherry.store.garbage import Garbage, Roots
+from wherry.store.garbage import UNNAMED, Garbage, Roots
 from wherry.store.records import Records
 from wherry.store.vfs import Vfs
 
@@ -110,3 +110,33 @@ def test_a_blob_kept_for_a_snapshot_goes_with_it(world: World) -> None:
     blob = world.content.put(b"blob")
     world.garbage._roots = lambda: Roots(content=frozenset({blob} if world.snapshots.exists(base) else ()))
     assert world.garbage.sweep().content == [blob]
+
+
+def test_nothing_goes_while_something_without_a_name_yet_is_made(world: World) -> None:
+    base, top = world.layers()
+    blob = world.content.put(b"blob")
+    with world.garbage.hold() as hold:
+        hold(UNNAMED)
+        swept = world.garbage.sweep()
+    assert (swept.snapshots, swept.content) == ([], [])
+    swept = world.garbage.sweep()
+    assert (swept.snapshots, swept.content) == ([top, base], [blob])
+
+
+def test_what_is_put_off_can_be_collected_when_the_last_hold_ends(world: World) -> None:
+    told: list[str] = []
+    garbage = Garbage(world.content, world.snapshots, lambda: world.roots, idle=lambda: told.append("idle"))
+    blob = world.content.put(b"blob")
+    with garbage.hold():
+        with garbage.hold():
+            assert garbage.collect().content == []
+        assert told == []
+    assert told == ["idle"]
+    assert garbage.collect().content == [blob]
+    with garbage.hold():
+        garbage.put_off()
+    with garbage.hold():
+        pass
+    assert told == ["idle", "idle"]
+    garbage.put_off()
+    assert told == ["idle"] * 3

@@ -111,6 +111,13 @@ class BuildOperations:
                 rooms.tasks.create_task(self._collect())
             self.builds.pop(parameters.build_id, None)
 
+    def collect_later(self) -> None:
+        """What a removal left, because somebody was at work with it, can go now."""
+        if self.building:
+            self.removals_put_off = True
+        else:
+            self.rooms.tasks.create_task(self._collect())
+
     async def _collect(self) -> None:
         async with self.gate.removal():
             if not self.building:

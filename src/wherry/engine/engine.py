@@ -109,7 +109,10 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         def publish_image(action: str, ident: str, facts: dict[str, str]) -> None:
             loop.call_soon_threadsafe(events.publish, "image", action, ident, facts)
 
-        garbage = Garbage(content, snapshotter, lambda: garbage_roots(rooms))
+        def collect_later() -> None:
+            loop.call_soon_threadsafe(lambda: engine.collect_later())
+
+        garbage = Garbage(content, snapshotter, lambda: garbage_roots(rooms), idle=collect_later)
         images = Images(
             records=records,
             content=content,
@@ -122,6 +125,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
             spawn=tasks.create_task,
             publish=publish_image,
             hold=garbage.hold,
+            put_off=garbage.put_off,
             partials=Partials(f"{settings.data_root}/partial", content),
             keeps=lambda: unreadable.layers_kept(records, snapshotter, building=engine.keeps_layers()),
             start=start,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import TypeVar
 
 import msgspec
@@ -21,7 +21,6 @@ from wherry.images.changes import apply_changes, merged
 from wherry.images.removal import ContainerUse
 from wherry.registry.credentials import Credentials
 from wherry.spec import image as spec
-from wherry.spec.digest import Digest
 from wherry.spec.docker.container import Config, GraphDriver
 from wherry.spec.docker.image import (
     Descriptor,
@@ -40,6 +39,7 @@ from wherry.spec.docker.image import (
 from wherry.spec.docker.request import CommitRequest, Filters, ImportRequest
 from wherry.spec.docker.system import AuthConfig, Authenticated
 from wherry.spec.reference import InvalidReference, parse, parse_tag
+from wherry.store.garbage import UNNAMED
 from wherry.store.snapshot import SnapshotMissing, stacked
 
 Progress = Mapping[str, object]
@@ -224,21 +224,25 @@ class ImageOperations(ContainerOperations):
             base = rooms.images.get(record.image_id) if record.image_id else None
         except EngineError as error:
             raise InvalidRequest(f"the image of container {record.name} is gone: {error}") from error
-        with rooms.garbage.hold():
-            try:
-                facts = await rooms.attendants.run(rooms.snapshotter.capture, record.snapshot)
-            except OSError as error:
-                if error.errno != errno.EFBIG:
-                    raise
-                raise InvalidRequest(f"what container {record.name} has written is too much for a layer: {told(error)}") from error
-            diff_id: Digest | None = facts.diff_id
-            if base is not None and facts.diff_id == EMPTY_LAYER:
-                await rooms.workers.run(rooms.images.forget_layer, stacked(base.top, facts.diff_id))
-                diff_id = None
+        layers = rooms.images.layers
+        with ExitStack() as held:
+            with layers.hold([UNNAMED]):
+                try:
+                    facts = await rooms.attendants.run(rooms.snapshotter.capture, record.snapshot)
+                except OSError as error:
+                    if error.errno != errno.EFBIG:
+                        raise
+                    raise InvalidRequest(f"what container {record.name} has written is too much for a layer: {told(error)}") from error
+                chain_id = stacked(base.top if base else None, facts.diff_id)
+                is_empty = base is not None and facts.diff_id == EMPTY_LAYER
+                if not is_empty:
+                    held.enter_context(layers.hold([chain_id]))
+            if is_empty:
+                await rooms.workers.run(rooms.images.forget_layer, chain_id)
             return rooms.images.commit(
                 base=base,
                 config=settings,
-                diff_id=diff_id,
+                diff_id=None if is_empty else facts.diff_id,
                 container_id=record.id,
                 container_config=_image_config(record.config),
                 author=request.author,

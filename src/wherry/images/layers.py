@@ -21,6 +21,7 @@ from wherry.errors import Internal
 from wherry.images.compression import BLOCK, PlainReader
 from wherry.spec.digest import Digest, chain_ids
 from wherry.store.content import Content
+from wherry.store.garbage import UNNAMED
 from wherry.store.layer import HashingSink, NullSink, write_all
 from wherry.store.parsing import Start, inline, unpack
 from wherry.store.records import Records
@@ -76,8 +77,15 @@ class Layers:
     """Blocking, usable from any thread."""
 
     def __init__(
-        self, records: Records, content: Content, snapshotter: Snapshotter, hold_garbage: Hold = no_garbage, start: Start = inline
+        self,
+        records: Records,
+        content: Content,
+        snapshotter: Snapshotter,
+        hold_garbage: Hold = no_garbage,
+        start: Start = inline,
+        put_off: Callable[[], object] = bool,
     ) -> None:
+        """``put_off``: called when a layer is kept only for somebody who holds it."""
         self._start = start
         self._records = records
         self._content = content
@@ -86,6 +94,7 @@ class Layers:
         self._held: Counter[str] = Counter()
         self._noticed: list[set[str]] = []
         self._hold_garbage = hold_garbage
+        self._put_off = put_off
 
     def blob(self, diff_id: Digest) -> Blob:
         body = self._records.get(_BLOB, diff_id)
@@ -248,12 +257,15 @@ class Layers:
                 if chain_id in found.chains:
                     continue
                 with self._lock:
-                    if chain_id in held:
-                        break
-                    try:
-                        discard = self.snapshotter.detach(chain_id)
-                    except SnapshotInUse:
-                        break
+                    is_held = chain_id in held or UNNAMED in held
+                    if not is_held:
+                        try:
+                            discard = self.snapshotter.detach(chain_id)
+                        except SnapshotInUse:
+                            break
+                if is_held:
+                    self._put_off()
+                    break
                 discard()
                 removed.append(chain_id)
             for diff_id in gone:
@@ -277,7 +289,7 @@ class Layers:
         blob = self.blob(diff_id)
         digest = blob.digest
         with self._lock:
-            if diff_id in held or digest in held or self._is_unpacked(blob):
+            if {diff_id, digest, UNNAMED} & held or self._is_unpacked(blob):
                 return
             self._records.delete(_BLOB, diff_id)
             self._content.delete(diff_id)

@@ -33,7 +33,7 @@ from wherry.spec.digest import Digest, chain_ids
 from wherry.spec.image import Config, InvalidDocument, Platform
 from wherry.spec.reference import InvalidReference, Reference
 from wherry.store.content import Content
-from wherry.store.garbage import Roots
+from wherry.store.garbage import UNNAMED, Roots
 from wherry.store.layer import DigestMismatch
 from wherry.store.parsing import Start, inline
 from wherry.store.records import Records
@@ -51,9 +51,9 @@ class Images:
     """Built once by the engine.
 
     ``run``, ``attend``: do blocking work, and such that waits for a client or a registry. ``spawn``: starts a task that outlives a
-    request (the engine's TaskGroup). ``publish``: told of every image event, from any thread. ``hold``: the garbage collector's ``hold``.
-    ``partials``: downloads to go on with. ``keeps``: chain ids that others (the build cache) want kept when no image is made of them
-    any more.
+    request (the engine's TaskGroup). ``publish``: told of every image event, from any thread. ``hold``, ``put_off``: the garbage
+    collector's. ``partials``: downloads to go on with. ``keeps``: chain ids that others (the build cache) want kept when no image is
+    made of them any more.
     """
 
     def __init__(
@@ -69,13 +69,14 @@ class Images:
         partials: Partials,
         publish: Publish = _nobody,
         hold: Hold = no_garbage,
+        put_off: Callable[[], object] = bool,
         keeps: Callable[[], set[str]] = set,
         downloads: int = 3,
         uploads: int = 5,
         start: Start = inline,
     ) -> None:
         self.catalog = Catalog(records, content)
-        self.layers = Layers(records, content, snapshotter, hold, start)
+        self.layers = Layers(records, content, snapshotter, hold, start, put_off)
         self.partials = partials
         self._records = records
         self._content = content
@@ -317,7 +318,7 @@ class Images:
         here = platforms.parse(platform) if platform else platforms.host()
         if here.os != "linux":
             raise InvalidRequest("operating system is not supported")
-        with self.layers.holding():
+        with self.layers.hold([UNNAMED]):
             with _reading("import"):
                 diff_id = await consume(self._attend, chunks, self.layers.unpack_tree)
             created = timestamp.now()

@@ -6,9 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 from wherry.store.content import Content
 from wherry.store.snapshot import SnapshotInfo, SnapshotInUse, SnapshotMissing, Snapshotter
+
+UNNAMED: Final = ""
+"""Held by who makes something whose name shows at the end only: it may turn out to be anything that is here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +46,8 @@ class Garbage:
     A sweep waits for nobody, and nobody for a sweep: files are removed while no lock is held.
     """
 
-    def __init__(self, content: Content, snapshots: Snapshotter, roots: Callable[[], Roots]) -> None:
-        """``roots`` reads the records anew at each call."""
+    def __init__(self, content: Content, snapshots: Snapshotter, roots: Callable[[], Roots], idle: Callable[[], object] = bool) -> None:
+        """``roots`` reads the records anew at each call. ``idle``: called, in any thread, when what was put off can be collected."""
         self._content = content
         self._snapshots = snapshots
         self._roots = roots
@@ -52,6 +56,8 @@ class Garbage:
         self._holds: dict[int, set[str]] = {}
         self._seen: set[str] = set()
         self._next = 0
+        self._idle = idle
+        self._is_put_off = False
 
     @contextmanager
     def hold(self) -> Iterator[Callable[[str], None]]:
@@ -71,6 +77,19 @@ class Garbage:
         finally:
             with self._lock:
                 del self._holds[ident]
+            self._collect_if_idle()
+
+    def put_off(self) -> None:
+        """Somebody would have removed what is held: it is looked at again when nobody holds anything any more."""
+        self._is_put_off = True
+        self._collect_if_idle()
+
+    def _collect_if_idle(self) -> None:
+        with self._lock:
+            is_due = self._is_put_off and not self._holds
+            self._is_put_off = self._is_put_off and not is_due
+        if is_due:
+            self._idle()
 
     def start(self) -> Swept:
         """At the daemon's start: what a crash left, then a sweep."""
@@ -98,7 +117,7 @@ class Garbage:
             for digest in blobs:
                 if digest not in roots.content:
                     with self._lock:
-                        if digest in self._seen:
+                        if digest in self._seen or UNNAMED in self._seen:
                             continue
                         try:
                             size = self._content.size(digest)
@@ -110,9 +129,10 @@ class Garbage:
         return swept
 
     def collect(self) -> Swept:
-        """`sweep`, at any time: nothing while anybody makes something, for not all of it has a name yet that could be held."""
+        """`sweep`, at any time: put off while anybody makes something, for not all of it has a name yet that could be held."""
         with self._lock:
             if self._holds:
+                self._is_put_off = True
                 return Swept()
         return self.sweep()
 
@@ -152,7 +172,7 @@ class Garbage:
                 continue
             with self._lock:
                 held = _with_parents(frozenset(self._seen), parents)
-                if name in held:
+                if name in held or UNNAMED in held:
                     continue
                 try:
                     discard = self._snapshots.detach(name)
