@@ -8,6 +8,7 @@ import pty
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -178,6 +179,24 @@ def test_a_stop_from_a_shell_with_job_control_stops_the_worker(door: Door, mute:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]")
             out, err = process.communicate(timeout=60)
     assert (process.returncode, out.startswith(b"CONTAINER ID"), err) == (0, True, b"")
+
+
+def test_a_workers_number_is_nobody_elses_as_long_as_its_caller_could_send_it_a_signal(door: Door, mute: socket.socket) -> None:
+    server = door.warm()
+    children = Path(f"/proc/{server}/task/{server}/children")
+    with door.popen("-H", f"unix://{door.place}/mute", "ps") as process, ended(process):
+        with mute.accept()[0] as connection:
+            connection.recv(1)
+            worker, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            process.send_signal(signal.SIGSTOP)
+            os.kill(worker, signal.SIGINT)
+            until(lambda: state(worker) == "Z")
+            assert not door.is_cold("--version")  # the server goes on meanwhile
+            assert not door.is_cold("--version")
+            assert state(worker) == "Z"
+            process.send_signal(signal.SIGCONT)
+            assert process.wait(60) == 130
+            until(lambda: str(worker) not in children.read_text().split())
 
 
 @contextlib.contextmanager

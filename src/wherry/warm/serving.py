@@ -196,7 +196,7 @@ class _Loop:
         if worker.is_gone:
             self._unwatch(worker.line.fileno())
             worker.line.close()
-            if worker.caller >= 0 and worker.has_answered:
+            if worker.caller >= 0 and worker.has_refused:  # it never told its caller its number
                 self._release(worker)
             self._reap(worker)
 
