@@ -9,7 +9,10 @@ import signal
 import subprocess
 import tarfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,23 @@ def test_a_signal_that_is_not_the_stop_signal_leaves_a_container_paused(engine: 
         assert engine.out("wait", "held") == "3"
     finally:
         engine.run("rm", "-f", "held")
+
+
+def test_a_program_that_a_signal_has_ended_is_not_started_again_but_for_one_that_has_another_stop_signal(engine: Daemon) -> None:
+    def restarted(name: str) -> bool:
+        return engine.out("inspect", "-f", "{{.RestartCount}}", name) == "1"
+
+    for name, flags, restarts in (("meant", (), False), ("reloaded", ("--stop-signal", "TERM"), True)):
+        start(engine, name, "--restart", "always", *flags, script="trap 'exit 4' USR2; echo ready; while :; do sleep 0.05; done")
+        try:
+            engine.run("kill", "-s", "USR2", name)
+            assert engine.out("wait", name) == "4"
+            if restarts:
+                until(partial(restarted, name))
+            else:
+                assert (state(engine, name), restarted(name)) == ("exited", False)
+        finally:
+            engine.run("rm", "-f", name)
 
 
 @pytest.mark.parametrize("condition", ["", "not-running", "next-exit"])
@@ -256,24 +276,45 @@ def test_a_live_sample_that_is_one_shot_is_refused(engine: Daemon) -> None:
 # --- cp
 
 
-def test_copying_goes_on_where_the_container_ends_meanwhile(engine: Daemon, tmp_path: Path) -> None:
-    """The daemon hears of the end late here: what it takes for the container's mounts is gone."""
-    (tmp_path / "file").write_text("whole")
-    ident = engine.out("run", "-d", "bb", "sleep", "1000")
+@contextmanager
+def ended_untold(engine: Daemon, *words: str) -> Iterator[str]:
+    """A container whose program has ended, of which the daemon hears when this is left."""
+    ident = engine.out("run", "-d", "bb", *words)
     pid = int(engine.out("inspect", "-f", "{{.State.Pid}}", ident))
     monitor = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    with ThreadPoolExecutor(1) as pool:
+    try:
         os.kill(monitor, signal.SIGSTOP)
         try:
             os.kill(pid, signal.SIGKILL)
-            copying = pool.submit(engine.run, "cp", str(tmp_path / "file"), f"{ident}:/tmp/file")
-            wait([copying], timeout=1)
+            until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+            yield ident
         finally:
             os.kill(monitor, signal.SIGCONT)
+    except BaseException:
+        engine.run("rm", "-f", ident)
+        raise
+
+
+def test_copying_goes_on_where_the_container_ends_meanwhile(engine: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("whole")
+    with ThreadPoolExecutor(1) as pool:
+        with ended_untold(engine, "sleep", "1000") as ident:
+            copying = pool.submit(engine.run, "cp", str(tmp_path / "file"), f"{ident}:/tmp/file")
+            wait([copying], timeout=1)
         copying.result()
     engine.run("cp", f"{ident}:/tmp/file", str(tmp_path / "back"))
     assert (tmp_path / "back").read_text() == "whole"
     engine.out("rm", ident)
+
+
+def test_a_start_just_after_the_end_starts_the_container_again(engine: Daemon) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with ended_untold(engine, "sleep", "1000") as ident:
+            starting = pool.submit(ask, engine, "POST", f"/v1.47/containers/{ident}/start")
+            wait([starting], timeout=0.5)
+        assert starting.result()[0] == 204
+    assert state(engine, ident) == "running"
+    engine.out("rm", "-f", ident)
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd/", "/etc/passwd/.", "/bin/sh/", "/etc/passwd/x"])
@@ -283,6 +324,13 @@ def test_what_is_no_directory_cannot_be_copied_as_one(engine: Daemon, path: str)
     status, answer = ask(engine, "GET", f"/v1.47/containers/{ident}/archive?path={path}")
     engine.out("rm", ident)
     assert (status, answer["message"]) == (500, f"lstat {path}: not a directory")
+
+
+def test_a_missing_file_is_told_with_the_name_that_the_client_gave_the_container(engine: Daemon) -> None:
+    ident = engine.out("create", "bb", "true")
+    status, answer = ask(engine, "GET", f"/v1.47/containers/{ident[:20]}/archive?path=/nope")
+    engine.out("rm", ident)
+    assert (status, answer["message"]) == (404, f"Could not find the file /nope in container {ident[:20]}")
 
 
 def _archive(name: str) -> bytes:

@@ -47,6 +47,7 @@ class Container:
         self.health: Health | None = None
         self.execs: dict[str, Exec] = {}
         self.stopping = False  # a stop was asked for and has not ended
+        self.signalled_ns = 0  # when somebody last sent it a signal of their choice
         self.restarts = 0  # how many are going on: its end is half of one then, after which `--rm` removes nothing
         self.restart_delay_s = 0.0
         self.restart_timer: asyncio.Task[None] | None = None

@@ -83,14 +83,14 @@ class ContainerFiles:
                 pass  # it runs: it was something in it that is gone
             return await work(*await self._place(container, path))
 
-    async def stat(self, container: Container, path: str) -> PathStat:
-        """Raises NotFound: `Could not find the file X in container Y`."""
+    async def stat(self, container: Container, path: str, *, called: str) -> PathStat:
+        """Raises NotFound: `Could not find the file X in container Y`.  ``called``: how the client named it."""
         try:
             facts = await self._there(
                 container, path, lambda target, inside, _: self._rooms.supervisor.task(target, "stat", {"path": inside})
             )
         except OSError as error:
-            raise _missing(container, path, error) from error
+            raise _missing(called, path, error) from error
         return PathStat(
             name=posixpath.basename(posixpath.normpath(path)) or "/",
             size=facts["size"],
@@ -99,9 +99,9 @@ class ContainerFiles:
             link_target=_from_root(path, facts["link_target"]),
         )
 
-    async def get(self, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+    async def get(self, container: Container, path: str, *, called: str) -> tuple[PathStat, AsyncIterator[bytes]]:
         """The stat and a tar of the path, whose first name is the path's last component."""
-        facts = await self.stat(container, path)
+        facts = await self.stat(container, path, called=called)
         content_only = path.rstrip("/").endswith("/.") or path in (".", "")
         name = "." if content_only else facts.name.strip("/") or "."
 
@@ -110,9 +110,9 @@ class ContainerFiles:
 
         return facts, self._packed(container, lambda writer: self._there(container, path, partial(pack, writer=writer)))
 
-    async def put(self, container: Container, request: ArchiveRequest, chunks: AsyncIterator[bytes]) -> None:
+    async def put(self, container: Container, request: ArchiveRequest, chunks: AsyncIterator[bytes], *, called: str) -> None:
         """Unpack an archive in any compression into the directory ``request.path``."""
-        facts = await self.stat(container, request.path)
+        facts = await self.stat(container, request.path, called=called)
         _, _, holding = await self._place(container, request.path)
         if holding:
             raise Forbidden(f"{holding} is marked read-only")
@@ -190,11 +190,11 @@ def go_mode(mode: int) -> int:
     return stat.S_IMODE(mode) & 0o777 | _GO_KINDS.get(stat.S_IFMT(mode), 0) | sum(bit for unix, bit in _GO_BITS.items() if mode & unix)
 
 
-def _missing(container: Container, path: str, error: OSError) -> Exception:
+def _missing(called: str, path: str, error: OSError) -> Exception:
     if error.errno == errno.ENOTDIR:
         return Internal(f"lstat /{path.lstrip('/')}: not a directory")
     if error.errno in (errno.ENOENT, errno.ELOOP):
-        return NotFound(f"Could not find the file {path} in container {container.name}")
+        return NotFound(f"Could not find the file {path} in container {called}")
     return _told(error)
 
 

@@ -375,17 +375,17 @@ class ContainerOperations:
         return await self.files.export(container)
 
     async def stat_path(self, ref: str, path: str) -> PathStat:
-        return await self.files.stat(self.rooms.containers.get(ref), path)
+        return await self.files.stat(self.rooms.containers.get(ref), path, called=ref)
 
     async def get_archive(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
         container = self.rooms.containers.get(ref)
-        result = await self.files.get(container, path)
+        result = await self.files.get(container, path, called=ref)
         self._publish(container, "archive-path")
         return result
 
     async def put_archive(self, ref: str, request: ArchiveRequest, chunks: AsyncIterator[bytes]) -> None:
         container = self.rooms.containers.get(ref)
-        await self.files.put(container, request, chunks)
+        await self.files.put(container, request, chunks, called=ref)
         self._publish(container, "extract-to-dir")
 
     # --- exec

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from copy import copy
@@ -38,6 +40,10 @@ log = logging.getLogger(__name__)
 DEFAULT_STOP_TIMEOUT_S = 10
 STOP_FIRST = "stop the container before removing or force remove"
 RECORD_AGAIN_S = 1.0
+END_PATIENCE_S = 2.0
+# A signal that ended the program was meant to, and nobody wants it started again. With Docker that holds however much later it ends, so
+# that a server which was told to read its configuration anew is not started again when it crashes a week after.
+SIGNAL_MEANT_NS = 10_000_000_000
 KILL_PATIENCE_S = 10.0  # after SIGKILL a process that is still there is stuck in the kernel
 
 
@@ -58,6 +64,9 @@ class Running:
 
         Raises NotModified when it runs, Conflict when it is paused or going, EngineError when the program cannot be started.
         """
+        if container.process is not None and _is_over(container.process.pidfd):
+            with suppress(TimeoutError):  # who saw its output end may be here before its end has been told
+                await asyncio.wait_for(container.watch("not-running"), END_PATIENCE_S)
         await container.perform(lambda: self._start(container, again=again))
 
     async def _start(self, container: Container, *, again: bool) -> None:
@@ -237,7 +246,7 @@ class Running:
 
     def follow(self, container: Container, process: Process) -> None:
         """Watch a process that runs, just started or found again after a restart of the daemon."""
-        container.process = process
+        container.process, container.signalled_ns = process, 0
         process.tell_detached(partial(self._publish, container, "detach"))
         self._rooms.tasks.create_task(self._watch(container, process), name=f"watch {container.name}")
         self.health.begin(container)
@@ -270,6 +279,8 @@ class Running:
         state.exit_code, state.finished_at_ns = exit_record.code, exit_record.finished_at_ns
         state.error = exit_record.error
         state.pid = 0
+        if 0 <= state.finished_at_ns - container.signalled_ns < SIGNAL_MEANT_NS:
+            state.manually_stopped = True
         policy = restart.checked(record.host_config.restart_policy.name, record.host_config.restart_policy.maximum_retry_count)
         again = policy.wants(exit_code=state.exit_code, manually_stopped=state.manually_stopped, count=state.restart_count)
         state.status = advance(state.status, Event.RETRY if again else Event.EXIT)
@@ -439,6 +450,8 @@ class Running:
             raise Conflict(f"cannot kill container: {called}: container {container.id} is not running")
         if number in (signal_number("SIGKILL"), stop_signal_number(container.record.config)):
             self._mark_stopped(container)
+        elif not container.record.config.stop_signal:
+            container.signalled_ns = time.time_ns()
         ended = container.watch("not-running")
         if number == signal_number("SIGKILL"):
             await self._kill_and_wait(container, ended)
@@ -601,6 +614,12 @@ class Running:
 
     def _publish(self, container: Container, action: str, **more: str) -> None:
         self._rooms.events.publish("container", action, container.id, present.attributes(container.record, **more))
+
+
+def _is_over(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _has_policy(container: Container) -> bool:
