@@ -206,11 +206,18 @@ class Firewall:
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.EEXIST):
                     raise
-                # Somebody flushed or changed our tables: say it, and build them again from what we know.
-                log.warning("nf_tables: %s; building the table again", error)
+                # Somebody flushed or changed our tables, or they were built just now, without what is to go. Build them from what we know.
+                log.log(logging.WARNING if adds else logging.DEBUG, "nf_tables: %s; building the table again", error)
                 self._build()
-                if adds:  # the snapshot does not tell yet what is being added
-                    self._commit(work)
+                self._again(work, adds=adds)
+
+    def _again(self, work: Transaction, *, adds: bool) -> None:
+        """In tables that were just built: the snapshot need not tell yet of what is added, and may still tell of what goes."""
+        try:
+            self._commit(work)
+        except OSError as error:
+            if adds or error.errno != errno.ENOENT:
+                raise
 
     def _build(self) -> None:
         networks, ports, targets = self._snapshot()
