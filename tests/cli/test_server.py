@@ -166,11 +166,7 @@ def test_a_stop_from_a_shell_with_job_control_stops_the_worker(door: Door, mute:
     with door.popen("-H", f"unix://{door.place}/mute", "ps", process_group=0) as process, ended(process):
         with mute.accept()[0] as connection:
             connection.recv(1)
-            worker = next(
-                int(pid)
-                for pid in Path(f"/proc/{door.server()}/task/{door.server()}/children").read_text().split()
-                if comm(pid) == "wherry"
-            )
+            worker = caller(connection)
             process.send_signal(signal.SIGTSTP)
             assert os.WSTOPSIG(os.waitpid(process.pid, os.WUNTRACED)[1]) == signal.SIGTSTP
             until(lambda: state(worker) == "T")
@@ -187,7 +183,7 @@ def test_a_workers_number_is_nobody_elses_as_long_as_its_caller_could_send_it_a_
     with door.popen("-H", f"unix://{door.place}/mute", "ps") as process, ended(process):
         with mute.accept()[0] as connection:
             connection.recv(1)
-            worker, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            worker = caller(connection)
             process.send_signal(signal.SIGSTOP)
             os.kill(worker, signal.SIGINT)
             until(lambda: state(worker) == "Z")
@@ -199,6 +195,12 @@ def test_a_workers_number_is_nobody_elses_as_long_as_its_caller_could_send_it_a_
             until(lambda: str(worker) not in children.read_text().split())
 
 
+def caller(connection: socket.socket) -> int:
+    """The process at the other end."""
+    pid: int = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    return pid
+
+
 @contextlib.contextmanager
 def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """A test that fails does not wait for it."""
@@ -206,10 +208,6 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
         yield
     finally:
         process.kill()
-
-
-def comm(pid: int | str) -> str:
-    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def state(pid: int) -> str:

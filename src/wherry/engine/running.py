@@ -567,7 +567,7 @@ class Running:
             await container.perform(lambda: self._stop_restarting(container))
         if container.is_running:
             if not force:
-                kind = "paused and must be unpaused first" if container.status is Status.PAUSED else (f"running: {STOP_FIRST}")
+                kind = "paused and must be unpaused first" if container.status is Status.PAUSED else f"running: {STOP_FIRST}"
                 raise Conflict(f'cannot remove container "{called}": container is {kind}')
             self._mark_stopped(container)
             removed = container.watch("removed") if container.record.host_config.auto_remove else None
