@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -101,6 +102,28 @@ def test_a_cancelled_reading_ends_its_thread_first() -> None:
             assert ended.is_set()
 
     asyncio.run(body())
+
+
+def test_of_a_reader_whose_stream_was_broken_off_nobody_is_told() -> None:
+    """Each client that left in the midst of an upload was told of in the daemon's log, in thirty lines."""
+    told: list[object] = []
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield PIECE
+        await asyncio.sleep(3600)
+
+    async def body() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        consuming = asyncio.ensure_future(consume(asyncio.to_thread, stuck(), lambda source: source.read()))
+        await asyncio.sleep(0.05)
+        consuming.cancel()
+        await asyncio.wait({consuming})
+        assert consuming.cancelled()
+        del consuming
+        gc.collect()
+
+    asyncio.run(body())
+    assert told == []
 
 
 def test_a_cancelled_wait_lets_the_work_end_first() -> None:

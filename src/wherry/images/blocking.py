@@ -173,7 +173,7 @@ async def consume(run: Run, chunks: AsyncIterator[bytes], work: Callable[[Pipe],
             await asyncio.wait({working})
         except asyncio.CancelledError:
             pipe.abandon()
-            await asyncio.wait({working})
+            await settle(working)
             raise
         finally:
             feeding.cancel()
