@@ -31,6 +31,7 @@ def test_kill_takes_its_signal_and_all_in_any_place():
     ("words", "text"),
     [
         (["fly"], "no such command: fly"),
+        (["checkpoint", "x"], "checkpoint is not supported"),
         (["create", "--fly", "x"], "create: no such flag: --fly"),
         (["create"], '"create" takes ID: 0 given'),
         (["create", "x", "--bundle"], "--bundle needs a value"),

@@ -344,6 +344,43 @@ def test_a_terminal_goes_to_the_console_socket(runtime):
     assert "without setting console socket" in done.err
 
 
+def test_descriptors_of_systemd_are_the_programs_and_it_is_told(runtime):
+    configuration = bundle_config("sh", "-c", "cat <&3; echo $LISTEN_FDS $LISTEN_PID; ls /proc/self/fd")
+    read, write = os.pipe()
+    os.write(write, b"passed ")
+    os.close(write)
+    words = [*COMMAND, "--root", str(runtime.place / "state"), "run", "--bundle", str(runtime.bundle(configuration)), "t-listen"]
+    script = 'exec 3<&$0 4<&$0; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@"'
+    done = subprocess.run(
+        ["bash", "-c", script, str(read), *words],
+        pass_fds=[read],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    os.close(read)
+    assert done.stdout.split() == ["passed", "1", "1", "0", "1", "2", "3", "4"]  # of which ls has opened one
+    ident = runtime.create(bundle_config("sleep", "600"))
+    runtime("start", ident)
+    assert "LISTEN" not in runtime("exec", ident, "env").out
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_descriptors_that_the_caller_closed_are_the_null_device(runtime, tmp_path, closed):
+    root = tmp_path / "own"
+    root.mkdir(mode=0o755)
+    own = dataclasses.replace(runtime, image=make_root(root))
+    configuration = bundle_config("sh", "-c", "for n in 0 1 2; do readlink /proc/$$/fd/$n; done > /found; ls /proc/$$/fd | wc -l >> /found")
+    words = [*COMMAND, "--root", str(own.place / "state"), "run", "--bundle", str(own.bundle(configuration)), "t-closed"]
+    done = subprocess.run(["sh", "-c", f'"$@" </dev/null >/dev/null 2>/dev/null {closed}', "sh", *words], timeout=60, check=False)
+    assert done.returncode == 0
+    found = (root / "found").read_text().split()
+    assert (found[0], found[2]) == ("/dev/null", "/dev/null")
+    assert len(found) == 4
+
+
 def test_descriptors_are_passed_on_when_they_are_open(runtime):
     configuration = bundle_config("sh", "-c", "ls /proc/self/fd | wc -l; cat <&4")
     readable, writable = os.pipe()

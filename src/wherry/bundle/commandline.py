@@ -159,6 +159,8 @@ VERBS: Mapping[str, Verb] = {
     "features": Verb(text="print what this runtime supports, as JSON", usage="", least=0, most=0),
 }
 
+_REFUSED = ("checkpoint", "restore")
+
 
 def parse(words: Sequence[str]) -> Command:
     """Raises Failure for a flag or command that is not there, or the wrong number of arguments."""
@@ -168,6 +170,8 @@ def parse(words: Sequence[str]) -> Command:
     if settings["help"] or not rest or rest[0] == "help":
         return Command(verb="help", settings=settings, options={}, arguments=tuple(rest[1:2]))
     name = rest[0]
+    if name in _REFUSED:
+        raise Failure(f"wherry-runtime: {name} is not supported")
     if name not in VERBS:
         raise Failure(f"wherry-runtime: no such command: {name} (it has {', '.join(VERBS)})")
     verb = VERBS[name]

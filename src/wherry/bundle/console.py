@@ -31,6 +31,11 @@ def listen_fds() -> int:
     return int(count) if count.isdigit() else 0
 
 
+def with_listen_fds(process: dict[str, Any], count: int) -> dict[str, Any]:
+    """The process told of them, as the first one of its pid namespace."""
+    return {**process, "env": [*(process.get("env") or ()), f"LISTEN_FDS={count}", "LISTEN_PID=1"]} if count else process
+
+
 def hand_over(path: str, fd: int) -> None:
     """Send a descriptor to the unix socket at ``path``, if there is one."""
     if not path:

@@ -92,8 +92,13 @@ def _prepare(place: Place, directory: str, config: dict[str, Any], options: Mapp
     program = b""
     if seccomp := linux.get("seccomp"):
         program = reserve.compiler.remembered(seccomp) if reserve is not None else filters.Compiler().program(seccomp)
+    listening = console.listen_fds()
     start = gate.start(
-        wanted, program, flags, preserve_fds=options["preserve-fds"] + console.listen_fds(), keyring=not options["no-new-keyring"]
+        console.with_listen_fds(wanted, listening),
+        program,
+        flags,
+        preserve_fds=options["preserve-fds"] + listening,
+        keyring=not options["no-new-keyring"],
     )
     state = State(
         ident=place.ident,

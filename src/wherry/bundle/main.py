@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
 def program() -> None:
     """Never returns."""
+    _complete_stdio()
     sys.exit(main(sys.argv[1:]))
+
+
+def _complete_stdio() -> None:
+    """What the caller closed of descriptors 0 to 2 is the null device: else what is opened next is the program's input or output."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))
 
 
 def main(words: Sequence[str]) -> int:
