@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 from tests.conftest import Daemon, busybox_tar, make_daemon, running
+from tests.security.archives import member, tar_with
+from tests.system.talk import UnixConnection
+from tests.system.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 DOCKERFILE = b"FROM bb\nRUN echo hello > /x\nRUN dd if=/dev/zero of=/big bs=1k count=300\n"
@@ -67,3 +71,19 @@ def test_each_prune_has_a_dry_run(daemon: Daemon, kind: str) -> None:
     if kind != "network":
         assert told.rpartition(": ")[2] == done.rpartition(": ")[2]
     daemon.run("system", "prune", "--all", "--volumes", "--force")
+
+
+def test_a_layer_that_is_removed_while_it_is_saved_goes_when_that_ends(daemon: Daemon) -> None:
+    def parts() -> set[str]:
+        return {part["Name"] for part in json.loads(daemon.out("system", "df", "--on-disk", "--format", "json"))["Parts"]}
+
+    daemon.run("import", "-", "saved", stdin=tar_with(member("noise", data=random.Random(5).randbytes(20_000_000))))
+    connection = UnixConnection(daemon.socket_path)
+    connection.request("GET", "/images/saved/get")
+    answer = connection.getresponse()
+    answer.read(1)
+    daemon.run("rmi", "saved")
+    assert "layers of no image" in parts()
+    assert len(answer.read()) > 20_000_000
+    connection.close()
+    until(lambda: "layers of no image" not in parts())
