@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.bundle.harness import COMMAND, bundle_config
+from tests.system.waiting import until
 
 from wherry.kernel import cgroup
 
@@ -97,6 +98,25 @@ def test_an_exec_may_be_in_groups_below_its_containers(runtime):
         return
     lines = runtime("exec", "--cgroup", "memory:sub", "--cgroup", "cpu,pids:/sub", ident, *read).out.splitlines()
     assert {line.split(":")[1] for line in lines if line.endswith(":/sub")} == {"memory", "cpu", "pids"}
+
+
+def test_an_exec_in_a_paused_container_begins_when_that_is_resumed(runtime):
+    """It waits, and nothing else does: the container could never be resumed."""
+    configuration = bundle_config("sleep", "600")
+    found, path = cgroup.find(), configuration["linux"]["cgroupsPath"]
+    members = Path(found.directory("freezer", path), "cgroup.procs")
+    ident = runtime.create(configuration)
+    runtime("start", ident)
+    runtime("pause", ident)
+    base = [*COMMAND, "--root", str(runtime.place / "state")]
+    with subprocess.Popen([*base, "exec", "--ignore-paused", ident, "echo", "begun"], stdout=subprocess.PIPE, text=True) as waiting:
+        try:
+            until(lambda: len(members.read_text().split()) == 2)
+            subprocess.run([*base, "resume", ident], timeout=20, check=True)
+            assert waiting.communicate(timeout=20)[0] == "begun\n"
+        finally:
+            cgroup.freeze(found, path, frozen=False)  # or what is frozen could not be removed
+            waiting.kill()
 
 
 def test_an_exec_goes_where_the_first_process_is_when_the_group_takes_nobody(runtime):

@@ -48,12 +48,16 @@ def _execute(root: str, arguments: Sequence[str], options: Mapping[str, Any], jo
         signals = None if detached else stack.enter_context(foreground.gathered_signals())
         with states.opened(root, arguments[0]) as place:
             state, config = place.state(), place.config()
-            _check_status(states.status(place, state, cgroup.find()), ignore_paused=options["ignore-paused"])
+            current = states.status(place, state, cgroup.find())
+            _check_status(current, ignore_paused=options["ignore-paused"])
             wanted = _process(config, arguments[1:], options)
             bundles.check_process(wanted)
             wanted = bundles.with_known_capabilities(wanted, journal)
             console.check(wanted, options["console-socket"], detached=detached)
-            pid, pidfd, master = _bear(state, config, wanted, options)
+            born = _bear(state, config, wanted, options) if current != "paused" else None
+        if born is None:  # it begins when another command resumes the container, which wants the lock
+            born = _bear(state, config, wanted, options)
+        pid, pidfd, master = born
         try:
             creation.write_pid(options["pid-file"], pid)
             console.hand_over(options["pidfd-socket"], pidfd)
