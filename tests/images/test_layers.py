@@ -104,6 +104,25 @@ def test_who_keeps_a_layer_only_because_it_is_held_says_so(experiment: Experimen
     experiment(body)
 
 
+def test_an_import_keeps_nobody_from_removing_images_before_its_tar_is_whole(experiment: Experiment, make_tar: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        layers = lab.images.layers
+        held: list[str] = []
+        tar = io.BytesIO(make_tar({"a": b"1" * 2_000_000}))
+
+        class Source(io.RawIOBase):
+            def read(self, size: int = -1) -> bytes:
+                data = tar.read(size)
+                assert held == [] or not data
+                return data
+
+        diff_id = layers.unpack_tree(Source(), held.append)
+        assert set(held) == {UNNAMED}
+        assert layers.exists(diff_id)
+
+    experiment(body)
+
+
 def test_a_blob_stays_while_a_snapshot_made_from_it_does(experiment: Experiment, make_image: Any) -> None:
     async def body(lab: Any, fake: Any) -> None:
         fake.add(make_image({"a": b"1"}))

@@ -185,13 +185,14 @@ class Layers:
         self._remember_size(diff_id, self._content.size(diff_id), str(chain_id))
         return facts
 
-    def unpack_tree(self, source: Source) -> Digest:
+    def unpack_tree(self, source: Source, hold: Callable[[str], object]) -> Digest:
         """A tar that is no image's layer yet, in any compression, becomes a base snapshot: its diff_id.
 
-        It is that of our own packing where the tar itself is not kept. Raises InvalidArchive, BadStream, OSError.
+        It is that of our own packing where the tar itself is not kept. ``hold``: is given `UNNAMED` when the tar is whole, and not before:
+        it may be long in coming, and other images must go meanwhile. Raises InvalidArchive, BadStream, OSError.
         """
         if self.snapshotter.keeps_tars:
-            watched = _Watched(PlainReader(source, self._start), None, None)
+            watched = _Watched(PlainReader(source, self._start), None, None, ended=lambda: hold(UNNAMED))
             base = self.snapshotter.apply(None, None, watched).diff_id
             self._remember_size(base, watched.size_bytes, str(base))
             return base
@@ -200,6 +201,7 @@ class Layers:
         try:
             watched = _Watched(PlainReader(source, self._start), None, None)
             unpack(self._start, watched, root.upper or "", Whiteouts.DELETE, Limits(), None)
+            hold(UNNAMED)
             diff_id = self.snapshotter.pack(key, NullSink()).diff_id
             self.snapshotter.commit(key, str(diff_id))
         except BaseException:
@@ -346,8 +348,15 @@ def all_present(snapshotter: Snapshotter, diff_ids: Iterable[Digest]) -> tuple[D
 class _Watched(io.RawIOBase):
     """A reader that counts, tells how far it got, and stops when asked."""
 
-    def __init__(self, source: PlainReader, progress: Callable[[int], None] | None, stop: threading.Event | None) -> None:
+    def __init__(
+        self,
+        source: PlainReader,
+        progress: Callable[[int], None] | None,
+        stop: threading.Event | None,
+        ended: Callable[[], object] | None = None,
+    ) -> None:
         super().__init__()
+        self._ended = ended
         self._source = source
         self._progress = progress
         self._stop = stop
@@ -365,6 +374,8 @@ class _Watched(io.RawIOBase):
             raise LayerDamaged(f"a layer of more than {_MAX_TAR} bytes")
         if self._progress is not None:
             self._progress(self._source.consumed)
+        if not data and self._ended is not None:
+            self._ended()
         return data
 
 

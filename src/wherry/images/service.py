@@ -33,7 +33,7 @@ from wherry.spec.digest import Digest, chain_ids
 from wherry.spec.image import Config, InvalidDocument, Platform
 from wherry.spec.reference import InvalidReference, Reference
 from wherry.store.content import Content
-from wherry.store.garbage import UNNAMED, Roots
+from wherry.store.garbage import Roots
 from wherry.store.layer import DigestMismatch
 from wherry.store.parsing import Start, inline
 from wherry.store.records import Records
@@ -318,9 +318,9 @@ class Images:
         here = platforms.parse(platform) if platform else platforms.host()
         if here.os != "linux":
             raise InvalidRequest("operating system is not supported")
-        with self.layers.hold([UNNAMED]):
+        with self.layers.holding() as hold:
             with _reading("import"):
-                diff_id = await consume(self._attend, chunks, self.layers.unpack_tree)
+                diff_id = await consume(self._attend, chunks, lambda tar: self.layers.unpack_tree(tar, hold))
             created = timestamp.now()
             comment = message or f"Imported from {source}"
             made = spec.ImageConfig(
