@@ -125,13 +125,25 @@ def test_a_containers_writes_do_not_reach_its_image_or_its_siblings(engine: Daem
     engine.run("rm", "writer")
 
 
-def test_wrong_mounts_are_refused_and_leave_nothing(engine: Daemon) -> None:
+def test_wrong_mounts_are_refused_and_leave_nothing(engine: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    kinds = (
+        "Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type"
+    )
     before = engine.out("volume", "ls", "-q")
     for wrong, message in (
         (["-v", "relative/path:/x"], "includes invalid characters for a local volume name"),
         (["-v", "name:relative"], "mount path must be absolute"),
         (["-v", "first:/x", "-v", "second:/x"], "Duplicate mount point: /x"),
         (["--mount", "type=bogus,target=/x"], "bogus"),
+        (
+            ["-v", f"{tmp_path}:/bin/busybox"],
+            f'"{tmp_path}" to rootfs at "/bin/busybox": mount src={tmp_path}, dst=/bin/busybox: not a directory: {kinds}',
+        ),
+        (
+            ["-v", f"{tmp_path}/file:/bin"],
+            f'"{tmp_path}/file" to rootfs at "/bin": mount src={tmp_path}/file, dst=/bin: not a directory: {kinds}',
+        ),
     ):
         refused = engine.run("run", "--rm", *wrong, "bb", "true", check=False)
         assert (refused.code, message in refused.err) == (125, True), refused

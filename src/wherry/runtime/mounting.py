@@ -15,9 +15,14 @@ from dataclasses import dataclass
 
 from wherry.kernel import files, mount, namespace, userns
 from wherry.runtime import copyup
+from wherry.runtime.failure import StartFailure
 from wherry.runtime.options import MountOptions
 from wherry.runtime.steps import Key, Sandbox
 
+OF_ANOTHER_KIND = (  # as runc says it
+    "not a directory: Are you trying to mount a directory onto a file (or vice-versa)? "
+    "Check if the specified host path exists and is the expected type"
+)
 ROOT = 1 << 20  # among the sources: a root that the parent opened
 _MOST_LINKS = 40  # as many as the kernel follows
 _ELSEWHERE = re.compile("(/proc/[0-9]+/fd/[0-9]+):(/.+)")  # a mount namespace, and a path in it
@@ -125,17 +130,26 @@ class Mount:
             copyup.fill(sandbox.root_fd, self.destination, tree)
         if self.kind == "tmpfs" and not any(key == "mode" for key, _ in self.options.data):
             self._take_mode(sandbox.root_fd, tree)
-        target = open_target(
-            sandbox.root_fd,
-            self.destination,
-            directory=stat.S_ISDIR(os.fstat(tree).st_mode),
-            plain=self.kind in ("proc", "sysfs"),
-            behind_links=self.destination != "/dev",
-        )
-        mount.move_onto(tree, target)
+        self._place(sandbox.root_fd, tree)
         if self._is_sealed_later:
             sandbox.to_seal.append(os.dup(tree))
         self._remember(sandbox, tree)
+
+    def _place(self, root_fd: int, tree: int) -> None:
+        try:
+            target = open_target(
+                root_fd,
+                self.destination,
+                directory=stat.S_ISDIR(os.fstat(tree).st_mode),
+                plain=self.kind in ("proc", "sysfs"),
+                behind_links=self.destination != "/dev",
+            )
+            mount.move_onto(tree, target)
+        except OSError as error:
+            if self.kind or error.errno not in (errno.ENOTDIR, errno.EINVAL):
+                raise
+            where = f'error mounting "{self.source}" to rootfs at "{self.destination}"'
+            raise StartFailure(128, f"{where}: mount src={self.source}, dst={self.destination}: {OF_ANOTHER_KIND}") from error
 
     @property
     def _is_sealed_later(self) -> bool:
