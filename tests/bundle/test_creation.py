@@ -278,6 +278,7 @@ def test_a_hook_has_its_time(runtime):
         ({"linux": {"namespaces": [{"type": "pid"}]}}, "a new mount namespace"),
         ({"mounts": [{"destination": "/mnt", "source": "/nope", "options": ["bind"]}]}, "No such file or directory: /nope"),
         ({"mounts": [{"destination": "/mnt", "type": "nofs", "source": "x"}]}, "mount nofs"),
+        ({"mounts": [{"destination": "/mnt/..", "source": "/etc", "options": ["bind"]}]}, "nothing can be mounted on the root"),
         ({"mounts": [{"destination": "/mnt", "type": "tmpfs", "options": ["wrong=1"]}]}, "wrong"),
         ({"mounts": [{"destination": "/mnt", "source": "/etc", "options": ["bind", "wrong=1"]}]}, "cannot have the option wrong"),
         ({"mounts": [{"destination": "/mnt", "type": "cgroup", "source": "x"}]}, "only one of type cgroup"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
-from tests.bundle.harness import bundle_config
+from tests.bundle.harness import COMMAND, bundle_config
 from tests.runtime.harness import make_root
 
 pytestmark = pytest.mark.root
@@ -45,3 +46,23 @@ def test_a_hook_that_fails_after_a_program_has_ended_is_what_start_tells(runtime
     ident = runtime.create(configuration)
     done = runtime("start", ident, check=False)
     assert (done.code, "error running poststart hook /bin/sh: exit status 3" in done.err) == (1, True), done.err
+
+
+@pytest.mark.parametrize(("kind", "status"), [("createRuntime", "creating"), ("poststart", "running")])
+def test_a_hook_may_ask_for_its_container(runtime, kind, status):
+    """It would wait for the command that waits for it."""
+    record = runtime.place / "asked"
+    command = " ".join((*COMMAND, "--root", str(runtime.place / "state")))
+    script = f"{command} state t-asked; {command} list -q; {command} exec t-asked echo inside 2>&1; true"
+    configuration = bundle_config("sleep", "600")
+    configuration["hooks"] = {
+        kind: [{"path": "/bin/sh", "args": ["sh", "-c", f"{{ {script}; }} > {record}"], "env": ["PATH=/bin:/usr/bin"], "timeout": 30}]
+    }
+    runtime("create", "--bundle", str(runtime.bundle(configuration)), "t-asked")
+    assert runtime.state("t-asked")["status"] == "created"
+    runtime("start", "t-asked")
+    document, _, rest = record.read_text().rpartition("}\n")
+    found = json.loads(document + "}")
+    assert (found["status"], found["pid"]) == (status, runtime.state("t-asked")["pid"])
+    assert rest.startswith("t-asked\n")
+    assert ("inside" if kind == "poststart" else "container t-asked is being created") in rest

@@ -151,7 +151,7 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
         listener.close()
     if not has_users:  # while the process wakes up
         groups.make(*limits)
-    state = states.with_process(state, pid)
+    state = replace(states.with_process(state, pid), complete=not config.get("hooks"))
     if has_users:
         if not user_paths[0]:  # one that exists has its maps, whatever the config says
             userns.write_maps(f"/proc/{pid}", plan.id_maps(linux.get("uidMappings")), plan.id_maps(linux.get("gidMappings")))
@@ -164,6 +164,9 @@ def _bear(prepared: _Prepared, options: Mapping[str, Any], undo: contextlib.Exit
     place.write_config(config)
     place.write(state)
     master = _await_gate(ours, prepared, state, options["console-socket"], through=through)
+    if not state.complete:
+        state = replace(state, complete=True)
+        place.write(state)
     line = ours if here and not through else None
     if line is None:
         ours.close()

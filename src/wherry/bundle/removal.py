@@ -36,7 +36,7 @@ def kill(root: str, ident: str, word: str, *, every: bool) -> None:
 def delete(root: str, ident: str, journal: Journal, *, force: bool) -> None:
     """Remove a stopped container; with ``force`` kill it first, and one that is not there is gone already."""
     try:
-        with states.opened(root, ident) as place:
+        with states.opened(root, ident, awaits_creation=True) as place:
             _delete(place, journal, force=force)
     except Failure:
         if not (force and not os.path.lexists(f"{root}/{ident}")):

@@ -18,8 +18,7 @@ _FILE_SYSTEM_OPTIONS = ("dirsync", "lazytime", "mand", "nolazytime", "nomand", "
 
 def state(root: str, ident: str) -> str:
     """The OCI state object, with what runc adds to it."""
-    with states.opened(root, ident) as place:
-        return json.dumps(_describe(place, cgroup.find()), indent=2)
+    return json.dumps(_describe(states.found(root, ident), cgroup.find()), indent=2)
 
 
 def listing(root: str, form: str, *, quiet: bool) -> str:
@@ -135,7 +134,8 @@ def _unprivileged(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _describe(place: Place, found: cgroup.Hierarchies) -> dict[str, Any]:
     current = place.state()
-    document = states.document(current, states.status(place, current, found))
+    status = "creating" if states.is_being_created(place, current) else states.status(place, current, found)
+    document = states.document(current, status)
     more = {"rootfs": current.rootfs, "created": current.created, "owner": current.owner}
     annotations = document.pop("annotations", None)
     return {**document, **more, **({"annotations": annotations} if annotations else {})}

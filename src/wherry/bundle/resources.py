@@ -53,12 +53,11 @@ def resume(root: str, ident: str) -> None:
 
 def processes(root: str, ident: str, form: str) -> str:
     """The container's processes: a JSON list of ids, or a table."""
-    with states.opened(root, ident) as place:
-        state = place.state()
-        try:
-            pids = cgroup.processes(cgroup.find(), state.cgroups_path)  # who shares the host's pids may outlive the first
-        except FileNotFoundError:
-            pids = []
+    state = states.found(root, ident).state()
+    try:
+        pids = cgroup.processes(cgroup.find(), state.cgroups_path)  # who shares the host's pids may outlive the first
+    except FileNotFoundError:
+        pids = []
     if form == "json":
         return json.dumps(pids)
     if form != "table":
@@ -93,9 +92,7 @@ def update(root: str, ident: str, options: Mapping[str, Any]) -> None:
 
 def events(root: str, ident: str, options: Mapping[str, Any]) -> None:
     """Print the container's use once, or every interval until it ends; and each time the kernel ran out of memory for it."""
-    with states.opened(root, ident) as place:
-        state = place.state()
-    found = cgroup.find()
+    state, found = states.found(root, ident).state(), cgroup.find()
     if not states.is_alive(state):
         raise Failure(f"container with id {ident} is not running")
     if options["stats"]:

@@ -31,13 +31,14 @@ def start(root: str, ident: str, journal: Journal) -> None:
             _release(line, state)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place.socket)
-        try:
-            _run_poststart(place.config(), state)
-        except Failure:
-            with contextlib.suppress(Failure):  # it may have ended already
-                states.send_signal(state, signal.SIGKILL)
-            raise
-        journal.debug(f"started {ident}")
+        config = place.config()
+    try:
+        _run_poststart(config, state)  # not locked: a hook may ask for what it likes
+    except Failure:
+        with contextlib.suppress(Failure):  # it may have ended already
+            states.send_signal(state, signal.SIGKILL)
+        raise
+    journal.debug(f"started {ident}")
 
 
 def run(root: str, ident: str, options: Mapping[str, Any], journal: Journal, reserve: Reserve | None = None) -> int:

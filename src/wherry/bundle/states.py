@@ -26,7 +26,10 @@ _STATE, _CONFIG, _SOCKET = "state.json", "config.json", "start.sock"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """``pid`` 0 until there is a process; ``groups``: directories of control groups made for it; ``created``: RFC 3339."""
+    """``pid`` 0 until there is a process; ``groups``: directories of control groups made for it; ``created``: RFC 3339.
+
+    Not ``complete``: its create runs hooks, or died while it did.
+    """
 
     ident: str
     bundle: str
@@ -37,6 +40,7 @@ class State:
     pid: int = 0
     start_time: int = 0
     groups: tuple[str, ...] = ()
+    complete: bool = True
     annotations: dict[str, str]
 
 
@@ -72,6 +76,10 @@ class Place:
             raise Failure(f"container {self.ident} was not finished by its create: delete it with --force") from None
         except (ValueError, TypeError, KeyError) as error:
             raise Failure(f"container {self.ident}: {_STATE} cannot be read: {error}") from None
+
+    def has_state(self) -> bool:
+        """Whether its create came so far."""
+        return os.path.isfile(f"{self.path}/{_STATE}")
 
     def config(self) -> dict[str, Any]:
         with open(f"{self.path}/{_CONFIG}", encoding="utf-8") as file:
@@ -111,10 +119,28 @@ def made(root: str, ident: str) -> Iterator[Place]:
         _unlock(fd)
 
 
-@contextlib.contextmanager
-def opened(root: str, ident: str) -> Iterator[Place]:
-    """An existing container's place, locked.  Raises Failure when there is none."""
+def found(root: str, ident: str) -> Place:
+    """An existing container's place for who only reads, not locked: a hook may ask while the command that runs it is at work."""
     place = Place(root, check_name(ident))
+    if not os.path.isdir(place.path):
+        raise Failure(f"container does not exist: {ident}")
+    return place
+
+
+def is_being_created(place: Place, state: State) -> bool:
+    """Whether the hooks of its creation are running."""
+    return not state.complete and _is_locked(place.path)
+
+
+@contextlib.contextmanager
+def opened(root: str, ident: str, *, awaits_creation: bool = False) -> Iterator[Place]:
+    """An existing container's place, locked.
+
+    Raises Failure when there is none, and while hooks of its creation run, which may be who asks, unless it ``awaits_creation``.
+    """
+    place = found(root, ident)
+    if not awaits_creation and place.has_state() and is_being_created(place, place.state()):
+        raise Failure(f"container {ident} is being created")
     while True:
         try:
             fd = os.open(place.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -140,7 +166,8 @@ def every(root: str) -> list[Place]:
         names = sorted(os.listdir(root))
     except FileNotFoundError:
         return []
-    return [Place(root, name) for name in names if os.path.isfile(f"{root}/{name}/{_STATE}")]
+    places = (Place(root, name) for name in names)
+    return [place for place in places if place.has_state()]
 
 
 def start_time(pid: int) -> int:
@@ -211,6 +238,21 @@ def document(state: State, status_name: str) -> dict[str, Any]:
 
 def with_process(state: State, pid: int) -> State:
     return replace(state, pid=pid, start_time=start_time(pid))
+
+
+def _is_locked(path: str) -> bool:
+    """Whether a command is at work."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _unlock(fd: int) -> None:

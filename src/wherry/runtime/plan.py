@@ -223,6 +223,8 @@ def _devices(linux: Mapping[str, Any]) -> devices.MakeDevices:
 
 
 def _check_destination(destination: str, kind: str) -> None:
+    if destination == "/":
+        raise StartFailure(128, "nothing can be mounted on the root itself: /")
     inside_proc = destination == "/proc" or destination.startswith("/proc/")
     if inside_proc and not (destination == "/proc" and kind == "proc"):
         allowed = ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev", "sys/kernel/ns_last_pid")
