@@ -90,3 +90,29 @@ def test_groups_in_hierarchies_of_others_are_removed_too(tmp_path: Path) -> None
     (roots["unified"] / "wh/a").mkdir()
     cgroup.remove_elsewhere("/wh/a", str(tmp_path / "mountinfo"))
     assert (roots["unified"] / "wh/a").exists()  # it is ours where no v1 is
+
+
+@pytest.mark.root
+def test_processes_of_groups_below_are_counted_ended_and_followed_into_theirs() -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    found = cgroup.find()
+    path = f"/wherry-test-{secrets.token_hex(4)}"
+    for name in ("init", "work/deep"):
+        cgroup.create(found, f"{path}/{name}")
+    with (
+        subprocess.Popen(["sleep", "60"], preexec_fn=lambda: cgroup.join(found, f"{path}/init")) as first,
+        subprocess.Popen(["sleep", "60"], preexec_fn=lambda: cgroup.join(found, f"{path}/work/deep")) as second,
+    ):
+        try:
+            assert set(cgroup.processes(found, path)) == {first.pid, second.pid}
+            pidfd = os.pidfd_open(first.pid)
+            with subprocess.Popen(["sleep", "60"], preexec_fn=lambda: cgroup.join_beside(found, path, pidfd)) as third:
+                assert third.pid in cgroup.processes(found, f"{path}/init" if found.v2 else path)
+                cgroup.end(found, path)  # who is not waited for keeps a v1 group
+            os.close(pidfd)
+        finally:
+            first.kill()
+            second.kill()
+    assert cgroup.end(found, path)
+    assert [first.returncode, second.returncode, third.returncode] == [-9, -9, -9]

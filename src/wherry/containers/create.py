@@ -103,8 +103,12 @@ def complete_host_config(
     security_profile: str = "default",
     no_new_privileges: bool = False,
     default_runtime: str = RUNTIME,
+    v2: bool = False,
 ) -> HostConfig:
-    """The HostConfig with Docker's and the daemon's defaults filled in, as `inspect` shows it.  Raises InvalidRequest."""
+    """The HostConfig with Docker's and the daemon's defaults filled in, as `inspect` shows it.  Raises InvalidRequest.
+
+    ``v2``: control groups of that version have no OOM killer to switch off.
+    """
     host = asked or HostConfig()
     if host.security_opt is None and (host.privileged or "host" in (host.pid_mode, host.ipc_mode)):
         host.security_opt = ["label=disable"]
@@ -125,9 +129,22 @@ def complete_host_config(
         host.pids_limit = 0 if host.pids_limit else None  # no limit, ours: the Docker CLI sends 0 for what was not asked
     if host.memory_swappiness == -1:
         host.memory_swappiness = None
-    if host.oom_kill_disable is None:
+    if host.oom_kill_disable is None and not v2:
         host.oom_kill_disable = False
     return host
+
+
+def discard_what_v2_lacks(host: HostConfig) -> list[str]:
+    """Take out what control groups v2 have no file for, as Docker does; its warnings.  Source: moby's daemon/daemon_unix.go."""
+    found = []
+    if host.memory_swappiness not in (None, -1):
+        found.append(
+            "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded."
+        )
+    if host.oom_kill_disable:
+        found.append("Your kernel does not support OomKillDisable. OomKillDisable discarded.")
+    host.memory_swappiness = host.oom_kill_disable = None
+    return found
 
 
 def check(config: Config, host: HostConfig, *, cpus: int, runtimes: Collection[str] = ()) -> None:

@@ -21,6 +21,14 @@ from wherry.spec.docker.stats import (
     Throttling,
 )
 
+_MEMORY_STATS_V2 = (
+    *("anon", "file", "kernel_stack", "slab", "sock", "shmem", "file_mapped", "file_dirty", "file_writeback", "anon_thp"),
+    *("inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable", "slab_reclaimable", "slab_unreclaimable"),
+    *("pgfault", "pgmajfault", "workingset_refault", "workingset_activate", "workingset_nodereclaim", "pgrefill", "pgscan", "pgsteal"),
+    *("pgactivate", "pgdeactivate", "pglazyfree", "pglazyfreed", "thp_fault_alloc", "thp_collapse_alloc"),
+)  # as Docker names them, whatever the kernel has
+_NO_PIDS_LIMIT_V2 = (1 << 64) - 1
+
 
 def sample(rooms: Rooms, container: Container, cgroups_path: str) -> ContainerStats:
     """What it uses now; zeros for one that does not run.  Blocking."""
@@ -41,14 +49,16 @@ def sample(rooms: Rooms, container: Container, cgroups_path: str) -> ContainerSt
         online_cpus=cpus,
         throttling_data=Throttling(periods=used.periods, throttled_periods=used.throttled_periods, throttled_time=used.throttled_ns),
     )
+    v2 = rooms.cgroups.v2 is not None
     stats.memory_stats = MemoryStats(
         usage=used.memory_bytes,
-        max_usage=used.memory_max_bytes,
-        stats=dict(used.memory_stat),
+        max_usage=0 if v2 else used.memory_max_bytes,
+        stats={name: used.memory_stat.get(name, 0) for name in _MEMORY_STATS_V2} if v2 else dict(used.memory_stat),
+        failcnt=used.out_of_memory,
         limit=_memory_limit(used.memory_limit_bytes),
     )
-    stats.pids_stats = PidsStats(current=used.pids, limit=used.pids_limit)
-    stats.blkio_stats = _block_io(used, v2=rooms.cgroups.v2 is not None)
+    stats.pids_stats = PidsStats(current=used.pids, limit=used.pids_limit or (_NO_PIDS_LIMIT_V2 if v2 else 0))
+    stats.blkio_stats = _block_io(used, v2=v2)
     stats.networks = interfaces(container.record.state.pid)
     return stats
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from wherry.containers import present, top, update
 from wherry.containers.container import Container
-from wherry.containers.create import signal_number
+from wherry.containers.create import discard_what_v2_lacks, signal_number
 from wherry.containers.lifecycle import Status
 from wherry.containers.logs import LogQuery
 from wherry.engine import container_changes, container_logs, container_stats
@@ -210,8 +210,9 @@ class ContainerOperations:
     # --- make and change
 
     async def create_container(self, body: ContainerCreate, *, name: str, platform: str) -> ContainerCreated:
+        discarded = discard_what_v2_lacks(body.host_config) if self.rooms.cgroups.v2 and body.host_config else []
         container = await self.creating.create(body, name=name, platform=platform)
-        return ContainerCreated(id=container.id, warnings=self._warnings(container, body))
+        return ContainerCreated(id=container.id, warnings=discarded + self._warnings(container, body))
 
     def _warnings(self, container: Container, body: ContainerCreate) -> list[str]:
         host = container.record.host_config

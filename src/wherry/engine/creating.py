@@ -38,6 +38,7 @@ class Creating:
             security_profile=rooms.settings.security_profile,
             no_new_privileges=rooms.settings.no_new_privileges,
             default_runtime=rooms.settings.default_runtime,
+            v2=rooms.cgroups.v2 is not None,
         )
         create.check(config, host, cpus=self._cpus, runtimes=rooms.settings.runtimes)
         create.check_joined_network(body)

@@ -100,6 +100,9 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         stack.callback(snapshotter.close)
         capabilities = _own_capabilities()
         overlay = snapshotter.name != Vfs.name
+        groups = cgroup.find()
+        if cgroup.vacate_root(groups):
+            log.info("the root of this cgroup namespace had processes: they are in its group init now, or no container could have limits")
         trial = tasks.create_task(selftest.weaknesses(settings, supervisor, capabilities, overlay=overlay), name=selftest.CGROUP)
         await asyncio.sleep(0)  # it begins: its container is made while the services here are built
         registry = _registry_client(settings)
@@ -149,7 +152,7 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
             workers=workers,
             attendants=attendants,
             tasks=tasks,
-            cgroups=cgroup.find(),
+            cgroups=groups,
             capabilities=capabilities,
             boot_id=_boot_id(),
         )

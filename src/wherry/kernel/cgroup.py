@@ -60,6 +60,28 @@ def find(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
     return Hierarchies(v1, None) if v1 else Hierarchies({}, v2)
 
 
+def vacate_root(found: Hierarchies) -> bool:
+    """Move what runs in the root of this cgroup namespace into a group ``init`` below it, when that is needed; whether it was.
+
+    In a container the root is a group as any other, which cannot hand controllers down while it has processes; the machine's own can.
+    """
+    root = found.v2
+    if root is None or not os.path.exists(f"{root}/cgroup.type") or not _missing_below(root):
+        return False
+    pids = controlfiles.read(f"{root}/cgroup.procs").split()
+    if not pids or "0" in pids:  # one of another pid namespace has no number here
+        return False
+    os.makedirs(f"{root}/init", 0o755, exist_ok=True)
+    for _ in range(100):  # they may fork meanwhile
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                controlfiles.write(f"{root}/init/cgroup.procs", pid)
+        pids = controlfiles.read(f"{root}/cgroup.procs").split()
+        if not pids:
+            break
+    return True
+
+
 def create(found: Hierarchies, path: str) -> None:
     """Make the group in every hierarchy, with what its children need from its parents; existing is success."""
     if found.v2:
@@ -156,9 +178,9 @@ def is_frozen(found: Hierarchies, path: str) -> bool:
 
 
 def processes(found: Hierarchies, path: str) -> list[int]:
-    """Pids in the group, as this pid namespace numbers them."""
+    """Pids in the group and in those below it, as this pid namespace numbers them."""
     directory = found.directory("pids", path) or (found.directories(path) or [""])[0]
-    return [int(pid) for pid in controlfiles.read(f"{directory}/cgroup.procs").split()]
+    return [*map(int, controlfiles.read(f"{directory}/cgroup.procs").split()), *_processes_below(directory)]
 
 
 def children(found: Hierarchies, path: str) -> set[str]:
@@ -178,6 +200,9 @@ def end(found: Hierarchies, path: str) -> bool:
     if not found.v2 and (freezer := found.directory("freezer", path)):
         with suppress(OSError):
             controlfiles.write(f"{freezer}/freezer.state", "THAWED")  # v1 keeps what is frozen even from SIGKILL
+    if found.v2:
+        with suppress(OSError):  # before Linux 5.14 one by one
+            controlfiles.write(f"{found.directory('', path)}/cgroup.kill", "1")
     for _ in range(_KILL_ROUNDS):
         try:
             pids = processes(found, path)
@@ -228,6 +253,21 @@ def remove_elsewhere(path: str, mountinfo: str = "/proc/self/mountinfo") -> None
             _remove(f"{target}/{path.lstrip('/')}")
 
 
+def _processes_below(directory: str) -> list[int]:
+    if os.stat(directory).st_nlink <= 2:  # no directory in it
+        return []
+    found: list[int] = []
+    with os.scandir(directory) as entries:
+        below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for one in below:
+        try:
+            found += [*map(int, controlfiles.read(f"{one}/cgroup.procs").split()), *_processes_below(one)]
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):  # the last: its threads' processes are in a group above
+                raise
+    return found
+
+
 def _remove(directory: str) -> bool:
     for _ in range(50):
         try:
@@ -250,18 +290,32 @@ def _remove(directory: str) -> bool:
 def _create_v2(root: str, path: str) -> None:
     current = root
     for name in path.strip("/").split("/"):
-        wanted = controlfiles.read(f"{current}/cgroup.controllers").split()
-        active = controlfiles.read(f"{current}/cgroup.subtree_control").split()
-        for controller in wanted:
-            if controller in active:
-                continue
-            try:
-                controlfiles.write(f"{current}/cgroup.subtree_control", f"+{controller}")
-            except OSError as error:
-                if error.errno not in (errno.EBUSY, errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP):
-                    raise  # a controller that cannot be handed down here limits nothing here; using it fails by name
+        _hand_down(current)
         current = f"{current}/{name}"
         os.makedirs(current, 0o755, exist_ok=True)
+
+
+def _missing_below(directory: str) -> list[str]:
+    """The controllers that groups below a v2 group could have and do not."""
+    active = controlfiles.read(f"{directory}/cgroup.subtree_control").split()
+    return [name for name in controlfiles.read(f"{directory}/cgroup.controllers").split() if name not in active]
+
+
+def _hand_down(directory: str) -> None:
+    """Give groups below a v2 group every controller.  One that cannot be had here limits nothing here; using it fails by name."""
+    missing = _missing_below(directory)
+    if not missing:
+        return
+    try:
+        controlfiles.write(f"{directory}/cgroup.subtree_control", " ".join(f"+{name}" for name in missing))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return  # it has processes: what could go nevertheless would make the groups below ones for threads only
+        if error.errno not in (errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP):
+            raise
+        for name in missing:
+            with suppress(OSError):
+                controlfiles.write(f"{directory}/cgroup.subtree_control", f"+{name}")
 
 
 def _inherit_cpuset(found: Hierarchies, path: str) -> None:

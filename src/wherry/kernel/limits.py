@@ -135,7 +135,7 @@ def _write_memory_limit(directory: str, name: str, limit: int) -> None:
 
 def _limit_memory_v2(directory: str, wanted: Mapping[str, int]) -> None:
     ceiling = wanted.get("limit", 0)
-    if (swap := wanted.get("swap", 0)) and os.path.exists(f"{directory}/memory.swap.max"):
+    if (swap := wanted.get("swap", 0) or min(ceiling, 0)) and os.path.exists(f"{directory}/memory.swap.max"):
         controlfiles.write(f"{directory}/memory.swap.max", "max" if swap < 0 else str(max(swap - max(ceiling, 0), 0)))
     if ceiling:
         controlfiles.write(f"{directory}/memory.max", "max" if ceiling < 0 else str(ceiling))

@@ -12,12 +12,16 @@ from wherry.kernel import cgroup, controlfiles
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a group has used and may use; 0 limits mean none.  ``blkio``: (major, minor, operation, bytes)."""
+    """What a group has used and may use; 0 limits mean none.  ``blkio``: (major, minor, operation, bytes).
+
+    ``out_of_memory``: how often what was wanted could not be had; counted by v2 only.
+    """
 
     memory_bytes: int = 0
     memory_max_bytes: int = 0
     memory_limit_bytes: int = 0
     memory_stat: Mapping[str, int]
+    out_of_memory: int = 0
     cpu_ns: int = 0
     cpu_user_ns: int = 0
     cpu_system_ns: int = 0
@@ -72,6 +76,7 @@ def _usage_v2(found: cgroup.Hierarchies, path: str) -> Usage:
         memory_max_bytes=controlfiles.number(controlfiles.read_or_nothing(f"{directory}/memory.peak")),
         memory_limit_bytes=controlfiles.number(controlfiles.read_or_nothing(f"{directory}/memory.max")),
         memory_stat=controlfiles.table(controlfiles.read_or_nothing(f"{directory}/memory.stat")),
+        out_of_memory=controlfiles.table(controlfiles.read_or_nothing(f"{directory}/memory.events")).get("oom", 0),
         cpu_ns=stat.get("usage_usec", 0) * 1000,
         cpu_user_ns=stat.get("user_usec", 0) * 1000,
         cpu_system_ns=stat.get("system_usec", 0) * 1000,
@@ -94,7 +99,7 @@ def _blkio_v2(text: str) -> tuple[tuple[int, int, str, int], ...]:
     for line in text.splitlines():
         device, *pairs = line.split()
         values = dict(pair.split("=") for pair in pairs)
-        for name, operation in (("rbytes", "Read"), ("wbytes", "Write")):
+        for name, operation in (("rbytes", "read"), ("wbytes", "write")):
             found.append((*_device(device), operation, int(values.get(name, 0))))
     return tuple(found)
 
