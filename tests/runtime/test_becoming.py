@@ -50,7 +50,7 @@ def test_privileges_go_after_the_gate_and_the_filter_just_before_the_last_of_the
     made = become({"uid": 0, "gid": 5, "additionalGids": [6], "umask": 0o77}, dict.fromkeys(SETS, ("CAP_KILL",)), rlimits=limits)
     assert made == [
         *(("setsid",), ("dup2", 0), ("dup2", 1), ("dup2", 2), ("enter_this_directory",), ("prlimit", "RLIMIT_CORE", 1, 2, True)),
-        *(("umask", 0o77), ("close_on_exec", 3), ("default_signals",), ("gate",)),
+        *(("umask", 0o77), ("close_on_exec", 3), ("use_every_cpu",), ("default_signals",), ("gate",)),
         *(("drop_bounding", KILL), ("prctl", credentials.PR_SET_KEEPCAPS, 1)),
         *(("setgroups", (6,)), ("setresgid", 5), ("setresuid", 0), ("prctl", process.PR_SET_DUMPABLE, 0)),
         ("capset", KILL | credentials.SYS_ADMIN, KILL | credentials.SYS_ADMIN, KILL),  # what the filter needs, and nothing more

@@ -106,6 +106,27 @@ def test_pause_and_top_of_a_container_between_two_runs_say_that_it_is_restarting
         engine.run("rm", "-f", "again")
 
 
+@pytest.mark.parametrize("ending", ["stop?t=0", "kill", "?force=1"])
+def test_what_starts_again_while_it_is_being_ended_ends_too(engine: Daemon, ending: str) -> None:
+    """The second run began while the end waited for its turn: nobody knew of its program any more."""
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(8):
+            mark = f"{time.time_ns() // 1000}{number}"
+            script = f"[ -e /ran ] && exec sleep {mark}; touch /ran; exit 1"
+            body = {"Image": "bb", "Cmd": ["sh", "-c", script], "HostConfig": {"RestartPolicy": {"Name": "always"}}}
+            path = f"/v1.47/containers/{ask(engine, 'POST', '/v1.47/containers/create', body)[1]['Id']}"
+            ask(engine, "POST", f"{path}/start")
+            until(lambda path=path: ask(engine, "GET", f"{path}/json")[1]["State"]["Restarting"])
+            starting = pool.submit(ask, engine, "POST", f"{path}/start")
+            ended = pool.submit(ask, engine, *(("DELETE", path + ending) if "force" in ending else ("POST", f"{path}/{ending}")))
+            starting.result()
+            ended.result()
+            left = subprocess.run(["pgrep", "-f", f"^sleep {mark}$"], stdout=subprocess.PIPE, check=False).stdout
+            found = ask(engine, "GET", f"{path}/json")[1]
+            ask(engine, "DELETE", f"{path}?force=1")
+            assert bool(left) == found.get("State", {}).get("Running", False)
+
+
 def test_removal_by_force_is_not_stopped_by_a_start_at_the_same_time(engine: Daemon) -> None:
     with ThreadPoolExecutor(2) as pool:
         for _ in range(20):

@@ -9,10 +9,12 @@ import os
 import posixpath
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 from wherry.containers.container import Container
+from wherry.containers.lifecycle import Status
 from wherry.containers.present import rfc3339
 from wherry.engine.feeding import drain, through_file
 from wherry.engine.image_mounts import place_of_part
@@ -25,6 +27,7 @@ from wherry.spec.docker.request import ArchiveRequest
 from wherry.spec.mounts import Rootfs
 from wherry.store.layer import write_all
 from wherry.store.parsing import Start, wide_pipe
+from wherry.store.snapshot import SnapshotMissing
 from wherry.tree.compression import BadStream
 from wherry.tree.tar import Source
 
@@ -75,13 +78,16 @@ class ContainerFiles:
     async def _there(self, container: Container, path: str, work: Callable[[Rootfs | Process, str, str], Awaitable[T]]) -> T:
         """Do ``work`` with what `_place` says; once more where the container has ended meanwhile, whose own mounts went with it."""
         try:
-            return await work(*await self._place(container, path))
-        except ProcessLookupError:
             try:
-                await asyncio.wait_for(container.watch("not-running"), END_PATIENCE_S)
-            except TimeoutError:
-                pass  # it runs: it was something in it that is gone
-            return await work(*await self._place(container, path))
+                return await work(*await self._place(container, path))
+            except ProcessLookupError:
+                with suppress(TimeoutError):  # it runs: it was something in it that is gone
+                    await asyncio.wait_for(container.watch("not-running"), END_PATIENCE_S)
+                return await work(*await self._place(container, path))
+        except (OSError, SnapshotMissing) as error:
+            if container.status is Status.REMOVING:
+                raise NotFound(f"No such container: {container.id}") from error
+            raise
 
     async def stat(self, container: Container, path: str, *, called: str) -> PathStat:
         """Raises NotFound: `Could not find the file X in container Y`.  ``called``: how the client named it."""

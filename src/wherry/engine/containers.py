@@ -153,7 +153,10 @@ class ContainerOperations:
             raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         if not container.is_running:
             raise Conflict(f"container {container.id} is not running")
-        pids = await self.rooms.workers.run(cgroup.processes, self.rooms.cgroups, self.running.cgroups_path(container))
+        try:
+            pids = await self.rooms.workers.run(cgroup.processes, self.rooms.cgroups, self.running.cgroups_path(container))
+        except FileNotFoundError:
+            raise Conflict(f"container {container.id} is not running") from None
         titles, rows = await self.rooms.workers.run(top.table, pids, arguments or "-ef")
         self._publish(container, "top")
         return ContainerTop(titles=titles, processes=rows)
@@ -183,7 +186,7 @@ class ContainerOperations:
         container = self.rooms.containers.get(ref)
         hidden = frozenset(mount.destination for mount in container.record.mounts)
         changes = self.rooms.snapshotter.changes(container.record.snapshot)
-        return produce(self.rooms.attendants.run, partial(container_changes.write, changes, hidden))
+        return _while_there(ref, produce(self.rooms.attendants.run, partial(container_changes.write, changes, hidden)))
 
     async def container_stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[ContainerStats]:
         container = self.rooms.containers.get(ref)
@@ -236,6 +239,8 @@ class ContainerOperations:
             raise InvalidRequest("Neither old nor new names may be empty")
 
         async def rename() -> None:
+            if container.status is Status.REMOVING:
+                raise NotFound(f"No such container: {ref}")
             try:
                 old = self.rooms.containers.rename(container, name)
             except (Conflict, InvalidRequest) as error:
@@ -415,6 +420,14 @@ class ContainerOperations:
 
     def _publish(self, container: Container, action: str, **more: str) -> None:
         self.rooms.events.publish("container", action, container.id, present.attributes(container.record, **more))
+
+
+async def _while_there(ref: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in chunks:
+            yield chunk
+    except SnapshotMissing as error:  # it is being removed
+        raise NotFound(f"No such container: {ref}") from error
 
 
 def _copy_log(container: Container, path: str, query: LogQuery, fd: int) -> None:

@@ -367,8 +367,7 @@ class Running:
 
     async def stop(self, container: Container, *, signal: str, timeout_s: int | None, called: str) -> None:
         """Raises NotModified when it is stopped already, InvalidRequest for a bad signal.  ``called``: how the client named it."""
-        if container.status is Status.RESTARTING:
-            await container.perform(lambda: self._stop_restarting(container))
+        if container.status is Status.RESTARTING and await container.perform(lambda: self._stop_restarting(container)):
             return
         if not container.is_running:
             raise NotModified(f"container {container.id} is already stopped")
@@ -391,12 +390,16 @@ class Running:
         if not ended.done():
             await self._kill_and_wait(container, ended)
 
-    async def _stop_restarting(self, container: Container) -> None:
+    async def _stop_restarting(self, container: Container) -> bool:
+        """False where it has started while we waited for our turn, and there is a program to stop."""
+        if container.status is not Status.RESTARTING:
+            return False
         self._cancel_restart(container)
         container.record.state.manually_stopped = True
         container.record.state.status = advance(container.status, Event.EXIT)
         self._rooms.containers.save(container)
         container.tell("not-running")
+        return True
 
     def _mark_stopped(self, container: Container) -> None:
         container.record.state.manually_stopped = True
@@ -443,8 +446,7 @@ class Running:
             number = signal_number(signal or "SIGKILL")
         except InvalidRequest as error:
             raise InvalidRequest(f"cannot kill container: {called}: {error}") from None
-        if container.status is Status.RESTARTING:
-            await container.perform(lambda: self._stop_restarting(container))
+        if container.status is Status.RESTARTING and await container.perform(lambda: self._stop_restarting(container)):
             return
         if not container.is_running:
             raise Conflict(f"cannot kill container: {called}: container {container.id} is not running")
