@@ -96,6 +96,30 @@ def test_podman_lives_a_containers_life_with_it(place):
     assert [line for line in lines if not line.startswith("stderr")][-6:] == ["w", "137", "w", "w", "137", "w"], out
 
 
+def test_podmans_pods_share_what_they_say(place):
+    """Users too, for which Podman writes maps beside the path; and a read-only tmpfs has what is mounted in it."""
+    podman = f"podman --root {place}/pod --runroot {place}/pod-run --storage-driver vfs --runtime {place}/runtime"
+    out = inside(
+        f"""tar -C {place}/rootfs -cf - . | {podman} import - bb >/dev/null 2>&1
+        {podman} pod create --name pp --infra-image bb --infra-command 'sleep 1000' --share net,ipc,uts,pid --network none \
+            --uidmap 0:100000:65536 --gidmap 0:100000:65536 >/dev/null
+        {podman} run --rm --pod pp bb sh -c 'cat /proc/self/uid_map; id -u; touch /x; stat -c %u /x'
+        {podman} run -d --pod pp --name a bb sleep 500 >/dev/null; {podman} exec --user 1000:5 a id
+        {podman} pod top pp comm | sort | uniq -c
+        {podman} pod pause pp >/dev/null; {podman} pod ps --format '{{{{.Status}}}}'; {podman} pod unpause pp >/dev/null
+        {podman} pod stop -t 0 pp >/dev/null; {podman} pod start pp >/dev/null; {podman} pod kill pp >/dev/null
+        {podman} pod rm -f -t 0 pp >/dev/null
+        {podman} run --rm --network none --tmpfs /data:ro -v {place}/rootfs/data:/data/inner bb sh -c 'ls /data/inner; touch /data/x'
+        {podman} ps -aq; ls {place}/states; {podman} rmi -f bb >/dev/null"""
+    )
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[:4] == ["0 100000 65536", "0", "0", "uid=1000(al) gid=5 groups=5"], out
+    assert "2 sleep" in lines, out
+    assert "Paused" in lines, out
+    assert lines[lines.index("Paused") + 1] == "file", out
+    assert "stderr: touch: /data/x: Read-only file system" in lines, out
+
+
 def test_containerd_lives_a_containers_life_with_it(place):
     (place / "containerd.toml").write_text(CONTAINERD.format(place=f"{place}/ctrd"))
     ctr = f"ctr -a {place}/ctrd/c.sock -n wherry"
