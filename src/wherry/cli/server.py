@@ -58,10 +58,15 @@ def serve(home: str, directory: str) -> None:
 
 def _live(line: socket.socket, own: Mapping[str, object], *, ahead: bool) -> None:
     process.set_name("wherry")
+    signal.signal(signal.SIGURG, _be_nudged)
     if ahead:
         _rehearse()
     gc.enable()
     working.live(line, lambda: None, lambda request, _: _work(request, own))
+
+
+def _be_nudged(number: int, frame: object) -> None:
+    """Nothing; but a call that waits returns, and a signal that came just before it began is taken too."""
 
 
 def _rehearse() -> None:

@@ -130,7 +130,7 @@ class Signals:
     def pending(self) -> bytes:
         """One byte for each signal that came."""
         try:
-            return os.read(self.descriptor, 64)
+            return bytes(number for number in os.read(self.descriptor, 64) if number in self._numbers)
         except BlockingIOError:
             return b""
 

@@ -139,9 +139,10 @@ class _Loop:
                         until = time.monotonic() + _IDLE_S
 
     def _nudge(self) -> float:
-        """Interrupt what the scripts wait in, now and then, and say after how many seconds again.
+        """Interrupt what the scripts and the workers wait in, now and then, and say after how many seconds again.
 
-        A signal that comes just before a shell's ``read`` blocks is not seen until that returns.
+        A signal that comes just before a shell's ``read`` blocks is not seen until that returns; nor is one by Python code, whatever it
+        waits in.
         """
         now = time.monotonic()
         at_work = [worker for worker in self._workers if worker.caller >= 0]
@@ -150,6 +151,7 @@ class _Loop:
                 worker.nudged = now + _NUDGE_S
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(worker.caller, signal.SIGURG)  # ignored, but by a script that waits
+                    os.kill(worker.pid, signal.SIGURG)
         return min(worker.nudged for worker in at_work) - now
 
     def _take(self, line: bytes) -> None:
