@@ -8,8 +8,8 @@ import signal
 import struct
 from collections.abc import Sequence
 
-from wherry.kernel import cgroup, credentials, process, seccomp, spawn
-from wherry.runtime.calls import LIMIT, MOST_CPUS
+from wherry.kernel import cgroup, credentials, process, scheduling, seccomp, spawn
+from wherry.runtime.calls import LIMIT
 
 _DEFAULT_ACTION = bytes(32)  # the kernel's struct sigaction: SIG_DFL
 _NO_LIMIT = (1 << 64) - 1
@@ -62,7 +62,7 @@ class Written:
         self._table.add("close_range", first, 0xFFFFFFFF, process.CLOSE_RANGE_CLOEXEC)
 
     def use_every_cpu(self) -> None:
-        self._table.add("sched_setaffinity", 0, MOST_CPUS // 8, b"\xff" * (MOST_CPUS // 8))
+        self._table.add("sched_setaffinity", 0, len(scheduling.EVERY_CPU), scheduling.EVERY_CPU)
 
     def default_signals(self) -> None:
         self._table.extend(self._defaults)

@@ -19,6 +19,7 @@ FLAGS = {
 }
 IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}  # include/uapi/linux/ioprio.h
 DOMAINS = {"LINUX": 0x0000, "LINUX32": 0x0008}  # include/uapi/linux/personality.h
+EVERY_CPU = b"\xff" * 1024  # a bit for each, for more than any kernel knows; those that there are not do not count
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}.get(libc.MACHINE, 0xFFFF)
 _IOPRIO_WHO_PROCESS = 1
 _IOPRIO_CLASS_SHIFT = 13
@@ -37,9 +38,15 @@ class _SchedAttr(ctypes.Structure):
     )
 
 
+_sched_setaffinity = libc.bind("sched_setaffinity", ctypes.c_int, ctypes.c_size_t, ctypes.c_char_p)
 _syscall = libc.bind("syscall", ctypes.c_long, ctypes.c_int, ctypes.POINTER(_SchedAttr), ctypes.c_uint, result=ctypes.c_long)
 _ioprio_set = libc.bind_syscall("ioprio_set", ctypes.c_int, ctypes.c_int, ctypes.c_int)
 _personality = libc.bind("personality", ctypes.c_ulong)
+
+
+def use_every_cpu() -> None:
+    """Let this process run on all that its cpuset allows."""
+    libc.check(_sched_setaffinity(0, len(EVERY_CPU), EVERY_CPU), "sched_setaffinity")
 
 
 def set_scheduler(

@@ -10,10 +10,9 @@ import os
 from collections.abc import Sequence
 from typing import Protocol
 
-from wherry.kernel import cgroup, credentials, namespace, process, seccomp
+from wherry.kernel import cgroup, credentials, namespace, process, scheduling, seccomp
 from wherry.runtime.failure import StartFailure, words
 
-MOST_CPUS = 8192  # of any Linux
 LIMIT = "error setting rlimit"
 
 
@@ -113,7 +112,7 @@ class Own:
         process.close_range(first, cloexec=True)
 
     def use_every_cpu(self) -> None:
-        os.sched_setaffinity(0, range(MOST_CPUS))
+        scheduling.use_every_cpu()
 
     def default_signals(self) -> None:
         process.default_signals()
