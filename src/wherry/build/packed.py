@@ -56,14 +56,12 @@ class PackedContext(Source):
         self._folders: dict[int, dict[str, int]] = {}  # rows by name, of directories where names were looked up
         with contextlib.ExitStack() as undo:
             self._files, listed = _received(source, directory, start, undo)
-            self._bytes = [memoryview(undo.enter_context(_mapped(file))) for file in self._files]
+            self._bytes = [undo.enter_context(memoryview(undo.enter_context(_mapped(file)))) for file in self._files]
             self._listing = decode(listed, [len(view) for view in self._bytes])
             self._undo = undo.pop_all()
         super().__init__(self._files[0].fileno())
 
     def close(self) -> None:
-        for view in self._bytes:
-            view.release()
         self._bytes = []
         self._undo.close()
         self.fd = -1

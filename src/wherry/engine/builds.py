@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -125,15 +125,26 @@ class BuildOperations:
 
     async def _receive(self, chunks: AsyncIterator[bytes]) -> PackedContext:
         """Raises InvalidRequest where the archive's own entries stand in each other's way."""
+        receiving: asyncio.Future[PackedContext] | None = None
+
+        def begin(file: Source) -> Awaitable[PackedContext]:
+            nonlocal receiving
+            receiving = asyncio.ensure_future(self.rooms.attendants.run(receive_context, file, _staging(self.rooms), self.rooms.start))
+            return asyncio.shield(receiving)
+
         try:
-            return await through_file(
-                chunks, lambda file: self.rooms.attendants.run(receive_context, file, _staging(self.rooms), self.rooms.start)
-            )
-        except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return await through_file(chunks, begin)
+        except BaseException as error:
+            if receiving is not None:
+                receiving.add_done_callback(self._close_unwanted)  # the client left, and the thread had all that it needs, or soon has
+            if not isinstance(error, OSError) or error.errno not in (errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
                 raise
             text = os.strerror(error.errno).lower()
             raise InvalidRequest(f"Error processing tar file: {error.filename}: {text}") from error
+
+    def _close_unwanted(self, receiving: asyncio.Future[PackedContext]) -> None:
+        if not receiving.cancelled() and receiving.exception() is None:
+            self.rooms.tasks.create_task(self.rooms.workers.run(receiving.result().close))
 
     def _remove_later(self, directory: str) -> None:
         self.rooms.tasks.create_task(self._remove_when_quiet(directory))
