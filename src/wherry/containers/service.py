@@ -13,6 +13,7 @@ import msgspec
 from wherry.containers import log_options
 from wherry.containers.container import Container, Exec
 from wherry.containers.create import checked_name
+from wherry.containers.lifecycle import Event, Status, advance
 from wherry.containers.record import ContainerRecord
 from wherry.errors import Conflict, InvalidRequest, NotFound
 from wherry.ids import matching_prefix
@@ -42,7 +43,10 @@ class Containers:
     def load(self) -> list[Container]:
         """Read every record; called once, at start."""
         for _, body in self._records.items(KIND):
-            self._enter(Container(_decode(body), self._tasks))
+            record = _decode(body)
+            if record.state.status is Status.REMOVING:
+                record.state.status = advance(Status.REMOVING, Event.BREAK)  # nobody is at it any more: it can be removed again
+            self._enter(Container(record, self._tasks))
         return self.all()
 
     def _enter(self, container: Container) -> None:

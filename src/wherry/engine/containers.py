@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 from wherry.containers import present, top, update
@@ -131,8 +132,10 @@ class ContainerOperations:
     async def inspect_container(self, ref: str, *, size: bool) -> ContainerInspect:
         container = self.rooms.containers.get(ref)
         rooms = self.rooms
-        rootfs = rooms.snapshotter.rootfs(container.record.snapshot)
-        graph = {"LowerDir": ":".join(rootfs.lower), "UpperDir": rootfs.upper or "", "WorkDir": rootfs.work or ""}
+        graph: dict[str, str] = {}
+        with suppress(SnapshotMissing):  # told by `system fsck`; the container can be looked at and removed
+            rootfs = rooms.snapshotter.rootfs(container.record.snapshot)
+            graph = {"LowerDir": ":".join(rootfs.lower), "UpperDir": rootfs.upper or "", "WorkDir": rootfs.work or ""}
         body = present.inspect(
             container,
             folder=rooms.containers.folder(container.id),

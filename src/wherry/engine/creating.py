@@ -58,11 +58,12 @@ class Creating:
             if mount.spec == "mounts" and mount.type == "bind" and not os.path.lexists(mount.source):
                 raise InvalidRequest(f'invalid mount config for type "bind": bind source path does not exist: {mount.source}')
         path, arguments = create.command_of(config)
-        with rooms.garbage.hold():
+        snapshot = f"container-{ident}"
+        with rooms.garbage.hold() as hold:
+            hold(snapshot)  # a sweep that is under way has looked at the records already
             async with AsyncExitStack() as undo:
                 for mount in wired:
                     await self._ensure_volume(mount, host, undo)
-                snapshot = f"container-{ident}"
                 chain = image.chain_ids[-1] if image and image.chain_ids else None
                 if rooms.snapshotter.is_quick(chain):
                     rooms.snapshotter.prepare(snapshot, chain)

@@ -35,6 +35,7 @@ from wherry.runtime.supervisor import Process
 from wherry.spec.docker.container import ContainerWaited, HostConfig
 from wherry.spec.launch import Attachment, CopyUp, ExitRecord, Forward, Launch
 from wherry.spec.mounts import Rootfs
+from wherry.store.snapshot import SnapshotMissing
 
 log = logging.getLogger(__name__)
 DEFAULT_STOP_TIMEOUT_S = 10
@@ -594,7 +595,12 @@ class Running:
         container.drop_pending()
         # The rows go first: a crash from here on leaves files without a row, which the next start sweeps.
         discards: list[Callable[[], None]] = []
-        rooms.containers.forget(container, lambda: discards.append(rooms.snapshotter.detach(record.snapshot)))
+
+        def detach() -> None:
+            with suppress(SnapshotMissing):  # what has no layer any more can still be removed
+                discards.append(rooms.snapshotter.detach(record.snapshot))
+
+        rooms.containers.forget(container, detach)
         await rooms.workers.run(self._remove_files, container, discards)
         if volumes:
             await self._remove_anonymous_volumes(record.mounts)
