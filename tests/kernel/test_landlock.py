@@ -16,7 +16,8 @@ process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
 inside, outside = sys.argv[1:]
 kept = os.open(outside + "/file", os.O_RDWR)
 fd = os.open(inside, os.O_RDONLY)
-assert landlock.confine([fd]) > 0
+version = landlock.confine([fd])
+assert version > 0
 os.mkdir(inside + "/new")
 open(inside + "/new/file", "w").close()
 assert os.read(kept, 4) == b"text"
@@ -31,7 +32,8 @@ refused(os.mkdir, outside + "/new")
 refused(os.unlink, outside + "/file")
 refused(os.link, inside + "/new/file", outside + "/linked")
 refused(os.symlink, "x", outside + "/link")
-refused(os.truncate, outside + "/file", 0)
+if version >= 3:  # Linux 6.2
+    refused(os.truncate, outside + "/file", 0)
 refused(socket.create_connection, ("127.0.0.1", 9))
 """
 
