@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from wherry.tree.apply import OPAQUE, OVERLAY_OPAQUE, WHITEOUT, bad_link, check_symlink, clean, is_portable_attribute
+from wherry.tree.directories import Directories
 from wherry.tree.erofs_builder import NUMBER, ROOT, Builder
 from wherry.tree.erofs_format import BLOCK, encode_attributes, pack_inode
 from wherry.tree.erofs_log import write_at
@@ -22,9 +23,7 @@ from wherry.tree.tar_reader import Reader
 TAR: Final = 0  # the devices of one layer: its tar, and the file that holds its sparse files
 SPARSE: Final = 1
 _METADATA: Final = ".wh..wh."
-_MAX_LINKS: Final = 40
 _MAX_NAME: Final = 255
-_CACHED: Final = 4096
 _COPY: Final = 1 << 20
 _MODES: Final = {
     Kind.FILE: stat.S_IFREG,
@@ -46,7 +45,7 @@ class Tree:
         self._sparse = SparseFiles(sparse_fd)
         self._known: dict[bytes, int] = {}  # by parent and name: a directory's number, or of a symlink's target -1 less its place
         self._targets: list[str] = []
-        self._directories: dict[str, int] = {}
+        self._directories = Directories[int](ROOT, self._look, self._imply, self._fault)
         self._has_whiteouts = False
         self._last: tuple[int, Entry, int] | None = None  # the last file with bytes, its record and place
 
@@ -64,9 +63,9 @@ class Tree:
         raw = os.fsencode(name)
         if len(raw) > _MAX_NAME:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
-        directory = self._directories.get(parent, -1)
+        directory = self._directories.known.get(parent, -1)
         if directory < 0:
-            directory = self._directory(parent, entry.mtime_ns)
+            directory = self._directories.find(parent, entry.mtime_ns)
         kind = entry.kind
         if kind is Kind.DIRECTORY:
             self._add_directory(entry, path, directory, raw)
@@ -128,7 +127,7 @@ class Tree:
         wanted = os.fsencode(last)
         self._replace(directory, name)  # before the target is looked for, as it may be below
         try:
-            found = self._directory(parent)
+            found = self._directories.find(parent)
         except OSError:
             raise bad_link(entry) from None
         symlink = self._known.get(NUMBER.pack(found) + wanted)
@@ -143,11 +142,11 @@ class Tree:
         directory = self._known.get(key, -1)
         if directory < 0:
             if self._known.pop(key, None) is not None:
-                self._directories.clear()
+                self._directories.known.clear()
             self._builder.unsettled = self._builder.unsettled or self._has_whiteouts  # it may hide what one of them hides
             directory = self._known[key] = self._builder.make_directory(parent, name)
         self._describe(directory, entry)
-        self._remember(path, directory)
+        self._directories.remember(path, directory)
 
     def _describe(self, directory: int, entry: Entry) -> None:
         self._builder.describe(directory, stat.S_IFDIR | entry.mode, entry.uid, entry.gid, entry.mtime_ns)
@@ -157,11 +156,11 @@ class Tree:
     def _replace(self, directory: int, name: bytes) -> None:
         """Something else than a directory or symlink is about to have the name."""
         if self._known.pop(NUMBER.pack(directory) + name, None) is not None:
-            self._directories.clear()  # names may lead elsewhere from now on
+            self._directories.known.clear()  # names may lead elsewhere from now on
 
     def _whiteout(self, path: str, parent: str, name: str, mtime_ns: int) -> None:
         if name == OPAQUE:
-            directory = self._directory(parent, mtime_ns)
+            directory = self._directories.find(parent, mtime_ns)
             if not self._builder.lowest:
                 self._builder.set_attributes(directory, {OVERLAY_OPAQUE: b"y"})
             return
@@ -170,69 +169,28 @@ class Tree:
         hidden = os.fsencode(name[len(WHITEOUT) :])
         if hidden in (b"", b".", b".."):
             raise InvalidArchive(f"invalid whiteout {path!r}")
-        directory = self._directory(parent, mtime_ns)
+        directory = self._directories.find(parent, mtime_ns)
         self._replace(directory, hidden)
         self._builder.put(directory, hidden, pack_inode(stat.S_IFCHR, 0, 0, mtime_ns))
         self._has_whiteouts = True
 
-    def _directory(self, path: str, mtime_ns: int | None = None) -> int:
-        """The directory ``path``, through symlinks but never above the root; made where it is missing, unless ``mtime_ns`` is None."""
-        if not path:
-            return ROOT
-        found = self._directories.get(path)
+    def _look(self, directory: int, name: str) -> int | str | None:
+        raw = os.fsencode(name)
+        found = self._known.get(NUMBER.pack(directory) + raw)
         if found is None:
-            found = self._walk(path, mtime_ns)
-            self._remember(path, found)
-        return found
+            return None
+        return found if found >= 0 else self._targets[-1 - found]
 
-    def _remember(self, path: str, directory: int) -> None:
-        if len(self._directories) >= _CACHED:
-            self._directories.clear()
-        self._directories[path] = directory
+    def _fault(self, directory: int, name: str) -> int:
+        return errno.ENOTDIR if self._builder.is_file(directory, os.fsencode(name)) else errno.ENOENT
 
-    def _walk(self, path: str, mtime_ns: int | None) -> int:
-        stack = [ROOT]
-        pending = path.split("/")[::-1]
-        own = len(pending)  # so many of the pending names are not from a symlink
-        hops = 0
-        while pending:
-            name = pending.pop()
-            from_link = len(pending) >= own
-            own = min(own, len(pending))
-            if name in ("", "."):
-                continue
-            if name == "..":
-                if len(stack) > 1:
-                    stack.pop()
-                continue
-            raw = os.fsencode(name)
-            found = self._known.get(NUMBER.pack(stack[-1]) + raw)
-            if found is None:
-                if mtime_ns is None or from_link:
-                    raise self._fault(stack[-1], raw, path)
-                stack.append(self._imply(stack[-1], raw, path, mtime_ns))
-            elif found >= 0:
-                stack.append(found)
-            else:
-                hops += 1
-                if hops > _MAX_LINKS:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-                target = self._targets[-1 - found]
-                if target.startswith("/"):
-                    del stack[1:]
-                pending += target.split("/")[::-1]
-        return stack[-1]
-
-    def _imply(self, parent: int, name: bytes, path: str, mtime_ns: int) -> int:
+    def _imply(self, parent: int, text: str, path: str, mtime_ns: int) -> int:
+        name = os.fsencode(text)
         if len(name) > _MAX_NAME:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
         directory = self._known[NUMBER.pack(parent) + name] = self._builder.imply_directory(parent, name, path)
         self._builder.describe(directory, stat.S_IFDIR | 0o755, 0, 0, mtime_ns)
         return directory
-
-    def _fault(self, directory: int, name: bytes, path: str) -> OSError:
-        number = errno.ENOTDIR if self._builder.is_file(directory, name) else errno.ENOENT
-        return OSError(number, os.strerror(number), path)
 
 
 def read_tree(reader: Reader, tree: Tree) -> None:

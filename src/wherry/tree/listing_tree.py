@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from wherry.tree.apply import bad_link, check_symlink, clean
+from wherry.tree.directories import Directories
 from wherry.tree.erofs_tree import attributes_of
 from wherry.tree.listing import PATH_BYTES, Listing
 from wherry.tree.sparse import SparseFiles
@@ -21,9 +22,7 @@ from wherry.tree.tar_reader import Reader
 
 TAR: Final = 0  # where bytes lie: in the archive, or in the file that holds its sparse files
 SPARSE: Final = 1
-_MAX_LINKS: Final = 40
 _MAX_NAME: Final = 255
-_CACHED: Final = 4096
 _MODES: Final = {
     Kind.FILE: stat.S_IFREG,
     Kind.DIRECTORY: stat.S_IFDIR,
@@ -52,7 +51,7 @@ class ListingTree:
         self._sparse = SparseFiles(sparse_fd)
         self._listing = Listing()
         self._root = _Folder(self._new_inode(stat.S_IFDIR | 0o755, 0), -1)
-        self._folders: dict[str, _Folder] = {}  # by the paths that led there
+        self._folders = Directories(self._root, self._look, self._imply, self._fault)
 
     def add(self, entry: Entry, reader: Reader) -> None:
         """Raises InvalidArchive, OSError."""
@@ -60,9 +59,9 @@ class ListingTree:
         if not path:
             return  # the directory itself, which nobody copies
         parent, _, name = path.rpartition("/")
-        folder = self._folders.get(parent) if parent else self._root
+        folder = self._folders.known.get(parent) if parent else self._root
         if folder is None:
-            folder = self._folder(parent, entry.mtime_ns)
+            folder = self._folders.find(parent, entry.mtime_ns)
         kind = entry.kind
         if kind is Kind.DIRECTORY:
             self._add_directory(entry, path, folder, name)
@@ -129,7 +128,7 @@ class ListingTree:
             folder = self._new_folder(parent, name, path, entry.mtime_ns)
         self._listing.modes[folder.inode] = stat.S_IFDIR | entry.mode
         self._listing.times_ns[folder.inode] = entry.mtime_ns
-        self._remember(path, folder)
+        self._folders.remember(path, folder)
 
     def _add_link(self, entry: Entry, path: str, folder: _Folder, name: str) -> None:
         target = clean(entry.link)
@@ -139,7 +138,7 @@ class ListingTree:
         self._remove(folder, name)  # before the target is looked for, as it may be below
         parent, _, last = target.rpartition("/")
         try:
-            inode = self._folder(parent).children.get(last)
+            inode = self._folders.find(parent).children.get(last)
         except OSError:
             raise bad_link(entry) from None
         if inode is None or isinstance(inode, _Folder):
@@ -150,7 +149,13 @@ class ListingTree:
     def _remove(self, folder: _Folder, name: str) -> None:
         found = folder.children.pop(name, None)
         if isinstance(found, _Folder) or found in self._listing.links:
-            self._folders.clear()  # paths may lead elsewhere from now on
+            self._folders.known.clear()  # paths may lead elsewhere from now on
+
+    def _imply(self, parent: _Folder, name: str, path: str, mtime_ns: int) -> _Folder:
+        """A directory that no entry has told of yet, where nothing may have the name."""
+        if name in parent.children:
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        return self._new_folder(parent, name, path, mtime_ns)
 
     def _new_folder(self, parent: _Folder, name: str, path: str, mtime_ns: int) -> _Folder:
         length = self._length(parent, name, path)
@@ -165,49 +170,9 @@ class ListingTree:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
         return length
 
-    def _folder(self, path: str, mtime_ns: int | None = None) -> _Folder:
-        """The directory ``path``, through symlinks but never above the root; made where it is missing, unless ``mtime_ns`` is None."""
-        if not path:
-            return self._root
-        folder = self._folders.get(path)
-        if folder is None:
-            folder = self._walk(path, mtime_ns)
-            self._remember(path, folder)
-        return folder
+    def _look(self, folder: _Folder, name: str) -> _Folder | str | None:
+        found = folder.children.get(name)
+        return self._listing.links.get(found) if isinstance(found, int) else found
 
-    def _remember(self, path: str, folder: _Folder) -> None:
-        if len(self._folders) >= _CACHED:
-            self._folders.clear()
-        self._folders[path] = folder
-
-    def _walk(self, path: str, mtime_ns: int | None) -> _Folder:
-        stack = [self._root]
-        pending = path.split("/")[::-1]
-        own = len(pending)  # so many of the pending names are not from a symlink
-        hops = 0
-        while pending:
-            name = pending.pop()
-            from_link = len(pending) >= own
-            own = min(own, len(pending))
-            if name in ("", "."):
-                continue
-            if name == "..":
-                del stack[max(1, len(stack) - 1) :]
-                continue
-            found = stack[-1].children.get(name)
-            if found is None:
-                if mtime_ns is None or from_link:
-                    raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-                stack.append(self._new_folder(stack[-1], name, path, mtime_ns))
-            elif isinstance(found, _Folder):
-                stack.append(found)
-            elif (link := self._listing.links.get(found)) is not None:
-                hops += 1
-                if hops > _MAX_LINKS:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-                if link.startswith("/"):
-                    del stack[1:]
-                pending += link.split("/")[::-1]
-            else:
-                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-        return stack[-1]
+    def _fault(self, folder: _Folder, name: str) -> int:
+        return errno.ENOTDIR if name in folder.children else errno.ENOENT
