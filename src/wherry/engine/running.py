@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import select
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -65,7 +64,7 @@ class Running:
 
         Raises NotModified when it runs, Conflict when it is paused or going, EngineError when the program cannot be started.
         """
-        if container.process is not None and _is_over(container.process.pidfd):
+        if container.process is not None and container.process.has_ended:
             with suppress(TimeoutError):  # who saw its output end may be here before its end has been told
                 await asyncio.wait_for(container.watch("not-running"), END_PATIENCE_S)
         await container.perform(lambda: self._start(container, again=again))
@@ -622,12 +621,6 @@ class Running:
 
     def _publish(self, container: Container, action: str, **more: str) -> None:
         self._rooms.events.publish("container", action, container.id, present.attributes(container.record, **more))
-
-
-def _is_over(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _has_policy(container: Container) -> bool:
