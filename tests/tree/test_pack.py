@@ -139,16 +139,21 @@ def test_one_file_can_be_packed_under_another_name(tree: Path) -> None:
         assert member.read() == b"12345"
 
 
-def test_a_tree_deeper_than_the_interpreters_stack_is_packed(abyss: Path) -> None:
-    fd = os.open(abyss, os.O_RDONLY)
-    first = fd
-    for _ in range(1500):
+def nested(place: Path, count: int) -> int:
+    """So many directories, each in the one before; a descriptor of ``place``, the caller's."""
+    first = fd = os.open(place, os.O_RDONLY)
+    for _ in range(count):
         os.mkdir("d", dir_fd=fd)
         inner = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
         if fd != first:
             os.close(fd)
         fd = inner
     os.close(fd)
+    return first
+
+
+def test_a_tree_deeper_than_the_interpreters_stack_is_packed(abyss: Path) -> None:
+    first = nested(abyss, 1500)
     try:
         out = io.BytesIO()
         assert pack(first, out).entries == 1500
@@ -158,14 +163,7 @@ def test_a_tree_deeper_than_the_interpreters_stack_is_packed(abyss: Path) -> Non
 
 def test_of_a_tree_deeper_than_any_path_that_is_taken_which_has_one(abyss: Path) -> None:
     """By all who walk through it."""
-    first = fd = os.open(abyss, os.O_RDONLY)
-    for _ in range(3000):  # a path of 4094 bytes has 2047 of them
-        os.mkdir("d", dir_fd=fd)
-        inner = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
-        if fd != first:
-            os.close(fd)
-        fd = inner
-    os.close(fd)
+    first = nested(abyss, 3000)  # a path of 4094 bytes has 2047 of them
     try:
         out = io.BytesIO()
         facts = pack(first, out)
