@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from wherry.containers.health import Health
@@ -18,6 +19,7 @@ from wherry.spec.launch import Attachment
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+_END_PATIENCE_S = 2.0
 
 
 class Exec:
@@ -128,6 +130,11 @@ class Container:
             self._waiters[condition].append(future)
             future.add_done_callback(lambda _: self._forget(condition, future))
         return future
+
+    async def hear_of_end(self) -> None:
+        """Wait until the end of its program has been told, which has happened; only for a moment, for that may be wrong."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.watch("not-running"), _END_PATIENCE_S)
 
     def _forget(self, condition: str, future: asyncio.Future[ContainerWaited]) -> None:
         if future in self._waiters[condition]:

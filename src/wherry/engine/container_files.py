@@ -9,7 +9,6 @@ import os
 import posixpath
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -43,7 +42,6 @@ _GO_KINDS = {
 }
 _GO_BITS = {stat.S_ISUID: 1 << 23, stat.S_ISGID: 1 << 22, stat.S_ISVTX: 1 << 20}
 COPY_BYTES = 1 << 18
-END_PATIENCE_S = 2.0
 T = TypeVar("T")
 
 
@@ -81,8 +79,7 @@ class ContainerFiles:
             try:
                 return await work(*await self._place(container, path))
             except ProcessLookupError:
-                with suppress(TimeoutError):  # it runs: it was something in it that is gone
-                    await asyncio.wait_for(container.watch("not-running"), END_PATIENCE_S)
+                await container.hear_of_end()  # unless it runs, and it was something in it that is gone
                 return await work(*await self._place(container, path))
         except (OSError, SnapshotMissing) as error:
             if container.status is Status.REMOVING:

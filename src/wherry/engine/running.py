@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 DEFAULT_STOP_TIMEOUT_S = 10
 STOP_FIRST = "stop the container before removing or force remove"
 RECORD_AGAIN_S = 1.0
-END_PATIENCE_S = 2.0
 # A signal that ended the program was meant to, and nobody wants it started again. With Docker that holds however much later it ends, so
 # that a server which was told to read its configuration anew is not started again when it crashes a week after.
 SIGNAL_MEANT_NS = 10_000_000_000
@@ -65,8 +64,7 @@ class Running:
         Raises NotModified when it runs, Conflict when it is paused or going, EngineError when the program cannot be started.
         """
         if container.process is not None and container.process.has_ended:
-            with suppress(TimeoutError):  # who saw its output end may be here before its end has been told
-                await asyncio.wait_for(container.watch("not-running"), END_PATIENCE_S)
+            await container.hear_of_end()  # who saw its output end may be here before
         await container.perform(lambda: self._start(container, again=again))
 
     async def _start(self, container: Container, *, again: bool) -> None:
