@@ -119,7 +119,12 @@ def find(netlink: Netlink, name: str) -> Link | None:
 
 def links(netlink: Netlink) -> list[Link]:
     """All interfaces of the namespace."""
-    return [parse(reply) for reply in netlink.dump(Request(RTM_GETLINK, _header(), 0, "list links"))]
+    return [parse(reply) for reply in netlink.dump(every())]
+
+
+def every() -> Request:
+    """Dump all interfaces of the namespace."""
+    return Request(RTM_GETLINK, _header(), 0, "list links")
 
 
 def parse(reply: Message) -> Link:

@@ -9,6 +9,7 @@ Worked example, `ip daddr 127.0.0.0/8 drop` in the inet family:
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Iterable, Sequence
@@ -49,6 +50,7 @@ _CT_STATE, _CT_STATUS = 0, 2
 _REGISTER_VERDICT = 0
 _HOST_ORDER = struct.pack("=BBI", 0, 4, 1)  # user data: the key's byte order is the host's
 _MAX_ELEMENTS = 500  # a message's nested attribute holds 64 KiB
+_READINGS = 50  # of a set, until two agree: enlarging a table takes the kernel milliseconds
 _COMMENT = 0  # the kind of user data that holds a rule's comment
 
 
@@ -234,7 +236,20 @@ def rules(netlink: Netlink, table: Table, chain: str) -> list[Rule] | None:
 
 
 def elements(netlink: Netlink, table: Table, name: str) -> list[bytes]:
-    """The keys of a set's elements, in the kernel's order; ends of intervals are left out."""
+    """The keys of a set's elements, in the kernel's order; ends of intervals are left out.
+
+    A set is a hash table that the kernel enlarges behind the call that filled it, and a list made meanwhile lacks some elements and has
+    others twice, without a mark: so it is read until two readings agree.  Raises OSError (EAGAIN) for a set that never stands still.
+    """
+    found = _listed_elements(netlink, table, name)
+    for _ in range(_READINGS):
+        before, found = found, _listed_elements(netlink, table, name)
+        if before == found:
+            return found
+    raise BlockingIOError(errno.EAGAIN, f"netlink: list set {name}: it changes all the time")
+
+
+def _listed_elements(netlink: Netlink, table: Table, name: str) -> list[bytes]:
     body = _family(table.family) + text(1, table.name) + text(2, name)
     found: list[bytes] = []
     for reply in netlink.dump(Request(_SUBSYSTEM | _GETSETELEM, body, 0, f"list set {name}")):

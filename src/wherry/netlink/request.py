@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from wherry.netlink import message
-from wherry.netlink.message import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, Message
+from wherry.netlink.message import NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, Message
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
@@ -27,6 +27,7 @@ _LOAD_WORD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # include/uapi/linux/bpf_common.
 _CAUSE = 12  # offset of nlmsg_pid in struct nlmsghdr
 _RECEIVE_SIZE = 1 << 18
 _RECEIVE_BUFFER = 1 << 21
+_DUMPS = 10  # readings of a list that changes under each; as many as a busy host needs, and an end
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,19 @@ class Netlink:
         self._gather({first + index: request.what for index, request in enumerate(requests)})
 
     def dump(self, request: Request) -> list[Message]:
-        """All messages of a dump."""
+        """All messages of a dump: of one moment, unless what is listed changed while each of many was read.
+
+        The kernel marks a dump during which the listed things changed: it may lack some and hold others twice.  Such a one is read again,
+        and of a list that never stands still the last is returned.
+        """
+        for _ in range(_DUMPS):
+            replies, end = self._dump(request)
+            if not any(reply.flags & NLM_F_DUMP_INTR for reply in (*replies, end)):
+                break
+        return replies
+
+    def _dump(self, request: Request) -> tuple[list[Message], Message]:
+        """The listed messages, and the one that ends them, which carries flags too."""
         self._sequence += 1
         self._send(message.pack(request.kind, NLM_F_REQUEST | NLM_F_DUMP | request.flags, self._sequence, request.payload))
         found: list[Message] = []
@@ -111,12 +124,9 @@ class Netlink:
             for reply in self._receive():
                 if reply.sequence != self._sequence or reply.kind == NLMSG_NOOP:
                     continue
-                if reply.kind == NLMSG_DONE:
+                if reply.kind in (NLMSG_DONE, NLMSG_ERROR):
                     _check(reply, request.what)
-                    return found
-                if reply.kind == NLMSG_ERROR:
-                    _check(reply, request.what)
-                    return found
+                    return found, reply
                 found.append(reply)
 
     def get(self, request: Request) -> Message:
