@@ -59,6 +59,7 @@ def test_a_transaction_that_raises_does_nothing_and_an_inner_one_undoes_only_its
     def failing(ident: str) -> None:
         with records.transaction():
             records.put("k", ident, b"")
+            records.name("k", "n", ident)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -66,8 +67,10 @@ def test_a_transaction_that_raises_does_nothing_and_an_inner_one_undoes_only_its
     assert records.items("k") == []
     with records.transaction():
         records.put("k", "a", b"")
+        records.name("k", "n", "a")
         with pytest.raises(RuntimeError):
             failing("b")
+        assert records.resolve("k", "n") == "a"
         with records.transaction():
             records.put("k", "c", b"")
     assert [ident for ident, _ in records.items("k")] == ["a", "c"]
@@ -111,9 +114,13 @@ def test_records_of_a_newer_version_are_refused(tmp_path: Path) -> None:
         Records(path)
 
 
-KEYS = st.sampled_from(["a", "b", "c"])
+LETTERS = ["a", "b", "c"]
+KEYS = st.sampled_from(LETTERS)
 STEPS = st.one_of(
-    st.tuples(st.just("put"), KEYS, st.binary(max_size=3)), st.tuples(st.just("delete"), KEYS), st.tuples(st.just("name"), KEYS, KEYS)
+    st.tuples(st.just("put"), KEYS, st.binary(max_size=3)),
+    st.tuples(st.just("delete"), KEYS),
+    st.tuples(st.just("name"), KEYS, KEYS),
+    st.tuples(st.just("release"), KEYS),
 )
 
 
@@ -138,6 +145,10 @@ def test_records_behave_as_a_dictionary_with_roll_back(batches: list[tuple[list[
                         case ("name", name, ident):
                             assert records.name("k", name, ident) == new_names.get(name)
                             new_names[name] = ident
+                        case ("release", name):
+                            records.release("k", name)
+                            new_names.pop(name, None)
+                            assert records.resolve("k", name) is None
                 if fails:
                     raise RuntimeError
             bodies, names = new_bodies, new_names
@@ -145,6 +156,7 @@ def test_records_behave_as_a_dictionary_with_roll_back(batches: list[tuple[list[
             pass
         assert dict(records.items("k")) == bodies
         assert dict(records.names("k")) == names
+        assert [records.resolve("k", name) for name in LETTERS] == [names.get(name) for name in LETTERS]
     records.close()
 
 

@@ -73,6 +73,7 @@ class Records:
         self._is_open = False  # before that, a damaged database is mended
         self._path = path
         self._changes: list[Change] = []
+        self._held: dict[str, dict[str, str]] = {}  # the names of each kind that was asked for, and what they lead to
         self._watchers: dict[str, list[Watcher]] = {}
         self._journal = Journal(f"{path.removesuffix('.db')}.journal")
         self.mended: list[str] = []
@@ -140,6 +141,7 @@ class Records:
                 elif self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 for kind in undone:
+                    self._held.pop(kind, None)
                     self._tell(kind, None, None)
                 raise
             finally:
@@ -185,8 +187,12 @@ class Records:
         self._write("DELETE FROM name WHERE kind = ? AND name = ?", Change("name", kind, name, None))
 
     def resolve(self, kind: str, name: str) -> str | None:
-        ident: str | None = self._one("SELECT ident FROM name WHERE kind = ? AND name = ?", kind, name)
-        return ident
+        """What ``name`` leads to.  Asked for several times in every request, so all names of the kind stay in memory."""
+        with self._lock:
+            held = self._held.get(kind)
+            if held is None:
+                held = self._held[kind] = dict(self.names(kind))
+            return held.get(name)
 
     def names(self, kind: str) -> list[tuple[str, str]]:
         """Every (name, ident), in order of name."""
@@ -333,6 +339,11 @@ class Records:
             self._changes.append(change)
             if change.table == "item":
                 self._tell(change.kind, change.key, change.value)
+            elif (held := self._held.get(change.kind)) is not None:
+                if change.value is None:
+                    held.pop(change.key, None)
+                else:
+                    held[change.key] = change.value.decode()
 
     def _tell(self, kind: str, ident: str | None, body: bytes | None) -> None:
         for changed in self._watchers.get(kind, ()):
