@@ -38,7 +38,10 @@ def gather(work: Callable[[], object], *modules: ModuleType) -> None:
 
 
 def fill_holes() -> list[bytes]:
-    """Take the free blocks that lie between others.  Returns what holds them, to be kept."""
+    """Take the free blocks that lie between others.  Returns what holds them, to be kept.
+
+    The neighbours that end the search of a size are given back: they lie together, and a fork may have them.
+    """
     held: list[bytes] = []
     for size in range(48, _LONGEST_BYTES, _STEP_BYTES):
         distance = size if size <= _POOLED_BYTES else size + _STEP_BYTES
@@ -49,5 +52,6 @@ def fill_holes() -> list[bytes]:
             run = run + 1 if id(block) == last + distance else 0
             last = id(block)
             if run == _IN_ORDER:
+                del held[-_IN_ORDER:]
                 break
     return held
