@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests import forked
 
-from wherry.errors import Conflict, InvalidRequest, NotFound, NotSupported
+from wherry.errors import Conflict, Internal, InvalidRequest, NotFound, NotSupported
 from wherry.store.records import Records
 from wherry.volumes.service import ANONYMOUS, Volumes
 
@@ -93,7 +97,8 @@ def test_removing_takes_the_content_and_never_what_a_symlink_names(volumes: Volu
     (path / "deep/er").mkdir(parents=True)
     (path / "deep/link").symlink_to(tmp_path / "canary")
     volumes.remove("data", in_use=nobody)
-    assert os.listdir(tmp_path / "volumes") == []
+    assert os.listdir(tmp_path / "volumes") == [".leaving"]
+    assert os.listdir(tmp_path / "volumes/.leaving") == []
     assert (tmp_path / "canary/f").read_text() == "x"
 
 
@@ -146,11 +151,86 @@ def test_prune_takes_unused_anonymous_volumes_and_with_all_the_named_ones(volume
     assert [volume.name for volume in volumes.list()] == sorted([used.name, "kept"])
 
 
-def test_a_start_removes_directories_without_a_row_and_makes_lost_ones_again(volumes: Volumes, tmp_path: Path) -> None:
+def test_a_start_ends_what_was_begun_and_makes_lost_directories_again(volumes: Volumes, tmp_path: Path) -> None:
     volume = volumes.create("data")
     os.rmdir(volume.mountpoint)
-    (tmp_path / "volumes/left/_data").mkdir(parents=True)
+    (tmp_path / "volumes/begun/_data").mkdir(parents=True)
+    (tmp_path / "volumes/.leaving/0.1/_data").mkdir(parents=True)
+    (tmp_path / "volumes/.leaving/0.1/_data/file").write_text("removed in part")
     volumes.sweep()
     volumes.sweep()
-    assert os.listdir(tmp_path / "volumes") == ["data"]
+    assert sorted(os.listdir(tmp_path / "volumes")) == [".leaving", "data"]
+    assert os.listdir(tmp_path / "volumes/.leaving") == []
     assert os.path.isdir(volume.mountpoint)
+
+
+def test_a_volume_whose_row_is_lost_is_one_again_with_its_data(volumes: Volumes, records: Records, tmp_path: Path) -> None:
+    for name in ("data", "found"):
+        Path(volumes.create(name).mountpoint, "file").write_text(name)
+        records.delete("volume", name)
+    (tmp_path / "volumes/no name").mkdir()
+    (tmp_path / "volumes/no name/file").write_text("whose?")
+    volumes.sweep()
+    assert [volume.name for volume in volumes.list()] == ["data", "found"]
+    assert Path(volumes.get("data").mountpoint, "file").read_text() == "data"
+    records.delete("volume", "found")
+    findings = {finding.subject: finding for finding in volumes.check()}
+    assert {subject: finding.remedy for subject, finding in findings.items()} == {
+        "volumes/found": "make it a volume again",
+        "volumes/no name": "set it aside",
+    }
+    for finding in findings.values():
+        assert finding.mend is not None
+        finding.mend()
+    assert list(volumes.check()) == []
+    assert Path(volumes.get("found").mountpoint, "file").read_text() == "found"
+    assert [path.read_text() for path in tmp_path.glob("quarantine/volume-no name*/file")] == ["whose?"]
+
+
+def test_a_volume_whose_removal_died_before_it_was_recorded_is_whole(tmp_path: Path) -> None:
+    def die_removing() -> None:
+        records = Records(str(tmp_path / "state.db"))
+        volumes = Volumes(records, str(tmp_path / "volumes"))
+        Path(volumes.create("data", labels={"of": "mine"}).mountpoint, "file").write_text("kept")
+        records.watch("volume", lambda ident, body: os.kill(os.getpid(), signal.SIGKILL))
+        volumes.remove("data", in_use=nobody)
+
+    assert forked.exit_code(die_removing) == -signal.SIGKILL
+    assert os.listdir(tmp_path / "volumes") == [".leaving"]
+    records = Records(str(tmp_path / "state.db"))
+    volumes = Volumes(records, str(tmp_path / "volumes"))
+    volumes.sweep()
+    volume = volumes.get("data")
+    assert volume.labels == {"of": "mine"}
+    assert Path(volume.mountpoint, "file").read_text() == "kept"
+    records.close()
+
+
+def test_a_volume_made_while_one_of_its_name_is_removed_is_another(volumes: Volumes) -> None:
+    former = volumes.create("data").mountpoint
+    for number in range(5000):
+        Path(former, str(number)).touch()
+    with ThreadPoolExecutor() as pool:
+        removal = pool.submit(volumes.remove, "data", in_use=nobody)
+        while volumes.exists("data"):
+            pass
+        made = Path(volumes.create("data").mountpoint, "file")
+        made.write_text("new")
+        removal.result()
+    assert made.read_text() == "new"
+
+
+@pytest.mark.root
+def test_a_volume_that_cannot_be_removed_stays_one(volumes: Volumes) -> None:
+    path = Path(volumes.create("data", labels={"of": "mine"}).mountpoint, "file")
+    path.write_text("kept")
+    subprocess.run(["chattr", "+i", path], check=True)
+    try:
+        with pytest.raises(Internal, match=r"remove data: .*file"):
+            volumes.remove("data", in_use=nobody)
+        assert volumes.get("data").labels == {"of": "mine"}
+        assert path.read_text() == "kept"
+    finally:
+        subprocess.run(["chattr", "-i", path], check=True)
+    volumes.remove("data", in_use=nobody)
+    assert volumes.list() == []

@@ -5,9 +5,13 @@ Bodies of Records kind ``volume``, and Docker's words for what goes wrong (Engin
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -24,8 +28,12 @@ from wherry.store.soundness import Finding, quarantine
 from wherry.tree.measure import tree_bytes
 from wherry.tree.remove import remove
 
+log = logging.getLogger(__name__)
 ANONYMOUS: Final = "com.docker.volume.anonymous"
 _KIND: Final = "volume"
+_DATA: Final = "_data"
+_LEAVING: Final = ".leaving"  # no volume's name begins so: where directories are while they are removed
+_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _LIST_FILTERS: Final = frozenset({"dangling", "driver", "label", "name"})
 _PRUNE_FILTERS: Final = frozenset({"all", "label", "label!"})
@@ -77,7 +85,8 @@ class Pruned:
 class Volumes:
     """The volumes of one daemon.  All calls block, for as long as the file system takes to remove a tree.
 
-    A volume exists when its row does: the directory is made before, and removed after.
+    A volume exists when its row does: the directory is made before, and goes out of the way with it, to be removed after. So a directory
+    with data in its place and without a row has lost it, and becomes a volume again, as Docker takes every directory for one.
     """
 
     def __init__(self, records: Records, root: str) -> None:
@@ -85,7 +94,9 @@ class Volumes:
         self._records = records
         self._root = root
         self._decoder = msgspec.json.Decoder(_Body)
+        self._leaving = os.path.join(root, _LEAVING)
         os.makedirs(root, mode=0o700, exist_ok=True)
+        os.makedirs(self._leaving, mode=0o700, exist_ok=True)
 
     def create(
         self,
@@ -113,7 +124,7 @@ class Volumes:
             )
         _check_options(name, options or {})
         body = _Body(
-            created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            created_at=datetime.now(UTC).strftime(_TIME),
             labels=None if labels is None else dict(labels),
             options=dict(options) if options else None,
         )
@@ -161,8 +172,18 @@ class Volumes:
             users = in_use(name)
             if users:
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
-            self._records.delete(_KIND, name)
-        self._remove_directory(name)
+            body = self._records.get(_KIND, name) or b""
+            left = self._move_away(name)
+            try:
+                self._records.delete(_KIND, name)
+            except BaseException:
+                self._move_back(name, left)
+                raise
+        try:
+            self._discard(left)
+        except OSError as error:
+            self._put_back(name, left, body)
+            raise Internal(f"remove {name}: {error}") from error
 
     def prune(self, filters: Filters | None = None, *, in_use: InUse) -> Pruned:
         """Remove the anonymous volumes that no container uses, with the filter ``all`` the named ones too."""
@@ -196,31 +217,50 @@ class Volumes:
             os.close(fd)
 
     def sweep(self) -> None:
-        """At start: remove directories without a row, make again those a power cut took."""
+        """At start: end what was being removed, take up directories that have lost their row, make again those a power cut took."""
+        self._end_removals()
         known = {name for name, _ in self._records.items(_KIND)}
         kept = known | unreadable.idents(self._records, _KIND)
-        for name in os.listdir(self._root):
-            if name not in kept:
-                self._remove_directory(name)
+        for name in sorted(set(os.listdir(self._root)) - kept - {_LEAVING}):
+            if self._is_empty(name):
+                self._remove_directory(name)  # its creation was not finished
+            elif self._can_be_adopted(name):
+                log.warning("volumes/%s has data and belongs to no volume: it is one again", name)
+                self._adopt(name)
+            else:
+                log.warning("volumes/%s belongs to no volume and is left alone", name)
         for name in known:
             self._make_directory(name)
 
     def check(self) -> Iterator[Finding]:
         """Volumes whose directory is gone, and directories of no volume: those are kept, for they hold somebody's data."""
-        root = set(os.listdir(self._root))
+        root = set(os.listdir(self._root)) - {_LEAVING}
         known = {name for name, _ in self._records.items(_KIND)}
         for name in sorted(known):
-            if not os.path.isdir(path := os.path.join(self._root, name, "_data")) and self._find(name) is not None:
+            if not os.path.isdir(path := os.path.join(self._root, name, _DATA)) and self._find(name) is not None:
                 mend = partial(self._make_directory, name)
                 yield Finding(subject=f"volume {name}", fact=f"has no directory {path}", remedy="make it again, empty", mend=mend)
         for name in sorted(root - known - unreadable.idents(self._records, _KIND)):
             if self._is_stray(name):
-                mend = partial(self._set_aside, name)
-                yield Finding(subject=f"volumes/{name}", fact="belongs to no volume", remedy="set it aside", mend=mend)
+                adopted = self._can_be_adopted(name)
+                mend = partial(self._adopt if adopted else self._set_aside, name)
+                remedy = "make it a volume again" if adopted else "set it aside"
+                yield Finding(subject=f"volumes/{name}", fact="belongs to no volume", remedy=remedy, mend=mend)
 
     def _is_stray(self, name: str) -> bool:
         with self._records.transaction():
             return self._find(name) is None and os.path.exists(os.path.join(self._root, name))
+
+    def _can_be_adopted(self, name: str) -> bool:
+        return bool(_NAME.fullmatch(name)) and os.path.isdir(self._path(name)) and not os.path.islink(self._path(name))
+
+    def _adopt(self, name: str) -> None:
+        """What its options and labels were is not known any more."""
+        with self._records.transaction():
+            if self._is_stray(name):
+                made = datetime.fromtimestamp(os.stat(self._path(name)).st_mtime, UTC)
+                body = _Body(created_at=made.strftime(_TIME))
+                self._records.put(_KIND, name, msgspec.json.encode(body))
 
     def _set_aside(self, name: str) -> None:
         with self._records.transaction():
@@ -234,7 +274,7 @@ class Volumes:
     def _volume(self, name: str, body: _Body) -> Volume:
         return Volume(
             name=name,
-            mountpoint=os.path.join(self._root, name, "_data"),
+            mountpoint=self._path(name),
             created_at=body.created_at,
             labels=body.labels,
             options=body.options,
@@ -242,7 +282,7 @@ class Volumes:
 
     def _make_directory(self, name: str) -> None:
         directory = os.path.join(self._root, name)
-        data = os.path.join(directory, "_data")
+        data = self._path(name)
         if os.path.isdir(data):
             return
         try:
@@ -254,14 +294,72 @@ class Volumes:
         except OSError as error:
             raise Internal(f"create {name}: {error}") from error
 
-    def _remove_directory(self, name: str) -> None:
-        fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def _path(self, name: str) -> str:
+        return os.path.join(self._root, name, _DATA)
+
+    def _is_empty(self, name: str) -> bool:
+        """Whether there is nothing but directories that `_make_directory` made."""
         try:
-            remove(fd, name)
+            found = os.listdir(os.path.join(self._root, name))
+            return not found or (found == [_DATA] and not os.listdir(self._path(name)))
+        except NotADirectoryError:
+            return False
+
+    def _move_away(self, name: str) -> str:
+        """A volume's directory to where nobody looks for it and a new one of that name is not in its way: there.
+
+        No directory is made for that: a full disk has no room for one.
+        """
+        left = os.path.join(self._leaving, f"{_mark(name)}.{secrets.token_hex(4)}")
+        try:
+            with suppress(FileNotFoundError):
+                os.rename(os.path.join(self._root, name), left)
         except OSError as error:
             raise Internal(f"remove {name}: {error}") from error
+        return left
+
+    def _move_back(self, name: str, left: str) -> None:
+        with suppress(FileNotFoundError):
+            os.rename(left, os.path.join(self._root, name))
+
+    def _put_back(self, name: str, left: str, body: bytes) -> None:
+        """A volume that can't be removed stays one, unless there is a new one of that name."""
+        with self._records.transaction():
+            if self._find(name) is None:
+                self._move_back(name, left)
+                self._records.put(_KIND, name, body)
+
+    def _end_removals(self) -> None:
+        """Of those whose row is still there nothing was removed yet."""
+        lost = {_mark(name): name for name, _ in self._records.items(_KIND) if not os.path.exists(os.path.join(self._root, name))}
+        for token in os.listdir(self._leaving):
+            left = os.path.join(self._leaving, token)
+            name = lost.pop(token.partition(".")[0], None)
+            if name is not None:
+                self._move_back(name, left)
+                continue
+            try:
+                self._discard(left)
+            except OSError as error:
+                log.warning("a removed volume is still on the disk: %s", error)
+
+    def _remove_directory(self, name: str) -> None:
+        try:
+            self._discard(os.path.join(self._root, name))
+        except OSError as error:
+            raise Internal(f"remove {name}: {error}") from error
+
+    def _discard(self, path: str) -> None:
+        fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove(fd, os.path.basename(path))
         finally:
             os.close(fd)
+
+
+def _mark(name: str) -> str:
+    """What tells whose directory one was, in few letters: a name may be as long as a file's."""
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def check_row(name: str, body: bytes) -> None:
