@@ -10,6 +10,7 @@ import shutil
 import tarfile
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -165,7 +166,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             records=records,
             supervisor=supervisor,
             resolve=images.resolve,
-            register=images.register,
+            register=partial(_in_a_thread, images.register),
             pull=images.registries.pull,
             sandbox=_sandbox(settings, sandboxes),
             blocking=asyncio.to_thread,
@@ -198,6 +199,13 @@ def add_base(bench: Bench, name: str, root: Path, **config: Any) -> str:
         history=[History(created="2026-01-02T03:04:05Z", comment="a base")],
     )
     return bench.images.register(encode(document), tags=[f"{name}:latest"]).id
+
+
+def _in_a_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What waits for the disk, and so must not be called where everybody waits for it."""
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        asyncio.get_running_loop()
+    return function(*args, **kwargs)
 
 
 def _no_tasks(*_args: Any, **_kwargs: Any) -> Any:

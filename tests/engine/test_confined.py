@@ -9,9 +9,12 @@ import io
 import lzma
 import os
 import signal
+import socket
+import subprocess
+import sys
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ import zstandard
 from wherry.engine.confined import Confined
 from wherry.images.compression import PlainReader
 from wherry.kernel import credentials, landlock
+from wherry.runtime import channel
 from wherry.runtime.supervisor import Supervisor
 from wherry.spec.mounts import Rootfs
 from wherry.store.parsing import Job
@@ -109,6 +113,44 @@ def test_a_reader_that_hangs_is_ended(tmp_path: Path) -> None:
     pidfd = experiment(tmp_path, body)
     if pidfd >= 0:
         os.close(pidfd)
+
+
+class TakenOver(Supervisor):
+    """What answers is in the hands of the archive, and goes on after it has answered."""
+
+    PROGRAM = """
+import array, os, signal, socket, sys
+talk, pidfd = socket.socket(fileno=int(sys.argv[1])), os.pidfd_open(os.getpid())
+talk.sendmsg([b'{"event": "running"}'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))])
+talk.send(b'{"event": "done", "result": {}}')
+signal.pause()
+"""
+    process: subprocess.Popen[bytes]
+
+    async def parse(self, name: str, arguments: dict[str, Any], fds: Sequence[int]) -> socket.socket:
+        ours, theirs = channel.pair()
+        with theirs:
+            self._begin(theirs.fileno())
+        return ours
+
+    def _begin(self, talk_fd: int) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", self.PROGRAM, str(talk_fd)], pass_fds=[talk_fd])
+
+
+def test_who_has_answered_can_do_nothing_more() -> None:
+    async def main() -> int | None:
+        hostile = TakenOver()
+        start = Confined(hostile)
+        job = await asyncio.to_thread(start, "index", {}, [])
+        try:
+            assert await asyncio.to_thread(job.result, 30.0) == {}
+            return hostile.process.poll()
+        finally:
+            job.end()
+            hostile.process.kill()
+            hostile.process.wait()
+
+    assert asyncio.run(main()) == -signal.SIGKILL
 
 
 def test_an_answer_comes_though_the_tar_grows(tmp_path: Path) -> None:

@@ -278,17 +278,17 @@ def _received(source: Stream, directory: str, start: Start, undo: contextlib.Exi
     """The tar in a file without a name, beside it one of its sparse files where it has any; and what is listed of it, as bytes."""
     with tempfile.TemporaryDirectory(prefix="context-", dir=directory) as folder:
         names = [f"{folder}/{name}" for name in ("tar", "sparse", "listing")]
-        tar, sparse, listing = (undo.enter_context(open(name, "x+b", buffering=0)) for name in names)
-        with open(names[0], "rb", buffering=0) as shown:  # who looks into it may not change it
-            fds = [shown.fileno(), sparse.fileno(), listing.fileno()]
-            reading = Reading(start, "listing", {}, fds, growing=True)
-        with reading:
-            _keep(source, tar, reading)
-            reading.answer()
-        if os.fstat(listing.fileno()).st_size > _LISTING_BYTES:
-            raise InvalidArchive("the names in the archive are too many")
-        listing.seek(0)
-        return [tar, sparse], listing.read()
+        with contextlib.ExitStack() as written:
+            tar, sparse, listing = (written.enter_context(open(name, "x+b", buffering=0)) for name in names)
+            # all that is handed on from here may be read only: a file that somebody cuts while it is mapped would be this process's end
+            kept: list[BinaryIO] = [undo.enter_context(open(name, "rb", buffering=0)) for name in names[:2]]
+            with Reading(start, "listing", {}, [kept[0].fileno(), sparse.fileno(), listing.fileno()], growing=True) as reading:
+                _keep(source, tar, reading)
+                reading.answer()
+            if os.fstat(listing.fileno()).st_size > _LISTING_BYTES:
+                raise InvalidArchive("the names in the archive are too many")
+            listing.seek(0)
+            return kept, listing.read()
 
 
 def _keep(source: Stream, file: BinaryIO, reading: Reading) -> None:
@@ -303,7 +303,7 @@ def _keep(source: Stream, file: BinaryIO, reading: Reading) -> None:
 
 @contextlib.contextmanager
 def _mapped(file: BinaryIO) -> Iterator[mmap.mmap | bytes]:
-    """A file's bytes without a copy of them; nobody else has it, so that it can't become shorter."""
+    """A file's bytes without a copy of them; nobody can write to it any more, so that it can't become shorter."""
     if not os.fstat(file.fileno()).st_size:
         yield b""
         return

@@ -120,7 +120,7 @@ class BaseImage(Protocol):
 
 
 class Register(Protocol):
-    """``images.register``."""
+    """``images.register``: blocking, it waits for the disk."""
 
     def __call__(self, config: bytes, *, parent: str | None = None, tags: Sequence[str] = ()) -> BaseImage: ...
 

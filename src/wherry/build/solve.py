@@ -25,7 +25,7 @@ from wherry.build.progress import Built, Progress, Warned
 from wherry.build.services import BuildRequest, BuildResult, BuildServices
 from wherry.build.stage import StageBuild
 from wherry.build.state import PROXY_ARGS, State, label_change
-from wherry.build.steps import Steps
+from wherry.build.steps import Steps, whatever_happens
 from wherry.build.work import Work
 from wherry.errors import EngineError, InvalidRequest, NotSupported
 from wherry.kernel.spread import spread
@@ -84,7 +84,7 @@ async def _solve(work: Work, document: Document, tags: tuple[str, ...]) -> Build
         raise _with_excerpt(error, work.request, document) from error
     work.cache.flush()
     state = _labelled(state, work.request)
-    image = work.services.register(state.encoded(), tags=tags)
+    image = await whatever_happens(work.services.blocking(lambda: work.services.register(state.encoded(), tags=tags)))
     familiar = tuple(parse_reference(tag).familiar for tag in tags)
     work.progress(Built(image_id=image.id, tags=familiar, quiet=work.request.quiet, unused_args=_unused_args(work)))
     return BuildResult(image_id=image.id, tags=familiar, warnings=warnings, steps=work.counted, steps_cached=work.reused)

@@ -88,7 +88,7 @@ class Steps:
 
     async def finish(self) -> None:
         """Wait until what the steps had outside (networks) is gone: that goes on beside the steps that follow."""
-        for failure in await _whatever_happens(asyncio.gather(*self._cleanups, return_exceptions=True)):
+        for failure in await whatever_happens(asyncio.gather(*self._cleanups, return_exceptions=True)):
             if isinstance(failure, BaseException):
                 log.error("cleaning up after a build step failed: %s", failure)
 
@@ -110,7 +110,7 @@ class Steps:
     async def place(self, state: State, plan: Plan, fds: Sequence[int]) -> Layer:
         """Copy files.  Raises BuildFailed."""
         if self.services.snapshotter.keeps_tars and sum(len(item.packed) for item in plan.items) >= _MANY:
-            layer = await _whatever_happens(self.services.blocking(self._place_at_once, state, plan, fds))
+            layer = await whatever_happens(self.services.blocking(self._place_at_once, state, plan, fds))
             if layer is not None:
                 return layer
 
@@ -144,7 +144,7 @@ class Steps:
 
     async def _task(self, rootfs: Rootfs, name: str, arguments: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         try:
-            return await _whatever_happens(self.services.supervisor.task(rootfs, name, arguments, fds))
+            return await whatever_happens(self.services.supervisor.task(rootfs, name, arguments, fds))
         except OSError as error:
             path = f"{error.filename}: " if error.filename else ""
             raise BuildFailed(f"{path}{error.strerror or error}") from error
@@ -154,13 +154,13 @@ class Steps:
         snapshotter, blocking = self.services.snapshotter, self.services.blocking
         key = f"build-{new_id()}"
         try:
-            rootfs = await _whatever_happens(blocking(snapshotter.prepare, key, state.chain))
+            rootfs = await whatever_happens(blocking(snapshotter.prepare, key, state.chain))
             if await work(rootfs):
-                return await _whatever_happens(blocking(self._seal, key, state.diff_ids))
+                return await whatever_happens(blocking(self._seal, key, state.diff_ids))
         except BaseException:
-            await _whatever_happens(blocking(snapshotter.remove, key))
+            await whatever_happens(blocking(snapshotter.remove, key))
             raise
-        await _whatever_happens(blocking(snapshotter.remove, key))
+        await whatever_happens(blocking(snapshotter.remove, key))
         return Layer(chain=None)
 
     def _seal(self, key: str, below: tuple[Digest, ...]) -> Layer:
@@ -230,10 +230,10 @@ class Steps:
                 watch.write(data, stderr)
             return await process.wait()
         except BaseException:
-            await _whatever_happens(_kill(process))
+            await whatever_happens(_kill(process))
             raise
         finally:
-            await _whatever_happens(process.acknowledge())
+            await whatever_happens(process.acknowledge())
 
 
 async def _frames(connection: socket.socket) -> AsyncIterator[tuple[bytes, bool]]:
@@ -259,7 +259,7 @@ async def _kill(process: Process) -> None:
     await process.wait()
 
 
-async def _whatever_happens(work: Awaitable[T]) -> T:
+async def whatever_happens(work: Awaitable[T]) -> T:
     """Finish ``work`` even when the build is being cancelled, and only then let the cancellation go on: a thread can't be stopped."""
     task = asyncio.ensure_future(work)
     try:

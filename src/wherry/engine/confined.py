@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import signal
 import socket
 import threading
@@ -19,6 +20,7 @@ from wherry.store.parsing import PATIENCE_S, Job
 from wherry.tree.tar import InvalidArchive
 
 log = logging.getLogger(__name__)
+_DYING_MS = 10_000  # of patience with a process that the kernel can't end just now
 
 
 class Confined:
@@ -53,6 +55,7 @@ class _Process:
             except TimeoutError:
                 self.end()
                 raise InvalidArchive(f"the archive could not be read within {timeout_s:.0f} s") from None
+            self._kill()
         return self._result
 
     def end(self) -> None:
@@ -61,11 +64,20 @@ class _Process:
                 self._control.settimeout(1.0)
                 while self._pidfd < 0:
                     self._hear()
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         self._control.close()
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        self._kill()
+
+    def _kill(self) -> None:
+        """Also when it has answered: what an archive has taken over might say that it is done, and later cut a file that we look into."""
+        if self._pidfd < 0:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            ended = select.poll()
+            ended.register(self._pidfd, select.POLLIN)
+            ended.poll(_DYING_MS)
+        os.close(self._pidfd)
+        self._pidfd = -1
 
     def _answer(self) -> dict[str, Any]:
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from wherry.engine.gate import Gate
 from wherry.engine.rooms import Rooms
 from wherry.errors import EngineError, InvalidRequest, told
 from wherry.images import fetch, search, timestamp
+from wherry.images.blocking import finish
 from wherry.images.catalog import Image
 from wherry.images.changes import apply_changes, merged
 from wherry.images.removal import ContainerUse
@@ -239,7 +241,8 @@ class ImageOperations(ContainerOperations):
                     held.enter_context(layers.hold([chain_id]))
             if is_empty:
                 await rooms.workers.run(rooms.images.forget_layer, chain_id)
-            return rooms.images.commit(
+            commit = partial(
+                rooms.images.commit,
                 base=base,
                 config=settings,
                 diff_id=None if is_empty else facts.diff_id,
@@ -250,6 +253,7 @@ class ImageOperations(ContainerOperations):
                 created_by=" ".join(record.config.cmd or ()),
                 tags=[tag] if tag else [],
             )
+            return await finish(rooms.workers.run(commit))
 
 
 def _sorted(items: Mapping[str, _Value]) -> dict[str, _Value]:

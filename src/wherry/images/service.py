@@ -13,7 +13,7 @@ from functools import partial
 
 from wherry.errors import Internal, InvalidRequest, NotFound, told
 from wherry.images import archive, embedded, listing, platforms, soundness, timestamp
-from wherry.images.blocking import Pipe, Run, consume, produce
+from wherry.images.blocking import Pipe, Run, consume, finish, produce
 from wherry.images.catalog import Catalog, Image
 from wherry.images.changes import apply_changes
 from wherry.images.downloads import Downloads
@@ -80,6 +80,7 @@ class Images:
         self.partials = partials
         self._records = records
         self._content = content
+        self._run = run
         self._attend = attend
         self._publish = publish
         self._keeps = keeps
@@ -333,7 +334,7 @@ class Images:
                 history=[spec.History(created=created, comment=comment)],
                 rootfs=spec.RootFS(diff_ids=[diff_id]),
             )
-            image = self.register(spec.encode(made), tags=[str(reference)] if reference else [])
+            image = await finish(self._run(self.register, spec.encode(made), tags=[str(reference)] if reference else []))
         self._publish("import", image.id, {**image.labels, "name": image.id})
         return image
 

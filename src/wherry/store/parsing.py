@@ -38,7 +38,7 @@ class Job(Protocol):
     """A function that runs."""
 
     def result(self, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
-        """Its answer.  Raises InvalidArchive, also when it died or took too long; OSError."""
+        """Its answer; it changes nothing any more.  Raises InvalidArchive, also when it died or took too long; OSError."""
 
     def end(self) -> None:
         """Nobody wants the answer any more, or has it: nothing of it is left when this returns."""
