@@ -57,6 +57,7 @@ def one(text: str) -> object:
         ("ADD --from=x a b", "unknown flag: --from"),
         ("ARG", "ARG requires at least one argument"),
         ("ARG =x", "ARG names can not be blank"),
+        ("COPPY a b", "unknown instruction: COPPY (did you mean COPY?)"),
         ("Rnu x", "unknown instruction: Rnu (did you mean run?)"),
         ("BOGUS x", "unknown instruction: BOGUS"),
         ("// c", "unknown instruction: // (a comment starts with '#', not with '//')"),

@@ -9,14 +9,17 @@ from wherry.build.progress import (
     Built,
     Cached,
     ClassicRecords,
+    Declared,
     Failed,
     Finished,
     Happening,
     Output,
+    PlainRecords,
     PlainText,
     Ran,
     Started,
     Step,
+    Warned,
     Why,
     error_record,
     failure_text,
@@ -67,6 +70,23 @@ def test_classic_text() -> None:
     assert {"aux": {"ID": IMAGE}} in records
 
 
+def test_what_is_before_the_stages_and_what_is_no_image_yet_is_told_as_by_the_classic_builder() -> None:
+    argument = Step(number=1, total=3, stage="", place=0, places=0, text="ARG V=1")
+    scratch = Step(number=2, total=3, stage="", place=0, places=1, text="FROM scratch")
+    events: list[Happening] = [
+        Warned(message="NoEmptyContinuation: Empty continuation line (line 3)", line="RUN a   && b"),
+        Warned(message="JSONArgsRecommended: ..."),
+        Started(step=scratch),
+        Declared(step=argument),
+        Finished(step=scratch, image_id=IMAGE, seconds=0, empty=True),
+    ]
+    assert text(classic(events)) == (
+        "[WARNING]: Empty continuation line found in: RUN a   && b\n"
+        "[WARNING]: Empty continuation lines will become errors in a future release.\n"
+        "Step 1/3 : ARG V=1\nStep 2/3 : FROM scratch\n ---> \n"
+    )
+
+
 def test_quiet_prints_the_id_alone() -> None:
     assert classic(EVENTS, quiet=True) == [{"stream": f"{IMAGE}\n"}]
 
@@ -85,10 +105,21 @@ def test_plain_text() -> None:
     )
 
 
+def test_plain_records_end_with_remarks_and_the_id() -> None:
+    renderer = PlainRecords()
+    events = [Warned(message="JSONArgsRecommended: use it (line 3)"), *EVENTS]
+    records = [record for event in events for record in renderer.records(event)]
+    assert text(records).endswith("#3 DONE 0.0s\n\n 1 warning found:\n - JSONArgsRecommended: use it (line 3)\n")
+    assert records[-1] == {"aux": {"ID": IMAGE}}
+    error = BuildFailed("in the classic words", detail="in BuildKit's", code=3)
+    message = "ERROR: failed to build: failed to solve: in BuildKit's"
+    assert renderer.failure(error) == {"errorDetail": {"code": 3, "message": message}, "error": message}
+
+
 def test_failures_in_both_texts() -> None:
     error = BuildFailed("The command 'x' returned a non-zero code: 3", detail='process "x" did not ...', code=3, excerpt="Dockerfile:2\n")
     assert error_record(error) == {"errorDetail": {"code": 3, "message": str(error)}, "error": str(error)}
-    assert failure_text(error) == 'Dockerfile:2\nERROR: failed to build: failed to solve: process "x" did not ...\n'
+    assert failure_text(error) == 'Dockerfile:2\nERROR: failed to build: failed to solve: process "x" did not ...'
     plain = PlainText()
     assert plain.text(Failed(step=RUN, error=error)).endswith('#1 ERROR: process "x" did not ...\n')
-    assert failure_text(DockerfileError("bad")) == "ERROR: failed to build: failed to solve: bad\n"
+    assert failure_text(DockerfileError("bad")) == "ERROR: failed to build: failed to solve: bad"

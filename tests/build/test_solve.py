@@ -12,7 +12,7 @@ import pytest
 
 from wherry.build import cache
 from wherry.build.failures import BuildFailed, DockerfileError
-from wherry.build.progress import Happening, Output
+from wherry.build.progress import ClassicRecords, Happening, Output, Warned
 from wherry.build.services import BuildRequest
 from wherry.build.solve import build
 from wherry.errors import InvalidRequest, NotSupported
@@ -105,6 +105,19 @@ def test_a_used_argument_runs_its_steps_again_and_is_named(bench: Bench) -> None
     again = bench.build(text, build_args={"R": "2"}, tags=("arg",))
     assert again.result.steps_cached == 1
     assert again.reasons == ["the variables changed: R"]
+
+
+def test_arguments_before_the_first_stage_are_steps(bench: Bench) -> None:
+    events = bench.build("ARG V=base\nARG W\nFROM $V\nENV A=b\n").events
+    renderer = ClassicRecords()
+    shown = "".join(record["stream"] for event in events for record in renderer.records(event) if "stream" in record)
+    steps = [line for line in shown.splitlines() if line.startswith("Step")]
+    assert steps == ["Step 1/4 : ARG V=base", "Step 2/4 : ARG W", "Step 3/4 : FROM $V", "Step 4/4 : ENV A=b"]
+
+
+def test_empty_lines_of_an_instruction_are_told(bench: Bench) -> None:
+    events = bench.build("FROM base\nRUN true \\\n\n  && true\nCMD x\n").events
+    assert [event.line for event in events if isinstance(event, Warned)] == ["RUN true   && true", ""]
 
 
 def test_no_cache_runs_everything(bench: Bench) -> None:

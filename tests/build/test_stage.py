@@ -33,11 +33,12 @@ COPY a.txt /lnk
 COPY a.txt /flnk
 COPY --chown=5 a.txt /five
 COPY --chown=bob a.txt /bb
+COPY --chown=:6 a.txt /six
 USER bob
 WORKDIR /wd/sub
 COPY a.txt /tmp/user
 """
-    paths = "/dst /dst/f /dst/t /dst2 /dst2/q /dst2/q/f /own /own/deep/d /own/deep/d/x /ex /ex/x /tmp/a.txt /flnk /tgt /five /bb"
+    paths = "/dst /dst/f /dst/t /dst2 /dst2/q /dst2/q/f /own /own/deep/d /own/deep/d/x /ex /ex/x /tmp/a.txt /flnk /tgt /five /bb /six"
     paths += " /wd /wd/sub /tmp/user"
     shown = listing(bench, text, {"a.txt": "hello\n", "d/x": "1"}, f"stat -c '%n %a %u:%g %F' {paths}")
     assert shown.splitlines() == [
@@ -57,6 +58,7 @@ COPY a.txt /tmp/user
         "/tgt 644 0:0 regular file",
         "/five 644 5:5 regular file",
         "/bb 644 1000:1001 regular file",
+        "/six 644 0:6 regular file",
         "/wd 755 1000:1001 directory",
         "/wd/sub 755 1000:1001 directory",
         "/tmp/user 644 0:0 regular file",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.forked import exit_code
 
-from wherry.cli import table
+from wherry.cli import daemon_start, table
+from wherry.cli.flags import Failure
 from wherry.cli.help import wrap
 from wherry.cli.main import main
 
@@ -42,6 +45,26 @@ def test_wrong_words_are_told_with_usage(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err.startswith("wherry: 'wherry rename' requires 2 arguments\n\nUsage:  wherry rename CONTAINER NEW_NAME\n")
     assert main(["run", "--nope"]) == 125
     assert capsys.readouterr().err.startswith("unknown flag: --nope\n\nUsage:  wherry run [OPTIONS] IMAGE")
+
+
+def test_commands_of_dockers_that_are_not_there_are_told_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, why in (
+        ("swarm init", "swarm is not supported"),
+        ("compose up -d", "use Docker's: DOCKER_HOST=unix:///run/wherry/wherry.sock docker compose"),
+        ("buildx bake", "BuildKit's protocol is not spoken: use wherry build"),
+    ):
+        assert main(words.split()) == 1
+        assert capsys.readouterr().err.endswith(f"': {why}\n")
+
+
+def test_only_root_starts_a_daemon() -> None:
+    def as_nobody() -> int:
+        os.setuid(65534)
+        with pytest.raises(Failure, match=r"^no daemon listens at unix:///nosuch[.]sock, and only root can start one"):
+            daemon_start.start("unix:///nosuch.sock")
+        return 0
+
+    assert exit_code(as_nobody) == 0
 
 
 def test_help_of_a_command_and_of_all(capsys: pytest.CaptureFixture[str]) -> None:

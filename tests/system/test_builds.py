@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,8 +223,15 @@ def test_broken_dockerfiles_are_told_clearly(project: Project, dockerfile: str, 
 def test_quiet_prints_the_id_alone_and_plain_progress_the_steps(project: Project) -> None:
     project.write(Dockerfile="FROM bb\nRUN echo visible\n")
     assert project.ident().startswith("sha256:")
-    shown = project.build("--progress", "plain", "--no-cache")
-    assert "visible" in shown.out + shown.err
+    shown = project.build("--progress", "plain", "--no-cache").out
+    assert re.search(r"#2 \[2/2\] RUN echo visible\n#2 why: the cache was not to be used \(--no-cache\)\n#2 \d+\.\d+ visible\n", shown)
+    assert shown.startswith("#1 [1/2] FROM bb\n#1 DONE 0.0s\n")
+    failed = project.write(Dockerfile="FROM bb\nRUN exit 3\n").build("--progress", "plain", check=False)
+    assert (failed.code, failed.err) == (
+        3,
+        "Dockerfile:2\n--------------------\n   1 |     FROM bb\n   2 | >>> RUN exit 3\n   3 |     \n--------------------\n"
+        'ERROR: failed to build: failed to solve: process "/bin/sh -c exit 3" did not complete successfully: exit code: 3\n',
+    )
 
 
 def test_a_missing_context_is_told(project: Project) -> None:

@@ -57,6 +57,7 @@ def build_parameters(request: Request) -> BuildParameters:
         isolation=text("isolation"),
         outputs=text("outputs"),
         build_id=text("buildid"),
+        progress=text("progress"),
     )
 
 

@@ -46,13 +46,14 @@ class Graph:
     needed: tuple[int, ...]
     needs: Mapping[int, frozenset[int]]
     global_args: Mapping[str, str]
+    global_lines: tuple[str, ...]  # the ARGs before the first FROM as written
     declared: frozenset[str]  # every name that an ARG of the file has, used or not
     escape: str
 
     @property
     def steps(self) -> int:
-        """Instructions in all needed stages, FROM included: the classic builder's ``Step n/steps``."""
-        return sum(1 + len(self.stages[index].instructions) for index in self.needed)
+        """The ARGs before the first FROM and the instructions of all needed stages: the classic builder's ``Step n/steps``."""
+        return len(self.global_lines) + sum(1 + len(self.stages[index].instructions) for index in self.needed)
 
 
 def make_graph(document: Document, *, target: str, build_args: Mapping[str, str | None], platform_args: Mapping[str, str]) -> Graph:
@@ -67,7 +68,16 @@ def make_graph(document: Document, *, target: str, build_args: Mapping[str, str 
     needs = {stage.index: _needs(stage, stages) for stage in stages[: wanted + 1]}
     needed = _reachable(wanted, needs, stages)
     declared = frozenset(name for instruction in instructions if isinstance(instruction, Arg) for name, _ in instruction.pairs)
-    return Graph(stages=stages, target=wanted, needed=needed, needs=needs, global_args=global_args, declared=declared, escape=escape)
+    return Graph(
+        stages=stages,
+        target=wanted,
+        needed=needed,
+        needs=needs,
+        global_args=global_args,
+        global_lines=tuple(instruction.line.text for instruction in instructions[: len(instructions) - len(rest)]),
+        declared=declared,
+        escape=escape,
+    )
 
 
 def find_stage(name: str, stages: Sequence[Stage], before: int) -> int | None:

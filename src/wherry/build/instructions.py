@@ -156,7 +156,8 @@ def read(line: Line, escape: str = "\\") -> Instruction:
     """The typed instruction of ``line``.  Raises DockerfileError."""
     reader = READERS.get(line.name)
     if reader is None:
-        raise unknown_instruction(line, did_you_mean(line.keyword, [name.lower() for name in READERS]))
+        known = READERS if line.keyword.isupper() else [name.lower() for name in READERS]
+        raise unknown_instruction(line, did_you_mean(line.keyword, known))
     return reader(line, escape)
 
 

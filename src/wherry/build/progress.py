@@ -45,6 +45,11 @@ class Started(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Declared(Event):
+    """An ARG before the first FROM: begun and finished at once, with nothing made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cached(Event):
     """Nothing was done; a `Finished` follows."""
 
@@ -79,12 +84,13 @@ class Pulling(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished(Event):
-    """``image_id``: what the stage amounts to now; ``last``: the stage is complete."""
+    """``image_id``: what the stage amounts to now; ``last``: the stage is complete; ``empty``: it is ``scratch``, no image yet."""
 
     image_id: str
     seconds: float
     cached: bool = False
     last: bool = False
+    empty: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +100,10 @@ class Failed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warned:
-    """A remark about the Dockerfile."""
+    """A remark about the Dockerfile; ``line``: the instruction that the classic builder warns of too, since lines in it are empty."""
 
     message: str
+    line: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,12 +132,22 @@ class ClassicRecords:
         self._done: set[int] = set()
         self._head = 1
         self._ran: dict[int, str] = {}
+        self._warned = False
 
     def records(self, event: Happening) -> Iterator[dict[str, Any]]:
         """The records that can be sent now that ``event`` happened."""
         if isinstance(event, Built):
             yield from self._built(event)
-        elif not isinstance(event, Warned) and not self.quiet:  # the classic builder knows no checks
+        elif self.quiet:
+            return
+        elif isinstance(event, Warned):
+            if event.line:  # the classic builder knows no other check
+                yield {"stream": f"[WARNING]: Empty continuation line found in: {event.line}\n"}
+                self._warned = True
+        else:
+            if self._warned:
+                yield {"stream": "[WARNING]: Empty continuation lines will become errors in a future release.\n"}
+                self._warned = False
             yield from self._ordered(event)
 
     def _ordered(self, event: Event) -> Iterator[dict[str, Any]]:
@@ -139,7 +156,7 @@ class ClassicRecords:
             self._held.setdefault(number, []).append(event)
             return
         yield from self._told(event)
-        if isinstance(event, Finished):
+        if isinstance(event, Finished | Declared):
             self._head += 1
             yield from self._release()
 
@@ -167,11 +184,15 @@ class ClassicRecords:
         for tag in event.tags:
             yield {"stream": f"Successfully tagged {tag}\n"}
 
+    def failure(self, error: EngineError) -> dict[str, Any]:
+        """The stream's last record when the build fails."""
+        return error_record(error)
+
 
 def _classic(event: Event, ran: str) -> Iterator[dict[str, Any]]:
     """``ran``: the container of the step, told as removed when the step succeeded."""
     match event:
-        case Started(step=step):
+        case Started(step=step) | Declared(step=step):
             yield {"stream": f"Step {step.number}/{step.total} : {step.text}"}
             yield {"stream": "\n"}
         case Cached():
@@ -185,7 +206,7 @@ def _classic(event: Event, ran: str) -> Iterator[dict[str, Any]]:
         case Finished(image_id=ident, last=last):
             if ran:
                 yield {"stream": f" ---> Removed intermediate container {short(ran)}\n"}
-            yield {"stream": f" ---> {short(ident)}\n"}
+            yield {"stream": f" ---> {'' if event.empty else short(ident)}\n"}
             if last:
                 yield {"aux": {"ID": ident}}
 
@@ -216,14 +237,15 @@ class PlainText:
         self._vertices: dict[int, _Vertex] = {}
         self._next = 1
         self._last = 0
-        self._tail: dict[int, list[str]] = {}
+        self._remarks: list[str] = []
 
     def text(self, event: Happening) -> str:
         """The text to print now, empty for what has none."""
         if isinstance(event, Built):
             return self._built(event)
         if isinstance(event, Warned):
-            return f"WARN: {event.message}\n"
+            self._remarks.append(event.message)
+            return ""
         if event.step.place == 0 and not isinstance(event, Failed):
             return ""
         return self._of_step(event)
@@ -276,14 +298,38 @@ class PlainText:
         number = self._next
         lines = [f"#{number} exporting to image", f"#{number} writing image {event.image_id} done"]
         lines += [f"#{number} naming to {tag} done" for tag in event.tags]
-        return ("\n" if self._last else "") + "\n".join([*lines, f"#{number} DONE 0.0s"]) + "\n"
+        lines.append(f"#{number} DONE 0.0s")
+        if self._remarks:
+            count = len(self._remarks)
+            lines += ["", f" {count} warning{'s' if count > 1 else ''} found:", *(f" - {remark}" for remark in self._remarks)]
+        return ("\n" if self._last else "") + "\n".join(lines) + "\n"
+
+
+class PlainRecords:
+    """`PlainText` as records of ``POST /build?progress=plain``, a word of ours."""
+
+    def __init__(self) -> None:
+        self._text = PlainText()
+
+    def records(self, event: Happening) -> Iterator[dict[str, Any]]:
+        """The records that can be sent now that ``event`` happened."""
+        if text := self._text.text(event):
+            yield {"stream": text}
+        if isinstance(event, Built):
+            yield {"aux": {"ID": event.image_id}}
+
+    def failure(self, error: EngineError) -> dict[str, Any]:
+        """The stream's last record when the build fails."""
+        record = error_record(error)
+        record["error"] = record["errorDetail"]["message"] = failure_text(error)
+        return record
 
 
 def failure_text(error: EngineError) -> str:
     """What BuildKit prints below the steps: the excerpt of the Dockerfile and the last line."""
     if isinstance(error, BuildFailed):
-        return f"{error.excerpt}ERROR: failed to build: failed to solve: {error.detail}\n"
-    return f"ERROR: failed to build: failed to solve: {error}\n"
+        return f"{error.excerpt}ERROR: failed to build: failed to solve: {error.detail}"
+    return f"ERROR: failed to build: failed to solve: {error}"
 
 
 def _pull_line(record: dict[str, Any]) -> str:

@@ -14,14 +14,14 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from wherry.build.cache import Cache
-from wherry.build.checks import check
+from wherry.build.checks import Remark, check
 from wherry.build.context import Source, read_ignore_file
 from wherry.build.failures import BuildFailed, DockerfileError, excerpt
 from wherry.build.graph import make_graph
 from wherry.build.inputs import Inputs
 from wherry.build.instructions import read
 from wherry.build.parse import Document, parse
-from wherry.build.progress import Built, Progress, Warned
+from wherry.build.progress import Built, Declared, Progress, Step, Warned
 from wherry.build.services import BuildRequest, BuildResult, BuildServices
 from wherry.build.stage import StageBuild
 from wherry.build.state import PROXY_ARGS, State, label_change
@@ -77,7 +77,9 @@ async def build(request: BuildRequest, services: BuildServices, progress: Progre
 async def _solve(work: Work, document: Document, tags: tuple[str, ...]) -> BuildResult:
     warnings = _warnings(document)
     for warning in warnings:
-        work.progress(Warned(message=warning))
+        work.progress(warning)
+    for number, text in enumerate(work.graph.global_lines, 1):
+        work.progress(Declared(step=Step(number=number, total=work.graph.steps, stage="", place=0, places=0, text=text)))
     try:
         state = await _Stages(work).result()
     except EngineError as error:
@@ -87,7 +89,13 @@ async def _solve(work: Work, document: Document, tags: tuple[str, ...]) -> Build
     image = await whatever_happens(work.services.blocking(lambda: work.services.register(state.encoded(), tags=tags)))
     familiar = tuple(parse_reference(tag).familiar for tag in tags)
     work.progress(Built(image_id=image.id, tags=familiar, quiet=work.request.quiet, unused_args=_unused_args(work)))
-    return BuildResult(image_id=image.id, tags=familiar, warnings=warnings, steps=work.counted, steps_cached=work.reused)
+    return BuildResult(
+        image_id=image.id,
+        tags=familiar,
+        warnings=tuple(warning.message for warning in warnings),
+        steps=work.counted,
+        steps_cached=work.reused,
+    )
 
 
 def _unused_args(work: Work) -> tuple[str, ...]:
@@ -198,8 +206,16 @@ async def _directory(services: BuildServices) -> AsyncIterator[str]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _warnings(document: Document) -> tuple[str, ...]:
-    return tuple(str(remark) for remark in check(document, [read(line, document.escape) for line in document.lines]))
+def _warnings(document: Document) -> tuple[Warned, ...]:
+    remarks = check(document, [read(line, document.escape) for line in document.lines])
+    return tuple(Warned(message=str(remark), line=_with_hole(document, remark)) for remark in remarks)
+
+
+def _with_hole(document: Document, remark: Remark) -> str:
+    """The instruction that has empty lines in it, where the remark is of them."""
+    if remark.lines not in document.empty_continuations:
+        return ""
+    return next((line.text for line in document.lines if line.first <= remark.lines[0] <= line.last), "")
 
 
 def _with_excerpt(error: EngineError, request: BuildRequest, document: Document) -> EngineError:

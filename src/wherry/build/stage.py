@@ -68,7 +68,7 @@ class StageBuild:
     async def build(self) -> State:
         """The stage's final state.  Raises BuildFailed, DockerfileError, NotFound."""
         state = await self._from()
-        self._finished(state, cached=False, last=not self.stage.instructions)
+        self._finished(state, cached=False, last=not self.stage.instructions, empty=self.stage.base_image == SCRATCH)
         place = self._first_place()
         for number, instruction in enumerate(self.stage.instructions, 1):
             makes_files = isinstance(instruction, _MAKES_FILES)
@@ -314,7 +314,8 @@ class StageBuild:
 
     def _step(self, number: int, text: str, *, files: bool, place: int = 0) -> Step:
         graph, stage = self.work.graph, self.stage
-        before = sum(1 + len(graph.stages[index].instructions) for index in graph.needed if index < stage.index)
+        before = len(graph.global_lines)
+        before += sum(1 + len(graph.stages[index].instructions) for index in graph.needed if index < stage.index)
         made = sum(isinstance(instruction, _MAKES_FILES) for instruction in stage.instructions)
         return Step(
             number=before + number + 1,
@@ -322,15 +323,17 @@ class StageBuild:
             stage=stage.shown_name if len(graph.stages) > 1 else "",
             place=place if files else 0,
             places=self._first_place() + made,
-            text=" ".join(text.split("\n")),
+            text=" ".join(text.split("\n")).rstrip(),
         )
 
-    def _finished(self, state: State, *, cached: bool, last: bool) -> None:
+    def _finished(self, state: State, *, cached: bool, last: bool, empty: bool = False) -> None:
         """Raises BuildFailed for an image that nobody could pull."""
         config = state.encoded()
         if len(config) > CONFIG_LIMIT:
             raise BuildFailed(f"the image's config is larger than {CONFIG_LIMIT} bytes")
-        self._tell(Finished(step=self.step, image_id=str(sha256(config)), seconds=time.monotonic() - self.began, cached=cached, last=last))
+        seconds = time.monotonic() - self.began
+        ident = str(sha256(config))
+        self._tell(Finished(step=self.step, image_id=ident, seconds=seconds, cached=cached, last=last, empty=empty))
 
     def _write(self, data: bytes, stderr: bool) -> None:
         self._tell(Output(step=self.step, data=data, stderr=stderr))

@@ -78,7 +78,12 @@ def go_quote(text: str) -> str:
 
 
 class _Lexer:
-    """One pass over a word; keeps the whole result and, beside it, the result parted at blanks."""
+    """One pass over a word; keeps the whole result and, beside it, the result parted at blanks.
+
+    ``keeps_escapes``: an escape stays before what it escapes, as BuildKit has it in what replaces a pattern.
+    """
+
+    keeps_escapes = False
 
     def __init__(self, text: str, values: Mapping[str, str], escape: str, use: Use, *, raw_quotes: bool = False, depth: int = 0) -> None:
         self.text, self.at, self.values, self.escape, self.use, self.raw, self.depth = text, 0, values, escape, use, raw_quotes, depth
@@ -115,7 +120,7 @@ class _Lexer:
             return
         character = self.text[self.at]
         self.at += 1
-        if self.raw and character not in ("$", self.escape):
+        if self.keeps_escapes or (self.raw and character not in ("$", self.escape)):
             parts.literal(self.escape)
         parts.literal(character)
 
@@ -141,7 +146,8 @@ class _Lexer:
                 following = text[self.at + 1 : self.at + 2]
                 if not following:
                     break
-                parts.literal(following if following in ('"', "$", self.escape) else character + following)
+                bare = following in ('"', "$", self.escape) and not self.keeps_escapes
+                parts.literal(following if bare else character + following)
                 self.at += 2
             else:
                 parts.literal(character)
@@ -189,7 +195,7 @@ class _Lexer:
     def _braced(self) -> str:
         """After ``${``: the name, an operator and its words, and the closing brace."""
         if self.text[self.at : self.at + 1] in ("}", ":"):
-            raise ExpansionError("bad substitution")
+            raise ExpansionError("syntax error: bad substitution")
         name = self._name()
         character = self.text[self.at : self.at + 1]
         self.at += 1
@@ -208,6 +214,8 @@ class _Lexer:
         if colon:
             operator = self.text[self.at : self.at + 1]
             self.at += 1
+        if operator == "}":
+            raise ExpansionError("syntax error: missing '}'")
         if operator not in ("-", "+", "?") or not operator:
             raise ExpansionError(f"unsupported modifier (:{operator or chr(0xFFFD)}) in substitution")
         word = self._operand("}")
@@ -237,10 +245,10 @@ class _Lexer:
         everywhere = self.text[self.at : self.at + 1] == "/"
         self.at += everywhere
         pattern = self._pattern("/}")
-        replacement = ""
-        if self.text[self.at : self.at + 1] == "/":
-            self.at += 1
-            replacement = self._operand("}")
+        if self.text[self.at : self.at + 1] != "/":
+            raise ExpansionError("syntax error: missing '/' in ${}")
+        self.at += 1
+        replacement = self._operand("}", keeps_escapes=True)
         self._close("}")
         return _replace(self._value(name) or "", pattern, replacement, everywhere=everywhere)
 
@@ -251,14 +259,15 @@ class _Lexer:
         lexer.at = self.at
         return lexer
 
-    def _operand(self, stops: str) -> str:
+    def _operand(self, stops: str, *, keeps_escapes: bool = False) -> str:
         lexer, parts = self._nested(), _Words()
+        lexer.keeps_escapes = keeps_escapes
         lexer._until(stops, parts)
         self.at = lexer.at
         return parts.finish()[0]
 
     def _pattern(self, stops: str) -> list[_Piece]:
-        """Up to one of ``stops``: ``*`` and ``?`` are wild unless escaped or quoted; variables are literal text with wildcards."""
+        """Up to one of ``stops``: ``*`` and ``?`` are wild unless escaped, quoted ones and those out of variables too."""
         pieces: list[_Piece] = []
         while self.at < len(self.text) and self.text[self.at] not in stops:
             character = self.text[self.at]
@@ -274,8 +283,7 @@ class _Lexer:
                 else:
                     lexer._double(parts)
                 self.at = lexer.at
-                wild = character == "$"
-                pieces.extend(_piece(c) if wild else _Piece(c) for c in parts.finish()[0])
+                pieces.extend(map(_piece, parts.finish()[0]))
             else:
                 pieces.append(_piece(character))
                 self.at += 1
@@ -283,9 +291,7 @@ class _Lexer:
 
     def _close(self, brace: str) -> None:
         if self.text[self.at : self.at + 1] != brace:
-            raise ExpansionError(
-                "syntax error: missing '}'" if self.at < len(self.text) else "unexpected end of statement while looking for matching }"
-            )
+            raise ExpansionError(f"syntax error: missing '{brace}'")
         self.at += 1
 
 
@@ -378,9 +384,9 @@ def _check_effort(comparisons: int) -> None:
 
 
 def _replace(text: str, pattern: list[_Piece], replacement: str, *, everywhere: bool) -> str:
-    """Replace the first (or each) longest match; an empty pattern matches nothing."""
+    """Replace the first (or each) longest match; an empty pattern, which only ``${v///r}`` can have, is between all characters."""
     if not pattern:
-        return text
+        return replacement + "".join(character + replacement for character in text)
     if len(text) > _MAX_REPLACED:
         raise ExpansionError(f"can't replace in a value of more than {_MAX_REPLACED} characters")
     _check_effort(len(text) ** 2 // 2 * len(pattern))

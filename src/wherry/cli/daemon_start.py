@@ -18,6 +18,8 @@ def start(address: str) -> None:
 
     Two clients may do this at once: the daemon's own lock lets one live, and both find its socket.
     """
+    if os.geteuid() != 0:
+        raise Failure(f"no daemon listens at {address}, and only root can start one (rootless mode is not supported yet)")
     descriptor, log_path = _open_log()
     print(f"wherry: started the daemon (log: {log_path})", file=sys.stderr, flush=True)
     null = os.open(os.devnull, os.O_RDWR)
@@ -34,7 +36,7 @@ def start(address: str) -> None:
 
 
 def _open_log() -> tuple[int, str]:
-    """The daemon's log, appended to: in the run directory, else in the user's state directory."""
+    """The daemon's log, appended to: in the run directory, else (/run is read-only) in the user's state directory."""
     home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     for directory in ("/run/wherry", os.path.join(home, "wherry")):
         try:

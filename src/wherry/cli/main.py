@@ -6,7 +6,7 @@ import sys
 
 from wherry.cli.flags import MANY, Failure, HelpWanted, UsageFailure, parse, parse_flags
 from wherry.cli.program import VERSION, Program
-from wherry.cli.table import COMMANDS, GLOBAL_FLAGS, load, resolve
+from wherry.cli.table import ABSENT, COMMANDS, GLOBAL_FLAGS, load, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def _not_a_command(group: str, rest: list[str]) -> int:
     if asked is not None and not rest[0].startswith("-"):
         usage = f"Usage:  wherry {group}\n\n" if group else ""
         name = f"{group} " if group else ""
+        if absent := ABSENT.get(name + asked):
+            return _complain(f"wherry: there is no 'wherry {name}{asked}': {absent}", 1)
         return _complain(f"wherry: unknown command: wherry {name}{asked}\n\n{usage}Run 'wherry {name}--help' for more information", 1)
     for word in rest:
         if word in ("--help", "-h"):

@@ -95,6 +95,22 @@ GROUPS: dict[str, str] = {
     "registry": "Serve a registry of your own",
 }
 
+# commands of Docker's that are not there, and what to do instead
+_SWARM = "swarm is not supported"
+_BUILDX = "BuildKit's protocol is not spoken: use wherry build"
+ABSENT: dict[str, str] = {
+    "compose": "use Docker's: DOCKER_HOST=unix:///run/wherry/wherry.sock docker compose",
+    **dict.fromkeys(("config", "node", "secret", "service", "stack", "swarm", "volume update"), _SWARM),
+    "checkpoint": "checkpoints are not supported",
+    "plugin": "plugins are not supported",
+    "trust": "content trust (Notary) is not supported",
+    **{
+        f"{group} {verb}": _BUILDX
+        for group in ("builder", "buildx")
+        for verb in ("bake", "create", "dial-stdio", "f", "history", "imagetools", "inspect", "ls", "rm", "stop", "use", "version")
+    },
+}
+
 COMMON = ("run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info")
 
 GLOBAL_FLAGS = (

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from wherry.build import cache, cache_mounts
 from wherry.build.packed import PackedContext
-from wherry.build.progress import ClassicRecords, Happening, error_record
+from wherry.build.progress import ClassicRecords, Happening, PlainRecords
 from wherry.build.services import BuildRequest, BuildServices, Limits, RunSandbox, RunSpec
 from wherry.build.solve import build
 from wherry.containers import oci
@@ -69,6 +69,8 @@ class BuildOperations:
     ) -> AsyncIterator[Progress]:
         if parameters.outputs:
             raise NotSupported("--output is not supported")
+        if parameters.progress not in ("", "plain"):
+            raise InvalidRequest(f"progress is plain, or not said: {parameters.progress}")
         if parameters.remote:
             remote_context.check(parameters.remote)
             chunks = remote_context.pieces(parameters.remote, self.rooms.settings.proxies, parameters.dockerfile)
@@ -76,7 +78,8 @@ class BuildOperations:
 
     async def _build(self, parameters: BuildParameters, chunks: AsyncIterator[bytes], emit: Callable[[dict[str, object]], None]) -> None:
         rooms = self.rooms
-        renderer = ClassicRecords(quiet=parameters.quiet)
+        plain = parameters.progress == "plain" and not parameters.quiet
+        renderer: ClassicRecords | PlainRecords = PlainRecords() if plain else ClassicRecords(quiet=parameters.quiet)
         told = False
 
         def tell(event: Happening) -> None:
@@ -103,7 +106,7 @@ class BuildOperations:
         except EngineError as error:
             if not told:
                 raise
-            emit(error_record(error))
+            emit(renderer.failure(error))
         finally:
             self.building -= 1
             if self.removals_put_off and not self.building:

@@ -11,9 +11,9 @@ _SHIFT = {"u": 6, "g": 3, "o": 0}
 
 
 def resolve_owner(root_fd: int, owner: str) -> tuple[int, int]:
-    """The ids of ``user[:group]`` by the image's passwd and group files; numbers stand for themselves.  Raises LookupError."""
+    """The ids of ``user[:group]`` by the image's passwd and group files; numbers are themselves, no user is 0.  Raises LookupError."""
     user, colon, group = owner.partition(":")
-    uid, primary = _user(root_fd, user)
+    uid, primary = _user(root_fd, user) if user else (0, 0)
     if not colon or not group:
         return uid, primary
     return uid, _group(root_fd, group)

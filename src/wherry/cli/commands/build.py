@@ -20,22 +20,23 @@ if TYPE_CHECKING:
 PIECE = 1 << 18
 ARCHIVES = (b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
-PROGRESS = ("auto", "plain", "tty", "quiet")
+PROGRESS = ("auto", "plain", "quiet")
 
 
 def run(invocation: Invocation) -> int:
     quiet = invocation.flag("quiet") or invocation.text("progress") == "quiet"
+    plain = invocation.text("progress") == "plain" and not quiet
     iidfile = invocation.text("iidfile")
     if iidfile and os.path.exists(iidfile):
         os.unlink(iidfile)
     where = invocation.arguments[0]
     remote = where if where.startswith(REMOTE) else None
     dockerfile, context = (invocation.text("file") or "Dockerfile", ()) if remote else _prepare(where, invocation.text("file"))
-    query = {**_query(invocation), "dockerfile": dockerfile, "q": quiet, "remote": remote}
+    query = {**_query(invocation), "dockerfile": dockerfile, "q": quiet, "remote": remote, "progress": "plain" if plain else None}
     engine = invocation.program.engine
     if invocation.flag("compress"):
         context = _compressed(context)
-    body = context if quiet or remote else _counted(context)
+    body = context if quiet or plain or remote else _counted(context)
     response = engine.stream("POST", "/build", query, raw=body, headers=all_auth_headers(invocation.program))
     ident = _quietly(response) if quiet else _aloud(invocation, response)
     if quiet:
@@ -315,7 +316,13 @@ COMMAND = Command(
         Flag("network", "string", "Set the networking mode for the RUN instructions during build", default="default"),
         Flag("no-cache", "bool", "Do not use cache when building the image"),
         Flag("platform", "string", "Set platform if server is multi-platform capable"),
-        Flag("progress", "string", "Kind of progress output: auto, plain, tty, quiet", default="auto", parse=_progress),
+        Flag(
+            "progress",
+            "string",
+            "Kind of output: auto, plain (BuildKit's, with why the cache was not used), quiet",
+            default="auto",
+            parse=_progress,
+        ),
         Flag("pull", "bool", "Always attempt to pull a newer version of the image"),
         Flag("quiet", "bool", "Suppress the build output and print image ID on success", short="q"),
         Flag("rm", "bool", "Remove intermediate containers after a successful build", default=True),

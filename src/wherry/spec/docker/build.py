@@ -11,7 +11,8 @@ from wherry.spec.docker.container import Ulimit
 class BuildParameters(Body):
     """Everything POST /build takes from the query.
 
-    ``build_args``: None takes the ARG's default; ``labels`` are added to the image; ``cpuset_*``, ``memory`` and so on bound RUN steps.
+    ``build_args``: None takes the ARG's default; ``labels`` are added to the image; ``cpuset_*``, ``memory`` and so on bound RUN steps;
+    ``progress``: ``plain`` for BuildKit's plain text instead of the classic builder's, a word of ours.
     """
 
     dockerfile: str = "Dockerfile"
@@ -44,6 +45,7 @@ class BuildParameters(Body):
     isolation: str = ""
     outputs: str = ""
     build_id: str = ""
+    progress: str = ""
 
 
 class BuildCacheRecord(Body):
