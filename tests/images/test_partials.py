@@ -58,6 +58,21 @@ def test_what_is_removed_is_gone_also_after_it_was_closed(partials: Partials) ->
         partial.close()
 
 
+def test_who_still_reads_what_is_given_up_keeps_nobody_from_removing_it_or_going_on(partials: Partials) -> None:
+    """As when the disk is full: the pull gives up before the thread that unpacks has noticed."""
+    for wanted_again in (False, True):
+        partial = partials.open(DIGEST, len(DATA))
+        partial.write(DATA[:1000])
+        reader = partial.reader_fd()
+        partial.close()
+        if wanted_again:
+            partials.open(DIGEST, len(DATA)).close()
+        partial.remove()
+        assert partials.sizes() == {}
+        assert os.pread(reader, 2000, 0) == DATA[:1000]
+        os.close(reader)
+
+
 def test_whoever_goes_on_with_what_was_closed_writes_into_no_other_file(partials: Partials, tmp_path: Path) -> None:
     partial = partials.open(DIGEST, len(DATA))
     partial.write(DATA[:1000])

@@ -104,9 +104,13 @@ class Partial:
             os.lseek(fd, self.size_bytes, os.SEEK_SET)
 
     def reader_fd(self) -> int:
-        """A descriptor of its own for somebody who reads what comes.  Raises Broken when nothing does any more."""
+        """A descriptor of its own for somebody who reads what comes.  Raises Broken when nothing does any more.
+
+        Opened anew: one that was only duplicated would hold the writer's lock for as long as the reader, who may notice late that he is not
+        wanted any more, has not closed it.
+        """
         with self._open() as fd:
-            return os.dup(fd)
+            return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append.  Raises OSError; with ENOSPC what had come is given up, so that a full disk can be left; Broken once it is closed."""
