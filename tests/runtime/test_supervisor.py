@@ -23,6 +23,7 @@ from tests.runtime.harness import (
     run,
     sleeper,
 )
+from tests.system.stopwatch import Stopwatch
 from tests.system.waiting import until
 
 from wherry.kernel import cgroup, credentials
@@ -282,11 +283,32 @@ def test_container_in_the_hosts_pid_namespace_leaves_no_process(image, tmp_path)
         configuration = config("sh", "-c", "sleep 600 & echo $!")
         namespaces = configuration["linux"]["namespaces"]
         configuration["linux"]["namespaces"] = [entry for entry in namespaces if entry["type"] != "pid"]
-        async with asyncio.timeout(1.5):
+        with Stopwatch() as watch:
             result = await b.run(configuration)
+        assert watch.seconds < 1.5  # who has its output open is ended at once, not waited for
         until(lambda: not comm(int(result.stdout)).startswith("sleep"))
         groups = cgroup.find().directories(f"/wherry-test/{b.made[0]}")
         until(lambda: not any(os.path.exists(directory) for directory in groups))
+
+    run(check, image, tmp_path)
+
+
+def test_who_came_into_the_group_just_before_the_end_does_not_keep_it(image, tmp_path):
+    """As an exec that is on its way in: it is not yet in the pid namespace, which ends with its first process."""
+
+    async def check(b):
+        process, _ = await sleeper(b)
+        found, path = cgroup.find(), f"/wherry-test/{b.made[0]}"
+        late = await asyncio.create_subprocess_exec("sleep", "600")
+        try:
+            for directory in found.directories(path):
+                Path(directory, "cgroup.procs").write_text(str(late.pid))
+            await finish(process)
+            assert await asyncio.wait_for(late.wait(), 30) == -signal.SIGKILL
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                late.kill()
+        until(lambda: not any(os.path.exists(directory) for directory in found.directories(path)))
 
     run(check, image, tmp_path)
 

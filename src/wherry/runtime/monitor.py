@@ -291,7 +291,8 @@ class Monitor:
         if self._group:
             self._kill_rest()
             with contextlib.suppress(OSError):
-                cgroup.remove(self._groups, self._group)
+                if not cgroup.remove(self._groups, self._group):  # who dies slowly is in it, or who came in just before the end
+                    cgroup.end(self._groups, self._group)
 
     def _finish(self) -> None:
         self._discard_spare()
