@@ -85,7 +85,7 @@ def bundle_config(*args: str, **process: Any) -> dict[str, Any]:
 def leftovers(place: Path) -> list[str]:
     """States, mounts and control groups that no container should have left, of this test process."""
     found = [str(one) for one in (place / "state").glob("*")]
-    found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(place) in line]
+    found += [line for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines() if str(place) in line]
     for directory in cgroup.find().directories(f"/wherry-test-bundle-{os.getpid()}"):
         if os.path.isdir(directory):
             found.append(directory)

@@ -305,5 +305,5 @@ def _mentions(name: str) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            found += [text for text in ((process / "cmdline").read_text(), (process / "mounts").read_text()) if name in text]
+            found += [text for file in ("cmdline", "mounts") if name in (text := (process / file).read_text(errors="replace"))]
     return found

@@ -13,14 +13,16 @@ from wherry.networks import namespace
 from wherry.networks.sandbox import Sandbox, SandboxRequest
 from wherry.networks.service import Networks
 
-_servers: list[socket.socket] = []
+_servers: list[tuple[socket.socket, threading.Thread]] = []
 
 
 def stop_servers() -> None:
-    """End what ``listen`` began."""
+    """End what ``listen`` began; when this returns, none of it is open any more."""
     while _servers:
+        server, thread = _servers.pop()
         with suppress(OSError):
-            _servers.pop().shutdown(socket.SHUT_RDWR)
+            server.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 def request(number: int, **wishes: Any) -> SandboxRequest:
@@ -31,8 +33,9 @@ def listen(sandbox: Sandbox, port: int = 80, host: str = "0.0.0.0") -> None:
     """A server in the sandbox that answers each connection with the caller's address, until the test ends."""
     assert sandbox.netns_fd is not None
     server = namespace.inside(sandbox.netns_fd, lambda: socket.create_server((host, port)))
-    _servers.append(server)
-    threading.Thread(target=tell_callers, args=(server, "{}"), daemon=True).start()
+    thread = threading.Thread(target=tell_callers, args=(server, "{}"), daemon=True)
+    thread.start()
+    _servers.append((server, thread))
 
 
 def tell_callers(server: socket.socket, text: str) -> None:

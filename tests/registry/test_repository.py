@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
@@ -19,15 +20,15 @@ from wherry.spec.reference import parse
 
 BLOB = bytes(range(256)) * 32_000
 LAYER = Descriptor(media_type="x", digest=sha256(BLOB), size=len(BLOB))
-TWICE = Patience(connect_s=2, idle_s=0.3, retries=1, backoff_s=0.01)
+TWICE = Patience(connect_s=20, idle_s=20, retries=1, backoff_s=0.01)
 
 
-async def download(stack: AsyncExitStack, answer: Handler) -> bytes:
+async def download(stack: AsyncExitStack, answer: Handler, patience: Patience = TWICE) -> bytes:
     async def handle(request: web.Request) -> web.StreamResponse:
         return web.json_response({}) if request.path == "/v2/" else await answer(request)
 
     server = await Server(handle).start(stack)
-    client = Client(patience=TWICE)
+    client = Client(patience=patience)
     stack.push_async_callback(client.close)
     parts: list[bytes] = []
 
@@ -93,7 +94,7 @@ def test_who_only_drips_is_given_up() -> None:
             return response
 
         with pytest.raises(RegistryError, match="i/o timeout"):
-            await download(stack, drip)
+            await download(stack, drip, replace(TWICE, idle_s=0.3))
         assert asked == 2
 
     run(body)

@@ -8,6 +8,7 @@ import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tests.conftest import Daemon
@@ -55,11 +56,7 @@ def count(daemon: Daemon) -> Counter[str]:
             found[f"process {comm}"] += 1
     for name in ("daemon", "wherry-zygote"):
         for pid in _named(daemon, own, name):
-            for fd in os.listdir(f"/proc/{pid}/fd"):
-                try:
-                    target = os.readlink(f"/proc/{pid}/fd/{fd}")
-                except FileNotFoundError:
-                    continue
+            for target in _opened(pid):
                 found[f"{name} descriptor {target.partition('[')[0] if target.startswith(('socket:', 'pipe:', 'net:')) else target}"] += 1
     with Netlink() as netlink:
         for one in link.links(netlink):
@@ -125,6 +122,16 @@ def tar_of(members: dict[str, bytes]) -> bytes:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
+
+
+def _opened(pid: int) -> list[str]:
+    """What its descriptors lead to; one that ends meanwhile has none."""
+    found = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(FileNotFoundError):
+                found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
 
 
 def _named(daemon: Daemon, own: dict[int, str], name: str) -> list[int]:

@@ -78,6 +78,7 @@ def test_an_exec_beside_the_containers_end_says_that_it_has_ended(engine: Daemon
     os.kill(monitor, signal.SIGSTOP)  # so that nobody hears of the end yet
     try:
         os.kill(pid, signal.SIGKILL)
+        until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
         result = engine.run("exec", ident, "true", check=False)
     finally:
         os.kill(monitor, signal.SIGCONT)

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import pytest
 from tests.conftest import WHERRY, Daemon, busybox_tar
 from tests.system import accounting, daemons
 from tests.system.accounting import tar_of
+from tests.system.ports import free_ports
 from tests.system.stopwatch import Stopwatch
 from tests.system.talk import ask
 from tests.system.waiting import until
@@ -341,9 +341,7 @@ def test_parallel_creates_of_one_name_have_one_winner(own_engine: Daemon) -> Non
 
 def test_parallel_publishers_of_one_port_have_one_winner_and_random_ports_differ(own_engine: Daemon) -> None:
     engine = own_engine
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_ports(1)
     with ThreadPoolExecutor(4) as pool:
         codes = list(pool.map(lambda n: engine.run("run", "-d", "-p", f"{port}:80", "bb", "sleep", "1000", check=False).code, range(8)))
         list(pool.map(lambda n: engine.run("run", "-d", "-p", "80", "bb", "sleep", "1000"), range(12)))

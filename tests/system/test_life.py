@@ -139,11 +139,12 @@ def test_removal_by_force_is_not_stopped_by_a_start_at_the_same_time(engine: Dae
 
 
 def test_who_asks_to_end_three_times_gets_the_terminal_back(engine: Daemon) -> None:
-    command = [WHERRY, "--host", engine.host, "run", "--name", "deaf", "bb", "sh", "-c", "trap 'echo no' INT; while :; do sleep 0.05; done"]
+    script = "trap 'echo no' INT; echo ready; while :; do sleep 0.05; done"
+    command = [WHERRY, "--host", engine.host, "run", "--name", "deaf", "bb", "sh", "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as client:
         try:
-            until(lambda: state(engine, "deaf") == "running" if engine.out("ps", "-q", "--filter", "name=deaf") else False)
             assert client.stdout is not None
+            assert client.stdout.readline() == "ready\n"
             for asked in range(3):
                 client.send_signal(signal.SIGINT)
                 if asked < 2:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import Daemon, make_daemon, running
 from tests.system.outside import Outside, outside
+from tests.system.ports import free_ports
 from tests.system.waiting import until
 
 from wherry.networks import bridge, namespace
@@ -55,9 +56,9 @@ class Stage:
         until(lambda: self.fetch(name, "127.0.0.1") == short)
         return name
 
-    def fetch(self, container: str, host: str, path: str = "/index.html", port: int = 80) -> str:
+    def fetch(self, container: str, host: str, path: str = "/index.html", port: int = 80, *, seconds: int = 30) -> str:
         """The body's last line as the container gets it; empty when there is no answer."""
-        script = f"printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {host} {port} | tail -n 1"
+        script = f"printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' | nc -w {seconds} {host} {port} | tail -n 1"
         return self.engine.run("exec", container, "sh", "-c", script, check=False).out.strip()
 
     def addresses(self, container: str, name: str) -> list[str]:
@@ -96,19 +97,6 @@ def page(host: str, port: str | int, path: str = "/index.html") -> str:
 
 def host_port(engine: Daemon, container: str, port: str = "80") -> int:
     return int(engine.out("port", container, port).split("\n")[0].rpartition(":")[2])
-
-
-def free_ports(number: int) -> int:
-    """The first of some neighbouring ports that nobody has."""
-    for first in range(20000 + os.getpid() % 5000, 30000, number):
-        with ExitStack() as stack:
-            try:
-                for port in range(first, first + number):
-                    stack.enter_context(socket.create_server(("0.0.0.0", port)))
-            except OSError:
-                continue
-            return first
-    raise AssertionError("no free ports")
 
 
 # --- names
@@ -267,7 +255,7 @@ def test_connect_and_disconnect_a_running_container(stage: Stage) -> None:
     assert sorted(one["Name"] for one in inspected.values()) == sorted([client, server])
     stage.engine.run("network", "disconnect", network, server)
     assert stage.addresses(client, "late") == []
-    assert stage.fetch(client, address) == ""
+    assert stage.fetch(client, address, seconds=2) == ""
     assert stage.addresses(server, client) == []
     assert address not in stage.engine.out("exec", server, "cat", "/etc/hosts")
     assert stage.engine.out("exec", server, "ls", "/sys/class/net").split() == ["eth0", "lo"]
@@ -299,7 +287,7 @@ def test_internal_network_has_no_way_out(stage: Stage, far: Outside) -> None:
     network = stage.network("n", "--internal")
     server, box = stage.server("web", "--network", network), stage.idle("box", "--network", network)
     assert stage.fetch(box, server) == "web"
-    assert stage.fetch(box, far.own) == ""
+    assert stage.fetch(box, far.own, seconds=2) == ""
     assert stage.engine.out("exec", box, "sh", "-c", "grep -c '^eth0' /proc/net/route") == "1"  # no default route
 
 
@@ -307,8 +295,8 @@ def test_networks_are_kept_apart(stage: Stage, far: Outside) -> None:
     server = stage.server("web", "--network", stage.network("one"))
     box = stage.idle("box", "--network", stage.network("two"))
     address = stage.ip(server, stage.networks[0])
-    assert stage.fetch(box, address) == ""
-    assert stage.fetch(stage.idle("default"), address) == ""
+    assert stage.fetch(box, address, seconds=2) == ""
+    assert stage.fetch(stage.idle("default"), address, seconds=2) == ""
     with pytest.raises(OSError):
         far.dial(address, 80, timeout=0.5)
 
@@ -472,11 +460,12 @@ def test_prune_takes_unused_networks_with_the_label(stage: Stage) -> None:
 
 
 def test_a_container_with_an_address_of_its_own_restarts_at_once_and_another_follows_it(stage: Stage) -> None:
-    network = stage.network("fixed", "--subnet", "10.61.0.0/24")
+    ours = f"10.{os.getpid() % 200}.253"  # of this daemon's own range: another's might have any other
+    network = stage.network("fixed", "--subnet", f"{ours}.0/24")
     for short in ("one", "two"):
-        box = stage.idle(short, "--network", network, "--ip", "10.61.0.9")
+        box = stage.idle(short, "--network", network, "--ip", f"{ours}.9")
         stage.engine.run("restart", "-t", "0", box)
-        assert stage.ip(box, network) == "10.61.0.9"
+        assert stage.ip(box, network) == f"{ours}.9"
         stage.engine.run("rm", "-f", box)
 
 
