@@ -489,6 +489,24 @@ def test_what_a_mirror_cannot_give_comes_from_the_registry(experiment: Experimen
     experiment(body)
 
 
+def test_all_tags_of_a_mirror_are_pulled(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": b"1" * 5000})
+        fake.add(made)
+
+        async def tags(request: web.Request) -> web.StreamResponse:
+            if not request.host.startswith("localhost"):
+                raise web.HTTPNotFound
+            return web.json_response({"name": "x/y", "tags": ["1"]})
+
+        fake.answers["list"] = tags
+        lab.registry.mirrors = (parse_mirror(f"{fake.host}={fake.host.replace('127.0.0.1', 'http://localhost')}"),)
+        await lab.pull(f"{fake.host}/x/y", all_tags=True)
+        assert lab.images.resolve(f"{fake.host}/x/y:1").id == made.id
+
+    experiment(body)
+
+
 def _zstd(data: bytes) -> bytes:
     return zstandard.ZstdCompressor().compress(data)
 

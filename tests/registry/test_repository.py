@@ -175,3 +175,51 @@ def test_what_fails_in_a_body_is_raised_at_once_as_it_is() -> None:
         assert [method for method, _, _ in server.log].count("POST") == 1
 
     run(body)
+
+
+@pytest.mark.parametrize("size", [len(BLOB), None])
+@pytest.mark.parametrize(
+    ("refusals", "sent"),
+    [
+        ([503], 2),
+        ([429, 500], 3),
+        ([503] * 4, 3),
+        ([404], 2),
+        ([400], 1),
+    ],
+)
+def test_an_upload_that_a_registry_cannot_take_now_is_sent_again(size: int | None, refusals: list[int], sent: int) -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        left = list(refusals)
+        begun = 0
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if request.method == "POST":
+                return web.Response(status=202, headers={"Location": "/v2/x/y/blobs/uploads/1"})
+            if request.method == "GET":
+                return web.json_response({})
+            async for _ in request.content.iter_any():
+                pass
+            if left:
+                error = {"code": "BLOB_UPLOAD_UNKNOWN" if left[0] == 404 else "UNKNOWN", "message": "not now"}
+                return web.json_response({"errors": [error]}, status=left.pop(0), headers={"Retry-After": "0"})
+            return web.Response(status=202 if request.method == "PATCH" else 201, headers={"Location": "/v2/x/y/blobs/uploads/1"})
+
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            nonlocal begun
+            begun += 1
+            yield BLOB
+
+        server = await Server(handle).start(stack)
+        client = Client(patience=replace(TWICE, retries=2))
+        stack.push_async_callback(client.close)
+        repository = client.repository(parse(f"{server.host}/x/y:1"), Credentials(), push=True)
+        if sent > len(refusals):
+            await repository.upload(pieces, LAYER.digest, size=size)
+        else:
+            with pytest.raises(Refused, match="not now"):
+                await repository.upload(pieces, LAYER.digest, size=size)
+        assert begun == sent
+        assert [method for method, _, _ in server.log].count("POST") == sent
+
+    run(body)

@@ -399,3 +399,29 @@ def test_what_is_looked_for_in_a_registry_is_told_to_that_one_only() -> None:
             await client.search("127.0.0.1:1/x", 7)
 
     run(body)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"details": "incorrect username or password"}, "unauthorized: incorrect username or password"),
+        ({"errors": [{"code": "UNAUTHORIZED", "message": "no such account"}]}, "unauthorized: no such account"),
+        ({}, "unauthorized: authentication required"),
+    ],
+)
+def test_what_a_token_server_says_of_a_password_is_told(answer: dict[str, object], words: str) -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def issue(request: web.Request) -> web.StreamResponse:
+            return web.json_response(answer, status=401)
+
+        server = await Server(_token_server(lambda: server.host, issue)).start(stack)
+        client = Client(patience=IMPATIENT)
+        stack.push_async_callback(client.close)
+        with pytest.raises(Refused) as caught:
+            await client.login(Credentials(username="alice", password="wrong", server_address=server.host))
+        assert (caught.value.status, str(caught.value)) == (401, f'Get "http://{server.host}/v2/": {words}')
+        with pytest.raises(Refused) as caught:
+            await fetch(server)
+        assert str(caught.value) == f'Head "http://{server.host}/v2/x/y/manifests/1": {words}'
+
+    run(body)

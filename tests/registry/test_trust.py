@@ -103,8 +103,10 @@ def test_a_host_is_held_to_its_authority_even_on_loopback(tmp_path: Path, papers
         assert await fetch(host, trusting(tmp_path, host, papers, "ca.crt")) == MANIFEST
         assert await fetch(host, Trust()) == MANIFEST  # loopback, and nobody said who vouches for it
         other = Papers(tmp_path / "other")
-        with pytest.raises(RegistryError, match="certificate verify failed"):
+        with pytest.raises(RegistryError) as caught:
             await fetch(host, trusting(tmp_path / "wrong", host, other, "ca.crt"))
+        words = "tls: failed to verify certificate: x509: certificate signed by unknown authority"
+        assert str(caught.value) == f'Get "https://{host}/v2/": {words}'
 
     run(body)
 
@@ -149,6 +151,63 @@ def test_half_a_pair_is_named(tmp_path: Path, papers: Papers, names: tuple[str, 
         with pytest.raises(Untrusted) as caught:
             await fetch(host, trusting(tmp_path, host, papers, "ca.crt", *names))
         assert str(caught.value) == message
+
+    run(body)
+
+
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, papers: Papers) -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        host = await serve(stack, papers, manifest)
+        trust = trusting(tmp_path, host, papers, "ca.crt", "client.cert", "client.key")
+        directory = tmp_path / "certs.d" / host
+        certificate, key = directory / "client.cert", directory / "client.key"
+
+        async def refusal() -> str:
+            with pytest.raises(Untrusted) as caught:
+                await fetch(host, trust)
+            return str(caught.value)
+
+        shutil.copy(papers.root / "server.key", key)
+        assert await refusal() == f"tls: private key does not match public key: {key}"
+        key.write_text("nothing")
+        assert await refusal() == f"could not use {certificate} and {key}: not a pair in PEM form without a password"
+        shutil.copy(papers.root / "client.key", key)
+        (directory / "b.crt").write_text("nothing")
+        assert await refusal() == f"could not use {directory}/b.crt: it holds no certificate in PEM form"
+        (directory / "b.crt").unlink()
+        (directory / "b.crt").mkdir()
+        assert await refusal() == f"{directory}/b.crt: is a directory"
+
+    run(body)
+
+
+def test_an_authority_that_is_laid_down_after_a_refusal_counts_at_once(tmp_path: Path, papers: Papers) -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            writer.close()
+
+        host = await serve(stack, papers, manifest)
+        plain = await asyncio.start_server(silent, "127.0.0.1", 0)
+        stack.callback(plain.close)
+        trust = trusting(tmp_path, host, Papers(tmp_path / "other"), "ca.crt")
+        client = Client(trust=trust, patience=PATIENCE)
+        stack.push_async_callback(client.close)
+        repository = client.repository(parse(f"{host}/x/y:1"), Credentials())
+        with pytest.raises(RegistryError, match="x509: certificate signed by unknown authority"):
+            await repository.manifest("1")
+        shutil.copy(papers.root / "ca.crt", tmp_path / "certs.d" / host / "new.crt")
+        assert (await repository.manifest("1")).raw == MANIFEST
+        for path in (tmp_path / "certs.d" / host).iterdir():
+            path.unlink()
+        shutil.copy(papers.root / "client.cert", tmp_path / "certs.d" / host / "ca.crt")
+        with pytest.raises(RegistryError, match="x509: certificate signed by unknown authority"):
+            await repository.manifest("1")
+
+        other = f"127.0.0.1:{plain.sockets[0].getsockname()[1]}"
+        with pytest.raises(RegistryError, match=r'Get "https://.*/v2/": http: server gave HTTP response to HTTPS client$'):
+            await fetch(other, trusting(tmp_path, other, papers, "ca.crt"))
 
     run(body)
 
@@ -198,7 +257,7 @@ def test_a_registry_behind_a_proxy_is_reached_through_it_and_held_to_its_authori
         known = Proxies(http=f"alice:secret@{address}", https=f"http://alice:secret@{address}", no="other.test")
         assert await fetch(host, trust, known) == MANIFEST
         assert log == [f"CONNECT {host}"]  # one connection, for the ping too
-        with pytest.raises(RegistryError, match="certificate verify failed"):
+        with pytest.raises(RegistryError, match="x509: certificate signed by unknown authority"):
             await fetch(host, Trust(), known)
         with pytest.raises(RegistryError, match=rf'Get "https://{host}/v2/": Proxy Authentication Required'):
             await fetch(host, trust, Proxies(https=f"http://{address}"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from wherry.errors import Internal, InvalidRequest, NotFound, Unauthorized
@@ -134,7 +135,7 @@ class Registries:
 
     async def _pull_all(self, reference: Reference, wanted: Platform | None, credentials: Credentials, emit: Emit) -> None:
         try:
-            tags = await self.client.repository(reference, credentials).tags()
+            tags = await self._tags(reference, credentials)
         except RegistryError as error:
             raise translate(error, reference) from error
         is_new = False
@@ -144,6 +145,14 @@ class Registries:
             is_new = is_new or is_newer
             self.tell("pull", tagged.familiar, tagged.familiar_name)
         emit(outcome(reference.familiar, is_new=is_new))
+
+    async def _tags(self, reference: Reference, credentials: Credentials) -> list[str]:
+        """Of the first source that tells them.  Raises RegistryError."""
+        *mirrors, registry = self.client.sources(reference, credentials)
+        for mirror in mirrors:
+            with suppress(RegistryError):
+                return await mirror.tags()
+        return await registry.tags()
 
 
 def _parsed(text: str) -> Reference:

@@ -18,6 +18,7 @@ from wherry.registry.transport import (
     Refused,
     RegistryError,
     Transport,
+    Unauthenticated,
     Unreachable,
     Untrusted,
     read_capped,
@@ -82,6 +83,8 @@ class Client:
         try:
             async with self.transport.request("GET", endpoint.base, authorizer):
                 return authorizer.identity_token
+        except Unauthenticated:
+            raise
         except Refused as error:
             if error.status != 401:
                 raise

@@ -20,7 +20,6 @@ from wherry.registry.transport import (
     Refused,
     RegistryError,
     Transport,
-    Unreachable,
     Untrusted,
     flakes,
     read_capped,
@@ -40,6 +39,7 @@ _HELD_S = 0.5
 _MAX_PAGES = 1000
 _MAX_LIST = 4 * spec.MANIFEST_LIMIT  # bytes of all pages
 _MAX_TAGS = 100_000
+_FORGOTTEN = "BLOB_UPLOAD_UNKNOWN"  # by a registry that was started again, or another one of several
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 Write = Callable[[bytes], Awaitable[None]]
@@ -228,24 +228,31 @@ class Repository:
         """Send one blob as a stream, in one request where digest and ``size`` are known.
 
         A callable ``digest`` is asked when ``body`` has ended, so that a layer can be compressed as it goes out. ``body`` may be called
-        again: a broken upload starts over. What ``body`` raises is raised as it is, at once.
+        again: an upload that broke, or that the registry could not take then, starts over. What ``body`` raises is raised as it is.
         """
         attempt = 0
+        patience = self._transport.patience
+        start = f"{(await self._connect())[0].base}{self.path}/blobs/uploads/"
         while True:
+            retry_after: str | None = None
+            url = await self._step("POST", start, frozenset({202}), size=0)  # is asked again by itself
             try:
                 async with _attempts(body) as begin:
-                    return await self._upload_once(begin, digest, size)
-            except (Unreachable, Untrusted, Refused):
+                    return await self._send(url, begin, digest, size)
+            except Untrusted:
                 raise
-            except RegistryError:
-                if attempt >= self._transport.patience.retries:
+            except Refused as error:
+                retry_after = error.retry_after
+                may_pass = error.is_passing or error.code == _FORGOTTEN
+                if not may_pass or not patience.may_retry(attempt, retry_after):
                     raise
-            await self._transport.patience.rest(attempt)
+            except RegistryError:
+                if not patience.may_retry(attempt):
+                    raise
+            await patience.rest(attempt, retry_after)
             attempt += 1
 
-    async def _upload_once(self, body: Begin, digest: Digest | Callable[[], Digest], size: int | None) -> None:
-        start = f"{(await self._connect())[0].base}{self.path}/blobs/uploads/"
-        url = await self._step("POST", start, frozenset({202}), size=0)
+    async def _send(self, url: str, body: Begin, digest: Digest | Callable[[], Digest], size: int | None) -> None:
         if size is None:
             url = await self._step("PATCH", url, frozenset({202}), body)
         url += ("&" if "?" in url else "?") + urlencode({"digest": digest if isinstance(digest, str) else digest()})

@@ -19,8 +19,9 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urljoin
 
+from wherry.errors import told
 from wherry.registry.credentials import Credentials, Origin, may_issue_tokens, may_reach, origin_of
-from wherry.registry.trust import Trust
+from wherry.registry.trust import Stamp, Trust, tls_reason
 from wherry.spec import foreign
 from wherry.spec.proxies import Proxies
 
@@ -32,7 +33,6 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_HOPS = 10
 _MAX_ERROR = 64 << 10
 _MAX_TOKEN = 1 << 20
-_CONTEXT_MEMORY_S = 60.0
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _CHALLENGE = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
 
@@ -52,10 +52,20 @@ class Untrusted(RegistryError):
 class Refused(RegistryError):
     """The registry answered with an error of its own.  ``code``: as in ``MANIFEST_UNKNOWN``, or empty."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, *, retry_after: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.retry_after = retry_after
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same request may be taken a little later."""
+        return self.status in _RETRIED
+
+
+class Unauthenticated(Refused):
+    """The request was not repeated: there is no name to give, or whoever issues tokens refuses one.  The message says all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +123,7 @@ class Transport:
         self.trust = trust or Trust()
         self.proxies = proxies or Proxies()
         self._session: aiohttp.ClientSession | None = None
-        self._contexts: dict[Origin, tuple[ssl.SSLContext | bool, float]] = {}
+        self._contexts: dict[Origin, tuple[ssl.SSLContext | bool, Stamp]] = {}
 
     async def close(self) -> None:
         if self._session is not None:
@@ -161,8 +171,8 @@ class Transport:
                     authorised = True
                     await self._answer(method, url, authorizer, scope, challenge)
                     continue
-                retry_after = response.headers.get("Retry-After")
-                if response.status not in _RETRIED or not retry or not self.patience.may_retry(attempt, retry_after):
+                retry_after = refusal.retry_after
+                if not refusal.is_passing or not retry or not self.patience.may_retry(attempt, retry_after):
                     raise refusal
             await self.patience.rest(attempt, retry_after)
             attempt += 1
@@ -216,12 +226,15 @@ class Transport:
     async def _answer(self, method: str, url: str, authorizer: Authorizer, scope: str, challenge: str) -> None:
         authorizer.challenge = challenge
         kind = challenge.partition(" ")[0].lower()
+        asked = f'{method.capitalize()} "{url}": ' if method else ""
         if kind == "basic":
             if not authorizer.credentials.basic:
-                asked = f'{method.capitalize()} "{url}": ' if method else ""
-                raise Refused(401, "UNAUTHORIZED", f"{asked}no basic auth credentials")
+                raise Unauthenticated(401, "UNAUTHORIZED", f"{asked}no basic auth credentials")
         elif kind == "bearer":
-            authorizer.tokens[scope] = await self._token(authorizer, scope, dict(_CHALLENGE.findall(challenge)))
+            try:
+                authorizer.tokens[scope] = await self._token(authorizer, scope, dict(_CHALLENGE.findall(challenge)))
+            except Refused as error:
+                raise Unauthenticated(error.status, error.code, f"{asked}{error}", retry_after=error.retry_after) from error
         else:
             raise Refused(401, "UNAUTHORIZED", f'{method.capitalize()} "{url}": unknown authentication scheme {kind[:40]!r}')
 
@@ -274,9 +287,10 @@ class Transport:
                 try:
                     if response.status == 200:
                         return _json_object(await read_capped(response, _MAX_TOKEN, self.patience.document_s))
-                    retry_after = response.headers.get("Retry-After")
-                    if response.status not in _RETRIED or not self.patience.may_retry(attempt, retry_after):
-                        raise await _refusal(response)
+                    refusal = await _refusal(response)
+                    retry_after = refusal.retry_after
+                    if not refusal.is_passing or not self.patience.may_retry(attempt, retry_after):
+                        raise refusal
                 finally:
                     response.close()
             await self.patience.rest(attempt, retry_after)
@@ -308,15 +322,15 @@ class Transport:
         )
 
     def _context(self, origin: Origin) -> ssl.SSLContext | bool:
-        """As ``trust`` has it; looked up again after a while, since certificates are renewed.  Raises Untrusted."""
-        known, until = self._contexts.get(origin, (True, 0.0))
-        if time.monotonic() >= until:
-            try:
-                known = self.trust.context(origin)
-            except (OSError, ValueError) as error:
-                raise Untrusted(str(error)) from error
-            self._contexts[origin] = known, time.monotonic() + _CONTEXT_MEMORY_S
-        return known
+        """As ``trust`` has it by now: certificates are renewed, or laid down when one was missing.  Raises Untrusted."""
+        try:
+            stamp = self.trust.stamp(origin)
+            known = self._contexts.get(origin)
+            if known is None or known[1] != stamp:
+                known = self._contexts[origin] = self.trust.context(origin), stamp
+        except (OSError, ValueError) as error:
+            raise Untrusted(told(error)) from error
+        return known[0]
 
 
 async def _taken(pieces: AsyncIterator[bytes], deadline: asyncio.Timeout, idle_s: float) -> AsyncIterator[bytes]:
@@ -347,24 +361,31 @@ async def read_capped(response: aiohttp.ClientResponse, limit: int, deadline_s: 
 async def _refusal(response: aiohttp.ClientResponse) -> Refused:
     """The registry's own error, in the words Docker makes of it: ``manifest unknown: manifest unknown``."""
     try:
-        raw = await read_capped(response, _MAX_ERROR, 10)
-        errors = _json_object(raw).get("errors")
+        answer = _json_object(await read_capped(response, _MAX_ERROR, 10))
     except RegistryError:
-        errors = None
+        answer = {}
+    errors = answer.get("errors")
+    retry_after = response.headers.get("Retry-After")
     if isinstance(errors, list) and errors and isinstance(errors[0], dict):
         code = errors[0].get("code")
         text = errors[0].get("message")
         if isinstance(code, str) and re.fullmatch(r"[A-Z_]{1,60}", code):
-            words = code.lower().replace("_", " ")
-            return Refused(response.status, code, f"{words}: {text[:2000]}" if isinstance(text, str) and text else words)
+            return Refused(response.status, code, _worded(code, text), retry_after=retry_after)
     known = {
         401: ("UNAUTHORIZED", "unauthorized: authentication required"),
         403: ("DENIED", "denied: requested access to the resource is denied"),
         404: ("", "error parsing HTTP 404 response body: not found"),
         429: ("TOOMANYREQUESTS", "toomanyrequests: too many requests"),
     }
-    code, text = known.get(response.status, ("", f"received unexpected HTTP status: {response.status} {response.reason or ''}".rstrip()))
-    return Refused(response.status, code, text)
+    code, words = known.get(response.status, ("", f"received unexpected HTTP status: {response.status} {response.reason or ''}".rstrip()))
+    if code and answer.get("details"):  # as Docker Hub's token server says what is wrong with a password
+        words = _worded(code, answer["details"])
+    return Refused(response.status, code, words, retry_after=retry_after)
+
+
+def _worded(code: str, text: object) -> str:
+    words = code.lower().replace("_", " ")
+    return f"{words}: {text[:2000]}" if isinstance(text, str) and text else words
 
 
 def _seconds(retry_after: str | None) -> float:
@@ -425,9 +446,11 @@ def reason(error: BaseException) -> str:
         temporary = isinstance(os_error, socket.gaierror) and os_error.errno == socket.EAI_AGAIN
         return f"dial tcp: lookup {error.host}: {'Temporary failure in name resolution' if temporary else 'no such host'}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"tls: failed to verify certificate: {error}"
+        return tls_reason(error.certificate_error, error.host)
     if isinstance(error, aiohttp.ClientConnectorSSLError):
-        return f"tls: {error}"
+        return tls_reason(error.os_error, error.host)
+    if isinstance(error, aiohttp.ClientOSError) and isinstance(error.__cause__, ssl.SSLError):  # told after the handshake, by TLS 1.3
+        return tls_reason(error.__cause__, "")
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return error.message
     if isinstance(error, aiohttp.ClientConnectorError):
