@@ -40,6 +40,10 @@ class NotModified(EngineError):
     """The object is already as asked (304)."""
 
 
+class TooManyRequests(EngineError):
+    """Somebody who was asked for the client has been asked too often (429)."""
+
+
 class NotSupported(EngineError):
     """Wherry does not do this (501)."""
 

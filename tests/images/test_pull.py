@@ -13,7 +13,7 @@ import pytest
 import zstandard
 from aiohttp import web
 
-from wherry.errors import EngineError, Internal, NotFound
+from wherry.errors import EngineError, Forbidden, Internal, NotFound, TooManyRequests, Unauthorized
 from wherry.registry.transport import Patience
 from wherry.spec.digest import Digest, sha256
 from wherry.spec.mirrors import parse_mirror
@@ -197,6 +197,30 @@ def test_what_the_registry_says_is_told_in_the_words_of_docker(experiment: Exper
             f"pull access denied for {fake.host}/x/y, repository does not exist or may require 'docker login': "
             "denied: requested access to the resource is denied"
         )
+
+        async def elsewhere(request: web.Request) -> web.StreamResponse:
+            challenge = f'Bearer realm="http://{fake.host}/token",service="s",scope="repository:x/y:pull",error="insufficient_scope"'
+            error = {"code": "UNAUTHORIZED", "message": "authentication required"}
+            return web.json_response({"errors": [error]}, status=401, headers={"WWW-Authenticate": challenge})
+
+        async def token(request: web.Request) -> web.StreamResponse:
+            return web.json_response({"token": "for anything else"})
+
+        fake.answers |= {"/manifests/": elsewhere, "/token": token}
+        with pytest.raises(NotFound) as not_included:  # as Docker Hub says that there is no such repository, or none for this account
+            await lab.pull(f"{fake.host}/x/y:1")
+        assert str(not_included.value) == str(refused.value)
+        with pytest.raises(Forbidden, match=r"^denied: requested access to the resource is denied$"):
+            await lab.images.registries.distribution(f"{fake.host}/x/y:1", None)
+        for status, code, kind in ((401, "UNAUTHORIZED", Unauthorized), (429, "TOOMANYREQUESTS", TooManyRequests)):
+
+            async def other(request: web.Request, status: int = status, code: str = code) -> web.StreamResponse:
+                error = {"code": code, "message": "no"}
+                return web.json_response({"errors": [error]}, status=status, headers={"Retry-After": "3600"})
+
+            fake.answers["/manifests/"] = other
+            with pytest.raises(kind, match=rf"^{code.lower()}: no$"):
+                await lab.pull(f"{fake.host}/x/y:1")
         with pytest.raises(Internal) as unreachable:
             await lab.pull("127.0.0.1:1/x/y:1")
         assert str(unreachable.value) == 'Get "http://127.0.0.1:1/v2/": dial tcp 127.0.0.1:1: connect: connection refused'

@@ -17,6 +17,7 @@ STATUSES: dict[type[errors.EngineError], int] = {
     errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,
+    errors.TooManyRequests: 429,
     errors.Internal: 500,
     errors.NotSupported: 501,
     errors.Unavailable: 503,

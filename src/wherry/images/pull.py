@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from wherry.errors import EngineError, Internal, InvalidRequest, NotFound, told
+from wherry.errors import EngineError, Forbidden, Internal, InvalidRequest, NotFound, TooManyRequests, Unauthorized, told
 from wherry.images import kinds, platforms
 from wherry.images.arrivals import Broken
 from wherry.images.blocking import Run, settle
@@ -36,6 +36,7 @@ from wherry.tree.compression import BadStream
 from wherry.tree.tar import InvalidArchive
 
 _MAX_NESTING = 3
+_REFUSALS: dict[str, type[EngineError]] = {"UNAUTHORIZED": Unauthorized, "DENIED": Forbidden, "TOOMANYREQUESTS": TooManyRequests}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +121,9 @@ class Puller:
             else:
                 config = spec.decode_config(await repository.document(document.config, spec.CONFIG_LIMIT))
                 found = [config.platform]
-        except Refused as error:
-            raise (NotFound if error.status == 404 else Internal)(str(error)) from error
-        except (RegistryError, InvalidDocument) as error:
+        except RegistryError as error:
+            raise refusal(error, str(error)) from error
+        except InvalidDocument as error:
             raise Internal(str(error)) from error
         media_type = document.media_type or fetched.media_type
         return Descriptor(media_type=media_type, digest=fetched.digest, size=len(fetched.raw)), found
@@ -308,7 +309,16 @@ def translate(error: Exception, reference: Reference) -> EngineError:
             return NotFound(f"manifest for {reference.familiar} not found: {error}")
         if error.code == "NAME_UNKNOWN":
             return NotFound(f"repository {reference.familiar_name} not found: {error}")
-    return Internal(_words(error))
+    return refusal(error, _words(error))
+
+
+def refusal(error: Exception, words: str) -> EngineError:
+    """``words`` with the status that Docker gives them for what the registry said."""
+    if isinstance(error, Refused):
+        kind = NotFound if error.status == 404 else _REFUSALS.get(error.code)
+        if kind is not None:
+            return kind(words)
+    return Internal(words)
 
 
 def _words(error: Exception) -> str:

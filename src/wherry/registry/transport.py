@@ -34,6 +34,10 @@ _MAX_HOPS = 10
 _MAX_ERROR = 64 << 10
 _MAX_TOKEN = 1 << 20
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+_BEARER_ERRORS = {
+    "insufficient_scope": ("DENIED", "requested access to the resource is denied"),
+    "invalid_token": ("UNAUTHORIZED", "authentication required"),
+}
 _CHALLENGE = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
 
 
@@ -229,7 +233,7 @@ class Transport:
         asked = f'{method.capitalize()} "{url}": ' if method else ""
         if kind == "basic":
             if not authorizer.credentials.basic:
-                raise Unauthenticated(401, "UNAUTHORIZED", f"{asked}no basic auth credentials")
+                raise Unauthenticated(401, "", f"{asked}no basic auth credentials")
         elif kind == "bearer":
             try:
                 authorizer.tokens[scope] = await self._token(authorizer, scope, dict(_CHALLENGE.findall(challenge)))
@@ -366,6 +370,12 @@ async def _refusal(response: aiohttp.ClientResponse) -> Refused:
         answer = {}
     errors = answer.get("errors")
     retry_after = response.headers.get("Retry-After")
+    challenge = response.headers.get("WWW-Authenticate", "")
+    if challenge[:7].lower() == "bearer ":  # it says more than the body does: RFC 6750, 3
+        fields = dict(_CHALLENGE.findall(challenge))
+        if fields.get("error") in _BEARER_ERRORS:
+            kind, usual = _BEARER_ERRORS[fields["error"]]
+            return Refused(response.status, kind, _worded(kind, fields.get("error_description") or usual), retry_after=retry_after)
     if isinstance(errors, list) and errors and isinstance(errors[0], dict):
         code = errors[0].get("code")
         text = errors[0].get("message")
