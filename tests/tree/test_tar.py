@@ -193,6 +193,14 @@ def test_data_behind_a_directory_or_link_is_not_its_own() -> None:
     assert [entry.name for entry, _ in read(checksummed(block) + write((Entry(name="a"), b"")))] == ["dir/", "a"]
 
 
+@pytest.mark.parametrize(("flag", "kind", "data"), [(b"0", Kind.FILE, b"abc"), (b"\0", Kind.DIRECTORY, b"")])
+def test_a_slash_behind_a_name_makes_a_directory_in_archives_older_than_ustar_alone(flag: bytes, kind: Kind, data: bytes) -> None:
+    block = bytearray(header(Entry(name="dir", size=len(data))))
+    block[3:4], block[156:157] = b"/", flag
+    archive = checksummed(block) + data + bytes(-len(data) % BLOCK) + write((Entry(name="a", size=1), b"a"))
+    assert [(entry.name, entry.kind, found) for entry, found in read(archive)] == [("dir/", kind, data), ("a", Kind.FILE, b"a")]
+
+
 def hostile(**fields: bytes) -> bytes:
     places = {"mode": 100, "uid": 108, "gid": 116, "size": 124, "mtime": 136, "flag": 156, "major": 329, "minor": 337, "extended": 482}
     block = bytearray(header(Entry(name="a")))

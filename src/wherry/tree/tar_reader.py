@@ -161,7 +161,8 @@ class Reader:
             entry.name = name
         if link is not None:
             entry.link = link
-        if entry.name.endswith("/") and kind is Kind.FILE:
+        if header[156] == 0 and entry.name.endswith("/"):
+            # how archives before ustar told of a directory; with the flag "0" it is a file, as for Docker
             entry.kind = Kind.DIRECTORY
         if entry.kind is not Kind.FILE:
             entry.size = 0
