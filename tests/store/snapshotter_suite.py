@@ -304,6 +304,16 @@ class Suite:
             assert listing(root) == {"etc", "etc/passwd", "opt", "opt/old", "opt/old/new", "link", "hard", "bin", "bin/su"}
             assert Path(root, "etc/passwd").read_bytes() == b"root2"
 
+    @pytest.mark.parametrize("between", [(), (file("etc/.wh.passwd"),)])
+    def test_a_directory_behind_its_own_whiteout_hides_what_lies_below(
+        self, snapshots: Snapshotter, base: Digest, between: tuple[Entry, ...]
+    ) -> None:
+        top = layer(file("opt/.wh.old"), *between, directory("opt/old", mode=0o711), file("opt/old/new", b"new"))
+        diff_id = snapshots.apply(None, base, io.BytesIO(top)).diff_id
+        with mounted(snapshots.view(chain_id([base, diff_id]))) as root:
+            assert os.listdir(f"{root}/opt/old") == ["new"]
+            assert stat.S_IMODE(os.stat(f"{root}/opt/old").st_mode) == 0o711
+
     def test_size_counts_files_once_and_the_text_of_symlinks(self, snapshots: Snapshotter, base: Digest) -> None:
         expected = len(b"root" + b"secret" + b"a" + b"b" + b"su" + b"etc/passwd")
         assert snapshots.usage(base) == expected

@@ -234,6 +234,7 @@ CASES: dict[str, bytes] = {
     "a PAX record of wrong length": special(b"x", b"9 a=b\n") + write((Entry(name="a"), b"")),
     "a PAX record of length 10**30": special(b"x", b"1" + b"0" * 30 + b" a=b\n") + write((Entry(name="a"), b"")),
     "a PAX record without end": special(b"x", b"6 a=bc") + write((Entry(name="a"), b"")),
+    "a PAX record with a null byte in its key": pax(("SCHILY.xattr.user.a\0b", b"1")) + write((Entry(name="a"), b"")),
     "a PAX record without equals sign": special(b"x", b"6 abc\n") + write((Entry(name="a"), b"")),
     "a negative PAX size": pax(("size", b"-1")) + write((Entry(name="a"), b"")),
     "a PAX size with spaces": pax(("size", b" 1")) + write((Entry(name="a"), b"")),

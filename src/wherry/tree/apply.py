@@ -250,15 +250,20 @@ class _Tree:
             os.close(fd)
 
     def _add_directory(self, entry: Entry, path: str, parent_fd: int, name: str) -> None:
+        hides = False
         try:
             os.mkdir(name, 0o700, dir_fd=parent_fd)
         except FileExistsError:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
+            status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                hides = self._is_whiteout(status)
                 self._clear(path, parent_fd, name, directory=True)
                 os.mkdir(name, 0o700, dir_fd=parent_fd)
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
         try:
             self._set_metadata(fd, entry)
+            if hides:  # what the whiteout hid stays hidden
+                os.setxattr(fd, OVERLAY_OPAQUE, b"y")
         except BaseException:
             os.close(fd)
             raise

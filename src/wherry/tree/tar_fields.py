@@ -45,7 +45,10 @@ def pax_records(data: bytes) -> list[tuple[str, bytes]]:
         equals = data.find(b"=", space, end)
         if length < 5 or end > len(data) or data[end - 1] != 0x0A or equals < 0:
             raise InvalidArchive("invalid PAX record")
-        found.append((text_of(data[space + 1 : equals]), data[equals + 1 : end - 1]))
+        key = text_of(data[space + 1 : equals])
+        if "\0" in key:
+            raise InvalidArchive("a PAX record with a null byte in its key")
+        found.append((key, data[equals + 1 : end - 1]))
         position = end
     return found
 
