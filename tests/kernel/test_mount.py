@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
 from pathlib import Path
 
-from wherry.kernel.mount import sharing
+import pytest
+
+from wherry.kernel.mount import MOUNT_ATTR_RDONLY, overlay, sharing
 
 
 def test_the_innermost_mount_tells_of_a_path_and_the_last_one_on_a_place(tmp_path: Path) -> None:
@@ -18,3 +23,31 @@ def test_the_innermost_mount_tells_of_a_path_and_the_last_one_on_a_place(tmp_pat
     assert sharing("/nowhere/ab", str(table)) == ("/", "shared:1")
     assert sharing("/nowhere/a/b", str(table)) == ("/nowhere/a", "master:9")
     assert sharing("/nowhere/a/with blank/x", str(table)) == ("/nowhere/a/with blank", "shared:5 master:2")
+
+
+@pytest.mark.root
+def test_an_overlay_that_has_no_room_to_work_is_refused_instead_of_shown_for_reading_only(tmp_path: Path) -> None:
+    (tmp_path / "lower").mkdir()
+    full = tmp_path / "full"
+    full.mkdir()
+    with (tmp_path / "disk").open("wb") as file:
+        file.truncate(1 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-N", "64", str(tmp_path / "disk")], check=True)
+    subprocess.run(["mount", "-o", "loop", str(tmp_path / "disk"), str(full)], check=True)
+    try:
+        for name in ("upper", "work"):
+            (full / name).mkdir()
+        layers = [str(tmp_path / "lower")], str(full / "upper"), str(full / "work")
+        for number in range(os.statvfs(full).f_ffree):
+            (full / f"file-{number}").touch()
+        with pytest.raises(OSError, match="No space left") as caught:
+            overlay(*layers)
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(full / "work"))
+        os.close(overlay(*layers, attributes=MOUNT_ATTR_RDONLY))
+        for path in full.glob("file-*"):
+            path.unlink()
+        fd = overlay(*layers)
+        assert not os.fstatvfs(fd).f_flag & os.ST_RDONLY
+        os.close(fd)
+    finally:
+        subprocess.run(["umount", str(full)], check=True)

@@ -157,7 +157,28 @@ def overlay(lower: list[str], upper: str | None, work: str | None, *, attributes
     needs, though layers lie on several file systems.
     Before Linux 6.5 (no ``lowerdir+``) it is made by mount(2) with relative paths, so that 127 layers fit into its one page of options:
     that changes the working directory for a moment, and shows the mount in this mount namespace for as long.
+
+    Raises OSError, also where the kernel would show the tree for reading only, as there is no room for its directory in ``work``.
     """
+    fd = _overlay(lower, upper, work, attributes, options)
+    if work is not None and not attributes & MOUNT_ATTR_RDONLY and os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+        os.close(fd)
+        raise _unwritable(work)
+    return fd
+
+
+def _unwritable(work: str) -> OSError:
+    """Why the kernel could make no directory there."""
+    attempt = os.path.join(work, f"room-{os.getpid()}")
+    try:
+        os.mkdir(attempt)
+        os.rmdir(attempt)
+    except OSError as error:
+        return OSError(error.errno, error.strerror, work)
+    return OSError(errno.EROFS, os.strerror(errno.EROFS), work)
+
+
+def _overlay(lower: list[str], upper: str | None, work: str | None, attributes: int, options: Iterable[tuple[str, str]]) -> int:
     options = (*_OVERLAY_OPTIONS, *options)
     writable = [("upperdir", upper), ("workdir", work)] if upper is not None and work is not None else []
     if takes_single_layers():
