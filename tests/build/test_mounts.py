@@ -38,10 +38,11 @@ def test_forms() -> None:
         ("type=cache", 'invalid mount target "/"'),
         ("bogus=1", "unexpected key 'bogus' in 'bogus=1'"),
         ("type=cache,target=/x,sharing=foo", 'unsupported sharing value "foo"'),
+        ("type=cache,tagret=/x", "unexpected key 'tagret' in 'tagret=/x' (did you mean target?)"),
         ("type=tmpfs,from=x,target=/y", "unexpected key 'from' for mount type 'tmpfs'"),
         ("type=bind,target=/x,bind-propagation=/..", "unexpected key 'bind-propagation' in 'bind-propagation=/..'"),
         ("type=cache,target=../../..", 'invalid mount target "/"'),
-        ("type=cache,target=/x,mode=9", "invalid value for mode: 9"),
+        ("type=cache,target=/x,mode=9", "invalid value 9 for mode"),
     ],
 )
 def test_faults(flag: str, message: str) -> None:

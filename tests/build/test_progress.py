@@ -113,7 +113,19 @@ def test_plain_records_end_with_remarks_and_the_id() -> None:
     assert records[-1] == {"aux": {"ID": IMAGE}}
     error = BuildFailed("in the classic words", detail="in BuildKit's", code=3)
     message = "ERROR: failed to build: failed to solve: in BuildKit's"
-    assert renderer.failure(error) == {"errorDetail": {"code": 3, "message": message}, "error": message}
+    assert list(renderer.failure(error)) == [{"errorDetail": {"code": 3, "message": message}, "error": message}]
+
+
+def test_a_quiet_build_that_fails_tells_all_then_up_to_a_limit() -> None:
+    renderer = ClassicRecords(quiet=True)
+    assert [record for event in EVENTS[:7] for record in renderer.records(event)] == []
+    error = BuildFailed("it ended", code=3)
+    told = list(renderer.failure(error))
+    assert text(told) == "Step 1/3 : FROM b2\n ---> abababababab\nStep 2/3 : RUN echo hi\n ---> Running in cdcdcdcdcdcd\nhi\n"
+    assert told[-1] == error_record(error)
+    for _ in range(40):
+        list(renderer.records(Output(step=RUN, data=b"x" * 65536)))
+    assert 900_000 < len(text(list(renderer.failure(error)))) < 1 << 20
 
 
 def test_failures_in_both_texts() -> None:

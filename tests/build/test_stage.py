@@ -341,6 +341,9 @@ RUN --mount=type=secret,id=missing test ! -e /run/secrets/missing
     assert "hush" not in repr(bench.config(outcome))
     with pytest.raises(BuildFailed, match="secret missing: not found"):
         bench.build("FROM base\nRUN --mount=type=secret,id=missing,required true\n")
+    bench.build("FROM base\nRUN --mount=type=ssh true\n")
+    with pytest.raises(BuildFailed, match="unset ssh forward key default"):
+        bench.build("FROM base\nRUN --mount=type=ssh,required true\n")  # not from the cache: the agent was not needed there
 
 
 def test_run_without_network_and_host_network_need_leave(bench: Bench) -> None:

@@ -223,6 +223,10 @@ def test_broken_dockerfiles_are_told_clearly(project: Project, dockerfile: str, 
 def test_quiet_prints_the_id_alone_and_plain_progress_the_steps(project: Project) -> None:
     project.write(Dockerfile="FROM bb\nRUN echo visible\n")
     assert project.ident().startswith("sha256:")
+    quiet = project.write(Dockerfile="FROM bb\nRUN echo before; exit 4\n").build("-q", check=False)
+    assert (quiet.code, quiet.out) == (4, "")
+    assert re.search(r"Running in [0-9a-f]{12}\nbefore\nThe command '.*' returned a non-zero code: 4\n$", quiet.err)
+    project.write(Dockerfile="FROM bb\nRUN echo visible\n")
     shown = project.build("--progress", "plain", "--no-cache").out
     assert re.search(r"#2 \[2/2\] RUN echo visible\n#2 why: the cache was not to be used \(--no-cache\)\n#2 \d+\.\d+ visible\n", shown)
     assert shown.startswith("#1 [1/2] FROM bb\n#1 DONE 0.0s\n")

@@ -56,7 +56,7 @@ class Mounting:
             case "bind":
                 return await self._bind(mount, stack)
         if mount.required:
-            raise BuildFailed(f"ssh {mount.id}: not found")
+            raise BuildFailed(f"unset ssh forward key {mount.id}")
         return None
 
     async def _bind(self, mount: RunMount, stack: contextlib.AsyncExitStack) -> dict[str, Any]:

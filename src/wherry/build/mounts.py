@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wherry.build.context import Source
-from wherry.build.failures import DockerfileError
+from wherry.build.failures import DockerfileError, did_you_mean
 from wherry.build.instructions import Run
 from wherry.build.state import Expander
 from wherry.kernel import files
@@ -59,7 +59,8 @@ class RunMount:
 
     def told(self) -> list[Any]:
         """What a step's key covers of it."""
-        return [self.kind, self.target, self.source, self.origin, self.id, self.writable, self.sharing, self.size_bytes, self.env]
+        place = [self.kind, self.target, self.source, self.origin, self.id, self.writable, self.sharing, self.size_bytes, self.env]
+        return [*place, self.required, self.mode, self.uid, self.gid]
 
 
 def read_mounts(instruction: Run, expander: Expander, workdir: str) -> tuple[RunMount, ...]:
@@ -78,7 +79,8 @@ def _read(text: str, instruction: Run, expander: Expander, workdir: str) -> RunM
         if not equals and key not in _BOOLEANS:
             raise fault(f"invalid field '{part}' must be a key=value pair")
         if not any(key in keys for keys in _KEYS.values()) and key != "type":
-            raise fault(f"unexpected key '{written}' in '{part}'")
+            known = {"type", *_ALIASES}.union(*_KEYS.values())
+            raise fault(f"unexpected key '{written}' in '{part}'{did_you_mean(written, sorted(known))}")
         fields[key] = value if key == "from" else expander.one(value) if equals else "true"
     kind = fields.pop("type", "bind").lower()
     if kind not in _KEYS:
@@ -99,7 +101,7 @@ def _checked(kind: str, fields: Mapping[str, str], workdir: str, fault: Any) -> 
         except ValueError:
             value = -1
         if not 0 <= value < 1 << 31:
-            raise fault(f"invalid value for {name}: {fields[name]}")
+            raise fault(f"invalid value {fields[name]} for {name}")
         return value
 
     sharing = fields.get("sharing", "shared").lower()

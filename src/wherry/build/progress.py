@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from wherry.build.failures import BuildFailed
 from wherry.errors import EngineError
 from wherry.ids import short
+
+_UNSAID = 1 << 20  # characters of what a quiet build would have said, told when it fails
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,14 +136,32 @@ class ClassicRecords:
         self._head = 1
         self._ran: dict[int, str] = {}
         self._warned = False
+        self._unsaid: deque[dict[str, Any]] = deque()
+        self._room = _UNSAID
 
     def records(self, event: Happening) -> Iterator[dict[str, Any]]:
         """The records that can be sent now that ``event`` happened."""
         if isinstance(event, Built):
             yield from self._built(event)
         elif self.quiet:
-            return
-        elif isinstance(event, Warned):
+            self._keep(self._told_aloud(event))
+        else:
+            yield from self._told_aloud(event)
+
+    def failure(self, error: EngineError) -> Iterator[dict[str, Any]]:
+        """The stream's last records when the build fails: when it was to be quiet, all that it did not say, and the error."""
+        yield from self._unsaid
+        yield error_record(error)
+
+    def _keep(self, records: Iterable[dict[str, Any]]) -> None:
+        for record in records:
+            self._unsaid.append(record)
+            self._room -= len(str(record))
+            while self._room < 0:
+                self._room += len(str(self._unsaid.popleft()))
+
+    def _told_aloud(self, event: Event | Warned) -> Iterator[dict[str, Any]]:
+        if isinstance(event, Warned):
             if event.line:  # the classic builder knows no other check
                 yield {"stream": f"[WARNING]: Empty continuation line found in: {event.line}\n"}
                 self._warned = True
@@ -183,10 +204,6 @@ class ClassicRecords:
         yield {"stream": f"Successfully built {short(event.image_id)}\n"}
         for tag in event.tags:
             yield {"stream": f"Successfully tagged {tag}\n"}
-
-    def failure(self, error: EngineError) -> dict[str, Any]:
-        """The stream's last record when the build fails."""
-        return error_record(error)
 
 
 def _classic(event: Event, ran: str) -> Iterator[dict[str, Any]]:
@@ -318,11 +335,11 @@ class PlainRecords:
         if isinstance(event, Built):
             yield {"aux": {"ID": event.image_id}}
 
-    def failure(self, error: EngineError) -> dict[str, Any]:
+    def failure(self, error: EngineError) -> Iterator[dict[str, Any]]:
         """The stream's last record when the build fails."""
         record = error_record(error)
         record["error"] = record["errorDetail"]["message"] = failure_text(error)
-        return record
+        yield record
 
 
 def failure_text(error: EngineError) -> str:

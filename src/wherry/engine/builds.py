@@ -104,9 +104,11 @@ class BuildOperations:
                         self._remove_later(context.left)
             rooms.events.publish("image", "build", result.image_id, {})
         except EngineError as error:
-            if not told:
+            records = list(renderer.failure(error))
+            if not told and len(records) == 1:
                 raise
-            emit(renderer.failure(error))
+            for record in records:
+                emit(record)
         finally:
             self.building -= 1
             if self.removals_put_off and not self.building:

@@ -153,6 +153,12 @@ def _label(word: str) -> tuple[str, str]:
     return name, value
 
 
+def _named_label(word: str) -> str:
+    from wherry.cli.environment import label
+
+    return label(word)
+
+
 def _extra_host(word: str) -> str:
     name, separator, address = word.partition("=" if "=" in word else ":")
     if not separator or not name or not address:
@@ -309,7 +315,7 @@ COMMAND = Command(
         Flag("file", "string", 'Name of the Dockerfile (Default is "PATH/Dockerfile")', short="f"),
         Flag("force-rm", "bool", "Always remove intermediate containers"),
         Flag("iidfile", "string", "Write the image ID to the file"),
-        Flag("label", "list", "Set metadata for an image"),
+        Flag("label", "list", "Set metadata for an image", parse=_named_label),
         Flag("load", "bool", "Keep the result among the images, as every build does", hidden=True),
         Flag("memory", "bytes", "Memory limit", short="m"),
         Flag("memory-swap", "bytes", "Swap limit equal to memory plus swap: -1 to enable unlimited swap", parse=parse_swap),

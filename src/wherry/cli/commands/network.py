@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from wherry.cli import environment
 from wherry.cli.commands.volume import joined, label_method, natural, pairs
 from wherry.cli.flags import Command, Failure, Flag, Invocation, filters
 from wherry.cli.inspection import run_inspect
@@ -209,7 +210,7 @@ CREATE = Command(
         Flag("ipam-opt", "map", "Set IPAM driver specific options"),
         Flag("ipv4", "bool", "Enable or disable IPv4 address assignment", default=True),
         Flag("ipv6", "bool", "Enable or disable IPv6 address assignment"),
-        Flag("label", "list", "Set metadata on a network"),
+        Flag("label", "list", "Set metadata on a network", parse=environment.label),
         Flag("opt", "map", "Set driver specific options", short="o"),
         Flag("scope", "string", "Control the network's scope", refused=SWARM),
         Flag("subnet", "strings", "Subnet in CIDR format that represents a network segment"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from wherry.cli import environment
 from wherry.cli.flags import Command, Failure, Flag, Invocation, filters
 from wherry.cli.inspection import run_inspect
 from wherry.cli.many import for_each
@@ -137,7 +138,7 @@ CREATE = Command(
     run_create,
     flags=(
         Flag("driver", "string", "Specify volume driver name", short="d", default="local"),
-        Flag("label", "list", "Set metadata for a volume"),
+        Flag("label", "list", "Set metadata for a volume", parse=environment.label),
         Flag("opt", "map", "Set driver specific options", short="o"),
         Flag("availability", "string", "Cluster volume availability", default="active", hidden=True, refused=CLUSTER),
         Flag("group", "string", "Cluster volume group", hidden=True, refused=CLUSTER),
