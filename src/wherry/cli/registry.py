@@ -8,6 +8,8 @@ from __future__ import annotations
 from wherry.cli.flags import Failure
 from wherry.client import jsontext
 from wherry.client.http import ConnectError, Connection, ProtocolError, Tls, connect, quote
+from wherry.spec.certificates import DIRECTORIES, sort_out, tls_reason
+from wherry.spec.origin import Origin, may_issue_tokens, may_reach, origin_of
 
 TYPE_CHECKING = False  # typing costs 8 ms to import
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class Registry:
         plain = insecure or local in ("localhost", "[::1]") or local.startswith("127.")
         self._schemes = ("https", "http") if plain else ("https",)
         self._verify = not insecure
+        self._origin: Origin | None = None
         self._authorizations: dict[str, str] = {}
 
     def manifest(self, repository: str, what: str) -> Answer:
@@ -105,50 +108,74 @@ class Registry:
         for scheme in self._schemes:
             try:
                 answer = _ask(scheme, self.host, method, path, sent, body, verify=self._verify)
-            except (ConnectError, ProtocolError, OSError) as error:
-                problem = error
+            except (ConnectError, ProtocolError, OSError, ValueError) as error:
+                problem = problem or error
                 continue
             self._schemes = (scheme,)
+            self._origin = origin_of(f"{scheme}://{self.host}")
             return answer
-        reason = problem.__cause__ if problem is not None and problem.__cause__ is not None else problem
-        text = f"dial tcp {self.host}: connect: connection refused" if isinstance(reason, ConnectionRefusedError) else str(reason)
-        if type(reason).__name__ == "gaierror":
-            text = f"dial tcp: lookup {self.host.partition(':')[0]}: no such host"
-        raise Failure(f'failed to configure transport: error pinging v2 registry: Get "https://{self.host}/v2/": {text}')
+        raise Failure(
+            f'failed to configure transport: error pinging v2 registry: Get "https://{self.host}/v2/": {_reason(problem, self.host)}'
+        )
 
     def _elsewhere(self, location: str) -> Answer:
         """Where a registry sends for a blob; nobody there learns who asks."""
-        scheme, separator, rest = location.partition("://")
-        if not separator:
+        if "://" not in location:
             return self.request("GET", location, {})
-        if scheme != "https" and (scheme != "http" or "http" not in self._schemes):
-            raise Failure(f"the registry {self.host} leads to an address that is not secure: {location}")
+        scheme, host, path = self._reached(location)
+        return _ask(scheme, host, "GET", path, {}, None, verify=self._verify)
+
+    def _reached(self, url: str) -> tuple[str, str, str]:
+        """Scheme, host and path of where the registry sends us.  Raises Failure where it may not."""
+        assert self._origin is not None  # it has answered
+        try:
+            allowed = may_reach(self._origin, origin_of(url))
+        except ValueError as error:
+            raise Failure(str(error)) from None
+        if not allowed:
+            raise Failure(f"refused: {self.host} sends us to {url[:200]!r}")
+        scheme, _, rest = url.partition("://")
         host, _, path = rest.partition("/")
-        return _ask(scheme, host, "GET", f"/{path}", {}, None, verify=self._verify)
+        return scheme, host, f"/{path}"
 
     def _answer(self, challenge: str) -> str:
         """The Authorization header that a challenge asks for."""
         kind, _, rest = challenge.partition(" ")
-        basic = ""
-        if self._credentials is not None and self._credentials.username:
-            import binascii
-
-            pair = f"{self._credentials.username}:{self._credentials.password}".encode()
-            basic = "Basic " + binascii.b2a_base64(pair, newline=False).decode()
+        known = self._credentials
         if kind.lower() != "bearer":
-            return basic
+            return _basic(known)
         fields = dict(challenge_fields(rest))
         realm = fields.get("realm", "")
-        scheme, _, address = realm.partition("://")
-        host, _, path = address.partition("/")
-        if scheme != "https" and (scheme != "http" or "http" not in self._schemes):
-            raise Failure(f"the registry {self.host} names a token service that is not secure: {realm}")
-        query = "&".join(f"{key}={quote(fields[key])}" for key in ("service", "scope") if key in fields)
-        answer = _ask(scheme, host, "GET", f"/{path}?{query}", {"Authorization": basic} if basic else {}, None, verify=self._verify)
+        scheme, host, path = self._reached(realm)
+        assert self._origin is not None  # it has answered
+        if not may_issue_tokens(self._origin, origin_of(realm)):
+            known = None
+        query: dict[str, str] = {key: fields[key] for key in ("service", "scope") if key in fields}
+        if known is not None and known.identity_token:
+            query |= {"grant_type": "refresh_token", "client_id": "wherry", "refresh_token": known.identity_token}
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            answer = _ask(scheme, host, "POST", path, headers, _encoded(query).encode(), verify=self._verify)
+        else:
+            basic = _basic(known)
+            headers = {"Authorization": basic} if basic else {}
+            answer = _ask(scheme, host, "GET", f"{path}?{_encoded(query)}", headers, None, verify=self._verify)
         if answer.status != 200:
             raise Failure(f"unauthorized: the token service {host} answered {answer.status}")
         token = jsontext.parse(answer.body)
         return f"Bearer {token.get('token') or token.get('access_token') or ''}"
+
+
+def _basic(credentials: Credentials | None) -> str:
+    """The value of ``Authorization``, or nothing without a name."""
+    if credentials is None or not credentials.username:
+        return ""
+    import binascii
+
+    return "Basic " + binascii.b2a_base64(f"{credentials.username}:{credentials.password}".encode(), newline=False).decode()
+
+
+def _encoded(query: dict[str, str]) -> str:
+    return "&".join(f"{key}={quote(value)}" for key, value in query.items())
 
 
 def challenge_fields(text: str) -> list[tuple[str, str]]:
@@ -178,12 +205,41 @@ def _check(body: bytes, digest: str) -> None:
 
 def _ask(scheme: str, host: str, method: str, path: str, headers: dict[str, str], body: bytes | None, *, verify: bool) -> Answer:
     address = host if ":" in host.rpartition("]")[2] else f"{host}:{443 if scheme == 'https' else 80}"
-    connection = Connection(connect(f"{scheme}://{address}", Tls(verify=verify) if scheme == "https" else None), host)
+    connection = Connection(connect(f"{scheme}://{address}", _tls(host, verify=verify) if scheme == "https" else None), host)
     try:
         response = connection.request(method, path, headers, body)
         return Answer(response.status, response.headers, _limited(response))
     finally:
         connection.close()
+
+
+def _tls(host: str, *, verify: bool) -> Tls:
+    """What is laid down for ``host`` in the usual places.  Raises ValueError, OSError for what can't be used."""
+    import os
+
+    for place in DIRECTORIES:
+        directory = os.path.join(place, host)
+        if os.path.isdir(directory):
+            authorities, pairs = sort_out(os.listdir(directory))
+            certificate, key = pairs[0] if pairs else (None, None)
+            return Tls(
+                authorities=[os.path.join(directory, name) for name in authorities],
+                certificate=certificate and os.path.join(directory, certificate),
+                key=key and os.path.join(directory, key),
+                verify=verify,
+            )
+    return Tls(verify=verify)
+
+
+def _reason(problem: BaseException | None, host: str) -> str:
+    """Why the registry can't be reached, in Docker's words."""
+    cause = problem.__cause__ if problem is not None and problem.__cause__ is not None else problem
+    if isinstance(cause, ConnectionRefusedError):
+        return f"dial tcp {host}: connect: connection refused"
+    kind = type(cause).__name__
+    if kind == "gaierror":
+        return f"dial tcp: lookup {host.partition(':')[0]}: no such host"
+    return tls_reason(cause, host) if cause is not None and kind.startswith("SSL") else str(cause)
 
 
 def _limited(response: Response) -> bytes:

@@ -14,7 +14,7 @@ from wherry.client import jsontext
 TYPE_CHECKING = False  # typing costs 8 ms to import
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 RECEIVE = 1 << 18
 MAX_HEAD = 1 << 16
@@ -42,15 +42,24 @@ class BrokenOff(ProtocolError):
 
 
 class Tls:
-    """Files for a TLS connection; ``verify`` checks the server's certificate."""
+    """Files for a TLS connection; ``verify`` checks the server's certificate.  ``authorities``: believed besides the system's."""
 
-    __slots__ = ("ca", "certificate", "key", "verify")
+    __slots__ = ("authorities", "ca", "certificate", "key", "verify")
 
-    def __init__(self, *, ca: str | None = None, certificate: str | None = None, key: str | None = None, verify: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        ca: str | None = None,
+        certificate: str | None = None,
+        key: str | None = None,
+        verify: bool = True,
+        authorities: Sequence[str] = (),
+    ) -> None:
         self.ca = ca
         self.certificate = certificate
         self.key = key
         self.verify = verify
+        self.authorities = authorities
 
 
 def quote(text: str, safe: bytes = b"") -> str:
@@ -128,6 +137,8 @@ def _wrap(sock: _socket.socket, host: str, tls: Tls) -> _socket.socket:
 
     context = ssl.create_default_context(cafile=tls.ca) if tls.verify else ssl._create_unverified_context()
     try:
+        for path in tls.authorities:
+            context.load_verify_locations(path)
         if tls.certificate:
             context.load_cert_chain(tls.certificate, tls.key)
         return context.wrap_socket(socket.socket(fileno=sock.detach()), server_hostname=host)

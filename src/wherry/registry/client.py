@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from urllib.parse import urlencode
 
-from wherry.registry.credentials import HUB_HOST, Credentials, is_loopback, origin_of
+from wherry.registry.credentials import Credentials
 from wherry.registry.repository import Endpoint, Repository
 from wherry.registry.transport import (
     Authorizer,
@@ -27,6 +27,7 @@ from wherry.registry.trust import Trust, host_of
 from wherry.spec import foreign
 from wherry.spec import image as spec
 from wherry.spec.mirrors import Mirror
+from wherry.spec.origin import HUB_HOST, is_loopback, origin_of
 from wherry.spec.proxies import Proxies
 from wherry.spec.reference import DEFAULT_DOMAIN, Reference
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from wherry.registry.credentials import Credentials, origin_of
+from wherry.registry.credentials import Credentials
 from wherry.registry.transport import (
     Authorizer,
     Refused,
@@ -28,6 +28,7 @@ from wherry.registry.transport import (
 from wherry.spec import foreign
 from wherry.spec import image as spec
 from wherry.spec.digest import Digest, sha256
+from wherry.spec.origin import origin_of
 
 if TYPE_CHECKING:
     import aiohttp

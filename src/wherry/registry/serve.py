@@ -24,7 +24,7 @@ from wherry.registry.accounts import Accounts, BadPasswordFile, hash_password
 from wherry.registry.bodies import Limits
 from wherry.registry.bucket import open_bucket
 from wherry.registry.client import Client
-from wherry.registry.credentials import HUB_HOST, Credentials, is_loopback
+from wherry.registry.credentials import Credentials
 from wherry.registry.eviction import Bound
 from wherry.registry.garbage import collect
 from wherry.registry.gate import Gate, serve_alone
@@ -36,6 +36,7 @@ from wherry.registry.server import access_log as access
 from wherry.registry.through import Upstream
 from wherry.registry.trust import Trust
 from wherry.registry.uploads import Uploads
+from wherry.spec.origin import HUB_HOST, is_loopback
 from wherry.spec.reference import DEFAULT_DOMAIN
 from wherry.spec.registry import Collect, Password, Serve, Storage
 from wherry.store.content import sync_directory

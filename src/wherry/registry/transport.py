@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urljoin
 
 from wherry.errors import told
-from wherry.registry.credentials import Credentials, Origin, may_issue_tokens, may_reach, origin_of
-from wherry.registry.trust import Stamp, Trust, tls_reason
+from wherry.registry.credentials import Credentials
+from wherry.registry.trust import Stamp, Trust
 from wherry.spec import foreign
+from wherry.spec.certificates import tls_reason
+from wherry.spec.origin import Origin, may_issue_tokens, may_reach, origin_of
 from wherry.spec.proxies import Proxies
 
 if TYPE_CHECKING:  # a daemon that never asks a registry does without its 0.1 s and 9 MB

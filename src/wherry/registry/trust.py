@@ -1,8 +1,6 @@
 """Which registries are believed to be who they say: certificates by host, and hosts that need none.
 
-Certificates lie as Docker lays them out: ``DIRECTORY/HOST[:PORT]/`` has authorities (``*.crt``) and certificates of our own (``*.cert``
-with ``*.key``). They are for that host alone: where a redirect leads, they don't go.  Source: docs.docker.com, "Verify repository client
-with certificates".
+Certificates lie as ``spec/certificates.py`` has it. They are for their host alone: where a redirect leads, they don't go.
 """
 
 from __future__ import annotations
@@ -13,17 +11,14 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wherry.registry.credentials import HUB_HOST, Origin, is_loopback
+from wherry.spec import certificates
+from wherry.spec.origin import HUB_HOST, Origin, is_loopback
 from wherry.spec.reference import DEFAULT_DOMAIN
 
 Stamp = tuple[str, tuple[tuple[str, int, int, int], ...]]
 """A directory of certificates, and each file in it with what changes when it is written: another stamp, other contents."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})  # X509_V_ERR_...: no issuer, or one that vouches for itself
-_OUT_OF_TIME = frozenset({9, 10})
-_OTHER_NAME = frozenset({62, 64})
-_RECORD_WORDS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,47 +77,23 @@ def host_of(domain: str) -> str:
     return domain.partition(":")[0]
 
 
-def tls_reason(error: BaseException, host: str) -> str:
-    """Why TLS did not come about with ``host``, in Docker's words where it has some."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        words = error.verify_message
-        if error.verify_code in _UNKNOWN_AUTHORITY:
-            words = "certificate signed by unknown authority"
-        elif error.verify_code in _OUT_OF_TIME:
-            words = f"certificate has expired or is not yet valid: {error.verify_message}"
-        elif error.verify_code in _OTHER_NAME:
-            words = f"certificate is not valid for {host}"
-        return f"tls: failed to verify certificate: x509: {words}"
-    reason = getattr(error, "reason", None)
-    if reason in _RECORD_WORDS:  # what came in place of a handshake has never been anything but HTTP
-        return "http: server gave HTTP response to HTTPS client"
-    if isinstance(reason, str) and "_ALERT_" in reason:
-        return f"remote error: tls: {reason.partition('_ALERT_')[2].lower().replace('_', ' ')}"
-    return f"tls: {reason.lower().replace('_', ' ') if reason else error}"
-
-
 def _domain(origin: Origin) -> str:
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     return host if origin.port == _DEFAULT_PORTS[origin.scheme] else f"{host}:{origin.port}"
 
 
 def _load(context: ssl.SSLContext, directory: str) -> None:
-    names = sorted(os.listdir(directory))
-    for name in names:
-        path, (stem, _, kind) = os.path.join(directory, name), name.rpartition(".")
+    authorities, pairs = certificates.sort_out(os.listdir(directory))
+    for name in authorities:
+        path = os.path.join(directory, name)
         try:
-            if kind == "crt":
-                context.load_verify_locations(path)
-            elif kind == "cert":
-                if f"{stem}.key" not in names:
-                    raise ValueError(f"missing key {stem}.key for client certificate {name}. CA certificates must use the extension .crt")
-                _load_pair(context, path, os.path.join(directory, f"{stem}.key"))
-            elif kind == "key" and f"{stem}.cert" not in names:
-                raise ValueError(f"missing client certificate {stem}.cert for key {name}")
+            context.load_verify_locations(path)
         except ssl.SSLError as error:
             raise ValueError(f"could not use {path}: it holds no certificate in PEM form") from error
         except OSError as error:  # of which Python does not name the file
             raise OSError(error.errno, error.strerror, path) from error
+    for certificate, key in pairs:
+        _load_pair(context, os.path.join(directory, certificate), os.path.join(directory, key))
 
 
 def _load_pair(context: ssl.SSLContext, certificate: str, key: str) -> None:

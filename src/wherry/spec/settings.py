@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from wherry.spec.certificates import DIRECTORIES
 from wherry.spec.proxies import Proxies
 
 SECURITY_PROFILES = ("default", "strict")
@@ -31,7 +32,7 @@ class Settings:
     address_pools: tuple[tuple[str, int], ...] = (("172.17.0.0/12", 16), ("192.168.0.0/16", 20))  # base, prefix length of each network
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()  # URL for Docker Hub, REGISTRY=URL for another
-    certificate_dirs: tuple[str, ...] = ("/etc/wherry/certs.d", "/etc/docker/certs.d")  # HOST[:PORT]/{*.crt,*.cert,*.key} below them
+    certificate_dirs: tuple[str, ...] = DIRECTORIES  # HOST[:PORT]/{*.crt,*.cert,*.key} below them
     proxies: Proxies = field(default_factory=Proxies)  # to registries, and to what ADD and import fetch
     registry_connect_s: float = 10.0
     registry_idle_s: float = 60.0  # a registry that says nothing for so long is given up, or asked again
