@@ -427,30 +427,35 @@ def test_copies_stay_inside_while_names_are_swapped(engine: Daemon, canary: Cana
 NUMBERED = """
 import os, signal, sys
 wanted = int(sys.argv[1])
-while True:
+with open("/proc/sys/kernel/ns_last_pid") as file:
+    before = file.read()
+child = 0
+while child != wanted:
+    if child:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
     with open("/proc/sys/kernel/ns_last_pid", "w") as file:
         file.write(str(wanted - 1))
     if not (child := os.fork()):
-        if os.getpid() == wanted:
-            print("here", flush=True)
-            signal.pause()
+        signal.pause()
         os._exit(0)
-    os.waitpid(child, 0)
-    if child == wanted:
-        break
+with open("/proc/sys/kernel/ns_last_pid", "w") as file:  # else others get numbers too that were somebody's just now
+    file.write(before)
+print("here", flush=True)
+sys.stdin.read()
+os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
 """
 
 
 @contextmanager
 def numbered(pid: int) -> Iterator[None]:
     """A process of the host's with this number."""
-    with subprocess.Popen([sys.executable, "-c", NUMBERED, str(pid)], stdout=subprocess.PIPE) as parent:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", NUMBERED, str(pid)], stdin=pipe, stdout=pipe) as parent:
         assert parent.stdout is not None
-        try:
-            assert parent.stdout.readline() == b"here\n"
-            yield
-        finally:
-            os.kill(pid, signal.SIGKILL)
+        assert parent.stdout.readline() == b"here\n"
+        yield
 
 
 @contextmanager
