@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
@@ -100,6 +101,31 @@ def test_what_is_being_written_is_closed_afterwards(partials: Partials, tmp_path
             with (tmp_path / "other").open("wb"):
                 assert writing.exception() is None or isinstance(writing.exception(), Broken)
             assert (tmp_path / "other").read_bytes() == b""
+
+
+def test_what_goes_while_others_look_is_no_error_of_theirs(partials: Partials) -> None:
+    ended = Event()
+
+    def come_and_go() -> int:
+        turns = 0
+        while not ended.is_set():
+            with suppress(BlockingIOError):  # it is just being swept
+                partial = partials.open(DIGEST, len(DATA))
+                partial.write(DATA[:1000])
+                partial.remove()
+                partial.close()
+                turns += 1
+        return turns
+
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(come_and_go)
+        try:
+            for _ in range(3000):
+                assert set(partials.sizes()) <= {DIGEST}
+                partials.sweep(served={DIGEST})
+        finally:
+            ended.set()
+        assert coming.result(60) > 1
 
 
 def test_one_blob_has_one_writer(partials: Partials) -> None:

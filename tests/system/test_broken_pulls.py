@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,11 @@ def three_layers(seed: int) -> Made:
 
 
 def partials(daemon: Daemon) -> dict[str, int]:
-    directory = daemon.root / "data" / "partial"
-    return {f"sha256:{path.name[:64]}": path.stat().st_size for path in directory.iterdir()}
+    found = {}
+    for path in (daemon.root / "data" / "partial").iterdir():
+        with suppress(FileNotFoundError):  # it has served meanwhile
+            found[f"sha256:{path.name[:64]}"] = path.stat().st_size
+    return found
 
 
 def leftovers(daemon: Daemon) -> list[Path]:

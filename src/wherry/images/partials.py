@@ -47,17 +47,23 @@ class Partials:
         oldest = time.time() - kept_s
         with os.scandir(self._directory) as entries:
             for entry in entries:
-                facts = entry.stat(follow_symlinks=False)
-                digest = _digest_of(entry.name)
-                is_useless = facts.st_mtime < oldest or digest is None or digest in served or self.content.has(digest)
-                if is_useless and _remove_idle(entry.path):
-                    freed += facts.st_size
+                with contextlib.suppress(FileNotFoundError):  # it has served meanwhile
+                    facts = entry.stat(follow_symlinks=False)
+                    digest = _digest_of(entry.name)
+                    is_useless = facts.st_mtime < oldest or digest is None or digest in served or self.content.has(digest)
+                    if is_useless and _remove_idle(entry.path):
+                        freed += facts.st_size
         return freed
 
     def sizes(self) -> dict[Digest, int]:
         """How much of each blob is here."""
+        found = {}
         with os.scandir(self._directory) as entries:
-            return {digest: entry.stat().st_size for entry in entries if (digest := _digest_of(entry.name)) is not None}
+            for entry in entries:
+                if (digest := _digest_of(entry.name)) is not None:
+                    with contextlib.suppress(FileNotFoundError):  # it has served meanwhile
+                        found[digest] = entry.stat().st_size
+        return found
 
 
 class Partial:
@@ -206,10 +212,12 @@ def _digest_of(name: str) -> Digest | None:
 
 
 def _remove_idle(path: str) -> bool:
-    """Unlink ``path`` unless somebody writes it; whether it went."""
+    """Unlink ``path`` unless somebody writes it; whether it went.  Raises FileNotFoundError for one that is not there."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(fd).st_nlink == 0:  # the name may be that of another file by now
+            return False
         os.unlink(path)
     except (BlockingIOError, FileNotFoundError):
         return False
