@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,32 @@ def test_processes_of_groups_below_are_counted_ended_and_followed_into_theirs() 
             second.kill()
     assert cgroup.end(found, path)
     assert [first.returncode, second.returncode, third.returncode] == [-9, -9, -9]
+
+
+@pytest.mark.root
+def test_a_group_that_goes_while_it_is_looked_at_is_one_that_is_not_there() -> None:
+    """The kernel has an error of its own for a file that was open when its group went."""
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    found = cgroup.find()
+    path = f"/wherry-test-{secrets.token_hex(4)}"
+    looks = [0, 0]
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            try:
+                looks[bool(cgroup.processes(found, path))] += 1
+            except FileNotFoundError:
+                looks[1] += 1
+
+    with ThreadPoolExecutor(2) as threads:
+        looking = [threads.submit(look) for _ in range(2)]
+        try:
+            for _ in range(300):
+                cgroup.create(found, path)
+                assert cgroup.end(found, path)
+        finally:
+            done.set()
+    assert [one.result() for one in looking] == [None, None]
+    assert all(looks)

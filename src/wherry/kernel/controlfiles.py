@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 
 def read(path: str) -> str:
+    """Raises FileNotFoundError also for what goes while it is open."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # open() would cost several times the reading
     try:
         data = b""
         while chunk := os.read(fd, 1 << 16):
             data += chunk
+    except OSError as error:
+        if error.errno == errno.ENODEV:  # kernfs: its group was removed
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+        raise
     finally:
         os.close(fd)
     return data.decode(errors="replace")

@@ -88,9 +88,12 @@ class Uploads:
         with os.scandir(self._directory) as entries:
             for entry in entries:
                 with self._lock:
-                    if entry.stat().st_mtime >= time.time() - kept_s or entry.path in self._open:
+                    try:
+                        if entry.stat().st_mtime >= time.time() - kept_s or entry.path in self._open:
+                            continue
+                        os.unlink(entry.path)
+                    except FileNotFoundError:  # it was finished meanwhile
                         continue
-                    os.unlink(entry.path)
                     self._hashes.pop(entry.path, None)
                 self._gone()
                 count += 1
