@@ -148,7 +148,7 @@ class ImageOperations(ContainerOperations):
     async def tag_image(self, ref: str, *, repo: str, tag: str) -> None:
         if not repo:
             raise InvalidRequest("invalid reference format")
-        self.rooms.images.tag(ref, _new_name(repo, tag))
+        await self.rooms.workers.run(self.rooms.images.tag, ref, _new_name(repo, tag))
 
     async def remove_image(self, ref: str, *, force: bool, prune: bool, platform: spec.Platform | None) -> Sequence[ImageDeleted]:
         async with self.gate.removal():
