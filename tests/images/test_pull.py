@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import resource
@@ -454,6 +455,54 @@ def test_a_damaged_beginning_is_fetched_again(experiment: Experiment, make_image
         saved = await lab.save(f"{fake.host}/x/y:1")
         assert made.tars[0] in saved
         assert not list((lab.root / "partial").iterdir())
+
+    experiment(body)
+
+
+def _rest(body: bytes, content_range: str = "") -> web.Response:
+    return web.Response(status=206, body=body, headers={"Content-Range": content_range} if content_range else {})
+
+
+LIES: dict[str, Callable[[bytes], web.Response]] = {
+    "all of it": lambda blob: web.Response(body=blob),
+    "other bytes from the first on": lambda blob: web.Response(body=b"z" * len(blob)),
+    "other bytes from there on": lambda blob: _rest(b"z" * (len(blob) - 100), f"bytes 100-{len(blob) - 1}/{len(blob)}"),
+    "another beginning": lambda blob: _rest(blob, f"bytes 0-{len(blob) - 1}/{len(blob)}"),
+    "another size": lambda blob: _rest(blob[100:], f"bytes 100-{len(blob)}/{len(blob) + 1}"),
+    "no range": lambda blob: _rest(blob[100:]),
+    "no numbers": lambda blob: _rest(blob[100:], "bytes x-y/z"),
+    "more than there is": lambda blob: _rest(blob[100:] + b"more", f"bytes 100-{len(blob) - 1}/{len(blob)}"),
+    "compressed once more": lambda blob: web.Response(body=gzip.compress(blob), headers={"Content-Encoding": "gzip"}),
+    "several ranges": lambda blob: web.Response(status=206, body=b"--x" + blob[100:], content_type="multipart/byteranges"),
+    "nothing": lambda blob: web.Response(status=204),
+    "no such range": lambda blob: web.Response(status=416),
+    "no such blob": lambda blob: web.Response(status=404),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_whatever_is_told_of_the_rest_of_a_blob_the_next_pull_has_it(lie: str, experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": bytes(range(256)) * 20})
+        fake.add(made)
+        blob, layer = made.blobs[0], made.document["layers"][0]["digest"]
+        with lab.images.partials.open(Digest(layer), len(blob), source=fake.host) as partial:
+            partial.write(blob[:100])
+        ranges: list[str | None] = []
+
+        async def answer(request: web.Request) -> web.Response:
+            ranges.append(request.headers.get("Range"))
+            return web.Response(body=blob) if ranges[-1] is None else LIES[lie](blob)
+
+        fake.answers[layer] = answer
+        with contextlib.suppress(EngineError):
+            await lab.pull(f"{fake.host}/x/y:1")
+        if not lab.images.list(every=True):
+            assert not lab.snapshotter.items()
+            await lab.pull(f"{fake.host}/x/y:1")
+        assert ranges[0] == "bytes=100-"
+        assert made.tars[0] in await lab.save(f"{fake.host}/x/y:1")
+        assert not lab.images.partials.sizes()
 
     experiment(body)
 
