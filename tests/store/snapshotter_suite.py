@@ -314,6 +314,14 @@ class Suite:
             assert os.listdir(f"{root}/opt/old") == ["new"]
             assert stat.S_IMODE(os.stat(f"{root}/opt/old").st_mode) == 0o711
 
+    @pytest.mark.parametrize("more", [0, 12])
+    def test_an_opaque_root_hides_nothing_however_many_layers_there_are(self, snapshots: Snapshotter, base: Digest, more: int) -> None:
+        stack = [base]
+        for entries in ((file(".wh..wh..opq"), file("new", b"1")), *((file(f"{number}", b"2"),) for number in range(more))):
+            stack.append(snapshots.apply(None, chain_id(stack), io.BytesIO(layer(*entries))).diff_id)
+        with mounted(snapshots.view(chain_id(stack))) as root:
+            assert {"new", "etc/passwd", *(str(number) for number in range(more))} <= listing(root)
+
     def test_size_counts_files_once_and_the_text_of_symlinks(self, snapshots: Snapshotter, base: Digest) -> None:
         expected = len(b"root" + b"secret" + b"a" + b"b" + b"su" + b"etc/passwd")
         assert snapshots.usage(base) == expected

@@ -317,7 +317,8 @@ class _Tree:
 
     def _whiteout(self, path: str, parent: str, name: str) -> None:
         if name == OPAQUE:
-            if parent not in self._opaque:
+            # overlayfs knows no opaque root, so that images which have one show what lies below with Docker: here too, however it is stored
+            if parent and parent not in self._opaque:
                 self._opaque.add(parent)
                 self._make_opaque(parent)
             return

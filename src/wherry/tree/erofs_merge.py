@@ -65,7 +65,9 @@ class _Merge:
         self._linked: dict[tuple[int, int], tuple[int, bytes]] = {}  # where files with several names were put
 
     def run(self) -> None:
-        root = self._shown((b"", layer, index.root) for layer, index in enumerate(self._layers))
+        root = _Shown()  # never opaque: see `apply`
+        root.directories = [(layer, index.root) for layer, index in enumerate(self._layers)]
+        root.node = self._layers[-1].node(self._layers[-1].root)
         pending = [(ROOT, root)]
         while pending:
             directory, shown = pending.pop()

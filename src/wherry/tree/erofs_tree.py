@@ -161,7 +161,7 @@ class Tree:
     def _whiteout(self, path: str, parent: str, name: str, mtime_ns: int) -> None:
         if name == OPAQUE:
             directory = self._directories.find(parent, mtime_ns)
-            if not self._builder.lowest:
+            if not self._builder.lowest and directory != ROOT:  # see `apply`
                 self._builder.set_attributes(directory, {OVERLAY_OPAQUE: b"y"})
             return
         if name.startswith(_METADATA):
