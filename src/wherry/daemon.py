@@ -24,7 +24,7 @@ from typing import Any
 from wherry.errors import EngineError
 from wherry.runtime.supervisor import Supervisor
 from wherry.spec import configuration
-from wherry.spec.mirrors import parse_mirror
+from wherry.spec.mirrors import parse_insecure, parse_mirror
 from wherry.spec.proxies import Proxies, of_environment
 from wherry.spec.settings import INITS, RUNTIME, SECCOMP_BUILTIN, SECCOMP_UNCONFINED, SECURITY_PROFILES, SELF_TESTS, Settings
 
@@ -45,6 +45,10 @@ def parse(arguments: Sequence[str]) -> Settings:
         pools = tuple(_pool(text) for text in given.default_address_pool)
         for text in given.registry_mirror:
             parse_mirror(text)
+        insecure = tuple(parse_insecure(text) for text in given.insecure_registry)
+        for text, host in zip(given.insecure_registry, insecure, strict=True):
+            if text != host:
+                log.warning("insecure registry %s is taken as %s", text, host)
         options = {**standard.default_log_options, **dict(_pair(text) for text in given.log_opt)}
         found = of_environment(os.environ)
         proxies = Proxies(
@@ -65,7 +69,7 @@ def parse(arguments: Sequence[str]) -> Settings:
         hosts=tuple(given.host or [f"unix://{run_root}/wherry.sock"]),
         snapshotter=given.snapshotter,
         address_pools=pools or standard.address_pools,
-        insecure_registries=tuple(given.insecure_registry),
+        insecure_registries=insecure,
         registry_mirrors=tuple(given.registry_mirror),
         certificate_dirs=tuple(given.registry_cert_dir) or standard.certificate_dirs,
         proxies=proxies,

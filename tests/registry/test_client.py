@@ -22,7 +22,7 @@ from wherry.spec.reference import parse
         ("plain.example", "https http"),
         ("localhost:5000", "http https"),  # nothing leaves the machine
         ("127.0.0.1:5001", "https"),  # somebody said who vouches for it
-        ("mirror.example", "http"),  # as its address says
+        ("mirror.example", "https"),  # also named in a mirror's URL: names and passwords may go there by its own name
     ],
 )
 def test_schemes_are_tried_in_the_order_that_keeps_secrets(host: str, schemes: str, tmp_path: Path) -> None:
@@ -34,11 +34,18 @@ def test_schemes_are_tried_in_the_order_that_keeps_secrets(host: str, schemes: s
     assert [endpoint.base for endpoint in client.addresses(host)] == [f"{scheme}://{host}/v2/" for scheme in schemes.split()]
 
 
+@pytest.mark.parametrize("url", ["http://mirror.example", "https://127.0.0.1:5000", "https://shop.example/repository/docker"])
+def test_a_mirror_is_asked_as_its_url_says(url: str) -> None:
+    client = Client(mirrors=[parse_mirror(url)])
+    mirror, _ = client.sources(parse("x"), Credentials())
+    assert [endpoint.base for endpoint in client.addresses(mirror.domain)] == [f"{url}/v2/"]
+
+
 def test_a_registry_is_asked_after_its_own_mirrors_only() -> None:
     client = Client(mirrors=[parse_mirror(text) for text in ("https://hub.example", "ghcr.io=https://cat.example", "https://too.example")])
     for name, hosts in (
-        ("x", ["hub.example", "too.example", "docker.io"]),
-        ("ghcr.io/a/b", ["cat.example", "ghcr.io"]),
+        ("x", ["https://hub.example", "https://too.example", "docker.io"]),
+        ("ghcr.io/a/b", ["https://cat.example", "ghcr.io"]),
         ("quay.io/a/b", ["quay.io"]),
     ):
         assert [source.domain for source in client.sources(parse(name), Credentials())] == hosts

@@ -52,7 +52,6 @@ class Client:
         proxies: Proxies | None = None,
     ) -> None:
         self.trust = trust or Trust()
-        self._plain = frozenset(mirror.host for mirror in mirrors if mirror.is_plain)
         self.transport = Transport(patience, self.trust, proxies)
         self.mirrors = tuple(mirrors)
         self._endpoints: dict[str, tuple[Endpoint, float]] = {}
@@ -68,8 +67,8 @@ class Client:
 
     def sources(self, reference: Reference, credentials: Credentials) -> list[Repository]:
         """Where to pull ``reference`` from, best first: mirrors, never with its registry's credentials, then the registry itself."""
-        hosts = [mirror.host for mirror in self.mirrors if mirror.of == reference.domain]
-        mirrors = [Repository(self.transport, self.endpoint, host, reference.path, Credentials()) for host in hosts]
+        urls = [mirror.url for mirror in self.mirrors if mirror.of == reference.domain]
+        mirrors = [Repository(self.transport, self.endpoint, url, reference.path, Credentials()) for url in urls]
         return [*mirrors, self.repository(reference, credentials)]
 
     async def login(self, credentials: Credentials) -> str:
@@ -133,7 +132,7 @@ class Client:
         raise RegistryError(f'invalid registry endpoint "http://{host}/v1/". {attempts}')
 
     async def endpoint(self, domain: str) -> Endpoint:
-        """How ``domain`` answers, asked once in a while.  Raises Unreachable in Docker's words."""
+        """How ``domain``, or the mirror of that URL, answers, asked once in a while.  Raises Unreachable in Docker's words."""
         known, until = self._endpoints.get(domain, (None, 0.0))
         if known is not None and time.monotonic() < until:
             return known
@@ -143,13 +142,13 @@ class Client:
         return found
 
     def addresses(self, host: str) -> list[Endpoint]:
-        """Where ``host`` may answer, in the order of asking.
+        """Where ``host`` may answer, in the order of asking; a mirror as its URL says, where nobody's secrets go.
 
         Without TLS only when that is allowed, and after TLS then, unless nothing leaves this machine.
         """
+        if "://" in host:
+            return [Endpoint(base=f"{host}/v2/")]
         secure, plain = Endpoint(base=f"https://{host}/v2/"), Endpoint(base=f"http://{host}/v2/")
-        if host in self._plain:
-            return [plain]
         if not self.trust.is_insecure(host) or self.trust.has_authority(host):
             return [secure]
         return [plain, secure] if is_loopback(host_of(host)) else [secure, plain]

@@ -1,20 +1,27 @@
-"""Mirrors of registries: ``URL`` for Docker Hub, as Docker has it, or ``REGISTRY=URL`` for any other."""
+"""What the daemon is told of registries: mirrors (``URL`` for Docker Hub, as Docker has it, or ``REGISTRY=URL`` for any other), and which
+may be reached without TLS.
+"""
 
 from __future__ import annotations
 
+import ipaddress
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from wherry.spec.reference import DEFAULT_DOMAIN
 
+_HOST_PORT = re.compile(r"([a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])(:(?P<port>[0-9]{1,9}))?")
+_LAST_PORT = 65535
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mirror:
-    """``host``: with its port. ``is_plain``: it is reached without TLS, since its address says so."""
+    """``url``: without a slash at its end."""
 
     of: str
-    host: str
-    is_plain: bool = False
+    url: str
 
 
 def parse_mirror(text: str) -> Mirror:
@@ -31,6 +38,24 @@ def parse_mirror(text: str) -> Mirror:
         raise ValueError(f"invalid mirror: unsupported scheme \"{parts.scheme}\" in \"{url}\": must use either 'https://' or 'http://'")
     if parts.username is not None:
         raise ValueError(f'invalid mirror: username/password not allowed in the URI of "{parts.hostname}"')
-    if parts.path not in ("", "/") or parts.query or parts.fragment or not host:
-        raise ValueError(f'invalid mirror: path, query, or fragment at end of the URI "{url}"')
-    return Mirror(of=of, host=host, is_plain=parts.scheme == "http")
+    if parts.query or parts.fragment or not host:
+        raise ValueError(f'invalid mirror: query or fragment at end of the URI "{url}"')
+    return Mirror(of=of, url=f"{parts.scheme}://{host}{parts.path}".rstrip("/"))
+
+
+def parse_insecure(text: str) -> str:
+    """``HOST[:PORT]`` or a network, without the scheme that people write before it.  Raises ValueError in Docker's words."""
+    scheme, separator, host = text.partition("://")
+    if not separator:
+        host = text
+    elif scheme.lower() not in ("http", "https"):
+        raise ValueError(f"insecure registry {text} should not contain '://'")
+    found = _HOST_PORT.fullmatch(host)
+    if found is None:
+        with suppress(ValueError):
+            ipaddress.ip_network(host, strict=False)  # an address of version 6 too
+            return host
+        raise ValueError(f'insecure registry {text} is not valid: invalid host "{host}"')
+    if found["port"] is not None and not 0 < int(found["port"]) <= _LAST_PORT:
+        raise ValueError(f'insecure registry {text} is not valid: invalid port "{found["port"]}"')
+    return host
