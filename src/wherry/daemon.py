@@ -24,7 +24,7 @@ from typing import Any
 from wherry.errors import EngineError
 from wherry.runtime.supervisor import Supervisor
 from wherry.spec import configuration
-from wherry.spec.mirrors import parse_insecure, parse_mirror
+from wherry.spec.mirrors import parse_insecure, parse_mirror, parse_token_server
 from wherry.spec.proxies import Proxies, of_environment
 from wherry.spec.settings import INITS, RUNTIME, SECCOMP_BUILTIN, SECCOMP_UNCONFINED, SECURITY_PROFILES, SELF_TESTS, Settings
 
@@ -45,6 +45,8 @@ def parse(arguments: Sequence[str]) -> Settings:
         pools = tuple(_pool(text) for text in given.default_address_pool)
         for text in given.registry_mirror:
             parse_mirror(text)
+        for text in given.registry_token_server:
+            parse_token_server(text)
         insecure = tuple(parse_insecure(text) for text in given.insecure_registry)
         for text, host in zip(given.insecure_registry, insecure, strict=True):
             if text != host:
@@ -71,6 +73,7 @@ def parse(arguments: Sequence[str]) -> Settings:
         address_pools=pools or standard.address_pools,
         insecure_registries=insecure,
         registry_mirrors=tuple(given.registry_mirror),
+        token_servers=tuple(given.registry_token_server),
         certificate_dirs=tuple(given.registry_cert_dir) or standard.certificate_dirs,
         proxies=proxies,
         registry_connect_s=given.registry_connect_timeout,
@@ -200,6 +203,7 @@ def _add_registry_options(parser: argparse.ArgumentParser, standard: Settings) -
     texts = (
         ("--insecure-registry", "HOST[:PORT]|CIDR", "a registry that may be reached without TLS, or without knowing it"),
         ("--registry-mirror", "[REGISTRY=]URL", "a mirror of Docker Hub, or of REGISTRY"),
+        ("--registry-token-server", "REGISTRY=HOST", "a host that is told the credentials for REGISTRY, which gets its tokens there"),
         ("--registry-cert-dir", "DIR", f"where HOST[:PORT]/*.{{crt,cert,key}} lie (default {where})"),
     )
     for name, metavar, text in texts:

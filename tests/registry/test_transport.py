@@ -15,8 +15,9 @@ from tests.registry.scripted import Handler, Server, run
 from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
 from wherry.registry.transport import Patience, Refused, RegistryError, Unreachable, Untrusted
+from wherry.registry.trust import Trust
 from wherry.spec.digest import sha256
-from wherry.spec.mirrors import parse_mirror
+from wherry.spec.mirrors import parse_mirror, parse_token_server
 from wherry.spec.reference import parse
 
 ALICE = Credentials(username="alice", password="secret")
@@ -81,6 +82,39 @@ def test_credentials_are_not_sent_to_a_realm_of_another_origin() -> None:
         assert await fetch(server) == MANIFEST
         assert len(other.log) == 1
         assert other.secrets == []
+
+    run(body)
+
+
+def test_a_token_server_elsewhere_is_told_credentials_when_the_settings_say_so() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def token(request: web.Request) -> web.StreamResponse:
+            if "offline_token" in request.query:
+                return web.json_response({"token": "alice", "refresh_token": "keep me"})
+            return web.json_response({"token": "alice" if request.headers.get("Authorization") == BASIC else "anonymous"})
+
+        other = await Server(token).start(stack)
+        realm = f'Bearer realm="http://{other.host}/token",error="insufficient_scope"'
+        server = await Server(challenged(lambda: realm, "Bearer alice")).start(stack)
+        reason = f"{other.host} is not told the credentials for {server.host}, unless the daemon has --registry-token-server"
+        pair = f"{server.host}={other.host}"
+        with pytest.raises(Refused) as refused:
+            await fetch(server)
+        assert str(refused.value) == f"denied: requested access to the resource is denied ({reason} {pair})"
+        with pytest.raises(Refused, match=r"^denied: requested access to the resource is denied$"):
+            await fetch(server, Credentials())  # there was nothing to tell
+        login = Credentials(username="alice", password="secret", server_address=server.host)
+        for servers in ([], [parse_token_server(f"{other.host}={server.host}")]):
+            client = Client(patience=IMPATIENT, trust=Trust(token_servers=servers))
+            stack.push_async_callback(client.close)
+            with pytest.raises(Untrusted, match=f"^{reason} {pair}$"):  # not "Login Succeeded" for any password at all
+                await client.login(login)
+        assert other.secrets == []
+        trust = Trust(token_servers=[parse_token_server(pair)])
+        assert await fetch(server, trust=trust) == MANIFEST
+        client = Client(patience=IMPATIENT, trust=trust)
+        stack.push_async_callback(client.close)
+        assert await client.login(login) == "keep me"
 
     run(body)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wherry.spec.mirrors import Mirror, parse_insecure, parse_mirror
+from wherry.spec.mirrors import Mirror, TokenServer, parse_insecure, parse_mirror, parse_token_server
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,14 @@ def test_what_is_no_insecure_registry_is_refused(text: str, message: str) -> Non
     with pytest.raises(ValueError) as caught:
         parse_insecure(text)
     assert str(caught.value) == message
+
+
+def test_a_token_server_is_named_with_its_registry() -> None:
+    assert parse_token_server("r.example:5000=a.example") == TokenServer(registry="r.example:5000", host="a.example")
+    assert parse_token_server("r.example:443=a.example:444") == TokenServer(registry="r.example", host="a.example:444")
+
+
+@pytest.mark.parametrize("text", ["a.example", "=a.example", "r.example=", "r.example=https://a.example/token", "a=b=c"])
+def test_what_is_no_token_server_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"must be REGISTRY=HOST\[:PORT\]$"):
+        parse_token_server(text)

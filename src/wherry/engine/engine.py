@@ -40,7 +40,7 @@ from wherry.registry.client import Client
 from wherry.registry.transport import Patience
 from wherry.registry.trust import Trust
 from wherry.runtime.supervisor import Supervisor
-from wherry.spec.mirrors import parse_mirror
+from wherry.spec.mirrors import parse_mirror, parse_token_server
 from wherry.spec.settings import Settings
 from wherry.store.choice import choose
 from wherry.store.content import Content
@@ -178,7 +178,11 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
 
 def _registry_client(settings: Settings) -> Client:
     return Client(
-        trust=Trust(insecure=settings.insecure_registries, certificates=settings.certificate_dirs),
+        trust=Trust(
+            insecure=settings.insecure_registries,
+            certificates=settings.certificate_dirs,
+            token_servers=[parse_token_server(text) for text in settings.token_servers],
+        ),
         mirrors=[parse_mirror(text) for text in settings.registry_mirrors],
         proxies=settings.proxies,
         patience=Patience(connect_s=settings.registry_connect_s, idle_s=settings.registry_idle_s, retries=settings.download_attempts - 1),

@@ -79,7 +79,8 @@ class Client:
         address = credentials.server_address.removeprefix("https://").removeprefix("http://").split("/")[0]
         domain = DEFAULT_DOMAIN if address in ("", _HUB_AUTH, DEFAULT_DOMAIN, HUB_HOST) else address
         endpoint = await self.endpoint(domain)
-        authorizer = Authorizer(origin_of(endpoint.base), credentials, endpoint.challenge, wants_identity=not credentials.identity_token)
+        wants_identity = not credentials.identity_token
+        authorizer = Authorizer(origin_of(endpoint.base), credentials, endpoint.challenge, is_login=True, wants_identity=wants_identity)
         try:
             async with self.transport.request("GET", endpoint.base, authorizer):
                 return authorizer.identity_token

@@ -101,14 +101,17 @@ class Patience:
 class Authorizer:
     """Credentials bound to one registry origin, and the tokens got with them, by scope.
 
-    ``wants_identity``: ask for an ``identity_token`` too, that a client can keep instead of its password.
+    ``is_login``: credentials that can't be shown are a failure. ``wants_identity``: ask for an ``identity_token`` too, that a client can
+    keep instead of its password. ``untold``: a token server that was not told who asks.
     """
 
     origin: Origin
     credentials: Credentials
     challenge: str = ""
     tokens: dict[str, tuple[str, float]] = field(default_factory=dict)
+    is_login: bool = False
     wants_identity: bool = False
+    untold: str = ""
     identity_token: str = ""
 
     def header(self, scope: str, now: float) -> str:
@@ -170,7 +173,7 @@ class Transport:
                     finally:
                         response.release() if response.content.at_eof() else response.close()
                     return
-                refusal = await _refusal(response)
+                refusal = _explained(await _refusal(response), authorizer)
                 challenge = response.headers.get("WWW-Authenticate", "")
                 response.close()
                 if response.status == 401 and not authorised and challenge and origin_of(str(response.url)) == authorizer.origin:
@@ -239,7 +242,8 @@ class Transport:
         elif kind == "bearer":
             try:
                 authorizer.tokens[scope] = await self._token(authorizer, scope, dict(_CHALLENGE.findall(challenge)))
-            except Refused as error:
+            except Refused as answer:
+                error = _explained(answer, authorizer)
                 raise Unauthenticated(error.status, error.code, f"{asked}{error}", retry_after=error.retry_after) from error
         else:
             raise Refused(401, "UNAUTHORIZED", f'{method.capitalize()} "{url}": unknown authentication scheme {kind[:40]!r}')
@@ -252,7 +256,12 @@ class Transport:
             raise Untrusted(f"invalid token realm: {error}") from error
         if not may_reach(authorizer.origin, origin):
             raise Untrusted(f"refused: {authorizer.origin.host} sends us to {realm[:200]!r} for a token")
-        credentials = authorizer.credentials if may_issue_tokens(authorizer.origin, origin) else Credentials()
+        credentials = authorizer.credentials
+        if not may_issue_tokens(authorizer.origin, origin) and not self.trust.has_token_server(authorizer.origin, origin):
+            authorizer.untold = "" if credentials.is_empty else origin.domain
+            credentials = Credentials()
+        if authorizer.untold and authorizer.is_login:
+            raise Untrusted(_untold(authorizer))
         scope = scope or challenge.get("scope", "")
         query = {"service": challenge["service"]} if challenge.get("service") else {}
         headers = {"User-Agent": USER_AGENT}
@@ -393,6 +402,18 @@ async def _refusal(response: aiohttp.ClientResponse) -> Refused:
     if code and answer.get("details"):  # as Docker Hub's token server says what is wrong with a password
         words = _worded(code, answer["details"])
     return Refused(response.status, code, words, retry_after=retry_after)
+
+
+def _explained(refusal: Refused, authorizer: Authorizer) -> Refused:
+    """With what may be the reason, where credentials were kept back."""
+    if authorizer.untold and refusal.status in (401, 403):
+        return Refused(refusal.status, refusal.code, f"{refusal} ({_untold(authorizer)})", retry_after=refusal.retry_after)
+    return refusal
+
+
+def _untold(authorizer: Authorizer) -> str:
+    registry, host = authorizer.origin.domain, authorizer.untold
+    return f"{host} is not told the credentials for {registry}, unless the daemon has --registry-token-server {registry}={host}"
 
 
 def _worded(code: str, text: object) -> str:

@@ -8,28 +8,28 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from wherry.spec import certificates
+from wherry.spec.mirrors import TokenServer
 from wherry.spec.origin import HUB_HOST, Origin, is_loopback
 from wherry.spec.reference import DEFAULT_DOMAIN
 
 Stamp = tuple[str, tuple[tuple[str, int, int, int], ...]]
 """A directory of certificates, and each file in it with what changes when it is written: another stamp, other contents."""
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
     """``insecure``: hosts, ``host:port`` or networks (CIDR) that may be reached without TLS.
 
-    ``certificates``: directories; the first that knows a host is the one.
+    ``certificates``: directories; the first that knows a host is the one. ``token_servers``: of registries that have theirs elsewhere.
     """
 
     insecure: Sequence[str] = ()
     certificates: Sequence[str] = ()
+    token_servers: Collection[TokenServer] = ()
 
     def is_insecure(self, domain: str) -> bool:
         """Whether ``domain`` (with its port) may be spoken to without TLS: loopback always, and what the settings name."""
@@ -43,7 +43,7 @@ class Trust:
 
     def context(self, origin: Origin) -> ssl.SSLContext | bool:
         """How TLS to ``origin`` is verified; True is the system's way.  Raises ValueError, OSError for bad certificates."""
-        domain = _domain(origin)
+        domain = origin.domain
         directory = self._directory(domain)
         verify = not self.is_insecure(domain) or self.has_authority(domain)
         if directory is None and verify:
@@ -55,9 +55,14 @@ class Trust:
             _load(context, directory)
         return context
 
+    def has_token_server(self, registry: Origin, realm: Origin) -> bool:
+        """Whether somebody has said that ``realm`` may be told credentials for ``registry``; not without TLS, unless those go so anyway."""
+        is_named = TokenServer(registry=registry.domain, host=realm.domain) in self.token_servers
+        return is_named and (realm.scheme == "https" or registry.scheme == "http")
+
     def stamp(self, origin: Origin) -> Stamp:
         """What ``context`` depends on besides the settings.  Raises OSError."""
-        directory = self._directory(_domain(origin))
+        directory = self._directory(origin.domain)
         if directory is None:
             return "", ()
         with os.scandir(directory) as entries:
@@ -75,11 +80,6 @@ def host_of(domain: str) -> str:
     if domain.startswith("["):
         return domain[1:].partition("]")[0]
     return domain.partition(":")[0]
-
-
-def _domain(origin: Origin) -> str:
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    return host if origin.port == _DEFAULT_PORTS[origin.scheme] else f"{host}:{origin.port}"
 
 
 def _load(context: ssl.SSLContext, directory: str) -> None:

@@ -96,6 +96,7 @@ KEYS = {
     "storage-driver": Key("--snapshotter", _text),
     "insecure-registries": Key("--insecure-registry", _texts),
     "registry-mirrors": Key("--registry-mirror", _texts),
+    "registry-token-servers": Key("--registry-token-server", _texts),
     "registry-cert-dirs": Key("--registry-cert-dir", _texts),
     "http-proxy": Key("--http-proxy", _text),
     "https-proxy": Key("--https-proxy", _text),

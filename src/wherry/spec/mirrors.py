@@ -1,5 +1,5 @@
-"""What the daemon is told of registries: mirrors (``URL`` for Docker Hub, as Docker has it, or ``REGISTRY=URL`` for any other), and which
-may be reached without TLS.
+"""What the daemon is told of registries: mirrors (``URL`` for Docker Hub, as Docker has it, or ``REGISTRY=URL`` for any other), which may
+be reached without TLS, and whose tokens come from where.
 """
 
 from __future__ import annotations
@@ -22,6 +22,22 @@ class Mirror:
 
     of: str
     url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenServer:
+    """``host`` may be told the credentials for ``registry``; both with their ports, where those are not the scheme's."""
+
+    registry: str
+    host: str
+
+
+def parse_token_server(text: str) -> TokenServer:
+    """``REGISTRY=HOST[:PORT]``.  Raises ValueError."""
+    registry, _, host = text.partition("=")
+    if not _HOST_PORT.fullmatch(registry) or not _HOST_PORT.fullmatch(host):
+        raise ValueError(f"invalid token server {text}: must be REGISTRY=HOST[:PORT]")
+    return TokenServer(registry=registry.removesuffix(":443"), host=host.removesuffix(":443"))
 
 
 def parse_mirror(text: str) -> Mirror:

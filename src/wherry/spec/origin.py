@@ -20,8 +20,10 @@ class Origin:
     port: int
 
     @property
-    def is_loopback(self) -> bool:
-        return is_loopback(self.host)
+    def domain(self) -> str:
+        """As people write it: without the scheme's own port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 def origin_of(url: str) -> Origin:

@@ -32,6 +32,7 @@ class Settings:
     address_pools: tuple[tuple[str, int], ...] = (("172.17.0.0/12", 16), ("192.168.0.0/16", 20))  # base, prefix length of each network
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()  # URL for Docker Hub, REGISTRY=URL for another
+    token_servers: tuple[str, ...] = ()  # REGISTRY=HOST: told the registry's credentials, for a token
     certificate_dirs: tuple[str, ...] = DIRECTORIES  # HOST[:PORT]/{*.crt,*.cert,*.key} below them
     proxies: Proxies = field(default_factory=Proxies)  # to registries, and to what ADD and import fetch
     registry_connect_s: float = 10.0
