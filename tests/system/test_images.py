@@ -7,11 +7,14 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.conftest import Daemon, make_daemon, running
 from tests.system.registry import Registry, registry
+from tests.system.talk import UnixConnection, ask
+from tests.system.waiting import until
 
 pytestmark = pytest.mark.root
 
@@ -108,6 +111,34 @@ def test_a_commit_without_changes_is_an_image_without_another_layer(engine: Daem
     assert (refused.code, refused.err) == (1, "refusing to create a tag with a digest reference\n")
     engine.run("rm", "unchanged")
     engine.run("rmi", "committed:1")
+
+
+def test_a_commit_is_carried_out_when_its_container_is_removed_meanwhile(engine: Daemon) -> None:
+    engine.run("run", "-d", "--net", "none", "--name", "leaving", "bb", "sh", "-c", "dd if=/dev/zero bs=1M count=128 > /big; sleep 1000")
+    until(lambda: ask(engine, "GET", "/containers/leaving/json?size=1")[1]["SizeRw"] >= 128 << 20)
+    with ThreadPoolExecutor() as pool:
+        committed = pool.submit(ask, engine, "POST", "/commit?container=leaving&repo=left")
+        until(lambda: ask(engine, "GET", "/containers/leaving/json")[1]["State"]["Paused"])
+        assert ask(engine, "DELETE", "/containers/leaving?force=1")[0] == 204
+    assert (committed.result()[0], engine.run("rmi", "left").code) == (201, 0)
+
+
+def test_a_commit_that_waits_while_its_container_is_removed_is_refused(engine: Daemon) -> None:
+    engine.run("run", "--net", "none", "--name", "leaving", "bb", "dd", "if=/dev/zero", "of=/big", "bs=1M", "count=128")
+    ident = engine.out("inspect", "leaving", "-f", "{{.Id}}")
+    snapshots = engine.root / "data" / "snapshots"
+    before = len(list(snapshots.iterdir()))
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(ask, engine, "POST", "/commit?container=leaving&repo=left")
+        until(lambda: len(list(snapshots.iterdir())) > before)
+        removal = UnixConnection(engine.socket_path)
+        removal.request("DELETE", "/containers/leaving")
+        assert ask(engine, "GET", "/_ping")[0] == 200  # the daemon has read the removal too
+        later = ask(engine, "POST", "/commit?container=leaving&repo=left")
+    assert later == (409, {"message": f"You cannot commit container {ident} which is being removed"})
+    assert (first.result()[0], removal.getresponse().status) == (201, 204)
+    removal.close()
+    engine.run("rmi", "left")
 
 
 def test_an_empty_layer_of_an_image_stays_when_a_commit_finds_nothing_new(engine: Daemon) -> None:

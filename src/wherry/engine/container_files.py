@@ -115,9 +115,12 @@ class ContainerFiles:
 
     async def put(self, container: Container, request: ArchiveRequest, chunks: AsyncIterator[bytes], *, called: str) -> None:
         """Unpack an archive in any compression into the directory ``request.path``."""
+
+        async def what_forbids(_target: Rootfs | Process, _inside: str, closed: str) -> str:
+            return closed
+
         facts = await self.stat(container, request.path, called=called)
-        _, _, holding = await self._place(container, request.path)
-        if holding:
+        if holding := await self._there(container, request.path, what_forbids):
             raise Forbidden(f"{holding} is marked read-only")
         if facts.mode & _GO_KINDS[stat.S_IFDIR] == 0 and not facts.link_target:
             raise InvalidRequest("extraction point is not a directory")

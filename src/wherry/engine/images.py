@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import errno
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from typing import TypeVar
 
 import msgspec
 
 from wherry.containers.container import Container
+from wherry.containers.lifecycle import Status
 from wherry.containers.present import rfc3339
 from wherry.engine.containers import ContainerOperations
 from wherry.engine.gate import Gate
 from wherry.engine.rooms import Rooms
-from wherry.errors import EngineError, InvalidRequest, told
+from wherry.errors import Conflict, EngineError, InvalidRequest, told
 from wherry.images import fetch, search, timestamp
 from wherry.images.blocking import finish
 from wherry.images.catalog import Image
@@ -207,19 +208,27 @@ class ImageOperations(ContainerOperations):
         if not request.container:
             raise InvalidRequest('invalid name or ID supplied: ""')
         container = self.rooms.containers.get(request.container)
-        pausing = request.pause and container.status == "running"
-        if pausing:
-            await self.running.pause(container)
+        paused = False
+        with suppress(Conflict):  # it has just ended, or somebody else paused it: there is nothing to stop
+            if request.pause and container.status is Status.RUNNING:
+                await self.running.pause(container)
+                paused = True
         try:
             image = await container.perform(lambda: self._commit(container, request, config, tag))
             self._publish(container, "commit", comment=request.comment, imageID=image.id, imageRef=tag)
         finally:
-            if pausing:
-                await self.running.unpause(container)
+            if paused:
+                with suppress(Conflict):  # it was ended meanwhile, or let go on
+                    await self.running.unpause(container)
         return image.id
 
     async def _commit(self, container: Container, request: CommitRequest, config: Config | None, tag: str) -> Image:
+        """To be called by what is its turn: it may have been removed before that came."""
         rooms, record = self.rooms, container.record
+        if container.status is Status.REMOVING:
+            raise Conflict(f"You cannot commit container {container.id} which is being removed")
+        if container.status is Status.DEAD:
+            raise Conflict(f"You cannot commit container {container.id} which is Dead")
         whole = _image_config(record.config)
         settings = merged(apply_changes(_image_config(config) if config else whole, list(request.changes)), whole)
         try:
