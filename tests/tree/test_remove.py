@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from wherry.tree.remove import remove, remove_content, remove_empty
@@ -59,3 +61,27 @@ def test_names_to_keep_are_kept(tmp_path: Path) -> None:
     os.close(fd)
     assert os.listdir(tmp_path) == ["b"]
     assert (tmp_path / "b/x").exists()
+
+
+FILL = """
+import itertools, os, sys, time
+for number in itertools.count():
+    os.mkdir(f"{sys.argv[1]}/{number}")
+    if number == 500:
+        print("begun", flush=True)
+        end = time.monotonic() + 0.3
+    if number >= 500 and time.monotonic() > end:
+        break
+"""
+
+
+def test_a_tree_is_removed_though_somebody_goes_on_to_fill_it_for_a_while(tmp_path: Path) -> None:
+    (tmp_path / "tree/inner").mkdir(parents=True)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    command = [sys.executable, "-c", FILL, str(tmp_path / "tree/inner")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as filler:
+        assert filler.stdout is not None
+        assert filler.stdout.readline() == b"begun\n"
+        remove(fd, "tree")
+    os.close(fd)
+    assert os.listdir(tmp_path) == []

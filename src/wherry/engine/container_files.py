@@ -165,6 +165,8 @@ class ContainerFiles:
             if left_out := (await task).get("left_out"):
                 log.warning("container %s: too deep for any path, and left out of an archive: %d", container.name, left_out)
         except OSError as error:
+            if container.status is Status.REMOVING:
+                raise NotFound(f"No such container: {container.id}") from error
             raise Internal(str(error)) from error
         finally:
             if not task.done():

@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from wherry.kernel import files
 
 _FAR = 2000  # bytes of path; deeper directories are moved up first, so no path comes near PATH_MAX
+_PATIENCE_S = 5  # with whoever adds to what is removed
 
 
 def remove(parent_fd: int, name: str) -> None:
-    """Remove ``name`` in ``parent_fd``, with all below when it is a directory; an absent one is success."""
+    """Remove ``name`` in ``parent_fd``, with all below when it is a directory; an absent one is success.
+
+    Whoever is at work in it (a copy into a container that is removed) may go on adding and removing for a while.
+    """
     try:
         os.unlink(name, dir_fd=parent_fd)
     except FileNotFoundError:
         return
     except IsADirectoryError:
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
-        try:
-            remove_content(fd)
-        finally:
-            os.close(fd)
-        os.rmdir(name, dir_fd=parent_fd)
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                _remove_directory(parent_fd, name)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.005)
+
+
+def _remove_directory(parent_fd: int, name: str) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    try:
+        remove_content(fd)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=parent_fd)
 
 
 def remove_empty(path: str, directories: Sequence[str], files: Sequence[str] = ()) -> bool:
