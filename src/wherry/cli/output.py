@@ -72,8 +72,11 @@ class Listing:
         return align(escape(header + "\n" + "".join(lines), keep="\t\n"))
 
 
-def print_formatted(layout: str, value: object) -> None:
-    """Print one value as ``--format`` asks: ``json``, or a template over it.  Raises TemplateError."""
+def print_formatted(layout: str, value: object, view: Callable[[Any], Any] | None = None, name: str = "") -> None:
+    """Print one value as ``--format`` asks: ``json``, or a template over it.  Raises TemplateError.
+
+    ``view``: what a template sees, where that is another; ``name``: the template's in messages.
+    """
     import sys
 
     if layout == "json":
@@ -85,9 +88,13 @@ def print_formatted(layout: str, value: object) -> None:
     from wherry.cli.typed import typed
 
     try:
-        sys.stdout.write(Template(layout).render(typed(value)) + "\n")
+        template = Template(layout, name)
     except TemplateError as error:
         raise TemplateError(f"template parsing error: {error}", 64) from None
+    try:
+        sys.stdout.write(template.render((view or typed)(value)))
+    finally:
+        sys.stdout.write("\n")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -13,7 +13,20 @@ from wherry.cli import template_nodes as nodes
 from wherry.cli.flags import Failure
 from wherry.cli.template_syntax import parse
 from wherry.cli.template_tokens import SyntaxFault, quote
-from wherry.cli.template_values import MISSING, NIL_MAP, Null, Record, format_value, go_type, is_true, sprintf, to_json, to_text
+from wherry.cli.template_values import (
+    MISSING,
+    NIL_MAP,
+    Duration,
+    Named,
+    Null,
+    Record,
+    format_value,
+    go_type,
+    is_true,
+    sprintf,
+    to_json,
+    to_text,
+)
 
 FUEL = 2_000_000
 MAX_OUTPUT = 64 << 20
@@ -27,17 +40,19 @@ class TemplateError(Failure):
 class Template:
     """A parsed template; raises TemplateError as it is made or rendered."""
 
-    __slots__ = ("_tree",)
+    __slots__ = ("_name", "_tree")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, name: str = "") -> None:
+        """``name``: as Go's messages call it."""
+        self._name = name
         try:
             self._tree = parse(text, _NAMES)
         except SyntaxFault as fault:
-            raise TemplateError(str(fault)) from None
+            raise TemplateError(str(fault).replace("template: ", f"template: {name}", 1)) from None
 
     def render(self, value: object, *, strict: bool = False, header: bool = False) -> str:
         """The text for ``value``. ``strict``: a map's missing key is an error; ``header``: functions leave their text as it is."""
-        run = _Run(self._tree, value, strict=strict, functions=_HEADER_FUNCTIONS if header else _FUNCTIONS)
+        run = _Run(self._tree, value, strict=strict, functions=_HEADER_FUNCTIONS if header else _FUNCTIONS, name=self._name)
         return run.whole()
 
 
@@ -54,8 +69,9 @@ class _Fault(Exception):
 
 
 class _Run:
-    def __init__(self, tree: nodes.Tree, value: object, *, strict: bool, functions: dict[str, Callable[..., Any]]) -> None:
+    def __init__(self, tree: nodes.Tree, value: object, *, strict: bool, functions: dict[str, Callable[..., Any]], name: str) -> None:
         self.tree = tree
+        self.title = name
         self.root = value
         self.strict = strict
         self.functions = functions
@@ -63,7 +79,7 @@ class _Run:
         self.size = 0
         self.fuel = FUEL
         self.calls = 0
-        self.name = ""
+        self.name = name  # of the template that is executed: the whole, or one that it defines
         self.variables: list[tuple[str, Any]] = [("$", value)]
 
     def whole(self) -> str:
@@ -74,7 +90,7 @@ class _Run:
         start = self.tree.text.rfind("\n", 0, node.pos) + 1
         column = len(self.tree.text[start : node.pos].encode())
         line = 1 + self.tree.text.count("\n", 0, node.pos)
-        return TemplateError(f'template: :{line}:{column}: executing "{self.name}" at <{node}>: {message}')
+        return TemplateError(f'template: {self.title}:{line}:{column}: executing "{self.name}" at <{node}>: {message}')
 
     def burn(self) -> None:
         self.fuel -= 1
@@ -235,8 +251,8 @@ class _Run:
         arguments = [self.operand(argument, dot) for argument in rest]
         if final is not _NOTHING:
             arguments.append(final)
-        if isinstance(value, Record) and name in value.methods:
-            return self.invoke(node, name, value.methods[name], arguments)
+        if isinstance(value, Record | Named | Duration) and name in value.methods:
+            return self.method(node, name, value.methods[name], arguments)
         value = self.field(node, value, name)
         if arguments:
             raise self.fault(node, f"{name} is not a method but has arguments")
@@ -244,11 +260,13 @@ class _Run:
 
     def field(self, node: nodes.Node, value: Any, name: str) -> Any:
         self.burn()
+        if isinstance(value, Named | Duration) and name in value.methods:
+            return self.method(node, name, value.methods[name], [])
         if isinstance(value, Record):
             if name in value:
                 return value[name]
             if name in value.methods:
-                return self.invoke(node, name, value.methods[name], [])
+                return self.method(node, name, value.methods[name], [])
             if name in value.optional:
                 return value.optional[name]
             if value.go_type and not self.strict:
@@ -304,6 +322,13 @@ class _Run:
             if is_true(value) == (node.name == "or"):
                 return value
         return value if final is _NOTHING else final
+
+    def method(self, node: nodes.Node, name: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
+        code = getattr(function, "__code__", None)
+        wanted = code.co_argcount if code is not None else 1
+        if wanted != len(arguments):
+            raise self.fault(node, f"wrong number of args for {name}: want {wanted} got {len(arguments)}")
+        return self.invoke(node, name, function, arguments)
 
     def invoke(self, node: nodes.Node, name: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
         try:
@@ -528,4 +553,4 @@ def _same(value: Any, *_rest: Any) -> Any:
 
 
 # Docker prints a table's header through the same template, where these must leave a column's title alone.
-_HEADER_FUNCTIONS = _FUNCTIONS | {name: _same for name in ("json", "split", "join", "title", "lower", "upper", "pad", "truncate")}
+_HEADER_FUNCTIONS = _FUNCTIONS | {name: _same for name in ("json", "split", "join", "title", "lower", "upper", "truncate")}

@@ -12,6 +12,7 @@ from typing import Any
 from wherry.cli.template_tokens import quote
 
 MAX_WIDTH = 100_000
+_WITH_NAMES = "v"  # what the flag "+" means for the verb "v": the names of a struct's fields, and no sign
 
 
 class Record(dict[str, Any]):
@@ -32,6 +33,21 @@ class Record(dict[str, Any]):
         self.optional = optional or {}
 
 
+class Named(str):
+    """A string of the Go type ``go_type``, which has methods."""
+
+    __slots__ = ("go_type", "methods")
+
+    go_type: str
+    methods: Mapping[str, Callable[..., Any]]
+
+    def __new__(cls, text: str, go_type: str, methods: Mapping[str, Callable[..., Any]]) -> Named:
+        made = super().__new__(cls, text)
+        made.go_type = go_type
+        made.methods = methods
+        return made
+
+
 class Duration(int):
     """Nanoseconds; printed as Go prints a ``time.Duration``."""
 
@@ -41,6 +57,18 @@ class Duration(int):
         from wherry.spec.moment import go_duration
 
         return go_duration(int(self))
+
+    @property
+    def methods(self) -> Mapping[str, Callable[..., Any]]:
+        return {
+            "String": lambda: str(self),
+            "Nanoseconds": lambda: int(self),
+            "Microseconds": lambda: int(self / 10**3),
+            "Milliseconds": lambda: int(self / 10**6),
+            "Seconds": lambda: self / 10**9,
+            "Minutes": lambda: self / (60 * 10**9),
+            "Hours": lambda: self / (3600 * 10**9),
+        }
 
 
 class Null:
@@ -79,7 +107,7 @@ def go_type(value: object) -> str:
     if isinstance(value, float):
         return "float64"
     if isinstance(value, str):
-        return "string"
+        return value.go_type if isinstance(value, Named) else "string"
     if isinstance(value, list):
         return "[]string" if value and all(isinstance(item, str) for item in value) else "[]interface {}"
     return "map[string]interface {}" if isinstance(value, dict) else "<nil>"
@@ -266,6 +294,8 @@ def _described(value: object) -> str:
 
 
 def _format(verb: str, value: object, flags: str, width: int | None, precision: int | None) -> str:
+    if verb == "v":
+        flags = flags.replace("+", _WITH_NAMES)
     if verb == "T":
         return _pad(go_type(value), flags, width)
     if value is None or value is MISSING:
@@ -285,7 +315,7 @@ def _format_compound(verb: str, value: list[Any] | dict[str, Any], flags: str, w
         return "[" + " ".join(_format(verb, item, flags, width, precision) for item in value) + "]"
     pairs = [(key, _format(verb, value[key], flags, width, precision)) for key in (value if isinstance(value, Record) else sorted(value))]
     if isinstance(value, Record):
-        return "{" + " ".join(f"{key}:{text}" if "+" in flags else text for key, text in pairs) + "}"
+        return "{" + " ".join(f"{key}:{text}" if _WITH_NAMES in flags else text for key, text in pairs) + "}"
     return "map[" + " ".join(f"{_format(verb, key, flags, width, precision)}:{text}" for key, text in pairs) + "]"
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from wherry.cli import go_methods
 from wherry.cli.template_values import NIL_LIST, NIL_MAP, NIL_POINTER, Duration, Null, Record
 
 _MAPS = frozenset((
     "Annotations", "Attributes", "AuxiliaryAddresses", "Containers", "Data", "DriverOpts", "ExposedPorts", "Labels", "Networks",
     "Options", "PortBindings", "Ports", "StorageOpt", "Sysctls", "Tmpfs", "Volumes",
 ))  # fmt: skip
+_BY_PORT = frozenset(("ExposedPorts", "PortBindings", "Ports"))
 _POINTERS = frozenset((
     "Descriptor", "Health", "Healthcheck", "IPAMConfig", "Init", "MemorySwappiness", "OomKillDisable", "PidsLimit", "StopTimeout",
     "UsageData",
@@ -19,7 +21,7 @@ _ABSENT: dict[str, Any] = {
     "ExposedPorts": NIL_MAP, "Health": NIL_POINTER, "Healthcheck": NIL_POINTER, "Init": NIL_POINTER, "MacAddress": "", "Mounts": NIL_LIST,
     "ImageManifestDescriptor": NIL_POINTER, "SizeRootFs": NIL_POINTER, "SizeRw": NIL_POINTER,
     "OnBuild": NIL_LIST, "Options": NIL_MAP, "Shell": NIL_LIST, "StopSignal": "", "StopTimeout": NIL_POINTER, "StorageOpt": NIL_MAP,
-    "Sysctls": NIL_MAP, "Tmpfs": NIL_MAP, "UsageData": NIL_POINTER, "Variant": "",
+    "Status": NIL_MAP, "Sysctls": NIL_MAP, "Tmpfs": NIL_MAP, "UsageData": NIL_POINTER, "Variant": "",
 }  # fmt: skip
 _HOST_NAMES = {
     "CPUShares": "CpuShares", "NanoCPUs": "NanoCpus", "CPUPeriod": "CpuPeriod", "CPUQuota": "CpuQuota", "CPUCount": "CpuCount",
@@ -53,18 +55,28 @@ def typed(value: Any, name: str = "", parent: str = "") -> Any:
     if isinstance(value, dict):
         free = name in _MAPS or (name == "Config" and parent == "LogConfig")
         items = {key: typed(item, "" if free else key, name) for key, item in value.items()}
+        if name in _BY_PORT:
+            return {go_methods.port(key): item for key, item in items.items()}
+        if name == "RestartPolicy":
+            return go_methods.restart_policy(items, _ABSENT)
         return items if free else Record(items, optional=_unwritten(value, name))
     if isinstance(value, list):
         return [typed(item, "", name) for item in value]
     if parent == "Healthcheck" and isinstance(value, int) and name != "Retries":
         return Duration(value)
+    if parent == "HostConfig" and isinstance(value, str):
+        return go_methods.mode(name, value)
     return _null(name) if value is None else value
 
 
 def _unwritten(value: dict[str, Any], name: str) -> dict[str, Any]:
     """What a template may ask of a struct beside what its JSON shows: absent fields, and those that JSON names otherwise."""
+    if name == "Healthcheck":
+        return {"Test": NIL_LIST, "Retries": 0, **{span: Duration(0) for span in ("Interval", "Timeout", "StartPeriod", "StartInterval")}}
     if name == "HostConfig":
         return {**_ABSENT, **{go: typed(value[key], key) for go, key in _HOST_NAMES.items() if key in value}}
+    if "HostIp" in value:
+        return {**_ABSENT, "HostIP": value["HostIp"]}
     return {**_ABSENT, "ID": value["Id"]} if not name and "Id" in value else _ABSENT
 
 

@@ -20,7 +20,7 @@ def run(invocation: Invocation) -> int:
     if layout:
         from wherry.cli.output import print_formatted
 
-        print_formatted(layout, {**program.engine.get("/info"), "ClientInfo": client})
+        print_formatted(layout, {**program.engine.get("/info"), "ClientInfo": client}, _view)
         return 0
     sys.stdout.write(f"Client:\n Version:    {VERSION}\n Context:    {client['Context']}\n Debug Mode: {_bool(client['Debug'])}\n\n")
     sys.stdout.write("Server:\n")
@@ -31,6 +31,21 @@ def run(invocation: Invocation) -> int:
     for warning in found.get("Warnings") or ():
         print(warning, file=sys.stderr)
     return 0
+
+
+def _view(found: dict[str, Any]) -> Any:
+    """Docker's struct, some of whose fields have other names than their JSON."""
+    from wherry.cli.template_values import NIL_LIST
+    from wherry.cli.typed import typed
+
+    view = typed(found)
+    view.go_type = "system.dockerInfo"
+    renamed = {go: view[name] for go, name in _GO_NAMES.items() if name in view}
+    view.optional = {"ServerErrors": NIL_LIST, "ClientErrors": NIL_LIST, **view.optional, **renamed}
+    return view
+
+
+_GO_NAMES = {"HTTPProxy": "HttpProxy", "HTTPSProxy": "HttpsProxy", "CPUCfsPeriod": "CpuCfsPeriod", "CPUCfsQuota": "CpuCfsQuota"}
 
 
 def server_lines(found: dict[str, Any]) -> list[str]:

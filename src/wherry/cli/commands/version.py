@@ -32,12 +32,25 @@ def run(invocation: Invocation) -> int:
     if template:
         from wherry.cli.output import print_formatted
 
-        print_formatted(template, {"Client": client, "Server": server})
+        print_formatted(template, {"Client": client, "Server": server}, _view, "version")
     else:
         sys.stdout.write(_text(client, server))
     if problem is not None:
         raise problem
     return 0
+
+
+def _view(value: dict[str, Any]) -> Any:
+    """Docker's structs, whose fields have other names than their JSON."""
+    from wherry.cli.template_values import NIL_POINTER, Record
+
+    client, server = value["Client"], value["Server"]
+    shown = Record(client, "system.clientVersion", optional={"APIVersion": client["ApiVersion"]})
+    answered: Any = NIL_POINTER
+    if server is not None:
+        details = {"APIVersion": server.get("ApiVersion", ""), "BuildTime": "", "GitCommit": "", "Experimental": False}
+        answered = Record(server, "*types.Version", optional=details)
+    return Record({"Client": shown, "Server": answered}, "system.versionInfo")
 
 
 def _client(api_version: str, context: str) -> dict[str, Any]:
