@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from wherry.store.records import Records
-from wherry.store.unreadable import idents
+from wherry.store.unreadable import ANY, forget, idents, is_doubtful
 
 
 def check(ident: str, body: bytes) -> None:
@@ -43,4 +43,25 @@ def test_text_where_bytes_should_be_is_read_as_such(tmp_path: Path) -> None:
     (tmp_path / "state.journal").unlink()
     records = Records(str(path), {"volume": check})
     assert idents(records, "volume") == {"torn"}
+    records.close()
+
+
+def test_records_from_the_second_copy_are_doubtful_until_that_is_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    records = Records(str(path))
+    records.put("volume", "whole", b"good")
+    assert not is_doubtful(records, "layer")
+    records.close()
+    for file in tmp_path.glob("state.db*"):
+        file.unlink()
+    for _ in range(2):
+        records = Records(str(path))
+        assert records.get("volume", "whole") == b"good"
+        assert is_doubtful(records)
+        assert is_doubtful(records, "layer")
+        assert idents(records, "layer") == set()
+        records.close()
+    records = Records(str(path))
+    forget(records, ANY, "")
+    assert not is_doubtful(records)
     records.close()

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Daemon, busybox_tar, make_daemon, running
+from tests.system.accounting import tar_of
+
+from wherry.store import journal
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 ROUNDS = int(os.environ.get("WHERRY_HARM_ROUNDS", "3"))
@@ -129,6 +132,30 @@ def test_rows_that_cannot_be_read_harm_nothing_else_and_lose_nothing(saved: tupl
     quarantine = daemon.root / "data" / "quarantine"
     assert any("said" in path.read_text() for path in quarantine.glob(f"container-{kept[:12]}*/*.log"))
     assert list(quarantine.glob(f"container-{kept[:12]}-layer*"))
+
+
+def test_what_a_second_copy_that_ended_early_does_not_tell_of_is_kept(saved: tuple[Daemon, Path]) -> None:
+    daemon, _ = saved
+    data = daemon.root / "data"
+    before = journal.read(str(data / "state.journal"))
+    assert before is not None
+    daemon.run("build", "-q", "-t", "late", "-", stdin=tar_of({"Dockerfile": b"FROM other\nENV LATE=1\n"}))
+    late = daemon.out("image", "inspect", "-f", "{{.Id}}", "late")
+    daemon.run("volume", "create", "late")
+    daemon.run("run", "--name", "lost", "--net", "none", "-v", "late:/data", "late", "sh", "-c", "echo precious | tee /mine > /data/file")
+    daemon.kill()
+    for path in data.glob("state.db*"):
+        path.unlink()
+    os.truncate(data / "state.journal", before.size_bytes)
+    daemon.start()
+    assert daemon.run("inspect", "lost", check=False).code
+    daemon.run("builder", "prune", "-af")
+    assert "records: come from their second copy" in daemon.run("system", "fsck", check=False).out
+    assert daemon.run("system", "fsck", "--repair", check=False).code == 0
+    assert daemon.out("system", "fsck") == "Nothing is wrong."
+    assert daemon.out("run", "--rm", "--net", "none", "-v", "late:/data", late, "sh", "-c", "echo $LATE; cat /data/file") == "1\nprecious"
+    assert [path.read_text() for path in data.glob("quarantine/**/mine")] == ["precious\n"]
+    assert works(daemon, "other")
 
 
 def test_networks_that_every_daemon_has_come_back_when_their_records_are_lost(saved: tuple[Daemon, Path]) -> None:

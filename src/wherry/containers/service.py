@@ -141,7 +141,7 @@ class Containers:
     def sweep_folders(self) -> None:
         """Remove folders that no record names, what a crash left; make again, empty, those that a power cut took."""
         kept = self._by_id.keys() | unreadable.idents(self._records, KIND)
-        for name in os.listdir(self._root):
+        for name in () if unreadable.is_doubtful(self._records) else os.listdir(self._root):
             if name not in kept:
                 shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
         for ident in self._by_id:

@@ -23,7 +23,8 @@ from wherry.store.snapshot import Row, Snapshotter
 from wherry.store.soundness import Finding, quarantine
 from wherry.volumes.service import check_row
 
-_HOLDING = frozenset({"container", "image", "blob", "layer"})  # what they name would be garbage
+_HOLDING = frozenset({"container", "image", "blob", "layer", unreadable.ANY})  # what they name would be garbage
+_LAYER = "container-"  # what the key of a container's own layer begins with
 _NAMES = {"image": ("tag", "digest")}  # the kinds of names that lead to a kind of rows; else of the same kind
 
 
@@ -77,6 +78,11 @@ def layers_kept(records: Records, snapshotter: Snapshotter, *, building: bool) -
 def findings(rooms: Rooms) -> Iterator[Finding]:
     """To be asked last: what is given up must have been looked at before."""
     for kind, ident in unreadable.unreadable(rooms.records):
+        if kind == unreadable.ANY:
+            fact = "come from their second copy, which may have ended early: what they do not tell of is kept"
+            remedy = "make images again whose config and layers are here, and give the rest up"
+            yield Finding(subject="records", fact=fact, remedy=remedy, mend=partial(_trust, rooms))
+            continue
         remedy, mend = _mend(rooms, kind, ident)
         yield Finding(subject=f"{kind} {ident}", fact="its record can't be read: it was set aside", remedy=remedy, mend=mend)
 
@@ -92,6 +98,18 @@ def _mend(rooms: Rooms, kind: str, ident: str) -> tuple[str, Callable[[], object
     if kind == "container":
         return "give it up: its own layer and its folder are kept in quarantine", give_up
     return "give it up: the record is kept in quarantine", give_up
+
+
+def _trust(rooms: Rooms) -> None:
+    """Folders and layers without a row have been set aside by now."""
+    for digest in list(rooms.content.digests()):
+        if not rooms.images.catalog.has(str(digest)) and _can_restore(rooms, digest):
+            rooms.images.register(rooms.content.read(digest, CONFIG_LIMIT))
+    for info in rooms.snapshotter.items():
+        ident = info.name.removeprefix(_LAYER)
+        if info.active and ident != info.name and rooms.records.get("container", ident) is None:
+            _set_aside_layer(rooms, ident)
+    _forget(rooms, unreadable.ANY, "")
 
 
 def _plain_volume(rooms: Rooms, name: str) -> None:
@@ -118,12 +136,9 @@ def _restore_image(rooms: Rooms, ident: str) -> None:
 
 def _give_up(rooms: Rooms, kind: str, ident: str) -> None:
     if kind == "container":
-        root, name = rooms.settings.data_root, f"container-{ident[:12]}"
-        quarantine(root, rooms.containers.folder(ident), name)
-        key = f"container-{ident}"
-        if any(info.name == key for info in rooms.snapshotter.items()):
-            quarantine(root, rooms.snapshotter.rootfs(key).upper or "", f"{name}-layer")
-            rooms.snapshotter.remove(key)
+        quarantine(rooms.settings.data_root, rooms.containers.folder(ident), f"container-{ident[:12]}")
+        if any(info.name == f"{_LAYER}{ident}" for info in rooms.snapshotter.items()):
+            _set_aside_layer(rooms, ident)
     with rooms.records.transaction():
         for names in _NAMES.get(kind, (kind,)):
             for name, holder in rooms.records.names(names):
@@ -131,6 +146,13 @@ def _give_up(rooms: Rooms, kind: str, ident: str) -> None:
                     rooms.records.release(names, name)
         unreadable.forget(rooms.records, kind, ident)
     rooms.garbage.collect()
+
+
+def _set_aside_layer(rooms: Rooms, ident: str) -> None:
+    """What a container that is not there any more had written."""
+    key = f"{_LAYER}{ident}"
+    quarantine(rooms.settings.data_root, rooms.snapshotter.rootfs(key).upper or "", f"container-{ident[:12]}-layer")
+    rooms.snapshotter.remove(key)
 
 
 def _forget(rooms: Rooms, kind: str, ident: str) -> None:

@@ -90,6 +90,8 @@ class Records:
         try:
             self._number = self._stored_number()
             self._mend(told, existed=existed)
+            if told is not None and not existed:
+                unreadable.doubt(self)
             for text in unreadable.set_aside(self, told, checks, os.path.dirname(path)):
                 log.warning("%s", text)
                 self.mended.append(text)

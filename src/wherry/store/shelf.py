@@ -167,7 +167,7 @@ class Shelf:
         """What is wrong with the rows, and directories without one."""
         before = set(os.listdir(self.root_dir)) - self._making - self._going
         rows = self.named_rows()
-        doubtful = bool(unreadable.idents(self._records, KIND))
+        doubtful = unreadable.is_doubtful(self._records, KIND)
         for name in before - {row.directory for _, row in rows}:
             if not self._is_unnamed(name) or not os.path.lexists(os.path.join(self.root_dir, name)):
                 continue  # it went meanwhile
@@ -277,7 +277,7 @@ class Shelf:
     def sweep(self, *parts: str) -> None:
         """Remove directories without a row; make an active snapshot's directory ``parts`` again where a power cut took them."""
         known = {row.directory: row for _, row in self.named_rows()}
-        if not unreadable.idents(self._records, KIND):
+        if not unreadable.is_doubtful(self._records, KIND):
             for name in os.listdir(self.root_dir):
                 if name not in known:
                     self.discard(name)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Checks = Mapping[str, Callable[[str, bytes], object]]
 """By kind, given ident and body: raises ValueError or msgspec.DecodeError for a row that its room cannot read."""
 _KIND = "unreadable"  # the ident: the row's kind, a blank, its ident
+ANY = "*"  # in place of a kind: rows of which nothing is known may be lost
 
 
 def set_aside(records: Records, told: Told | None, checks: Checks, data_root: str) -> Iterator[str]:
@@ -40,6 +41,16 @@ def set_aside(records: Records, told: Told | None, checks: Checks, data_root: st
                     records.put(_KIND, f"{kind} {ident}", body)
                     records.delete(kind, ident)
             yield f"{text}, and an earlier one is taken" if copy is not None else f"{text}: see `wherry system fsck`"
+
+
+def doubt(records: Records) -> None:
+    """The records come from a copy that may have ended early: what they do not tell of must not be swept."""
+    records.put(_KIND, f"{ANY} ", b"")
+
+
+def is_doubtful(records: Records, kind: str = ANY) -> bool:
+    """Whether something may belong to a row of this kind that is not there.  ``ANY``: to one of which nothing is known."""
+    return any(other in (kind, ANY) for other, _ in unreadable(records))
 
 
 def unreadable(records: Records) -> list[tuple[str, str]]:
