@@ -133,10 +133,25 @@ def test_sizes_have_binary_units(text: str, count: int) -> None:
     assert flags.parse_bytes(text) == count
 
 
-def test_cpus_become_billionths() -> None:
-    assert flags.parse_cpus("1.5") == 1_500_000_000
-    with pytest.raises(ValueError, match="failed to parse x as a rational number"):
-        flags.parse_cpus("x")
+@pytest.mark.parametrize(
+    ("text", "billionths"),
+    [("1.5", 1_500_000_000), ("3/2", 1_500_000_000), ("15e-1", 1_500_000_000), (".5", 500_000_000), ("+1.", 10**9), ("-1", -(10**9))],
+)
+def test_cpus_become_billionths(text: str, billionths: int) -> None:
+    assert flags.parse_cpus(text) == billionths
+
+
+@pytest.mark.parametrize("text", ["x", "", "1/0", "1/2.5", "1e", "1e99999", "e1", ".", "1_0", "\u00b2"])
+def test_what_is_no_number_of_cpus_is_told_in_dockers_words(text: str) -> None:
+    with pytest.raises(ValueError, match=f"failed to parse {text} as a rational number"):
+        flags.parse_cpus(text)
+
+
+def test_cpus_have_nine_decimals() -> None:
+    assert flags.parse_cpus("0.0000000010") == 1
+    for text in ("1/3", "0.0000000001", "1e-10"):
+        with pytest.raises(ValueError, match="value is too precise"):
+            flags.parse_cpus(text)
 
 
 @settings(max_examples=100)

@@ -37,6 +37,8 @@ def test_a_bind_has_a_path_and_a_volume_a_name() -> None:
         ("/a:/proc", "cannot be mounted because it is inside /proc"),
         ("/a:/x/../proc/self", "cannot be mounted because it is inside /proc"),
         ("/a:b", "mount path must be absolute"),
+        ("/a:ro,z", "invalid volume specification: '/a:ro,z'"),
+        ("a:/b", "create a: volume name is too short, names should be at least two alphanumeric characters"),
     ],
 )
 def test_bad_binds_are_refused(text: str, message: str) -> None:
@@ -62,8 +64,8 @@ def test_a_mount_of_each_type() -> None:
         Mount(type="bind", source="/s", target="/t", bind_options=BindOptions(propagation="shared", non_recursive=True))
     )
     assert (bind.propagation, bind.non_recursive, bind.spec) == ("shared", True, "mounts")
-    volume = mounts.parse_mount(Mount(type="volume", target="/t", volume_options=VolumeOptions(no_copy=True, subpath="x")))
-    assert (volume.anonymous, volume.copy_up, volume.subpath) == (True, False, "x")
+    volume = mounts.parse_mount(Mount(type="volume", source="vol", target="/t", volume_options=VolumeOptions(no_copy=True, subpath="x")))
+    assert (volume.anonymous, volume.copy_up, volume.subpath) == (False, False, "x")
     tmpfs = mounts.parse_mount(Mount(type="tmpfs", target="/t", tmpfs_options=TmpfsOptions(size_bytes=1024, mode=0o700)))
     assert tmpfs.options == ["size=1024", "mode=700"]
 
@@ -81,6 +83,10 @@ def test_a_mount_of_each_type() -> None:
         (
             Mount(type="volume", source="vol", target="/t", volume_options=VolumeOptions(subpath="/b")),
             '"volume": subpath must be a relative',
+        ),
+        (
+            Mount(type="volume", target="/t", volume_options=VolumeOptions(subpath="a")),
+            'invalid mount config for type "volume": must not set Subpath when using anonymous volumes',
         ),
     ],
 )

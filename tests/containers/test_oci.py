@@ -155,5 +155,5 @@ def test_bad_device_rules_are_refused(rule: str) -> None:
 def test_a_users_own_seccomp_profile_is_used_and_a_broken_one_refused() -> None:
     host = HostConfig(security_opt=['seccomp={"defaultAction":"SCMP_ACT_ALLOW","syscalls":[]}'])
     assert config_of(host=host)["linux"]["seccomp"]["defaultAction"] == "SCMP_ACT_ALLOW"
-    with pytest.raises(InvalidRequest, match="decoding seccomp profile failed"):
+    with pytest.raises(InvalidRequest, match="decoding seccomp profile failed: it has no defaultAction"):
         config_of(host=HostConfig(security_opt=['seccomp={"x":1}']))

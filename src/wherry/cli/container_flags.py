@@ -262,8 +262,8 @@ def _host_config(invocation: Invocation) -> dict[str, Any]:
         "VolumeDriver": text("volume-driver"),
         "VolumesFrom": texts("volumes-from") or None,
         "ConsoleSize": [0, 0],
-        "CapAdd": [_capability(name) for name in texts("cap-add")] or None,
-        "CapDrop": [_capability(name) for name in texts("cap-drop")] or None,
+        "CapAdd": sorted({_capability(name) for name in texts("cap-add")}) or None,
+        "CapDrop": sorted({_capability(name) for name in texts("cap-drop")}) or None,
         "CgroupnsMode": text("cgroupns"),
         "Dns": texts("dns"),
         "DnsOptions": texts("dns-option"),
@@ -331,7 +331,7 @@ def _resources(invocation: Invocation) -> dict[str, Any]:
         "MemorySwappiness": swappiness,
         "OomKillDisable": invocation.flag("oom-kill-disable"),
         "PidsLimit": number("pids-limit"),
-        "Ulimits": list({limit["Name"]: limit for limit in invocation.value("ulimit")}.values()),
+        "Ulimits": [limit for _, limit in sorted({limit["Name"]: limit for limit in invocation.value("ulimit")}.items())],
     }
 
 

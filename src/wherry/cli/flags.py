@@ -317,14 +317,20 @@ def parse_swap(text: str) -> int:
 
 
 def parse_cpus(text: str) -> int:
-    """A decimal number of CPUs as billionths."""
-    whole, _, fraction = text.removeprefix("-").partition(".")
-    if not (whole + fraction).isdecimal() or not text.isascii():
+    """A rational number of CPUs (``1.5``, ``3/2``, ``15e-1``) as billionths; the daemon refuses a negative one."""
+    number, slash, divisor = text.partition("/")
+    mantissa, letter, exponent = number.lower().partition("e")
+    whole, _, fraction = mantissa.removeprefix("-").removeprefix("+").partition(".")
+    powers = exponent.removeprefix("-").removeprefix("+")
+    digits = whole + fraction + (powers if letter else "") + (divisor if slash else "")
+    wrong = (letter and not 0 < len(powers) < 5) or (slash and not divisor.strip("0"))
+    if not digits.isdecimal() or not text.isascii() or not whole + fraction or wrong:
         raise ValueError(f"failed to parse {text} as a rational number")
-    if len(fraction.rstrip("0")) > 9:
+    shift = 9 + int(exponent or 0) - len(fraction)
+    billionths, rest = divmod(int(whole + fraction) * 10 ** max(shift, 0), int(divisor or 1) * 10 ** max(-shift, 0))
+    if rest:
         raise ValueError("value is too precise")
-    billionths = int(whole or "0") * 10**9 + int((fraction + "0" * 9)[:9])
-    return -billionths if text.startswith("-") else billionths  # the daemon refuses it
+    return -billionths if text.startswith("-") else billionths
 
 
 def parse_filter(text: str) -> str:

@@ -71,7 +71,7 @@ def parse_bind(text: str) -> MountRecord:
     parts = text.split(":")
     if len(parts) == 1 and text.startswith("/"):
         return MountRecord(type="volume", destination=checked_destination(text), driver="local", copy_up=True, anonymous=True)
-    if len(parts) not in (2, 3) or not parts[0] or not parts[1]:
+    if len(parts) not in (2, 3) or not parts[0] or not parts[1] or (len(parts) == 2 and _is_mode(parts[1].split(","))):
         raise InvalidRequest(f"invalid volume specification: '{text}'")
     source = parts[0]
     kind = "bind" if source.startswith("/") else "volume"
@@ -127,6 +127,8 @@ def check_propagation(record: MountRecord, place: str, fields: str) -> None:
 
 
 def checked_volume_name(name: str) -> str:
+    if len(name) == 1:
+        raise InvalidRequest(f"create {name}: volume name is too short, names should be at least two alphanumeric characters")
     if not _VOLUME_NAME.fullmatch(name):
         raise InvalidRequest(
             f'create {name}: "{name}" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. '
@@ -153,6 +155,8 @@ def parse_mount(mount: Mount) -> MountRecord:
     if mount.type == "image":
         return _image(mount, destination)
     options = mount.volume_options
+    if options and options.subpath and not mount.source:
+        raise InvalidRequest('invalid mount config for type "volume": must not set Subpath when using anonymous volumes')
     return MountRecord(
         type="volume",
         name=checked_volume_name(mount.source) if mount.source else "",

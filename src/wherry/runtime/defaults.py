@@ -109,6 +109,8 @@ def resolve_seccomp(template: Mapping[str, Any], bounding: Collection[str], *, a
     ``architecture`` in Go's words (amd64) and ``kernel`` (a ``uname -r``) default to this machine's. Also takes a user's own profile,
     which may be a plain OCI object already.  Raises ValueError for contradictions moby refuses.
     """
+    if not template.get("defaultAction"):  # Docker takes that for a profile that allows everything
+        raise ValueError("it has no defaultAction")
     arch = architecture or _GO_ARCHITECTURE.get(libc.MACHINE, libc.MACHINE)
     running = _version(kernel or os.uname().release)
     if template.get("architectures") and template.get("archMap"):

@@ -90,6 +90,15 @@ def test_what_cannot_be_read_is_an_invalid_request(raw: bytes, message: str) -> 
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 2**70])
+def test_a_number_that_clients_could_not_read_any_more_is_refused(number: int) -> None:
+    message = f"invalid JSON: json: cannot unmarshal number {number} into Go value of type int64"
+    with pytest.raises(InvalidRequest, match=message):
+        read(ContainerCreate, b'{"HostConfig":{"Memory":%d}}' % number)
+    with pytest.raises(InvalidRequest, match=message):
+        read(ContainerCreate, b'{"HostConfig":{"Ulimits":[{"Name":"cpu","Hard":%d}]}}' % number)
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: (

@@ -26,6 +26,7 @@ Value = TypeVar("Value")
 
 WORDS = msgspec.Meta(extra={"words": True})  # a list of strings that may also be sent as one string (Cmd, Entrypoint, Shell)
 MAX_DEPTH = 64
+_INT64 = (-(2**63), 2**63 - 1)
 MAX_VALUES = 200_000  # thirty thousand published ports; 16 MiB of "[],[],..." would become four hundred megabytes of lists
 
 
@@ -101,6 +102,8 @@ def _tidy(data: object, kind: Any, depth: int) -> object:
     """``data`` with exact names and without the nulls and single strings that ``kind`` does not spell out."""
     if depth > MAX_DEPTH:
         raise RecursionError
+    if isinstance(data, int) and not _INT64[0] <= data <= _INT64[1]:  # what is kept of it, no client written in Go could read any more
+        raise msgspec.ValidationError(f"json: cannot unmarshal number {data} into Go value of type int64")
     shape, words = _shape(kind)
     if words and isinstance(data, str):
         return [data]
