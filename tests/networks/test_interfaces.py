@@ -62,7 +62,7 @@ def test_any_text_is_a_name_or_an_error(asked: str) -> None:
 )
 def test_settings_of_anything_but_the_interface_are_refused(text: str) -> None:
     assert interfaces.problems({SETTINGS: text})
-    assert not interfaces.problems({SETTINGS: "net.ipv4.conf.IFNAME.forwarding=1,net.ipv4.neigh.IFNAME.retrans_time_ms=99"})
+    assert not interfaces.problems({SETTINGS: "net.ipv4.conf.ifname.forwarding=1,net.ipv4.neigh.IFNAME.retrans_time_ms=99"})
     assert not interfaces.problems({"unknown": text})
     assert not interfaces.problems(None)
 

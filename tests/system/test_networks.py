@@ -209,6 +209,21 @@ def test_link_on_a_network_is_a_name_for_this_container_alone(stage: Stage) -> N
     assert stage.addresses(other, "db") == []
 
 
+def test_a_link_is_removed_by_the_containers_name_and_its_own(stage: Stage) -> None:
+    server = stage.idle("server")
+    client = stage.idle("client", "--link", f"{server}:one", "--link", f"{server}:two")
+    for wrong in (f"{client}/three", f"{server}x/one"):
+        assert f"No such container: {wrong}\n" in stage.engine.run("rm", "--link", wrong, check=False).err
+    default = stage.engine.run("rm", "--link", client, check=False)
+    assert (default.code, "cannot remove the default link name of the container" in default.err) == (1, True)
+    assert stage.engine.out("rm", "--link", f"{client}/one") == f"{client}/one"
+    assert stage.engine.out("inspect", client, "-f", "{{.State.Status}} {{.HostConfig.Links}}") == f"running [/{server}:/{client}/two]"
+    stage.engine.run("rm", "-l", f"/{client}/two")
+    stage.engine.run("restart", "-t", "0", client)
+    assert stage.engine.out("inspect", client, "-f", "{{json .HostConfig.Links}}") == "null"
+    assert "two" not in stage.engine.out("exec", client, "cat", "/etc/hosts")
+
+
 # --- modes
 
 

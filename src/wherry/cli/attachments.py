@@ -64,7 +64,7 @@ def endpoints(invocation: Invocation) -> tuple[str, dict[str, Any]]:
     made: dict[str, Any] = {}
     for item in networks:
         if item["name"] in made:
-            raise Failure(f'conflicting options: cannot specify the same network "{item["name"]}" more than once', 125)
+            raise Failure(f'network "{item["name"]}" is specified multiple times', 125)
         settings = _settings(item)
         if settings or len(networks) > 1:
             made[item["name"]] = settings

@@ -71,7 +71,7 @@ def _ask(
     except ApiError as error:
         if error.status == 404 and not again and invocation.text("pull") in ("missing", "") and _means_image(str(error)):
             return None
-        if error.status == 400 and str(error).startswith("invalid reference format"):
+        if error.status == 400 and str(error).startswith(("invalid reference format", "error parsing specified platform")):
             raise Failure(str(error)) from None  # Docker's client finds that out itself
         raise
     return made

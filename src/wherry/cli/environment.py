@@ -24,8 +24,11 @@ def variable(word: str) -> str:
 
 
 def label(word: str) -> str:
-    if not word.partition("=")[0]:
+    name = word.partition("=")[0].lstrip(" \t")
+    if not name:
         raise ValueError(f"invalid label '{word}': empty name")
+    if " " in name or "\t" in name:
+        raise ValueError(f"label '{name}' contains whitespaces")
     return word
 
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from functools import partial
 
 from wherry.containers import present, top, update
@@ -346,10 +347,36 @@ class ContainerOperations:
             await self.rooms.attendants.run(_copy_log, container, path, query, fd)
 
     async def remove_container(self, ref: str, *, volumes: bool, force: bool, link: bool) -> None:
-        container = self.rooms.containers.get(ref)
         if link:
-            raise InvalidRequest("removing a link by its name is not supported: remove the container")
+            return await self._remove_link(ref)
+        container = self.rooms.containers.get(ref)
         await self.running.remove(container, volumes=volumes, force=force, called=ref)
+
+    async def _remove_link(self, ref: str) -> None:
+        """Forget a `--link`, named by the container that has it and its alias: `web/db`."""
+        name, _, alias = ref.strip("/").rpartition("/")
+        if not name:
+            self.rooms.containers.get(ref)
+            raise Conflict("Conflict, cannot remove the default link name of the container")
+        missing = NotFound(f"No such container: {ref}")
+        try:
+            container = self.rooms.containers.get(name)
+        except NotFound:
+            raise missing from None
+
+        async def forget() -> None:
+            record = container.record
+            aliases = [one for _, one in record.links]
+            if alias not in aliases:
+                raise missing
+            number = aliases.index(alias)
+            host = copy(record.host_config)
+            host.links = [text for index, text in enumerate(host.links or ()) if index != number] or None
+            record.links = [link for index, link in enumerate(record.links) if index != number]
+            record.host_config = host
+            self.rooms.containers.save(container)
+
+        await container.perform(forget)
 
     async def prune_containers(self, filters: Filters) -> ContainersPruned:
         removed, reclaimed = [], 0

@@ -12,7 +12,7 @@ from wherry.netlink.link import NAME_MAX
 _NAME = "com.docker.network.endpoint.ifname"
 _SETTINGS = "com.docker.network.endpoint.sysctls"
 _WORD = "[A-Za-z0-9_-]+"
-_SETTING = re.compile(rf"net\.(ipv4|ipv6|mpls)\.({_WORD})\.IFNAME\.({_WORD})(?:=(.*))?")
+_SETTING = re.compile(rf"net\.(ipv4|ipv6|mpls)\.({_WORD})\.(?i:IFNAME)\.({_WORD})(?:=(.*))?")  # the command line writes it small
 _LOOPBACK = "lo"
 
 

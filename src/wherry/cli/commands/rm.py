@@ -12,12 +12,12 @@ from wherry.client.engine import ApiError, container_path
 def run(invocation: Invocation) -> int:
     force = invocation.flag("force")
     query = {"v": invocation.flag("volumes"), "link": invocation.flag("link"), "force": force}
-    names = [name if invocation.flag("link") else name.strip("/") for name in invocation.arguments]
+    names = [name.strip("/") for name in invocation.arguments]
     if "" in names:
-        raise Failure("Container name cannot be empty")
+        raise Failure("container name cannot be empty")
     requests = [("DELETE", container_path(name), query) for name in names]
     status = 0
-    for name, answer in zip(names, invocation.program.engine.call_each(requests), strict=True):
+    for name, answer in zip(invocation.arguments, invocation.program.engine.call_each(requests), strict=True):
         if isinstance(answer, ApiError):
             print(describe(answer), file=sys.stderr)
             status = status if force and answer.status == 404 else 1
