@@ -111,6 +111,9 @@ def test_defaults_are_those_that_inspect_shows() -> None:
         (HostConfig(nano_cpus=1, cpu_period=1000), "Conflicting options: Nano CPUs and CPU Period cannot both be set"),
         (HostConfig(cgroup_parent="/a/../../b"), "invalid cgroup parent: /a/../../b"),
         (HostConfig(port_bindings={"x/tcp": [PortBinding()]}), 'invalid port specification: "x"'),
+        (HostConfig(extra_hosts=["a"]), 'bad format for add-host: "a"'),
+        (HostConfig(extra_hosts=["a:b"]), 'invalid IP address in add-host: "b"'),
+        (HostConfig(extra_hosts=["a:[::1]"]), 'invalid IP address in add-host: "[::1]"'),
         (HostConfig(annotations={"": "x"}), "invalid Annotations: the empty string is not permitted as an annotation key"),
         (
             HostConfig(network_mode="container:x", port_bindings={"80/tcp": [PortBinding()]}),

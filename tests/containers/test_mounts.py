@@ -84,6 +84,13 @@ def test_a_mount_of_each_type() -> None:
             Mount(type="volume", source="vol", target="/t", volume_options=VolumeOptions(subpath="/b")),
             '"volume": subpath must be a relative',
         ),
+        (Mount(type="volume", target="/t", bind_options=BindOptions()), 'BindOptions must not be specified on mount type "volume"'),
+        (Mount(type="image", source="x", target="/t", tmpfs_options=TmpfsOptions()), "TmpfsOptions must not be specified on mount type"),
+        (Mount(type="cluster", target="/t", volume_options=VolumeOptions()), 'VolumeOptions must not be specified on mount type "cluster"'),
+        (
+            Mount(type="tmpfs", target="/t", image_options=ImageOptions()),
+            'invalid mount config for type "tmpfs": field ImageOptions must not be specified',
+        ),
         (
             Mount(type="volume", target="/t", volume_options=VolumeOptions(subpath="a")),
             'invalid mount config for type "volume": must not set Subpath when using anonymous volumes',

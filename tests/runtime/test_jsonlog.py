@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,6 +53,16 @@ def test_long_lines_become_pieces_of_16_kib(tmp_path):
     _, lines = logged(tmp_path, [("stdout", b"x" * 20000 + b"\nshort\n"), ("stdout", b"y" * 40000), ("stdout", b"\n")])
     texts = [json.loads(line)["log"] for line in lines]
     assert [len(text) for text in texts] == [LINE_LIMIT, 20001 - LINE_LIMIT, 6, LINE_LIMIT, LINE_LIMIT, 40001 - 2 * LINE_LIMIT]
+
+
+@pytest.mark.parametrize(("character", "rest"), [("x", 0), ("é", 0), ("é", 1), ("€", 1), ("€", 2), ("😀", 1), ("😀", 2), ("😀", 3)])
+def test_a_piece_that_came_whole_is_cut_before_a_character_only_where_that_goes_on(tmp_path, character, rest):
+    size = len(character.encode())
+    start = b"." * ((LINE_LIMIT - rest) % size) + character.encode() * ((LINE_LIMIT - rest) // size)
+    data = start + character.encode()[:rest]
+    assert len(data) == LINE_LIMIT
+    _, lines = logged(tmp_path, [("stdout", data), ("stdout", character.encode()[rest:] + b"\n")])
+    assert [json.loads(line)["log"].encode() for line in lines] == [start, character.encode() + b"\n"]
 
 
 @settings(max_examples=100, deadline=None)

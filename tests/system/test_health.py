@@ -8,6 +8,8 @@ import signal
 import time
 from typing import Any
 
+import pytest
+
 from tests.conftest import Daemon
 from tests.system.waiting import until
 
@@ -43,13 +45,14 @@ def test_probes_are_told_of_and_their_last_five_results_kept(engine: Daemon) -> 
         engine.run("rm", "-f", "probed")
 
 
-def test_a_probe_that_takes_too_long_is_ended_and_says_so(engine: Daemon) -> None:
-    options = ("--health-cmd", "sleep 77", "--health-interval", "50ms", "--health-timeout", "100ms", "--health-retries", "1")
+@pytest.mark.parametrize(("before", "told"), [("", ""), ("echo one; echo two >&2; ", ": one\ntwo\n")])
+def test_a_probe_that_takes_too_long_is_ended_and_says_so(engine: Daemon, before: str, told: str) -> None:
+    options = ("--health-cmd", f"{before}sleep 77", "--health-interval", "50ms", "--health-timeout", "1s", "--health-retries", "1")
     engine.run("run", "-d", "--name", "slow-probe", *options, "bb", "sleep", "1000")
     try:
         until(lambda: health(engine, "slow-probe")["Status"] == "unhealthy")
         result = health(engine, "slow-probe")["Log"][0]
-        assert (result["ExitCode"], result["Output"]) == (-1, "Health check exceeded timeout (100ms)")
+        assert (result["ExitCode"], result["Output"]) == (-1, f"Health check exceeded timeout (1s){told}")
     finally:
         engine.run("rm", "-f", "slow-probe")
 

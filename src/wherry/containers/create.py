@@ -5,6 +5,7 @@ Source: Engine API 1.51 ContainerCreate; messages as Docker 28 gives them.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import posixpath
 import re
@@ -157,8 +158,7 @@ def check(config: Config, host: HostConfig, *, cpus: int, runtimes: Collection[s
     log_options.check(host.log_config)
     _check_ports(host)
     for line in host.extra_hosts or ():
-        if not all(line.partition(":")[::2]):
-            raise InvalidRequest(f'bad format for add-host: "{line}"')
+        _check_extra_host(line)
     _check_namespaces(host)
     _check_unsupported(host)
     check_runtime(host, runtimes)
@@ -210,6 +210,16 @@ def _check_config(config: Config) -> None:
                 raise InvalidRequest(f"{name} in Healthcheck cannot be less than 1ms")
         if config.healthcheck.retries < 0:
             raise InvalidRequest("Retries in Healthcheck cannot be negative")
+
+
+def _check_extra_host(line: str) -> None:
+    name, separator, address = line.partition(":")
+    if not name or not separator:
+        raise InvalidRequest(f'bad format for add-host: "{line}"')
+    try:
+        ipaddress.ip_address(address if address != "host-gateway" else "0.0.0.0")  # which address that is, is known at the start
+    except ValueError:
+        raise InvalidRequest(f'invalid IP address in add-host: "{address}"') from None
 
 
 def _check_ports(host: HostConfig) -> None:

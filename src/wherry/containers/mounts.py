@@ -139,7 +139,11 @@ def checked_volume_name(name: str) -> str:
 
 def parse_mount(mount: Mount) -> MountRecord:
     """One of HostConfig.Mounts."""
-
+    for kind, options in (("bind", mount.bind_options), ("volume", mount.volume_options), ("tmpfs", mount.tmpfs_options)):
+        if options is not None and mount.type != kind:
+            raise InvalidRequest(f'{kind.capitalize()}Options must not be specified on mount type "{mount.type}"')
+    if mount.image_options is not None and mount.type != "image":
+        raise InvalidRequest(f'invalid mount config for type "{mount.type}": field ImageOptions must not be specified')
     if mount.type not in ("bind", "volume", "tmpfs", "image"):
         raise InvalidRequest(f'invalid mount config for type "{mount.type}": mount type unknown')
     if not mount.target:
@@ -194,8 +198,6 @@ def _bind(mount: Mount, destination: str) -> MountRecord:
 def _image(mount: Mount, destination: str) -> MountRecord:
     if not mount.source:
         raise InvalidRequest('invalid mount config for type "image": field Source must not be empty')
-    if mount.volume_options or mount.bind_options or mount.tmpfs_options:
-        raise InvalidRequest('invalid mount config for type "image": only field ImageOptions may be given')
     return MountRecord(
         type="image",
         name=mount.source,

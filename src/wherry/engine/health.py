@@ -62,17 +62,19 @@ class HealthWatcher:
 
     async def _probe(self, container: Container, plan: health.ProbePlan) -> health.ProbeResult:
         start = time.time_ns()
+        printed = _Printed()
         try:
-            code, output = await self._run(container, plan)
+            code, output = await self._run(container, plan, printed), printed.text()
         except LaunchFailure as failure:
             code, output = failure.code, failure.message
         except TimeoutError:
-            code, output = -1, f"Health check exceeded timeout ({health.duration(plan.timeout_ns)})"
+            said = printed.text()
+            code, output = -1, f"Health check exceeded timeout ({health.duration(plan.timeout_ns)})" + (f": {said}" if said else "")
         except (EngineError, OSError) as error:
             code, output = -1, str(error)
         return health.ProbeResult(start_ns=start, end_ns=time.time_ns(), exit_code=code, output=output)
 
-    async def _run(self, container: Container, plan: health.ProbePlan) -> tuple[int, str]:
+    async def _run(self, container: Container, plan: health.ProbePlan, printed: _Printed) -> int:
         body = ExecCreate(cmd=list(plan.command), attach_stdout=True, attach_stderr=True)
         item = Exec(new_id(), container, body)
         item.started = True
@@ -84,15 +86,16 @@ class HealthWatcher:
             theirs.close()
             try:
                 async with asyncio.timeout(plan.timeout_ns / 1e9):
-                    output = await _read_bounded(ours)
-                    return (await process.wait()).code, output
+                    await printed.read(ours)
+                    return (await process.wait()).code
             except asyncio.CancelledError:  # it is being paused, and would be told of long after
                 with suppress(ProcessLookupError):
                     process.signal(9)
                 raise
             except TimeoutError:
                 if process.has_ended:  # in time: it is we who stood still
-                    return (await process.wait()).code, await _read_bounded(ours)
+                    await printed.read(ours)
+                    return (await process.wait()).code
                 process.signal(9)
                 raise
 
@@ -112,12 +115,20 @@ def _plan(container: Container) -> health.ProbePlan | None:
     )
 
 
-async def _read_bounded(source: socket.socket) -> str:
-    """What a probe prints, at most as much as is kept; the rest is read and dropped so that the probe never blocks."""
-    source.setblocking(False)
-    kept = bytearray()
-    cut = False
-    while data := await asyncio.get_running_loop().sock_recv(source, 1 << 16):
-        cut = cut or len(kept) + len(data) > health.KEPT_OUTPUT
-        kept += data[: max(0, health.KEPT_OUTPUT - len(kept))]
-    return kept.decode(errors="replace") + ("..." if cut else "")
+class _Printed:
+    """What a probe printed so far, at most as much as is kept."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+        self._cut = False
+
+    async def read(self, source: socket.socket) -> None:
+        """Read to the end; what is too much is dropped, so that the probe never blocks."""
+        source.setblocking(False)
+        while data := await asyncio.get_running_loop().sock_recv(source, 1 << 16):
+            room = health.KEPT_OUTPUT - len(self._kept)
+            self._cut = self._cut or len(data) > room
+            self._kept += data[:room]
+
+    def text(self) -> str:
+        return self._kept.decode(errors="replace") + ("..." if self._cut else "")

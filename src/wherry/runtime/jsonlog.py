@@ -118,7 +118,17 @@ def _may_hold_long_line(whole: bytes) -> bool:
 
 def _boundary(data: bytes, limit: int) -> int:
     """Where to cut at most ``limit`` bytes without cutting a UTF-8 sequence: what is cut in two could not be shown whole again."""
+    if limit == len(data):  # what comes next is not known yet
+        return limit - _begun(data[-3:])
     for cut in range(limit, limit - 4, -1):
-        if cut < len(data) and data[cut] & 0xC0 != 0x80:
+        if data[cut] & 0xC0 != 0x80:
             return cut
     return limit
+
+
+def _begun(end: bytes) -> int:
+    """How many of the last bytes are a UTF-8 sequence that goes on."""
+    for back, byte in enumerate(reversed(end), 1):
+        if byte & 0xC0 != 0x80:
+            return back if byte >= (0xC0, 0xE0, 0xF0)[back - 1] else 0
+    return 0

@@ -13,7 +13,7 @@ KINDS = ("C", "A", "D")
 def run(invocation: Invocation) -> int:
     name = invocation.arguments[0]
     if not name:
-        raise Failure("Container name cannot be empty")
+        raise Failure("invalid container name or ID: value is empty")
     changes = invocation.program.engine.get(container_path(name, "changes")) or ()
     sys.stdout.write("".join(f"{KINDS[change['Kind']]} {change['Path']}\n" for change in changes))
     return 0
