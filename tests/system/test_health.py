@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 import pytest
-
 from tests.conftest import Daemon
 from tests.system.waiting import until
 

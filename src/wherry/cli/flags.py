@@ -327,9 +327,10 @@ def parse_cpus(text: str) -> int:
     if not digits.isdecimal() or not text.isascii() or not whole + fraction or wrong:
         raise ValueError(f"failed to parse {text} as a rational number")
     shift = 9 + int(exponent or 0) - len(fraction)
-    billionths, rest = divmod(int(whole + fraction) * 10 ** max(shift, 0), int(divisor or 1) * 10 ** max(-shift, 0))
-    if rest:
+    above, below = int(whole + fraction) * 10 ** max(shift, 0), int(divisor or 1) * 10 ** max(-shift, 0)
+    if above % below:
         raise ValueError("value is too precise")
+    billionths: int = above // below
     return -billionths if text.startswith("-") else billionths
 
 
