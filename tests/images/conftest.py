@@ -141,7 +141,7 @@ class FakeRegistry:
             return web.json_response({})
         if kind.endswith("/manifests") and name in self.manifests:
             raw, media_type = self.manifests[name]
-            return web.Response(body=raw, headers={"Content-Type": media_type})
+            return web.Response(body=raw, headers={"Content-Type": media_type, "Docker-Content-Digest": digest(raw)})
         if kind.endswith("/blobs") and name in self.blobs:
             return self.part(request, self.blobs[name])
         code = "MANIFEST_UNKNOWN" if "/manifests/" in request.path else "BLOB_UNKNOWN"

@@ -55,7 +55,11 @@ def test_a_pull_streams_what_docker_streams_and_a_second_one_finds_everything(ex
         again = await lab.pull(name)
         assert [record["status"] for record in again] == ["Pulling from x/b2", texts[-2], f"Status: Image is up to date for {name}"]
         assert fake.count("/blobs/") == 3
-        assert len(fake.log) == asked + 1
+        assert [(method, path) for method, path, _ in fake.log[asked:]] == [("HEAD", "/v2/x/b2/manifests/1")]
+        newer = make_image({"a": b"3"})
+        fake.add(newer)
+        assert [record["status"] for record in await lab.pull(name)][-1] == f"Status: Downloaded newer image for {name}"
+        assert lab.images.resolve(name).id == newer.id
 
     experiment(body)
 

@@ -83,10 +83,14 @@ class Puller:
         return await self._bring(registry, reference, wanted, emit)
 
     async def _bring(self, repository: Repository, reference: Reference, wanted: Platform | None, emit: Emit) -> tuple[Image, bool]:
+        shown = str(reference) if reference.digest else reference.tag or ""
+        begin = about(f"Pulling from {reference.path}", shown)
         try:
+            if wanted is None and (same := await self._unchanged(repository, reference)):
+                emit(begin)
+                emit(status(f"Digest: {same[1]}"))
+                return same[0], False
             fetched = await repository.manifest(reference.digest or reference.tag or "")
-            shown = str(reference) if reference.digest else reference.tag or ""
-            begin = about(f"Pulling from {reference.path}", shown)
             try:
                 document = spec.decode(fetched.raw, fetched.media_type)
             except spec.Schema1 as error:
@@ -109,6 +113,29 @@ class Puller:
             raise Internal(f"failed to register layer: {told(error)}") from error
         emit(status(f"Digest: {fetched.digest}"))
         return image, before != image.id
+
+    async def _unchanged(self, repository: Repository, reference: Reference) -> tuple[Image, Digest] | None:
+        """The image that has this name here, and its digest there, if the registry says that the tag is where it was.
+
+        Docker Hub counts such a question as no pull.
+        """
+        ident = self.catalog.named(reference)
+        if ident is None or reference.digest or not reference.tag:
+            return None
+        if not any(one.digest and one.name == reference.name for one in self.catalog.references(ident)):
+            return None
+        try:
+            digest = Digest(await repository.names(reference.tag))
+        except ValueError:
+            return None
+        except Refused as error:
+            if error.is_passing:
+                raise
+            return None  # the manifest itself is refused in more words
+        if self.catalog.named(reference.with_digest(digest)) != ident:
+            return None
+        image = self._named(ident, [reference])
+        return (image, digest) if image and platforms.matches(platforms.host(), image.config.platform) else None
 
     async def inspect(self, reference: Reference, credentials: Credentials) -> tuple[Descriptor, list[Platform]]:
         """What the registry has under this name, without pulling it.  Source: Engine API DistributionInspect."""
