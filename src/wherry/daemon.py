@@ -116,7 +116,10 @@ def _seccomp(name: str) -> dict[str, Any] | None:
 
 def _parser(standard: Settings) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="wherry daemon", description="The Wherry daemon: serves the Docker Engine API.", allow_abbrev=False
+        prog="wherry daemon",
+        description="The Wherry daemon: serves the Docker Engine API.",
+        epilog="`wherry daemon stop` ends the daemon that runs; its containers run on.",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--config-file",

@@ -65,11 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             asyncio.run(serve(msgspec.json.decode(text, type=Serve)))
     except (OSError, ValueError, Refusal, ModuleNotFoundError) as error:
-        sys.stderr.write(f"wherry registry {work}: {error}\n")
+        sys.stderr.write(f"wherry registry {work}: {_said(error)}\n")
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _said(error: BaseException) -> str:
+    """An error in a person's words: the file and the fact, no number."""
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):
+        return f"{error.filename}: {error.strerror.lower()}" if error.filename else error.strerror.lower()
+    return str(error)
 
 
 async def serve(order: Serve) -> None:
@@ -217,12 +224,12 @@ def _tls(order: Serve) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(order.tls_cert, order.tls_key)
     except (ssl.SSLError, OSError) as error:
-        raise Refusal(f"--tls-cert {order.tls_cert}, --tls-key {order.tls_key}: {error}") from error
+        raise Refusal(f"--tls-cert {order.tls_cert}, --tls-key {order.tls_key}: {_said(error)}") from error
     if order.tls_client_ca:
         try:
             context.load_verify_locations(order.tls_client_ca)
         except (ssl.SSLError, OSError) as error:
-            raise Refusal(f"--tls-client-ca {order.tls_client_ca}: {error}") from error
+            raise Refusal(f"--tls-client-ca {order.tls_client_ca}: {_said(error)}") from error
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
