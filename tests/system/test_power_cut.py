@@ -78,10 +78,10 @@ def work(daemon: Daemon, archive: Path, ended: threading.Event) -> None:
             daemon.run(*arguments, stdin=data, check=False)
 
 
-def check(copy: Path) -> None:
-    """A daemon on the copy finds nothing wrong, and every image it has runs."""
+def check(copy: Path, options: tuple[str, ...]) -> None:
+    """A daemon on the copy finds nothing wrong, every container starts, and every image it has runs."""
     assert subprocess.run(["e2fsck", "-p", str(copy)], capture_output=True, check=False).returncode < 4
-    daemon = make_daemon()
+    daemon = make_daemon(*options)
     with disk(copy, daemon.root / "data"):
         try:
             started = time.monotonic()
@@ -98,13 +98,14 @@ def check(copy: Path) -> None:
     shutil.rmtree(daemon.root, ignore_errors=True)
 
 
-def test_a_power_cut_at_any_instant(memory: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--snapshotter", "overlay"), ("--snapshotter", "vfs")], ids=["", "overlay", "vfs"])
+def test_a_power_cut_at_any_instant(memory: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     image, archive = memory / "disk", tmp_path / "images.tar"
     with image.open("wb") as file:
         file.truncate(SIZE)
     subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
     chance = random.Random(CUTS)
-    daemon = make_daemon()
+    daemon = make_daemon(*options)
     copies: list[Path] = []
     with disk(image, daemon.root / "data"):
         ended = threading.Event()
@@ -130,7 +131,7 @@ def test_a_power_cut_at_any_instant(memory: Path, tmp_path: Path) -> None:
                 loop.join()
             dispose(daemon)
     for copy in copies:
-        check(copy)
+        check(copy, options)
         copy.unlink()
     shutil.rmtree(daemon.root, ignore_errors=True)
 

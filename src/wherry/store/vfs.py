@@ -38,6 +38,8 @@ class Vfs:
     def prepare(self, key: str, parent: str | None) -> Rootfs:
         with self._shelf.making(_TREE) as directory:
             self._copy_parent(parent, directory)
+            if parent is not None:
+                self._shelf.make_durable(directory)  # a container whose row outlives a power cut has its files then too
             self._shelf.insert(key, Row(directory=directory, parent=parent, active=True))
         return Rootfs(upper=self._tree(directory))
 
