@@ -176,6 +176,21 @@ def test_networks_that_every_daemon_has_come_back_when_their_records_are_lost(sa
     assert daemon.out("system", "fsck") == "Nothing is wrong."
 
 
+def test_when_all_records_are_lost_volumes_are_there_and_the_rest_is_kept(saved: tuple[Daemon, Path]) -> None:
+    daemon, archive = saved
+    data = daemon.root / "data"
+    daemon.kill()
+    for path in data.glob("state.*"):
+        path.unlink()
+    daemon.start()
+    assert daemon.out("images", "-q") == daemon.out("ps", "-aq") == ""
+    assert "data" in daemon.out("volume", "ls", "-q").split()
+    daemon.run("load", "-i", str(archive))
+    assert daemon.out("run", "--rm", "--net", "none", "-v", "data:/data", "bb", "cat", "/data/file") == "written"
+    assert {path.name for path in data.glob("lost-*/*")} >= {"content", "snapshots"}
+    assert daemon.out("system", "fsck") == "Nothing is wrong."
+
+
 def test_a_newer_data_root_is_refused(saved: tuple[Daemon, Path]) -> None:
     daemon, _ = saved
     daemon.stop()

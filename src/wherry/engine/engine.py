@@ -190,9 +190,12 @@ def _registry_client(settings: Settings) -> Client:
 
 
 def set_aside(data_root: str) -> None:
-    """The records are gone with their second copy, and what they told of is still here: it is kept, out of the way of sweeps."""
+    """The records are gone with their second copy, and what they told of is still here: it is kept, out of the way of sweeps.
+
+    Volumes stay: their directories tell enough (`Volumes.sweep`).
+    """
     lost = os.path.join(data_root, f"lost-{time.time_ns()}")
-    for name in ("content", "snapshots", "containers", "volumes"):
+    for name in ("content", "snapshots", "containers"):
         path = os.path.join(data_root, name)
         if os.path.isdir(path) and any(files for _, _, files in os.walk(path)):
             os.makedirs(lost, mode=0o700, exist_ok=True)
