@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wherry.cli.config import HUB, ConfigError, Credentials, load, server_of
+from wherry.cli.config import HUB, ConfigError, Credentials, load, of_environment, server_of
 
 
 def test_missing_file_is_an_empty_configuration(tmp_path: Path) -> None:
@@ -135,3 +135,35 @@ def test_proxies_are_given_in_both_cases(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"proxies":{"default":{"httpProxy":"http://p:1","noProxy":"x"}}}')
     expected = {"HTTP_PROXY": "http://p:1", "http_proxy": "http://p:1", "NO_PROXY": "x", "no_proxy": "x"}
     assert load(str(tmp_path)).proxies("unix:///x") == expected
+
+
+def test_what_the_environment_gives_goes_before_what_is_kept(tmp_path: Path) -> None:
+    config = load(str(tmp_path))
+    config.store(Credentials("r", "kept", "p"))
+    config.store(Credentials("other", "kept", "p"))
+    config.given = of_environment(json.dumps({"auths": {"r": {"auth": base64.b64encode(b"ci:job").decode()}}}))
+    assert (known := config.credentials("r")) is not None
+    assert (known.username, known.password) == ("ci", "job")
+    assert {server: body["username"] for server, body in config.all_credentials().items()} == {"r": "ci", "other": "kept"}
+    config.erase("r")
+    assert config.credentials("r") is known
+    assert of_environment("") == of_environment('{"auths":{}}') == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("junk", ""),
+        ("[]", "json: not an object"),
+        ('{"auths":{"r":"x"}}', "json: not an object"),
+        ('{"auths":{"r":{"username":"u"}}}', 'json: unknown field "username"'),
+        ('{"credsStore":"x"}', 'json: unknown field "credsStore"'),
+        ('{"auths":{"r":{}}}', "DOCKER_AUTH_CONFIG environment variable is missing key `auth` for r"),
+        ('{"auths":{}} {}', "after the value"),
+    ],
+)
+def test_what_is_wrong_in_the_environment_is_told(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        of_environment(text)
+    assert str(caught.value).startswith("Failed to create credential store from DOCKER_AUTH_CONFIG:  ")
+    assert message in str(caught.value)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 HUB = "https://index.docker.io/v1/"
 TOKEN_USER = "<token>"
+AUTH_VARIABLE = "DOCKER_AUTH_CONFIG"
 _HELPER_S = 30  # a person may have to unlock something
 _HELPER_BYTES = 1 << 20
 
@@ -55,11 +56,15 @@ def encode_header(body: dict[str, Any]) -> str:
 
 
 class Config:
-    """``config.json`` in ``directory``; made by ``load``.  ``damaged``: what is in the file could not be read, and is not written over."""
+    """``config.json`` in ``directory``; made by ``load``.  ``damaged``: what is in the file could not be read, and is not written over.
+
+    ``given``: credentials by server that go before all that is kept.
+    """
 
     def __init__(self, directory: str, values: dict[str, Any], *, damaged: bool = False) -> None:
         self.directory = directory
         self.values = values
+        self.given: dict[str, Credentials] = {}
         self._damaged = damaged
 
     @property
@@ -100,6 +105,8 @@ class Config:
 
     def credentials(self, server: str) -> Credentials | None:
         """What is known for ``server``.  Raises ConfigError when a helper fails."""
+        if server in self.given:
+            return self.given[server]
         helper = self.helper(server)
         if helper:
             found = _run_helper(helper, "get", server)
@@ -152,7 +159,7 @@ class Config:
         """Every registry's, as the build's X-Registry-Config header takes them."""
         auths = self.values.get("auths")
         helpers = self.values.get("credHelpers")
-        servers = [*(auths if isinstance(auths, dict) else ()), *(helpers if isinstance(helpers, dict) else ())]
+        servers = [*self.given, *(auths if isinstance(auths, dict) else ()), *(helpers if isinstance(helpers, dict) else ())]
         if self.text("credsStore"):
             listed = jsontext.parse(_run_helper(self.text("credsStore"), "list", "") or "{}")
             servers += [server for server in listed if isinstance(server, str)] if isinstance(listed, dict) else []
@@ -206,6 +213,33 @@ def load(directory: str | None = None) -> Config:
     if not isinstance(values, dict):
         raise ConfigError(f"WARNING: Error parsing config file ({path}): not a JSON object")
     return Config(directory, values)
+
+
+def of_environment(text: str) -> dict[str, Credentials]:
+    """What ``DOCKER_AUTH_CONFIG`` gives, as CI systems set it: ``{"auths": {SERVER: {"auth": ...}}}``, no more.  Raises ConfigError."""
+    if not text:
+        return {}
+    try:
+        values = jsontext.parse(text)
+        auths = _only(values, "auths") or {}
+        entries = {server: _only(entry, "auth") for server, entry in auths.items()}
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"Failed to create credential store from {AUTH_VARIABLE}:  {error}") from None
+    for server, auth in entries.items():
+        if not auth:
+            missing = f"{AUTH_VARIABLE} environment variable is missing key `auth` for {server}"
+            raise ConfigError(f"Failed to create credential store from {AUTH_VARIABLE}:  {missing}")
+    return {server: _decode_entry(server, {"auth": auth}) for server, auth in entries.items()}
+
+
+def _only(value: Any, name: str) -> Any:
+    """What is called ``name`` in an object that has nothing else.  Raises ValueError."""
+    if not isinstance(value, dict):
+        raise ValueError("json: not an object")
+    for other in value:
+        if other != name:
+            raise ValueError(f'json: unknown field "{other}"')
+    return value.get(name)
 
 
 def server_of(domain: str) -> str:

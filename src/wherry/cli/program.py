@@ -56,13 +56,18 @@ class Program:
 
     def stored_config(self) -> Config:
         """config.json with what can be done with it; of one that can't be read nothing is known, and that is told."""
-        from wherry.cli.config import Config, ConfigError, load
+        from wherry.cli.config import AUTH_VARIABLE, Config, ConfigError, load, of_environment
 
         try:
-            return load(self.config_dir)
+            config = load(self.config_dir)
         except ConfigError as error:
             self.warn_once(str(error))
-            return Config(self.config_dir, {}, damaged=True)
+            config = Config(self.config_dir, {}, damaged=True)
+        try:
+            config.given = of_environment(os.environ.get(AUTH_VARIABLE, ""))
+        except ConfigError as error:
+            self.warn_once(str(error))
+        return config
 
     def warn_once(self, message: str) -> None:
         """Tell of the configuration, however often it is read."""

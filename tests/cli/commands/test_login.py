@@ -75,3 +75,17 @@ def test_a_helper_that_fails_keeps_nobody_from_pulling_and_is_told(tmp_path: Pat
     assert main(["--config", str(tmp_path), "logout", "localhost:1"]) == 0
     told = [f"{key}: error erasing credentials - {missing}\n" for key in ("localhost:1", "http://localhost:1", "https://localhost:1")]
     assert capsys.readouterr().err == "WARNING: could not erase credentials:\n" + "".join(told)
+
+
+def test_credentials_of_the_environment_are_used_and_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = Program({"config": str(tmp_path)}, set())
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", '{"auths":{"localhost:1":{"auth":"dTpw"}}}')
+    assert (known := known_credentials(program, "localhost:1")) is not None
+    assert (known.username, known.password) == ("u", "p")
+    assert main(["--config", str(tmp_path), "logout", "localhost:1"]) == 0
+    assert capsys.readouterr().err.startswith("\n Warn -> DOCKER_AUTH_CONFIG is set and takes precedence.\n")
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", "{")
+    assert known_credentials(program, "localhost:1") is None
+    assert capsys.readouterr().err.startswith("Failed to create credential store from DOCKER_AUTH_CONFIG:  ")

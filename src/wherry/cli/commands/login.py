@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
-from wherry.cli.config import HUB, Config, ConfigError, Credentials, hostname
+from wherry.cli.config import AUTH_VARIABLE, HUB, Config, ConfigError, Credentials, hostname
 from wherry.cli.flags import Command, Failure, Flag, Invocation
 from wherry.cli.registry_auth import known_credentials
 from wherry.client.engine import ApiError
@@ -19,6 +20,12 @@ UNENCRYPTED = """
 WARNING! Your credentials are stored unencrypted in '{path}'.
 Configure a credential helper to remove this warning. See
 https://docs.docker.com/go/credential-store/
+"""
+
+TAKES_PRECEDENCE = f"""
+ Warn -> {AUTH_VARIABLE} is set and takes precedence.
+         Unset {AUTH_VARIABLE} to restore the CLI auth behaviour.
+         {""}
 """
 
 
@@ -36,6 +43,7 @@ def run(invocation: Invocation) -> int:
             raise Failure("the --password-stdin option requires --username to be set")
         password = sys.stdin.read()
     user, password = user.strip(), password.strip()  # as Docker does
+    _tell_of_environment()
     server = server_name(invocation.arguments[0] if invocation.arguments else "")
     config = invocation.program.stored_config()
     if not user and not password:
@@ -96,7 +104,8 @@ def _log_in(invocation: Invocation, config: Config, credentials: Credentials) ->
 
 def run_logout(invocation: Invocation) -> int:
     server = server_name(invocation.arguments[0] if invocation.arguments else "")
-    print("Removing login credentials for " + server)
+    _tell_of_environment()
+    print("Removing login credentials for " + server, flush=True)
     config = invocation.program.stored_config()
     failures = []
     for key in (server,) if server == HUB else (server, f"http://{server}", f"https://{server}"):  # as a helper may have it
@@ -107,6 +116,11 @@ def run_logout(invocation: Invocation) -> int:
     if failures:
         sys.stderr.write("WARNING: could not erase credentials:\n" + "".join(failures))
     return 0
+
+
+def _tell_of_environment() -> None:
+    if os.environ.get(AUTH_VARIABLE):
+        sys.stderr.write(TAKES_PRECEDENCE)
 
 
 COMMAND = Command(
