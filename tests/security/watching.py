@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -29,9 +30,10 @@ class Memory:
 
 
 def stored(daemon: Daemon) -> list[str]:
-    """Every file that images could have left."""
+    """Every file that images could have left; a directory that goes while it is looked at has none."""
     places = ("content", "snapshots", "partial", "staging")
-    return sorted(str(path) for place in places for path in (daemon.root / "data" / place).rglob("*") if path.is_file())
+    walks = (os.walk(daemon.root / "data" / place) for place in places)
+    return sorted(os.path.join(base, name) for walk in walks for base, _, files in walk for name in files)
 
 
 class Watch:
