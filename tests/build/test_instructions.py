@@ -73,11 +73,20 @@ def test_faults(text: str, message: str) -> None:
 def test_faults_without_a_line_in_the_message() -> None:
     for text, message in (
         ("ENV a", "ENV must have two arguments"),
+        ("CMD [1]", "when using JSON array syntax, arrays must be comprised of strings only"),
+        ("ONBUILD RUN [1]", "when using JSON array syntax, arrays must be comprised of strings only"),
+        ("HEALTHCHECK CMD [1]", "when using JSON array syntax, arrays must be comprised of strings only"),
         ("ENV a=b c", 'Syntax error - can\'t find = in "c". Must be of the form: name=value'),
     ):
         with pytest.raises(DockerfileError) as fault:
             one(f"FROM x\n{text}\n")
         assert str(fault.value) == f"failed to parse Dockerfile: {message}"
+
+
+def test_a_run_of_nothing_is_told_of() -> None:
+    with pytest.raises(DockerfileError, match="^failed to marshal LLB definition: arguments are required$") as fault:
+        one("FROM x\nRUN []\n")
+    assert fault.value.lines == (2, 2)
 
 
 def test_forms() -> None:

@@ -83,8 +83,10 @@ def test_words_keep_quotes_and_escapes() -> None:
 def test_only_an_array_of_strings_is_the_exec_form() -> None:
     assert json_strings('["a", "b"]') == ["a", "b"]
     assert json_strings("['a']") is None
-    assert json_strings("[1]") is None
     assert json_strings("[ -f x ]") is None
+    for mixed in ("[1]", '["a", null]'):
+        with pytest.raises(DockerfileError, match="arrays must be comprised of strings only"):
+            json_strings(mixed)
 
 
 @settings(max_examples=100, deadline=None)

@@ -47,6 +47,12 @@ def test_ports_are_read_as_leniently_as_docker_reads_them() -> None:
     assert ports == {name: {} for name in ("80/tcp", "81/udp", "82/udp", "1/tcp", "2/tcp", "7/tcp", "6/tcp")}
 
 
+def test_an_empty_command_is_the_shell_alone_and_an_empty_entrypoint_none() -> None:
+    assert apply_changes(Config(cmd=["x"]), ["CMD"]).cmd == ["/bin/sh", "-c"]
+    assert apply_changes(Config(cmd=["x"]), ["CMD []"]).cmd == []
+    assert apply_changes(Config(entrypoint=["x"]), ["ENTRYPOINT"]).entrypoint is None
+
+
 def test_an_entrypoint_takes_the_inherited_command_away() -> None:
     assert apply_changes(Config(cmd=["sh"]), ['ENTRYPOINT ["y"]']) == Config(entrypoint=["y"])
 
@@ -68,6 +74,8 @@ def test_an_entrypoint_takes_the_inherited_command_away() -> None:
         ("ONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger"),
         ("STOPSIGNAL BOGUS", "invalid signal: BOGUS"),
         ("HEALTHCHECK", "HEALTHCHECK requires at least one argument"),
+        ("HEALTHCHECK --bogus CMD x", "unknown flag: --bogus"),
+        ("CMD [1]", "when using JSON array syntax, arrays must be comprised of strings only"),
     ],
 )
 def test_a_bad_change_is_refused_in_the_words_of_docker(change: str, message: str) -> None:

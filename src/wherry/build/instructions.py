@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from wherry.build.failures import DockerfileError, did_you_mean, parse_error, syntax_error
-from wherry.build.parse import Heredoc, Line, heredoc_word, json_strings, parse, unknown_instruction, words
+from wherry.build.parse import Heredoc, Line, heredoc_word, json_strings, parse, parse_line, unknown_instruction, words
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -295,6 +295,8 @@ def _run(line: Line, escape: str) -> Instruction:
     for mount in flags.texts("mount"):
         _check_mount_source(line, mount)
     args, shell_form = _command(line.rest)
+    if not args:
+        raise DockerfileError("failed to marshal LLB definition: arguments are required", (line.first, line.last))
     return Run(line=line, args=args, shell_form=shell_form, mounts=flags.texts("mount"), network=network)
 
 
@@ -462,6 +464,9 @@ def _retries(line: Line, text: str) -> int:
     return number
 
 
+_WITH_LISTS = frozenset(("ADD", "CMD", "COPY", "ENTRYPOINT", "RUN", "SHELL", "VOLUME"))
+
+
 def _on_build(line: Line, escape: str) -> Instruction:
     _no_flags(line)
     parts = line.rest.split(maxsplit=1)
@@ -472,6 +477,8 @@ def _on_build(line: Line, escape: str) -> Instruction:
         raise _fault(line, "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
     if trigger in ("MAINTAINER", "FROM"):
         raise _fault(line, f"{trigger} isn't allowed as an ONBUILD trigger")
+    if trigger in _WITH_LISTS:
+        json_strings(parse_line(line.rest, escape, line.first, line.last).rest)
     text = re.sub(r"(?i)^\s*ONBUILD\s*", "", line.text).strip()
     for document in line.heredocs:
         text += "\n" + document.body + document.name

@@ -95,16 +95,21 @@ def words(rest: str, escape: str = "\\") -> list[str]:
 
 
 def json_strings(rest: str) -> list[str] | None:
-    """The exec form: a JSON array of strings, or None when ``rest`` is not one (then it is the shell form)."""
+    """The exec form: a JSON array of strings, or None when ``rest`` is no array (then it is the shell form).
+
+    Raises DockerfileError for an array of other things.
+    """
     if not rest.lstrip().startswith("["):
         return None
     try:
         value = json.loads(rest)
     except (ValueError, RecursionError):
         return None
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return value
-    return None
+    if not isinstance(value, list):
+        return None
+    if not all(isinstance(item, str) for item in value):
+        raise DockerfileError("failed to parse Dockerfile: when using JSON array syntax, arrays must be comprised of strings only")
+    return value
 
 
 def parse_line(text: str, escape: str, first: int, last: int) -> Line:

@@ -99,7 +99,7 @@ class _Changed:
 
     def _cmd(self, rest: str) -> None:
         self._command_set = True
-        self._set(cmd=self._command(rest))
+        self._set(cmd=self._command(rest) if rest else self._shell())
 
     def _entrypoint(self, rest: str) -> None:
         self._set(entrypoint=self._command(rest))
@@ -155,7 +155,7 @@ class _Changed:
             rest = rest.lstrip()
             key, _, value = flag[2:].partition("=")
             if key not in ("interval", "timeout", "start-period", "start-interval", "retries"):
-                raise InvalidRequest(f"unknown flag: {key}")
+                raise InvalidRequest(f"unknown flag: --{key}")
             flags[key] = value
         kind, _, command = rest.partition(" ")
         command = command.strip()
@@ -187,7 +187,10 @@ class _Changed:
         words = _json_words(rest)
         if words is not None:
             return words
-        return [*(self.config.shell or ["/bin/sh", "-c"]), rest] if rest else None
+        return [*self._shell(), rest] if rest else None
+
+    def _shell(self) -> list[str]:
+        return self.config.shell or ["/bin/sh", "-c"]
 
     def _pairs(self, name: str, rest: str) -> list[tuple[str, str]]:
         """``a=b "c d"=e``, or the old ``a the rest``."""
@@ -279,14 +282,18 @@ def _split(text: str) -> Iterator[str]:
 
 
 def _json_words(text: str) -> list[str] | None:
-    """An exec form, or None for what is not a JSON list of strings."""
+    """An exec form, or None for what is no JSON list.  Raises InvalidRequest for one of other things than strings."""
     if not text.startswith("["):
         return None
     try:
         words = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
+    if not isinstance(words, list):
+        return None
+    if not all(isinstance(word, str) for word in words):
+        raise InvalidRequest("when using JSON array syntax, arrays must be comprised of strings only")
+    return words
 
 
 def _expanded(found: re.Match[str], values: dict[str, str]) -> str:
