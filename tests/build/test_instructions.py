@@ -84,7 +84,7 @@ def test_faults_without_a_line_in_the_message() -> None:
 
 
 def test_a_run_of_nothing_is_told_of() -> None:
-    with pytest.raises(DockerfileError, match="^failed to marshal LLB definition: arguments are required$") as fault:
+    with pytest.raises(DockerfileError, match=r"^failed to marshal LLB definition: arguments are required$") as fault:
         one("FROM x\nRUN []\n")
     assert fault.value.lines == (2, 2)
 

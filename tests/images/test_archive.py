@@ -149,13 +149,17 @@ BAD: dict[str, tuple[dict[str, bytes], str]] = {
     "a config from outside": (_manifest(Config="../../etc/passwd"), "no file"),
     "a config of numbers": (_manifest(Config=7), "Config, RepoTags or Layers"),
     "a bad tag": (_manifest(RepoTags=["UPPER"]), "must be lowercase"),
-    "no JSON": ({"manifest.json": b"{"}, "invalid manifest.json"),
+    "no JSON": ({"manifest.json": b"{"}, "invalid manifest.json: unexpected end of JSON input"),
     "deep JSON": ({"manifest.json": b"[" * 100_000}, "invalid manifest.json"),
     "no list": ({"manifest.json": b"{}"}, "not a list"),
-    "null": ({"manifest.json": b"[null]"}, "not a list"),
-    "no images": ({"manifest.json": b"[]"}, "no images"),
-    "a config that is no JSON": ({"config.json": b"<html>"}, "JSON"),
-    "a config without rootfs": ({"config.json": b'{"architecture":"a","os":"b"}'}, "rootfs"),
+    "a list of null": ({"manifest.json": b"[null]"}, "not a list"),
+    "null": ({"manifest.json": b"null"}, r"^invalid manifest, manifest cannot be null \(but can be \[\]\)$"),
+    "a config that is no JSON": ({"config.json": b"<html>"}, "JSON: invalid character '<' looking for beginning of value"),
+    "a config without rootfs": ({"config.json": b'{"architecture":"a","os":"b"}'}, "^invalid image JSON, no RootFS key$"),
+    "an image of Windows": (
+        {"config.json": b'{"os":"windows","rootfs":{"type":"layers","diff_ids":[]}}', **_manifest(Layers=[])},
+        "^cannot load windows image on linux$",
+    ),
 }
 
 
@@ -167,6 +171,26 @@ def test_a_bad_archive_is_refused_and_leaves_nothing(fault: str, experiment: Exp
         with pytest.raises(InvalidRequest, match=message):
             await lab.load(made.docker_archive("x:1", **changes))
         assert lab.is_empty()
+
+    experiment(body)
+
+
+def test_a_list_of_no_images_loads_none(experiment: Experiment, make_tar: Callable[..., bytes]) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        assert await lab.load(make_tar({"manifest.json": b"[]"}), quiet=True) == []
+        with pytest.raises(InvalidRequest, match="no images in it"):
+            await lab.load(make_tar({"oci-layout": b"{}", "index.json": b'{"schemaVersion":2,"manifests":[]}'}))
+
+    experiment(body)
+
+
+def test_an_image_that_says_no_architecture_is_loaded(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": b"1"})
+        config = {key: value for key, value in json.loads(made.config).items() if key not in ("architecture", "os")}
+        await lab.load(made.docker_archive("x:1", **{"config.json": json.dumps(config).encode()}))
+        found = lab.images.resolve("x:1").config
+        assert (found.architecture, found.platform.os) == ("", "linux")
 
     experiment(body)
 

@@ -353,7 +353,7 @@ REFUSED: dict[str, str] = {
     "a manifest of numbers": "Config, RepoTags or Layers is not what it should be",
     "a hundred thousand images": "'manifest.json' is larger than 8388608 bytes",
     "five thousand layers": "Config, RepoTags or Layers is not what it should be",
-    "a tag with a path": "invalid tag '../../x:latest': invalid reference format",
+    "a tag with a path": 'invalid tag "../../x:latest": invalid reference format',
     "sixty-six thousand members": "archive has more than 65536 entries",
     "an OCI blob under another's name": "is not the one it is named after",
 }

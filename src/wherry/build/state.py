@@ -128,7 +128,7 @@ def start(config: ImageConfig | None, *, key: str, platform: tuple[str, str, str
         key=key,
         trail=key,
         config=settings,
-        platform=(config.architecture, config.os, config.variant),
+        platform=(config.architecture, config.platform.os, config.variant) if config.architecture else platform,
         diff_ids=tuple(config.rootfs.diff_ids),
         chain=chain,
         history=tuple(config.history or ()),

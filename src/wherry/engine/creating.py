@@ -87,7 +87,7 @@ class Creating:
                     mounts=wired,
                     networks=endpoints,
                     links=links,
-                    architecture=image.config.architecture if image else machine.machine(),
+                    architecture=(image.config.architecture if image else "") or machine.machine(),
                 )
                 container = rooms.containers.add(record)
                 undo.pop_all()

@@ -96,7 +96,7 @@ class ImageOperations(ContainerOperations):
             author=config.author,
             architecture=config.architecture,
             variant=config.variant,
-            os=config.os,
+            os=config.platform.os,
             os_version=config.os_version,
             size=image.size_bytes,
             graph_driver=GraphDriver(data=self._graph(image), name=self.rooms.snapshotter.name),

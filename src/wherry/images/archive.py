@@ -194,10 +194,14 @@ class Loader:
     def _images(self, files: Members, emit: Emit, made: list[Digest], wanted: Platform | None, *, quiet: bool) -> list[Image]:
         """``made`` takes the layers that were not here before."""
         found = list(images(files, wanted))
-        if not found:
+        if not found and not files.has("manifest.json"):  # a list of no images is one, as for Docker
             raise InvalidRequest("invalid archive: no images in it")
+        for item in found:
+            if (system := spec.decode_config(item.config).os) == "windows":
+                raise InvalidRequest(f"cannot load {system} image on linux")
+        everything = len(found)
         found = [item for item in found if wanted is None or platforms.matches(wanted, spec.decode_config(item.config).platform)]
-        if wanted is not None and not found:
+        if wanted is not None and everything and not found:
             raise NotFound(f"no image of the archive is for platform {platforms.show(wanted)}")
         return [self._image(files, item, emit, made, quiet=quiet) for item in found]
 

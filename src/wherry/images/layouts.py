@@ -59,6 +59,8 @@ def _docker_images(files: Members) -> Iterator[Found]:
     if isinstance(items, dict) and "schemaVersion" in items:
         yield _directory_image(files)
         return
+    if items is None:
+        raise InvalidRequest("invalid manifest, manifest cannot be null (but can be [])")
     if not isinstance(items, list) or len(items) > _MAX_IMAGES:
         raise InvalidRequest("invalid manifest.json: not a list of images")
     for item in items:
@@ -222,7 +224,7 @@ def _tag(text: str) -> Reference:
     try:
         return names.parse_tag(text)
     except InvalidReference as error:
-        raise InvalidRequest(f"invalid tag {text[:300]!r}: {error}") from error
+        raise InvalidRequest(f"invalid tag {json.dumps(text[:300], ensure_ascii=False)}: {error}") from error
 
 
 def _are_texts(value: object) -> bool:

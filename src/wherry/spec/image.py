@@ -167,9 +167,9 @@ class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The image config; the digest of its bytes is the image's id.  Times are kept as the text they were."""
 
-    architecture: str
-    os: str
     rootfs: RootFS
+    architecture: str = ""  # some tools say neither this nor the system
+    os: str = ""
     config: Config | None = None
     created: str | None = None
     author: str = ""
@@ -192,7 +192,11 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     @property
     def platform(self) -> Platform:
         return Platform(
-            architecture=self.architecture, os=self.os, variant=self.variant, os_version=self.os_version, os_features=self.os_features
+            architecture=self.architecture,
+            os=self.os or "linux",
+            variant=self.variant,
+            os_version=self.os_version,
+            os_features=self.os_features,
         )
 
 
@@ -248,6 +252,8 @@ def decode_config(raw: bytes) -> ImageConfig:
     _refuse_other_case(fields, ImageConfig, "image config")
     for name in ("config", "container_config"):
         _words(fields.get(name))
+    if fields.get("rootfs") is None:
+        raise InvalidDocument("invalid image JSON, no RootFS key")
     config = _typed(fields, ImageConfig, "image config")
     if config.rootfs.type != "layers":
         raise InvalidDocument(f"image config: unknown rootfs type {config.rootfs.type!r}")
