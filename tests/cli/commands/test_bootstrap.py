@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from wherry.cli import apt_sources
 from wherry.cli.commands import bootstrap
-from wherry.cli.flags import Failure, parse
+from wherry.cli.flags import Failure, UsageFailure, parse
 from wherry.cli.program import Program
 
 
@@ -58,3 +59,18 @@ def test_what_the_program_mounts_is_not_left_on_the_host(tmp_path: Path) -> None
     script = 'mount -t tmpfs x "$TMPDIR" && grep -c "$TMPDIR" /proc/self/mountinfo'
     assert list(bootstrap._stream(plan_for("debian", str(tmp_path)), ["sh", "-c", script])) == [b"1\n"]
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_work_and_undoes_it(tmp_path: Path, number: signal.Signals) -> None:
+    ends_us = ["sh", "-c", f"kill -{number} {os.getpid()}; exec sleep 60"]
+    with pytest.raises(Failure, match=f"ended by {number.name}") as ended, bootstrap._ended_by_signals():
+        for _ in bootstrap._stream(plan_for("debian", str(tmp_path)), ends_us):
+            pass
+    assert ended.value.status == 128 + number
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_a_name_that_is_none_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(UsageFailure, match="must be lowercase"):
+        parse(bootstrap.COMMAND, "bootstrap", Program({"config": ""}, set()), ["debian", "-t", "BAD"])

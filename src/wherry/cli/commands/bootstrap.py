@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,13 +14,14 @@ from wherry.cli import apt_sources, base_image
 from wherry.cli.flags import Command, Failure, Flag, Invocation
 from wherry.client.http import quote
 from wherry.kernel import mount, namespace
+from wherry.spec.reference import parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import IO
+    from collections.abc import Callable, Iterable, Iterator
 
 PIECE = 1 << 20
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CACHE = "/var/cache/wherry/bootstrap"
 MERGED_USR = "/usr/share/mmdebstrap/hooks/maybe-merged-usr"
 DEBIAN_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -73,7 +76,7 @@ def run(invocation: Invocation) -> int:
     if not sources:
         raise Failure(f"wherry: no package source for {suite or 'this system'} is configured in {apt_sources.DIRECTORY}")
     builder = _builder(install=invocation.flag("install"))
-    with tempfile.TemporaryDirectory(prefix="wherry-bootstrap-") as scratch:
+    with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="wherry-bootstrap-") as scratch:
         plan = Plan(kind, suite, sources, scratch, say)
         plan.packages += [name for text in invocation.texts("include") for name in text.split(",") if name]
         if kind == "node":
@@ -88,6 +91,33 @@ def run(invocation: Invocation) -> int:
             invocation.program.engine.post(f"/images/{quote(ident)}/tag", {"repo": repository, "tag": tag})
     print(f"{ident} {' '.join(names)}" if not invocation.flag("quiet") else ident)
     return 0
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP are failures, so that what was begun is undone."""
+
+    def end(number: int, _frame: object) -> None:
+        for one in (signal.SIGTERM, signal.SIGHUP):  # `timeout` sends it twice
+            signal.signal(one, signal.SIG_IGN)
+        raise Failure(f"wherry: ended by {signal.Signals(number).name}", 128 + number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler == signal.SIG_DFL:
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tag(text: str) -> str:
+    reference = parse(text)  # its InvalidReference is a ValueError
+    if reference.digest is not None:
+        raise ValueError("refusing to create a tag with a digest reference")
+    return text
 
 
 def _say(text: str) -> None:
@@ -200,7 +230,7 @@ def _stream(plan: Plan, command: list[str]) -> Iterator[bytes]:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "TMPDIR": plan.scratch}
     heard: list[str] = []
 
-    def listen(lines: IO[bytes]) -> None:
+    def listen(lines: Iterable[bytes]) -> None:
         for raw in lines:
             line = raw.decode("utf-8", "replace").rstrip()
             heard.append(line)
@@ -208,21 +238,28 @@ def _stream(plan: Plan, command: list[str]) -> Iterator[bytes]:
                 plan.say(line[3:])
 
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, preexec_fn=_leave_mounts
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        listener = threading.Thread(target=listen, args=(process.stderr,))
-        listener.start()
-        try:
-            while data := process.stdout.read(PIECE):
-                yield data
-            process.wait()
-        finally:
-            if process.poll() is None:
-                process.terminate()
-            listener.join()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # what ends us waits until the program is known
+
+    def begin() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _leave_mounts()
+
+    listener = threading.Thread(target=lambda: listen(process.stderr or ()))
+    try:
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, preexec_fn=begin) as process:
+            assert process.stdout is not None
+            listener.start()
+            try:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                while data := process.stdout.read(PIECE):
+                    yield data
+                process.wait()
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                listener.join()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if process.returncode:
         tail = "\n".join(line for line in heard[-15:] if line)
         raise Failure(f"wherry: {command[0]} failed with exit code {process.returncode}:\n{tail}")
@@ -280,7 +317,7 @@ COMMAND = Command(
         Flag("install", "bool", "Install mmdebstrap when no program that makes roots is there"),
         Flag("quiet", "bool", "Print the image's id only", short="q"),
         Flag("suite", "string", "Release to install (default: the host's own)"),
-        Flag("tag", "list", "Name of the image, in place of the usual ones", short="t"),
+        Flag("tag", "list", "Name of the image, in place of the usual ones", short="t", parse=_tag),
     ),
     minimum=1,
     maximum=1,
