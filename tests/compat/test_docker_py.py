@@ -122,6 +122,16 @@ def test_exec_in_a_terminal_merges_streams(sleeper: Any) -> None:
     assert sleeper.exec_run(["sh", "-c", "test -t 0 && echo tty; echo e >&2"], tty=True).output == b"tty\r\ne\r\n"
 
 
+def test_the_start_of_an_exec_says_whether_its_stream_has_frames(client: Any, sleeper: Any) -> None:
+    command = ["sh", "-c", "test -t 0 && echo tty; echo o; echo e >&2"]
+    in_terminal = client.api.exec_create(sleeper.id, command, tty=True)
+    assert client.api.exec_start(in_terminal, demux=True) == (b"tty\r\no\r\ne\r\n", None)
+    without = client.api.exec_create(sleeper.id, "echo o")
+    assert client.api.exec_start(without, tty=True) == b"o\n"
+    missing = client.api.exec_create(sleeper.id, "nosuchcmd", tty=True)
+    assert b"executable file not found" in client.api.exec_start(missing, demux=True)[0]
+
+
 def test_the_input_of_an_exec_is_half_closed(client: Any, sleeper: Any) -> None:
     ident = client.api.exec_create(sleeper.id, "wc -c", stdin=True)["Id"]
     with stream_socket(client.api.exec_start(ident, socket=True)) as raw:

@@ -54,13 +54,16 @@ class Execs:
             raise Conflict(f"container {container.id} is not running")
 
     async def start(self, item: Exec, body: ExecStart, hijack: Hijack | None) -> None:
-        """Run it; with ``hijack`` the client's connection goes to its monitor, and a failed start is told in the stream."""
+        """Run it; with ``hijack`` the client's connection goes to its monitor, and a failed start is told in the stream.
+
+        What the start says of a terminal decides whether the stream has frames, whatever the exec itself has, as with Docker.
+        """
         self._check_running(item.container, item.container.id)
         try:
             self._check_not_started(item)
         except Conflict:
             if hijack is not None:
-                await hijack(item.body.tty)  # Docker has taken the connection over before it looks: the error goes into the stream
+                await hijack(body.tty)  # Docker has taken the connection over before it looks: the error goes into the stream
             raise
         item.started = True
         self._publish(item, f"exec_start: {_words(item.body.cmd or [])}")
@@ -72,7 +75,7 @@ class Execs:
                 raise InvalidRequest(failure.message) from failure
             return
         try:
-            taken = await hijack(item.body.tty)
+            taken = await hijack(body.tty)
         except BaseException:
             item.exit_code = 137
             raise
@@ -83,13 +86,13 @@ class Execs:
             stderr=asked.attach_stderr,
             detach_keys=asked.detach_keys or DEFAULT_DETACH_KEYS,
             leftover=taken.leftover,
-            multiplexed=not asked.tty,
+            multiplexed=not body.tty,
         )
         try:
             await self.launch(item, body, ((taken.fd, attachment),))
         except LaunchFailure as failure:
             item.exit_code = failure.code
-            _tell(taken.fd, failure.message + "\r\n", multiplexed=not asked.tty)
+            _tell(taken.fd, failure.message + "\r\n", multiplexed=not body.tty)
 
     def announce(self, item: Exec) -> None:
         """The events of one that is made and started at once."""
