@@ -2,11 +2,27 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
-from wherry.networks.names import Directory, Member, View
+import pytest
+
+from wherry.errors import InvalidRequest
+from wherry.networks.names import Directory, Member, View, link_of
 
 
 def member(number: int, *names: str, network: str = "Net") -> Member:
     return Member(container_id=f"id{number}", network=network, names=names, address=IPv4Address(f"10.0.0.{number}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "link"), [("db:data", ("db", "data")), ("db", ("db", "db")), ("/db:/web/data", ("db", "data")), ("db:", ("db", ""))]
+)
+def test_a_link_is_a_name_and_an_alias(text: str, link: tuple[str, str]) -> None:
+    assert link_of(text) == link
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "empty string specified for links"), ("a:b:c", "bad format for links: a:b:c")])
+def test_what_is_no_link_is_refused_in_dockers_words(text: str, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        link_of(text)
 
 
 def found(directory: Directory, name: str, **view: object) -> list[str]:

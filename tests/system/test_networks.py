@@ -209,6 +209,26 @@ def test_link_on_a_network_is_a_name_for_this_container_alone(stage: Stage) -> N
     assert stage.addresses(other, "db") == []
 
 
+def test_a_link_on_a_network_follows_the_name_whoever_has_it(stage: Stage) -> None:
+    network, name = stage.network("n"), f"{stage.name}-server"
+    client = stage.idle("client", "--network", network, "--link", f"{name}:db", "--link", f"/{name}:/x/data")  # not there yet
+    late = stage.idle("late")
+    stage.engine.run("network", "connect", "--link", f"{name}:db", network, late)
+    shown = "{{(index .NetworkSettings.Networks " + f'"{network}"' + ").Links}} {{json .HostConfig.Links}}"
+    assert stage.engine.out("inspect", client, "-f", shown) == f"[{name}:db /{name}:/x/data] null"
+    assert [stage.addresses(one, "db") for one in (client, late)] == [[], []]
+    for _ in range(2):
+        server = stage.idle("server", "--network", network)
+        address = [stage.ip(server, network)]
+        assert [stage.addresses(one, alias) for one, alias in ((client, "db"), (client, "data"), (late, "db"))] == [address] * 3
+        assert stage.addresses(server, "db") == []
+        stage.engine.run("rm", "-f", server)
+    stage.engine.run("network", "disconnect", network, late)
+    stage.engine.run("network", "connect", network, late)
+    stage.idle("server", "--network", network)
+    assert stage.addresses(late, "db") == []
+
+
 def test_a_link_is_removed_by_the_containers_name_and_its_own(stage: Stage) -> None:
     server = stage.idle("server")
     client = stage.idle("client", "--link", f"{server}:one", "--link", f"{server}:two")

@@ -292,6 +292,11 @@ def parse_cpuset(text: str, what: str) -> set[int]:
     return found
 
 
+def is_user_defined(network_mode: str) -> bool:
+    """Whether a network of the user's own is meant, which has names."""
+    return network_mode not in ("", "default", "bridge", "host", "none") and not network_mode.startswith("container:")
+
+
 def check_joined_network(body: ContainerCreate) -> None:
     """Refuse what a container that joins another's network cannot have of its own.  Raises InvalidRequest."""
     host = body.host_config

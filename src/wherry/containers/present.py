@@ -127,7 +127,7 @@ def inspect(
     shown = host
     if host.links:
         shown = copy(shown)
-        shown.links = [_link(text, record.name) for text in host.links]
+        shown.links = [_link(text, record.name) for text in host.links] if record.links else None
     if host.masked_paths is None and not host.privileged:
         shown = copy(shown)
         shown.masked_paths, shown.readonly_paths = defaults.masked_paths(), list(defaults.READONLY_PATHS)

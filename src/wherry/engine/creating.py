@@ -52,7 +52,8 @@ class Creating:
         endpoints = create.endpoints_asked(body, host)
         create.settle_mac_address(config, host, endpoints)
         rooms.networks.check(host.network_mode, endpoints)
-        links = [self._link(text) for text in host.links or ()]
+        # On a network with names the links of its endpoint count, and may lead to who does not exist yet.
+        links = [] if create.is_user_defined(host.network_mode) else [self._link(text) for text in host.links or ()]
         wired = mounts.collect(host, sorted(config.volumes or ()), self._inherited(host))
         for mount in wired:
             if mount.spec == "mounts" and mount.type == "bind" and not os.path.lexists(mount.source):

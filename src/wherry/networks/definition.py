@@ -12,6 +12,7 @@ import msgspec
 from wherry.errors import Conflict, Forbidden, InvalidRequest, NotFound, NotSupported
 from wherry.networks import interfaces
 from wherry.networks.ipam import parse_address, parse_subnet
+from wherry.networks.names import link_of
 from wherry.networks.record import NetworkRecord
 from wherry.spec.docker.network import AddressPool, EndpointSettings, Network, NetworkAddresses, NetworkContainer, NetworkCreate
 from wherry.spec.moment import until_ns
@@ -126,6 +127,8 @@ def check_wish(network: NetworkRecord, wish: EndpointSettings) -> None:
     if wish.aliases and network.predefined:
         problems.append("network-scoped alias is supported only for containers in user defined networks")
     problems += interfaces.problems(wish.driver_opts)
+    for link in wish.links or ():
+        link_of(link)
     if problems:
         listed = "\n".join(problems) if len(problems) == 1 else "\n".join(f"* {one}" for one in problems)
         raise InvalidRequest(f"invalid endpoint settings:\n{listed}")

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
+from wherry.errors import InvalidRequest
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
@@ -90,6 +92,16 @@ class Directory:
 
     def _without(self, network_id: str, container_id: str) -> tuple[Member, ...]:
         return tuple(one for one in self._members.get(network_id, ()) if one.container_id != container_id)
+
+
+def link_of(text: str) -> tuple[str, str]:
+    """(name, alias) of an endpoint's link: `name:alias`, `name` or `/name:/other/alias`.  Raises InvalidRequest."""
+    name, colon, alias = text.partition(":")
+    if not text:
+        raise InvalidRequest("empty string specified for links")
+    if ":" in alias:
+        raise InvalidRequest(f"bad format for links: {text}")
+    return name.removeprefix("/"), alias.rpartition("/")[2] if colon else name
 
 
 def _is_called(member: Member, wanted: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address
 
 from wherry.networks import files, namespace
-from wherry.networks.names import Directory, Member, View
+from wherry.networks.names import Directory, Member, View, link_of
 from wherry.networks.record import SandboxRecord
 from wherry.networks.resolver import Resolver
 from wherry.networks.sandbox import Sandbox
@@ -50,7 +50,9 @@ class Naming:
             return
         open_networks = any(not one.internal for one in record.endpoints)
         servers = tuple(record.dns) or files.parse_resolv_conf(self._host_resolv_conf()).nameservers
-        view = View(networks=tuple(one.network_id for one in named), links=record.links, upstream=servers if open_networks else ())
+        links = {alias: name for one in named for name, alias in map(link_of, one.links)} | record.links
+        networks = tuple(one.network_id for one in named)
+        view = View(networks=networks, links=links, upstream=servers if open_networks else ())
         self._directory.show(record.container_id, view)
 
     def leave(self, network_id: str, container_id: str) -> None:

@@ -125,7 +125,7 @@ class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):
     publications: list[PublicationRecord] = []
     target: str = ""  # the address that published ports lead to
     dns: list[str] = []
-    links: dict[str, str] = {}  # alias -> container name, for this container alone
+    links: dict[str, str] = {}  # alias -> container name, for this container alone, besides those of its endpoints
 
     def targets(self) -> list[Target]:
         return [Target(publication=one.publication(), address=IPv4Address(self.target)) for one in self.publications]
