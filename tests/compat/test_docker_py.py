@@ -17,6 +17,7 @@ from docker.errors import APIError, BuildError, ContainerError, ImageNotFound, N
 from docker.types import Healthcheck, LogConfig, Mount, Ulimit
 from tests.conftest import Daemon
 from tests.system.accounting import tar_of
+from tests.system.waiting import until
 
 pytestmark = pytest.mark.root
 
@@ -106,6 +107,7 @@ def test_logs_by_stream_tail_and_time(client: Any) -> None:
 def test_following_logs_ends_with_the_program(client: Any) -> None:
     container = client.containers.run("bb", ["sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.1; done"], detach=True)
     assert b"".join(container.logs(stream=True, follow=True)) == b"1\n2\n3\n"
+    container.wait(timeout=60)
     container.remove()
 
 
@@ -243,11 +245,16 @@ def test_health_is_told_as_it_changes(client: Any) -> None:
 
     listener = threading.Thread(target=listen)
     listener.start()
-    container = client.containers.run("bb", ["sh", "-c", "sleep 0.5; touch /ok; sleep 1000"], detach=True, healthcheck=check)
-    listener.join(20)
-    events.close()
+    container = client.containers.run("bb", "sleep 1000", detach=True, healthcheck=check)
+    try:
+        until(lambda: seen)
+        container.exec_run("touch /ok")
+        until(lambda: len(seen) == 2)
+    finally:
+        events.close()
+        container.remove(force=True)
+    listener.join(60)
     assert seen == ["health_status: unhealthy", "health_status: healthy"]
-    container.remove(force=True)
 
 
 def test_a_published_port_answers(client: Any) -> None:
@@ -257,14 +264,15 @@ def test_a_published_port_answers(client: Any) -> None:
     container.reload()
     binding = container.ports["80/tcp"][0]
     assert binding["HostIp"] == "127.0.0.1"
-    deadline = 100
-    while deadline:
+
+    def answers() -> bool:
         try:
-            assert urllib.request.urlopen(f"http://127.0.0.1:{binding['HostPort']}/", timeout=20).read() == b"page\n"
-            break
-        except OSError:
-            deadline -= 1
-    assert deadline
+            with urllib.request.urlopen(f"http://127.0.0.1:{binding['HostPort']}/", timeout=20) as page:
+                return bool(page.read() == b"page\n")
+        except OSError:  # nobody listens yet
+            return False
+
+    until(answers)
     container.remove(force=True)
 
 

@@ -129,8 +129,11 @@ def plug(host: Netlink, inner: Namespace, endpoint: EndpointRecord, *, network: 
         if default_route:
             requests.append(route.add_default(IPv4Address(endpoint.gateway), made.index))
         inner.netlink.ask(*requests)
-        # Asking for a link makes the kernel (6.8 on) act on its carrier at once; until it did, the port forwards nothing.
-        link.find(host, endpoint.port)
+        # Asking for a link makes the kernel (6.8 on) act on its carrier at once; until it did, the port forwards nothing, and what a bridge
+        # or an interface sends is lost: TCP tries again after a second. A bridge has a carrier when a port of it has.
+        for name in (endpoint.port, network.bridge):
+            link.find(host, name)
+        link.find(inner.netlink, endpoint.interface)
         undo.pop_all()
 
 
