@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import subprocess
@@ -296,7 +297,7 @@ def test_names_come_back_when_a_restarted_daemon_adopts(networks: Networks, sett
         networks.close()
         successor = Networks(settings, records)
         successor.start([before.container_id])
-        after = successor.adopt(before.container_id, namespace.of_process(process.pid))
+        after = successor.adopt(before.container_id, os.open(f"/proc/{process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
         assert after.internal_resolver
         assert last_address(ask_from(after, "bb")) == address
         process.kill()

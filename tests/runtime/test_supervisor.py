@@ -395,3 +395,21 @@ def test_all_who_wait_for_a_monitor_that_hangs_hear_of_it(image, tmp_path, end):
                 os.kill(process.pid, signal.SIGKILL)
 
     run(check, image, tmp_path)
+
+
+def test_a_number_that_another_process_has_by_now_leads_to_nobodys_namespace(image, tmp_path):
+    async def check(b):
+        process, _ = await sleeper(b)
+        fd = process.open_namespace("net")
+        assert os.fstat(fd).st_ino != os.stat("/proc/self/ns/net").st_ino
+        os.close(fd)
+        process.signal(signal.SIGKILL)
+        until(lambda: not os.path.exists(f"/proc/{process.pid}"))  # reaped, and the loop has not heard of it
+        for number in (process.pid, os.getpid()):
+            process.pid = number
+            with pytest.raises(ProcessLookupError):
+                process.open_namespace("net")
+        await process.wait()
+        await process.acknowledge()
+
+    run(check, image, tmp_path)

@@ -388,7 +388,7 @@ def test_all_exposed_ports_are_published_by_P(stage: Stage) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_udp_port_is_published(stage: Stage, host: str) -> None:
     box = stage.idle("box", "-p", "53/udp")
-    inner = namespace.of_process(int(stage.engine.out("inspect", box, "-f", "{{.State.Pid}}")))
+    inner = os.open(f"/proc/{stage.engine.out('inspect', box, '-f', '{{.State.Pid}}')}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     server = namespace.inside(inner, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     os.close(inner)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -414,7 +414,7 @@ def test_a_container_sends_only_from_its_own_address_unless_it_may_configure_int
     with ExitStack() as ends:
         inners = []
         for box in (int(pid), int(stage.engine.out("inspect", liar, "-f", "{{.State.Pid}}"))):
-            inners.append(namespace.of_process(box))
+            inners.append(os.open(f"/proc/{box}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
             ends.callback(os.close, inners[-1])
         server = ends.enter_context(namespace.inside(inners[0], lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
         raw = ends.enter_context(namespace.inside(inners[1], lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)))

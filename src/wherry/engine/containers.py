@@ -350,7 +350,7 @@ class ContainerOperations:
         if link:
             return await self._remove_link(ref)
         container = self.rooms.containers.get(ref)
-        await self.running.remove(container, volumes=volumes, force=force, called=ref)
+        await self.running.removal.remove(container, volumes=volumes, force=force, called=ref)
 
     async def _remove_link(self, ref: str) -> None:
         """Forget a `--link`, named by the container that has it and its alias: `web/db`."""
@@ -383,7 +383,7 @@ class ContainerOperations:
         for container in self.prunable_containers(filters):
             own, _ = await self._sizes(container)
             try:
-                await self.running.remove(container, volumes=False, force=False, called=container.name)
+                await self.running.removal.remove(container, volumes=False, force=False, called=container.name)
             except (Conflict, NotFound):
                 continue  # it was started or removed meanwhile
             removed.append(container.id)

@@ -72,7 +72,7 @@ class Engine(InsideOperations, PreviewOperations, SoundnessOperations, NetworkOp
         """Every container, running or not; for a daemon that leaves nothing behind."""
         for container in self.rooms.containers.all():
             try:
-                await self.running.remove(container, volumes=True, force=True, called=container.name)
+                await self.running.removal.remove(container, volumes=True, force=True, called=container.name)
             except EngineError as error:
                 log.warning("container %s: not removed: %s", container.name, error)
 

@@ -23,7 +23,6 @@ from wherry.engine.rooms import Rooms
 from wherry.engine.running import Running, start_ticks
 from wherry.errors import EngineError, NotModified
 from wherry.kernel import cgroup
-from wherry.networks import namespace
 from wherry.runtime import foreign
 from wherry.runtime.supervisor import Process
 from wherry.spec.launch import ExitRecord
@@ -121,8 +120,13 @@ async def _adopt(rooms: Rooms, container: Container) -> Process | None:
 
 
 def _follow(rooms: Rooms, running: Running, container: Container, process: Process, alive: set[str]) -> None:
-    if container.id in alive and (network := network_of(process)) is not None:
-        rooms.networks.adopt(container.id, network)
+    if container.id in alive:
+        try:
+            network = process.open_namespace("net")
+        except OSError:
+            pass  # it has just ended
+        else:
+            rooms.networks.adopt(container.id, network)
     if not has_process(container.status):
         running.record_start(container, process)
     status = Status.PAUSED if cgroup.is_frozen(rooms.cgroups, running.cgroups_path(container)) else Status.RUNNING
@@ -130,18 +134,6 @@ def _follow(rooms: Rooms, running: Running, container: Container, process: Proce
         container.record.state.status = status
         rooms.containers.save(container)
     running.follow(container, process)
-
-
-def network_of(process: Process) -> int | None:
-    """A descriptor of its network namespace; None when it has just ended, and its number may be another's, even one of the host's."""
-    try:
-        fd = namespace.of_process(process.pid)
-    except OSError:
-        return None
-    if process.has_ended:
-        os.close(fd)
-        return None
-    return fd
 
 
 def exit_record(folder: str, *, since_ns: int) -> ExitRecord | None:

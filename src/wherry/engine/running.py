@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from copy import copy
 from functools import partial
@@ -23,6 +23,7 @@ from wherry.containers.update import updated
 from wherry.engine.health import HealthWatcher
 from wherry.engine.image_mounts import ImageMounts
 from wherry.engine.memory import MemoryWatcher
+from wherry.engine.removal import Removal
 from wherry.engine.rooms import Rooms
 from wherry.engine.wiring import Wired, Wiring
 from wherry.errors import Conflict, EngineError, InvalidRequest, NotModified, told
@@ -34,11 +35,9 @@ from wherry.runtime.supervisor import Process
 from wherry.spec.docker.container import ContainerWaited, HostConfig
 from wherry.spec.launch import Attachment, CopyUp, ExitRecord, Forward, Launch
 from wherry.spec.mounts import Rootfs
-from wherry.store.snapshot import SnapshotMissing
 
 log = logging.getLogger(__name__)
 DEFAULT_STOP_TIMEOUT_S = 10
-STOP_FIRST = "stop the container before removing or force remove"
 RECORD_AGAIN_S = 1.0
 # A signal that ended the program was meant to, and nobody wants it started again. With Docker that holds however much later it ends, so
 # that a server which was told to read its configuration anew is not started again when it crashes a week after.
@@ -55,6 +54,7 @@ class Running:
         self.image_mounts = ImageMounts(rooms)
         self.health = HealthWatcher(rooms)
         self.memory = MemoryWatcher(rooms)
+        self.removal = Removal(rooms, self)
 
     # --- start
 
@@ -101,7 +101,7 @@ class Running:
             log.warning("container %s: its failed start is not recorded: %s", container.name, error)
         container.tell("not-running", "next-exit")
         if container.record.host_config.auto_remove:  # before the client hears of it, who may take the name again
-            await self._remove_quietly(container)
+            await self.removal.carry_out_quietly(container)
 
     async def _launch(self, container: Container) -> None:
         rooms, record = self._rooms, container.record
@@ -301,7 +301,7 @@ class Running:
             container.tell("not-running", "next-exit")  # between two runs it does not run
         elif removing:
             container.tell("not-running", "next-exit")
-            await self._remove(container, volumes=True)
+            await self.removal.carry_out(container, volumes=True)
         else:
             container.tell("not-running", "next-exit")
 
@@ -365,7 +365,7 @@ class Running:
 
     async def stop(self, container: Container, *, signal: str, timeout_s: int | None, called: str) -> None:
         """Raises NotModified when it is stopped already, InvalidRequest for a bad signal.  ``called``: how the client named it."""
-        if container.status is Status.RESTARTING and await container.perform(lambda: self._stop_restarting(container)):
+        if container.status is Status.RESTARTING and await container.perform(lambda: self.stop_restarting(container)):
             return
         if not container.is_running:
             raise NotModified(f"container {container.id} is already stopped")
@@ -388,8 +388,8 @@ class Running:
         if not ended.done():
             await self._kill_and_wait(container, ended)
 
-    async def _stop_restarting(self, container: Container) -> bool:
-        """False where it has started while we waited for our turn, and there is a program to stop."""
+    async def stop_restarting(self, container: Container) -> bool:
+        """To be called by what is its turn; false where it has started while we waited for that, and there is a program to stop."""
         if container.status is not Status.RESTARTING:
             return False
         self._cancel_restart(container)
@@ -405,6 +405,11 @@ class Running:
             self._rooms.containers.save(container, durable=_has_policy(container))
         except OSError as error:  # what runs on a broken disk must still be stoppable
             log.error("container %s: that it was stopped can't be recorded: %s", container.name, error)
+
+    async def end_at_once(self, container: Container) -> None:
+        """Kill what runs, which no policy starts again; returns when it has ended.  Raises Conflict when the kernel keeps it."""
+        self._mark_stopped(container)
+        await self._kill_and_wait(container, container.watch("not-running"))
 
     async def _kill_and_wait(self, container: Container, ended: asyncio.Future[ContainerWaited]) -> None:
         await self._signal(container, signal_number("SIGKILL"))
@@ -444,7 +449,7 @@ class Running:
             number = signal_number(signal or "SIGKILL")
         except InvalidRequest as error:
             raise InvalidRequest(f"cannot kill container: {called}: {error}") from None
-        if container.status is Status.RESTARTING and await container.perform(lambda: self._stop_restarting(container)):
+        if container.status is Status.RESTARTING and await container.perform(lambda: self.stop_restarting(container)):
             return
         if not container.is_running:
             raise Conflict(f"cannot kill container: {called}: container {container.id} is not running")
@@ -543,79 +548,6 @@ class Running:
     def _write_limits(self, container: Container, host: HostConfig) -> None:
         resources = {key: value for key, value in oci.resources(host).items() if key != "devices"}
         limits.apply(self._rooms.cgroups, self.cgroups_path(container), resources)
-
-    # --- removal
-
-    async def remove(self, container: Container, *, volumes: bool, force: bool, called: str) -> None:
-        """Raises Conflict for one that runs, unless ``force``.  ``called``: how the client named it."""
-
-        async def remove_ended() -> bool:
-            if container.is_running or container.status is Status.RESTARTING:
-                return False  # somebody started it while we waited for our turn
-            await self._remove(container, volumes=volumes)
-            return True
-
-        while not await self._end_for_removal(container, force=force, called=called):
-            if await container.perform(remove_ended):
-                return
-
-    async def _end_for_removal(self, container: Container, *, force: bool, called: str) -> bool:
-        """End one that runs, where that is allowed; true where its end removed it.  Raises Conflict."""
-        if container.status is Status.RESTARTING:
-            if not force:
-                raise Conflict(f'cannot remove container "{called}": container is restarting: {STOP_FIRST}')
-            await container.perform(lambda: self._stop_restarting(container))
-        if container.is_running:
-            if not force:
-                kind = "paused and must be unpaused first" if container.status is Status.PAUSED else f"running: {STOP_FIRST}"
-                raise Conflict(f'cannot remove container "{called}": container is {kind}')
-            self._mark_stopped(container)
-            removed = container.watch("removed") if container.record.host_config.auto_remove else None
-            await self._kill_and_wait(container, container.watch("not-running"))
-            if removed is not None:
-                await removed
-                return True
-        return False
-
-    async def _remove_quietly(self, container: Container) -> None:
-        """To be called by what is its turn."""
-        try:
-            await self._remove(container, volumes=True)
-        except (EngineError, OSError) as error:
-            log.warning("container %s: automatic removal failed: %s", container.name, error)
-
-    async def _remove(self, container: Container, *, volumes: bool) -> None:
-        rooms, record = self._rooms, container.record
-        if record.state.status is Status.REMOVING:
-            raise Conflict(f"removal of container {container.name} is already in progress")
-        record.state.status = advance(record.state.status, Event.REMOVE)
-        container.drop_pending()
-        # The rows go first: a crash from here on leaves files without a row, which the next start sweeps.
-        discards: list[Callable[[], None]] = []
-
-        def detach() -> None:
-            with suppress(SnapshotMissing):  # what has no layer any more can still be removed
-                discards.append(rooms.snapshotter.detach(record.snapshot))
-
-        rooms.containers.forget(container, detach)
-        await rooms.workers.run(self._remove_files, container, discards)
-        if volumes:
-            await self._remove_anonymous_volumes(record.mounts)
-        rooms.events.publish("container", "destroy", container.id, present.attributes(record))
-        container.tell("removed", "not-running", "next-exit")
-
-    def _remove_files(self, container: Container, discards: Sequence[Callable[[], None]]) -> None:
-        for discard in discards:
-            discard()
-        self._rooms.containers.remove_folder(container.id)
-
-    async def _remove_anonymous_volumes(self, mounts: list[MountRecord]) -> None:
-        for mount in mounts:
-            if mount.type == "volume" and mount.anonymous and not self._rooms.containers.using_volume(mount.name):
-                await self._rooms.workers.run(
-                    self._rooms.volumes.remove, mount.name, force=True, in_use=self._rooms.containers.using_volume
-                )
-                self._rooms.events.publish("volume", "destroy", mount.name, {"driver": "local"})
 
     def _publish(self, container: Container, action: str, **more: str) -> None:
         self._rooms.events.publish("container", action, container.id, present.attributes(container.record, **more))

@@ -315,17 +315,16 @@ def running_other(containers: Containers, mode: str) -> Container:
 
 
 def open_namespace(donor: Container, kind: str, held: ExitStack) -> int:
-    """A descriptor of a namespace of a running container, closed by ``held``.  Raises Conflict.
-
-    Its first process may have ended without our having been told, and its number be another's, even one of the host's.
-    """
+    """A descriptor of a namespace of a running container, closed by ``held``.  Raises Conflict."""
     try:
-        fd = os.open(f"/proc/{donor.record.state.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
-        held.callback(os.close, fd)
+        if donor.process is None:
+            raise ProcessLookupError
+        fd = donor.process.open_namespace(kind)
+    except ProcessLookupError:
+        raise Conflict(f"cannot join {kind} namespace of a non running container: container {donor.id} has ended") from None
     except OSError as error:
         raise Conflict(f"cannot join {kind} namespace of container {donor.id}: {told(error)}") from error
-    if donor.process is None or donor.process.has_ended:
-        raise Conflict(f"cannot join {kind} namespace of a non running container: container {donor.id} has ended")
+    held.callback(os.close, fd)
     return fd
 
 

@@ -88,11 +88,6 @@ def inside(fd: int, action: Callable[[], Result]) -> Result:
     return _in_thread(entered)
 
 
-def of_process(pid: int) -> int:
-    """A descriptor of a process's network namespace."""
-    return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-
-
 def resolver_sockets(address: str) -> tuple[socket.socket, socket.socket]:
     """UDP and listening TCP sockets that answer at port 53 of ``address``; call it ``inside``.
 

@@ -94,6 +94,19 @@ class Process:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         return os.dup(self._pidfd)
 
+    def open_namespace(self, kind: str) -> int:
+        """A descriptor of a namespace of its first process (``kind`` as in /proc/PID/ns), the caller's.  Raises OSError: ProcessLookupError
+        when that has ended, told or not, and its number may be another's, even one of the host's.
+        """
+        try:
+            fd = os.open(f"/proc/{self.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
+        if self.has_ended:  # asked after the namespace was opened: it was its own then
+            os.close(fd)
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        return fd
+
     @property
     def has_ended(self) -> bool:
         """Whether its first process has, told or not."""
