@@ -267,7 +267,7 @@ def test_a_hook_has_its_time(runtime):
         ),
         ({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_X"]}}}, "SECCOMP_FILTER_FLAG_X is not"),
         ({"linux": {"sysctl": {"kernel.panic": "1"}}}, '"kernel.panic" is not in a separate kernel namespace'),
-        ({"linux": {"resources": {"blockIO": {"weight": 77777}}}}, "blkio."),
+        ({"linux": {"resources": {"blockIO": {"weight": 7777}}}}, "blkio."),
         ({"linux": {"resources": {"unified": {"cpu.idle": "1"}}}}, "linux.resources.unified needs cgroup v2"),
         ({"linux": {"resources": {"rdma": {"mlx5_1": {"hcaHandles": 3}}}}}, "rdma"),
         ({"linux": {"namespaces": [{"type": "mount"}, {"type": "network", "path": "/nope"}]}}, "linux.namespaces: network: /nope"),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 from tests.bundle.harness import bundle_config
 
+from wherry.bundle import bundles
+from wherry.bundle.failures import Failure
 from wherry.kernel import cgroup, limits
 
 pytestmark = pytest.mark.root
@@ -102,3 +105,34 @@ def test_a_group_and_what_was_made_above_it_go(runtime):
     path = configuration["linux"]["cgroupsPath"]
     runtime.run(configuration)
     assert not any(os.path.exists(one) for one in cgroup.find().directories(os.path.dirname(path)))
+
+
+def test_a_group_in_which_others_are_is_nobodys(runtime):
+    """They would end with the container."""
+    found = cgroup.find()
+    path = f"/wherry-test-bundle-{os.getpid()}/others"
+    cgroup.create(found, path)
+    with subprocess.Popen(["sleep", "60"]) as other:
+        try:
+            for directory in found.directories(path):
+                Path(directory, "cgroup.procs").write_text(str(other.pid))
+            for group, words in (
+                (path, f"container's cgroup is not empty: 1 process(es) found in {path}"),
+                (os.path.dirname(path), "container's cgroup is not empty: 1 process(es)"),
+            ):
+                configuration = bundle_config("true")
+                configuration["linux"]["cgroupsPath"] = group
+                done = runtime.run(configuration, check=False)
+                assert (done.code, words in done.err) == (1, True), done.err
+                assert other.poll() is None
+        finally:
+            other.kill()
+            other.wait()
+            cgroup.remove(found, os.path.dirname(path))
+
+
+@pytest.mark.parametrize("path", ["/", "//", "/.", "./"])
+def test_the_root_of_the_hierarchies_is_nobodys(path):
+    """Only looked at: to try it would end everything on the machine, were it wrong."""
+    with pytest.raises(Failure, match="the root of the hierarchies cannot be a container's"):
+        bundles.adapt({"linux": {"cgroupsPath": path}}, "boat", cgroup.Hierarchies({}, None))

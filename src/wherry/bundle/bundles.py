@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from wherry.bundle import shape
 from wherry.bundle.failures import Failure
 from wherry.bundle.hooks import KINDS
 from wherry.bundle.journal import Journal
@@ -42,19 +43,19 @@ def load(directory: str) -> Mapping[str, Any]:
     """The config of a bundle, which nobody may change: who asks next may get the same.  Raises Failure."""
     path = f"{directory}/config.json"
     try:
-        config = _decode(_read(path))
+        return _decode(_read(path))
     except FileNotFoundError:
         raise Failure(f"JSON specification file {path} not found") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise Failure(f"{path}: {error}") from None
-    if not isinstance(config, dict):
-        raise Failure(f"{path}: not an object")
-    return config
+    except Failure as failure:
+        raise Failure(f"{path}: {failure.message}") from None
 
 
 @lru_cache(maxsize=1)
-def _decode(text: bytes) -> Any:
-    return json.loads(text)
+def _decode(text: bytes) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = shape.checked(json.loads(text), shape.CONFIG)
+    return found
 
 
 def _read(path: str) -> bytes:
@@ -152,6 +153,8 @@ def adapt(config: dict[str, Any], ident: str, groups: cgroup.Hierarchies) -> dic
     linux["cgroupsPath"] = posixpath.normpath("/" + path.strip("/"))
     if ".." in path.split("/"):
         raise Failure(f"linux.cgroupsPath {path} leads upwards")
+    if linux["cgroupsPath"] == "/":
+        raise Failure("linux.cgroupsPath: the root of the hierarchies cannot be a container's: everything in it ends with the container")
     resources = dict(linux.get("resources") or {})
     check_resources(resources, groups)
     resources["devices"] = device_rules(resources.get("devices") or [{"allow": False, "access": "rwm"}])
@@ -191,6 +194,8 @@ def _check_process(process: Any, where: str) -> None:
             raise Failure(f"{where}.env: {pair!r} is not NAME=VALUE")
     seen: set[str] = set()
     for limit in process.get("rlimits") or ():
+        if missing := {"type", "soft", "hard"} - limit.keys():
+            raise Failure(f"{where}.rlimits: {', '.join(sorted(missing))} is missing")
         if limit["type"] not in _rlimits():
             raise Failure(f"{where}.rlimits: {limit['type']} is not a limit of this system")
         if limit["type"] in seen:
@@ -211,7 +216,9 @@ def _check_sysctls(values: Mapping[str, str], kinds: Mapping[str, str]) -> None:
             needs = "ipc"
         elif key.startswith("net."):
             needs = "network"
-        elif key in ("kernel.domainname", "kernel.hostname"):
+        elif key == "kernel.hostname":
+            raise Failure(f'sysctl "{name}" is not allowed as it conflicts with the OCI "hostname" field')
+        elif key == "kernel.domainname":
             needs = "uts"
         elif key.startswith("user."):
             needs = "user"

@@ -80,6 +80,7 @@ def _prepare(place: Place, directory: str, config: dict[str, Any], options: Mapp
     found = cgroup.find()
     adapted = bundles.adapt(config, place.ident, found)
     linux = adapted["linux"]
+    groups.check_empty(found, linux["cgroupsPath"])
     wanted = adapted["process"]
     rootfs = bundles.rootfs(config, directory)
     launch = {

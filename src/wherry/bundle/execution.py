@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wherry.bundle import bundles, console, creation, foreground, gate, states
+from wherry.bundle import bundles, console, creation, foreground, gate, shape, states
 from wherry.bundle.failures import Failure
 from wherry.bundle.journal import Journal
 from wherry.bundle.states import State
@@ -83,9 +83,11 @@ def _process(config: Mapping[str, Any], words_given: Sequence[str], options: Map
             raise Failure("exec: --process and flags that describe the process exclude each other")
         try:
             with open(options["process"], encoding="utf-8") as file:
-                wanted: dict[str, Any] = json.load(file)
+                wanted: dict[str, Any] = shape.checked(json.load(file), shape.PROCESS)
         except (OSError, ValueError) as error:
             raise Failure(f"--process {options['process']}: {error}") from None
+        except Failure as failure:
+            raise Failure(f"--process {options['process']}: {failure.message}") from None
         if options["tty"]:
             wanted["terminal"] = True
         return wanted

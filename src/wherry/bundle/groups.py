@@ -8,6 +8,7 @@ import posixpath
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from wherry.bundle.failures import Failure
 from wherry.kernel import cgroup, limits
 
 
@@ -22,6 +23,16 @@ def missing(found: cgroup.Hierarchies, path: str) -> tuple[str, ...]:
         names += lacking
         current = posixpath.dirname(current)
     return tuple(names)
+
+
+def check_empty(found: cgroup.Hierarchies, path: str) -> None:
+    """Raises Failure where others are in the group: they would share its limits and end with the container."""
+    try:
+        count = len(cgroup.processes(found, path))
+    except FileNotFoundError:
+        return
+    if count:
+        raise Failure(f"container's cgroup is not empty: {count} process(es) found in {path}")
 
 
 def make(found: cgroup.Hierarchies, path: str, resources: Mapping[str, Any]) -> None:

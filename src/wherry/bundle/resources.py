@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from wherry.bundle import bundles, states
+from wherry.bundle import bundles, shape, states
 from wherry.bundle.failures import Failure
 from wherry.bundle.states import State
 from wherry.kernel import cgroup, limits, usage
@@ -181,9 +181,11 @@ def _read(path: str) -> dict[str, Any]:
                 found = json.load(file)
     except (OSError, ValueError) as error:
         raise Failure(f"--resources {path}: {error}") from None
-    if not isinstance(found, dict):
-        raise Failure(f"--resources {path}: not an object")
-    return found
+    try:
+        checked: dict[str, Any] = shape.checked(found, shape.RESOURCES)
+    except Failure as failure:
+        raise Failure(f"--resources {path}: {failure.message}") from None
+    return checked
 
 
 def _from_flags(options: Mapping[str, Any]) -> dict[str, Any]:
