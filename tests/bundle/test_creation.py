@@ -157,6 +157,18 @@ def test_places_that_a_link_names_and_nobody_has_are_made_inside(runtime, tmp_pa
     assert "Too many levels of symbolic links" in own.run(configuration, check=False).err
 
 
+def test_a_relative_source_of_a_bind_mount_is_in_the_bundle(runtime):
+    """Source: OCI runtime-spec 1.2, config.md#mounts."""
+    configuration = bundle_config("cat", "/mnt/one", "/mnt/two")
+    configuration["mounts"] += [
+        {"destination": "/mnt/one", "source": "given", "options": ["bind"]},
+        {"destination": "/mnt/two", "type": "bind", "source": "./given"},
+    ]
+    bundle = runtime.bundle(configuration)
+    (bundle / "given").write_text("of the bundle\n")
+    assert runtime("run", "--bundle", str(bundle), "t-relative").out == "of the bundle\n" * 2
+
+
 def test_a_tmpfs_that_is_read_only_becomes_so_when_all_is_in_it(runtime):
     configuration = bundle_config("sh", "-c", "cat /mnt/below/file; ls -d /dev/null /dev/pts; touch /mnt/x /dev/x")
     configuration["mounts"] += [

@@ -135,4 +135,4 @@ def test_a_group_in_which_others_are_is_nobodys(runtime):
 def test_the_root_of_the_hierarchies_is_nobodys(path):
     """Only looked at: to try it would end everything on the machine, were it wrong."""
     with pytest.raises(Failure, match="the root of the hierarchies cannot be a container's"):
-        bundles.adapt({"linux": {"cgroupsPath": path}}, "boat", cgroup.Hierarchies({}, None))
+        bundles.adapt({"linux": {"cgroupsPath": path}}, "/bundle", "boat", cgroup.Hierarchies({}, None))

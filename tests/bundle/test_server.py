@@ -8,6 +8,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -407,3 +408,27 @@ def test_callers_of_another_world_do_not_keep_a_server(door):
         command = ["unshare", "--uts", *door.command(bundle_config("true"))]
         assert subprocess.run(command, env=door.environment(), timeout=60, check=False).returncode == 0
     os.close(pidfd)
+
+
+def test_what_systemd_gave_one_caller_is_not_the_next_ones(door):
+    """A server keeps the environment of who left it, but for this."""
+    name = f"wherry-test-{os.getpid()}"
+    given = {"LISTEN_FDS": "0", "LISTEN_PID": "1", "NOTIFY_SOCKET": f"@{name}"}
+    command = door.command(bundle_config("true"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(f"\0{name}")
+        subprocess.run(command, env={**door.environment(), **given}, capture_output=True, timeout=60, check=True)
+    until((door.directory / "server").exists)
+    server = int((door.directory / "server").read_text().split()[0])
+    kept = Path(f"/proc/{server}/environ").read_bytes().split(b"\0")
+    assert [one for one in kept if one.split(b"=")[0].decode() in given] == []
+    done = door.run(bundle_config("env"))
+    assert (done.returncode, "NOTIFY_SOCKET" in done.stdout) == (0, False), done.stderr
+
+
+def test_a_limit_that_nobody_can_live_with_ends_the_container_and_not_who_makes_it(either):
+    either.warm()
+    configuration = bundle_config("true")
+    configuration["linux"]["resources"]["memory"] = {"limit": 100}
+    done = either.run(configuration)
+    assert (done.returncode, "its server ended" in done.stderr) == (137, False), done.stderr

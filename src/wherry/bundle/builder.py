@@ -29,6 +29,7 @@ _OWN = (
     ("uts", namespace.CLONE_NEWUTS),
 )
 _SIG_SETMASK = 2
+_LEAST_MEMORY_BYTES = 1 << 20  # whom the kernel ends for less takes with him who shares his memory: the worker
 _UNUSUAL = ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "terminal", "oomScoreAdj")
 _UNUSUAL_OPTIONS = {"idmap", "ridmap", "tmpcopyup"}
 _EXECVE = "execve"
@@ -118,8 +119,10 @@ class Builder:
         wanted = config["process"]
         mounts = config.get("mounts") or ()
         kinds = [one.get("type") for one in mounts]
+        memory = (config["linux"].get("resources") or {}).get("memory") or {}
         return (
-            has_usual_namespaces(config["linux"])
+            not 0 < (memory.get("limit") or 0) < _LEAST_MEMORY_BYTES
+            and has_usual_namespaces(config["linux"])
             and not any(config.get(field) or config["linux"].get(field) for field in ("hooks", "personality"))
             and not any(wanted.get(field) not in (None, False) for field in _UNUSUAL)
             and not any(one.get("uidMappings") or _UNUSUAL_OPTIONS & set(one.get("options") or ()) for one in mounts)

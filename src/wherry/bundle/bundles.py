@@ -146,8 +146,10 @@ def seccomp_flags(seccomp: Any) -> int:
     return bits
 
 
-def adapt(config: dict[str, Any], ident: str, groups: cgroup.Hierarchies) -> dict[str, Any]:
-    """The config as the runtime wants it: a group of its own, and the device rules that the specification leaves to runtimes."""
+def adapt(config: dict[str, Any], directory: str, ident: str, groups: cgroup.Hierarchies) -> dict[str, Any]:
+    """The config as the runtime wants it: a group of its own, the device rules that the specification leaves to runtimes, and sources of
+    bind mounts that do not depend on the working directory: they are relative to the bundle's.
+    """
     linux = dict(config.get("linux") or {})
     path = linux.get("cgroupsPath") or f"/{ident}"
     linux["cgroupsPath"] = posixpath.normpath("/" + path.strip("/"))
@@ -159,7 +161,14 @@ def adapt(config: dict[str, Any], ident: str, groups: cgroup.Hierarchies) -> dic
     check_resources(resources, groups)
     resources["devices"] = device_rules(resources.get("devices") or [{"allow": False, "access": "rwm"}])
     linux["resources"] = resources
-    return {**config, "linux": linux}
+    return {**config, "linux": linux, "mounts": [_from_bundle(one, directory) for one in config.get("mounts") or ()]}
+
+
+def _from_bundle(entry: Mapping[str, Any], directory: str) -> Mapping[str, Any]:
+    source = entry.get("source") or "/"
+    if source.startswith("/") or not (entry.get("type") == "bind" or {"bind", "rbind"} & set(entry.get("options") or ())):
+        return entry
+    return {**entry, "source": f"{directory}/{source}"}
 
 
 def device_rules(rules: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from wherry.bundle import birth, bundles, console, gate, groups, hooks, states
+from wherry.bundle import birth, bundles, console, gate, groups, hooks, notify, states
 from wherry.bundle.builder import Builder, Reserve
 from wherry.bundle.failures import Failure
 from wherry.bundle.journal import Journal
@@ -78,7 +78,9 @@ def create(root: str, ident: str, options: Mapping[str, Any], journal: Journal, 
 
 def _prepare(place: Place, directory: str, config: dict[str, Any], options: Mapping[str, Any], reserve: Reserve | None) -> _Prepared:
     found = cgroup.find()
-    adapted = bundles.adapt(config, place.ident, found)
+    if notify.host_socket():
+        config = notify.prepare(place, config)
+    adapted = bundles.adapt(config, directory, place.ident, found)
     linux = adapted["linux"]
     groups.check_empty(found, linux["cgroupsPath"])
     wanted = adapted["process"]

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from wherry.bundle import console
+from wherry.bundle import console, notify
 
 if TYPE_CHECKING:
     import signal as _signal
@@ -48,8 +48,11 @@ def _gather(*_: object) -> None:
     """The byte on the socket is all."""
 
 
-def wait(pid: int, pidfd: int, signals: socket.socket, master: int = -1) -> int:
-    """The exit code of ``pid``, a child; 128 + N after signal N.  Other children are reaped on the way."""
+def wait(pid: int, pidfd: int, signals: socket.socket, master: int = -1, relay: notify.Relay | None = None) -> int:
+    """The exit code of ``pid``, a child; 128 + N after signal N.  Other children are reaped on the way.
+
+    ``relay``: of what it says about its state; we are the service then.
+    """
     with console.raw() if master >= 0 else contextlib.nullcontext():
         if master >= 0:
             console.copy_size(master)
@@ -59,8 +62,12 @@ def wait(pid: int, pidfd: int, signals: socket.socket, master: int = -1) -> int:
         if master >= 0:
             waiting.register(master, select.POLLIN)
             waiting.register(0, select.POLLIN)
+        if relay is not None:
+            waiting.register(relay, select.POLLIN)
         while True:
             ready = {fd for fd, _ in waiting.poll()}
+            if relay is not None and relay.fileno() in ready:
+                relay.pass_on(os.getpid())
             if master in ready and not _copy(master, 1):
                 waiting.unregister(master)
             if 0 in ready and master >= 0 and not _copy(0, master):

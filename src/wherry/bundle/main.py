@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -111,11 +112,12 @@ def _run(command: Command, journal: Journal, reserve: Reserve | None) -> int:
 
 
 def _leave_server(where: str) -> None:
-    if where:
+    directory, _, home = where.partition(":")
+    if directory:
         from wherry.bundle import server
 
-        directory, _, home = where.partition(":")
-        server.start(directory, home)
+        with contextlib.suppress(OSError):  # the container has run: that no server can be left is no failure of it
+            server.start(directory, home)
 
 
 def _report(command: Command, root: str, ident: str) -> None:

@@ -6,10 +6,10 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from wherry.bundle import creation, foreground, hooks, removal, states
+from wherry.bundle import creation, foreground, hooks, notify, removal, states
 from wherry.bundle.builder import Reserve
 from wherry.bundle.failures import Failure
 from wherry.bundle.journal import Journal
@@ -27,34 +27,46 @@ def start(root: str, ident: str, journal: Journal) -> None:
             raise Failure("cannot start a container that has stopped")
         if current != "created":
             raise Failure("cannot start an already running container")
-        with _connect(place) as line:
-            _release(line, state)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(place.socket)
-        config = place.config()
-    try:
-        _run_poststart(config, state)  # not locked: a hook may ask for what it likes
-    except Failure:
-        with contextlib.suppress(Failure):  # it may have ended already
-            states.send_signal(state, signal.SIGKILL)
-        raise
+        with contextlib.ExitStack() as waiting:
+            pidfd = waiting.enter_context(states.process(state))
+            relay = waiting.enter_context(_relay(place))
+            with _connect(place) as line:
+                _release(line, state)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(place.socket)
+            config = place.config()
+            kept = waiting.pop_all()
+    with kept:  # not locked: a hook may ask for what it likes, and a service may take long until it is ready
+        try:
+            _run_poststart(config, state)
+        except Failure:
+            with contextlib.suppress(Failure):  # it may have ended already
+                states.send_signal(state, signal.SIGKILL)
+            raise
+        if relay is not None:
+            relay.await_ready(state.pid, pidfd)
     journal.debug(f"started {ident}")
 
 
 def run(root: str, ident: str, options: Mapping[str, Any], journal: Journal, reserve: Reserve | None = None) -> int:
     """Create and start; unless detached wait for the end, delete, and return the exit code."""
     detached = bool(options["detach"])
+    code = 0
     if not options["no-subreaper"] and not detached:
         process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
     with contextlib.ExitStack() as stack:
         signals = None if detached else stack.enter_context(foreground.gathered_signals())
         created = creation.create(root, ident, options, journal, here=True, reserve=reserve)
         try:
+            relay = stack.enter_context(_relay(created.place))
             if created.line is not None:
                 with created.line:
                     _release(created.line, created.state)
             _run_poststart(created.config, created.state)
-            code = 0 if signals is None else foreground.wait(created.state.pid, created.pidfd, signals, created.master)
+            if signals is not None:
+                code = foreground.wait(created.state.pid, created.pidfd, signals, created.master, relay)
+            elif relay is not None:
+                relay.await_ready(created.state.pid, created.pidfd)
         except BaseException:
             process.end(created.pidfd)
             removal.delete(root, ident, journal, force=True)
@@ -63,6 +75,21 @@ def run(root: str, ident: str, options: Mapping[str, Any], journal: Journal, res
     if not detached and not options["keep"]:
         removal.clear(created.place, created.state, created.config, created.found, journal)
     return code
+
+
+@contextlib.contextmanager
+def _relay(place: Place) -> Iterator[notify.Relay | None]:
+    """For a container that was created to say when it is ready, and a caller that wants to hear it."""
+    host = notify.host_socket()
+    if not host or not os.path.isdir(place.notify):
+        yield None
+        return
+    try:
+        relay = notify.Relay(place, host)
+    except OSError as error:
+        raise Failure(f"{notify.VARIABLE} {host}: {error.strerror}") from None
+    with relay:
+        yield relay
 
 
 def _connect(place: Place) -> socket.socket:

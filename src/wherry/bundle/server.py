@@ -6,17 +6,19 @@ from __future__ import annotations
 import os
 import sys
 
-from wherry.bundle import worker
+from wherry.bundle import notify, worker
 from wherry.kernel import process
 from wherry.runtime import rehearsal
 from wherry.warm import caller, leaving, serving
 
 NAME = "wherry-oci"
+_OF_ONE_CALLER = frozenset({"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", notify.VARIABLE})
 
 
 def start(directory: str, home: str) -> None:
     """Leave a server behind, unless there is one."""
-    leaving.leave(directory, (f"{home}/python", "-I", "-m", "wherry.bundle.server", home), os.environ)
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_ONE_CALLER}
+    leaving.leave(directory, (f"{home}/python", "-I", "-m", "wherry.bundle.server", home), environment)
 
 
 def serve(home: str, directory: str, reserves: worker.Reserves = worker.building) -> None:

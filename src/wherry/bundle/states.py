@@ -21,7 +21,7 @@ from wherry.kernel import cgroup
 
 OCI_VERSION = "1.2.0"
 _NAME = re.compile(r"[A-Za-z0-9_+.-]{1,1024}")
-_STATE, _CONFIG, _SOCKET = "state.json", "config.json", "start.sock"
+_STATE, _CONFIG, _SOCKET, _NOTIFY = "state.json", "config.json", "start.sock", "notify"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +57,11 @@ class Place:
         """Where a created container waits for ``start``; absent once it was started."""
         return f"{self.path}/{_SOCKET}"
 
+    @property
+    def notify(self) -> str:
+        """The directory of the socket to which a program says that it is ready; absent where nobody wants to know."""
+        return f"{self.path}/{_NOTIFY}"
+
     def write(self, state: State) -> None:
         """Atomically."""
         text = json.dumps({name: getattr(state, name) for name in State.__slots__})
@@ -87,6 +92,10 @@ class Place:
         return found
 
     def remove(self) -> None:
+        if os.path.isdir(self.notify):
+            for name in os.listdir(self.notify):
+                os.unlink(f"{self.notify}/{name}")
+            os.rmdir(self.notify)
         for name in os.listdir(self.path):
             os.unlink(f"{self.path}/{name}")
         os.rmdir(self.path)

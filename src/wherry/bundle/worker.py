@@ -87,7 +87,7 @@ def _check(command: Command, pid: int) -> None:
         options[name] for name in ("detach", "preserve-fds", "no-new-keyring", "no-subreaper", "no-pivot", "console-socket", "pidfd-socket")
     ):
         raise Unlike
-    if b"LISTEN_FDS=" in caller.read(pid, "environ"):
+    if any(name in caller.read(pid, "environ") for name in (b"LISTEN_FDS=", b"NOTIFY_SOCKET=")):
         raise Unlike
     bundle = os.path.join(f"/proc/{pid}/cwd", options["bundle"])
     process_object = bundles.load(bundle).get("process")

@@ -18,8 +18,7 @@ def write_maps(process_dir: str, uids: Iterable[IdMap], gids: Iterable[IdMap]) -
     for name, maps in (("uid_map", uids), ("gid_map", gids)):
         text = "".join(f"{inside} {outside} {size}\n" for inside, outside, size in maps)
         if text:
-            with open(f"{process_dir}/{name}", "w", encoding="ascii") as file:
-                file.write(text)
+            controlfiles.write(f"{process_dir}/{name}", text)
 
 
 def maps_root(path: str) -> bool:

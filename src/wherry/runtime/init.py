@@ -98,6 +98,7 @@ def _become(start: Start, report: socket.socket, slave_fd: int, names: Sequence[
 
     def at_gate(program: Program) -> None:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        labels.write(names)  # before the gate: who creates a container hears of a label that there is not
         if start.gate is not None:
             next(program.files())
             start.gate(report)
@@ -106,13 +107,12 @@ def _become(start: Start, report: socket.socket, slave_fd: int, names: Sequence[
         if start.awaits_parent and not report.recv(1):
             raise StartFailure(128, "the monitor gave up")
         if start.reaper:  # which stays: what the way here has opened is nobody's any more
-            process.close_others(report.fileno(), *(fd for fd, _ in names))
+            process.close_others(report.fileno())
 
     _schedule(start.process)
     calls = Own()
     program = becoming.become(calls, start, slave_fd, at_gate)
     file = next(program.files())
-    labels.write(names)
     becoming.filter_last(calls, start)
     if start.reaper:
         report.close()
