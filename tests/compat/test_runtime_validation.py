@@ -490,6 +490,7 @@ def test_linux_ns_path(runtime: Runtime, others: int, kind: str) -> None:
     configuration["linux"]["namespaces"].append({"type": kind, "path": f"/proc/{others}/ns/{KINDS[kind]}"})
     assert namespaces_of(runtime.state(runtime.create(configuration))["pid"])[kind] == namespaces_of(others)[kind]
     configuration["linux"]["namespaces"][-1]["path"] = f"/proc/{others}/ns/nothing"
+    configuration["linux"]["cgroupsPath"] += "-2"
     assert f"linux.namespaces: {kind}" in runtime.run(configuration, check=False).err
 
 
