@@ -400,6 +400,40 @@ def test_a_broken_download_is_resumed_where_it_broke(experiment: Experiment, mak
     experiment(body)
 
 
+@pytest.mark.slow
+def test_a_pause_that_a_registry_asks_for_is_told_by_the_second_in_pull_and_push(experiment: Experiment, make_image: Any) -> None:
+    async def body(lab: Any, fake: Any) -> None:
+        made = make_image({"a": b"1" * 5000})
+        fake.add(made)
+        layer = made.document["layers"][0]["digest"]
+        lab.registry.transport.patience = Patience()
+        asked: list[str] = []
+
+        async def busy(request: web.Request) -> web.StreamResponse:
+            asked.append(request.method)
+            if asked.count(request.method) == 1 and request.method != "HEAD":
+                return web.Response(status=503, headers={"Retry-After": "1"})
+            if request.method == "GET":
+                return web.Response(body=made.blobs[0])
+            status = {"HEAD": 404, "PUT": 201}.get(request.method, 202)
+            return web.Response(status=status, headers={"Location": "/v2/x/z/blobs/uploads/1"})
+
+        async def manifest(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=201)
+
+        fake.answers[layer] = busy
+        records = await lab.pull(f"{fake.host}/x/y:1")
+        short = layer[7:19]
+        assert {"status": "Retrying in 1 second", "progressDetail": {}, "id": short} in records
+        lab.images.tag(f"{fake.host}/x/y:1", f"{fake.host}/x/z:1")
+        fake.answers |= {"/blobs/uploads/": busy, "/manifests/": manifest, "/x/z/blobs/": busy}
+        pushed = [record async for record in lab.images.registries.push(f"{fake.host}/x/z:1")]
+        diff_id = lab.images.resolve(f"{fake.host}/x/z:1").diff_ids[0]
+        assert {"status": "Retrying in 1 second", "progressDetail": {}, "id": diff_id.hex[:12]} in pushed
+
+    experiment(body)
+
+
 def test_the_urls_of_a_layer_are_not_followed(experiment: Experiment, make_image: Any) -> None:
     async def body(lab: Any, fake: Any) -> None:
         made = make_image({"a": b"1"})

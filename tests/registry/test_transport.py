@@ -392,7 +392,7 @@ def test_a_registry_that_is_started_again_meanwhile_is_asked_again() -> None:
         port = int(server.port)
 
         class Waiting(Patience):
-            async def rest(self, attempt: int, retry_after: str | None = None) -> None:
+            async def rest(self, attempt: int, retry_after: str | None = None, waiting: object = None) -> None:
                 runner = web.ServerRunner(web.Server(handler))
                 await runner.setup()
                 stack.push_async_callback(runner.cleanup)

@@ -19,7 +19,7 @@ from wherry.images.blocking import Run, finish
 from wherry.images.flights import Flights, Progress, Spawn
 from wherry.images.partials import Partial, Partials
 from wherry.registry.repository import Repository
-from wherry.registry.transport import Refused, Untrusted
+from wherry.registry.transport import Refused, Untrusted, Waiting
 from wherry.spec.digest import Digest
 from wherry.spec.image import Descriptor
 from wherry.store.content import Content
@@ -30,7 +30,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 @dataclass(slots=True, kw_only=True)
 class Download:
-    """One blob from one registry.  ``served``: somebody has made of it what he wanted."""
+    """One blob from one registry.  ``served``: somebody has made of it what he wanted.  ``waiting``: told of pauses between attempts."""
 
     key: str
     layer: Descriptor
@@ -38,6 +38,11 @@ class Download:
     partial: Partial | None = None
     users: int = 0
     served: bool = False
+    waiting: list[Waiting] = field(default_factory=list)
+
+    def tell_waiting(self, left_s: int) -> None:
+        for tell in tuple(self.waiting):
+            tell(left_s)
 
 
 class Downloads:
@@ -68,9 +73,15 @@ class Downloads:
         else:
             await self._leave(mine.values(), is_full=False)
 
-    async def fetch(self, repository: Repository, download: Download, listener: Progress) -> None:
+    async def fetch(self, repository: Repository, download: Download, listener: Progress, waiting: Waiting | None = None) -> None:
         """Wait until the blob is whole, and proved right.  Raises what kept it from coming."""
-        await self._flights.join(download.key, lambda tell: self._fetch(repository, download, tell), listener)
+        told = [waiting] if waiting is not None else []
+        download.waiting += told
+        try:
+            await self._flights.join(download.key, lambda tell: self._fetch(repository, download, tell), listener)
+        finally:
+            for one in told:
+                download.waiting.remove(one)
 
     async def forget(self, layers: Iterable[Descriptor]) -> None:
         """Drop what is left of broken off downloads of ``layers``, which are here by now; what somebody fetches stays."""
@@ -121,7 +132,7 @@ class Downloads:
             return
         partial = download.partial = await self._open_partial(repository, download)
         try:
-            await self._complete(repository, layer, partial, tell)
+            await self._complete(repository, download, partial, tell)
             await finish(self._run(partial.commit if self._keeps_blobs else partial.check))
         except BaseException as error:
             arrival.fail()
@@ -138,7 +149,7 @@ class Downloads:
             except BlockingIOError:  # a download that was cancelled has not let go of it yet
                 await asyncio.sleep(_LETTING_GO_S)
 
-    async def _complete(self, repository: Repository, layer: Descriptor, partial: Partial, tell: Callable[[int], None]) -> None:
+    async def _complete(self, repository: Repository, download: Download, partial: Partial, tell: Callable[[int], None]) -> None:
         """Fetch what is missing; all of it, should that which was here not fit (a power cut may leave a hole in a file)."""
 
         async def write(chunk: bytes) -> None:
@@ -149,10 +160,10 @@ class Downloads:
         tell(begun)
         if partial.is_whole:
             return
-        await repository.download(layer, write, tell, start=begun)
+        await repository.download(download.layer, write, tell, start=begun, waiting=download.tell_waiting)
         if begun and not partial.is_whole:
             partial.restart()
-            await repository.download(layer, write, tell)
+            await repository.download(download.layer, write, tell, waiting=download.tell_waiting)
 
 
 def _let_go(gone: Sequence[Partial], kept: Sequence[Partial]) -> None:

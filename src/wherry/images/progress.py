@@ -13,6 +13,7 @@ Record = dict[str, Any]
 Emit = Callable[[Record], None]
 
 _INTERVAL_S = 0.1
+_RETRYING = "Retrying in"
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -30,6 +31,15 @@ def moving(text: str, ident: str, current: int, total: int) -> Record:
     """So many bytes of so many; ``total`` 0 when it is not known."""
     detail = {"current": current, "total": total} if total else {"current": current}
     return {"status": text, "progressDetail": detail, "progress": bar(current, total), "id": ident}
+
+
+def retrying(emit: Emit, ident: str) -> Callable[[int], None]:
+    """Tells how many seconds are left until something about the layer ``ident`` is tried again."""
+
+    def tell(left_s: int) -> None:
+        emit(status(f"{_RETRYING} {left_s} second{'' if left_s == 1 else 's'}", ident))
+
+    return tell
 
 
 def aux(value: Record) -> Record:
@@ -62,7 +72,7 @@ def once(emit: Emit) -> Emit:
 
     def pass_on(record: Record) -> None:
         told = (record.get("id", ""), record.get("status", ""))
-        if "progress" in record or told not in said:
+        if "progress" in record or told not in said or told[1].startswith(_RETRYING):
             said.add(told)
             emit(record)
 

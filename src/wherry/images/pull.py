@@ -20,7 +20,7 @@ from wherry.images.catalog import Catalog, Image
 from wherry.images.downloads import Download, Downloads
 from wherry.images.flights import Flights
 from wherry.images.layers import Layers
-from wherry.images.progress import Emit, Meter, Record, about, once, status
+from wherry.images.progress import Emit, Meter, Record, about, once, retrying, status
 from wherry.images.soundness import is_whole
 from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
@@ -247,7 +247,8 @@ class Puller:
         if slots.locked():
             emit(status("Waiting", short))
         async with slots:
-            await self.downloads.fetch(repository, download, Meter(emit, "Downloading", short, layer.size))
+            meter = Meter(emit, "Downloading", short, layer.size)
+            await self.downloads.fetch(repository, download, meter, retrying(emit, short))
         emit(status("Verifying Checksum", short))
         emit(status("Download complete", short))
 

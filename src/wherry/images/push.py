@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -21,7 +21,7 @@ from wherry.images.catalog import Catalog, Image
 from wherry.images.compression import BLOCK
 from wherry.images.layers import Layers
 from wherry.images.outgoing import Gzipped, Plain, is_dense
-from wherry.images.progress import Emit, Meter, aux, status
+from wherry.images.progress import Emit, Meter, aux, retrying, status
 from wherry.registry.client import Client
 from wherry.registry.credentials import Credentials
 from wherry.registry.repository import Repository
@@ -127,10 +127,12 @@ class Pusher:
                     return self._sent(diff_id, blob, place)
                 if self.content.has(blob.digest):
                     meter = Meter(emit, "Pushing", short, blob.size)
-                    await repository.upload(lambda: self._stored(blob.digest, meter), blob.digest, size=blob.size)
+                    waiting = retrying(emit, short)
+                    await repository.upload(lambda: self._stored(blob.digest, meter), blob.digest, size=blob.size, waiting=waiting)
                     emit(status("Pushed", short))
                     return self._sent(diff_id, blob, place)
-            blob = await self._send(repository, image, position, Meter(emit, "Pushing", short, image.layer_sizes[position]))
+            meter = Meter(emit, "Pushing", short, image.layer_sizes[position])
+            blob = await self._send(repository, image, position, meter, retrying(emit, short))
             emit(status("Pushed", short))
             return self._sent(diff_id, blob, place)
 
@@ -138,7 +140,9 @@ class Pusher:
         self.layers.remember(diff_id, digest=blob.digest, size=blob.size, media_type=blob.media_type, place=place)
         return blob
 
-    async def _send(self, repository: Repository, image: Image, position: int, meter: Meter) -> spec.Descriptor:
+    async def _send(
+        self, repository: Repository, image: Image, position: int, meter: Meter, waiting: Callable[[int], None]
+    ) -> spec.Descriptor:
         """Send the layer's tar, compressed if that makes it smaller: what it is there."""
         chain_id, diff_id = image.chain_ids[position], image.diff_ids[position]
         may_be_plain = repository.domain not in self.strict and image.layer_sizes[position] >= _PLAIN_FROM
@@ -160,7 +164,7 @@ class Pusher:
                     yield chunk
 
         try:
-            await repository.upload(body, diff_id if is_plain else lambda: sent[0].digest, size=size)
+            await repository.upload(body, diff_id if is_plain else lambda: sent[0].digest, size=size, waiting=waiting)
         except RegistryError:
             if is_plain:  # the digest was looked at by the registry alone
                 await self.attend(self.layers.write_tar, chain_id, diff_id, NullSink())

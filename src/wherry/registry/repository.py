@@ -21,6 +21,7 @@ from wherry.registry.transport import (
     RegistryError,
     Transport,
     Untrusted,
+    Waiting,
     flakes,
     read_capped,
     reason,
@@ -125,7 +126,15 @@ class Repository:
             raise Untrusted(f"image config verification failed for digest {descriptor.digest}")
         return raw
 
-    async def download(self, descriptor: spec.Descriptor, write: Write, progress: Progress | None = None, *, start: int = 0) -> None:
+    async def download(
+        self,
+        descriptor: spec.Descriptor,
+        write: Write,
+        progress: Progress | None = None,
+        *,
+        start: int = 0,
+        waiting: Waiting | None = None,
+    ) -> None:
         """Hand the blob's bytes from ``start`` on to ``write``, in order, up to ``descriptor.size``; resumed by Range when a connection
         breaks.
 
@@ -142,7 +151,7 @@ class Repository:
             begun, broken = done, ""
             headers = {"Range": f"bytes={done}-"} if done else {}
             async with self._transport.request(
-                "GET", url, authorizer, scope=self._scope, headers=headers, expect=frozenset({200, 206})
+                "GET", url, authorizer, scope=self._scope, headers=headers, expect=frozenset({200, 206}), waiting=waiting
             ) as response:
                 skip = _to_skip(response, done, descriptor)
                 async for chunk in _chunks(response.content.iter_any(), _CHUNK, patience.idle_s):
@@ -164,7 +173,7 @@ class Repository:
             attempt = attempt + 1 if done - begun < _CHUNK else 0  # who brings something may be asked again and again
             if not patience.may_retry(attempt - 1):
                 raise RegistryError(f"blob {descriptor.digest}: unexpected EOF: {done} of {descriptor.size} bytes {broken}".rstrip())
-            await patience.rest(max(0, attempt - 1))
+            await patience.rest(max(0, attempt - 1), waiting=waiting)
 
     async def tags(self) -> list[str]:
         """All tags of the repository.  Raises Refused, Untrusted."""
@@ -225,7 +234,9 @@ class Repository:
             await self._cancel(self._transport.resolve(url, location, authorizer.origin))
         return mounted
 
-    async def upload(self, body: Body, digest: Digest | Callable[[], Digest], *, size: int | None = None) -> None:
+    async def upload(
+        self, body: Body, digest: Digest | Callable[[], Digest], *, size: int | None = None, waiting: Waiting | None = None
+    ) -> None:
         """Send one blob as a stream, in one request where digest and ``size`` are known.
 
         A callable ``digest`` is asked when ``body`` has ended, so that a layer can be compressed as it goes out. ``body`` may be called
@@ -236,7 +247,7 @@ class Repository:
         start = f"{(await self._connect())[0].base}{self.path}/blobs/uploads/"
         while True:
             retry_after: str | None = None
-            url = await self._step("POST", start, frozenset({202}), size=0)  # is asked again by itself
+            url = await self._step("POST", start, frozenset({202}), size=0, waiting=waiting)  # is asked again by itself
             try:
                 async with _attempts(body) as begin:
                     return await self._send(url, begin, digest, size)
@@ -250,7 +261,7 @@ class Repository:
             except RegistryError:
                 if not patience.may_retry(attempt):
                     raise
-            await patience.rest(attempt, retry_after)
+            await patience.rest(attempt, retry_after, waiting)
             attempt += 1
 
     async def _send(self, url: str, body: Begin, digest: Digest | Callable[[], Digest], size: int | None) -> None:
@@ -259,14 +270,31 @@ class Repository:
         url += ("&" if "?" in url else "?") + urlencode({"digest": digest if isinstance(digest, str) else digest()})
         await self._step("PUT", url, frozenset({201, 204}), None if size is None else body, size=size or 0)
 
-    async def _step(self, method: str, url: str, expect: frozenset[int], body: Begin | None = None, *, size: int | None = None) -> str:
+    async def _step(
+        self,
+        method: str,
+        url: str,
+        expect: frozenset[int],
+        body: Begin | None = None,
+        *,
+        size: int | None = None,
+        waiting: Waiting | None = None,
+    ) -> str:
         """One request of an upload; where the next goes."""
         _, authorizer = await self._connect()
         headers = {"Content-Type": "application/octet-stream"} if body else {}
         if size is not None:
             headers["Content-Length"] = str(size)
         async with self._transport.request(
-            method, url, authorizer, scope=self._scope, headers=headers, body=body, expect=expect, retry=method == "POST"
+            method,
+            url,
+            authorizer,
+            scope=self._scope,
+            headers=headers,
+            body=body,
+            expect=expect,
+            retry=method == "POST",
+            waiting=waiting,
         ) as response:
             location = response.headers.get("Location", "")
         return "" if method == "PUT" else self._transport.resolve(url, location, authorizer.origin)

@@ -40,7 +40,11 @@ _BEARER_ERRORS = {
     "insufficient_scope": ("DENIED", "requested access to the resource is denied"),
     "invalid_token": ("UNAUTHORIZED", "authentication required"),
 }
+
 _CHALLENGE = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
+
+
+Waiting = Callable[[int], None]
 
 
 class RegistryError(Exception):
@@ -93,8 +97,15 @@ class Patience:
         """Not as often as one likes, and not when the registry wants to be left alone for longer than anybody waits."""
         return attempt < self.retries and _seconds(retry_after) <= self.longest_pause_s
 
-    async def rest(self, attempt: int, retry_after: str | None = None) -> None:
-        await asyncio.sleep(self.pause_s(attempt, retry_after))
+    async def rest(self, attempt: int, retry_after: str | None = None, waiting: Waiting | None = None) -> None:
+        """``waiting``: told the whole seconds that are left, each second."""
+        pause_s = self.pause_s(attempt, retry_after)
+        if waiting is not None:
+            while pause_s >= 1:
+                waiting(int(pause_s))
+                await asyncio.sleep(1)
+                pause_s -= 1
+        await asyncio.sleep(pause_s)
 
 
 @dataclass(slots=True)
@@ -152,10 +163,11 @@ class Transport:
         expect: frozenset[int] = frozenset({200}),
         retry: bool = True,
         authorise: bool = True,
+        waiting: Waiting | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer to one request, with a status in ``expect``; tokens, redirects and retries are dealt with.
 
-        ``body``: called for each attempt. Raises Unreachable, Untrusted, Refused, RegistryError.
+        ``body``: called for each attempt. ``waiting``: told of pauses between them. Raises Unreachable, Untrusted, Refused, RegistryError.
         """
         attempt = 0
         authorised = not authorise
@@ -183,7 +195,7 @@ class Transport:
                 retry_after = refusal.retry_after
                 if not refusal.is_passing or not retry or not self.patience.may_retry(attempt, retry_after):
                     raise refusal
-            await self.patience.rest(attempt, retry_after)
+            await self.patience.rest(attempt, retry_after, waiting)
             attempt += 1
 
     async def _follow(
