@@ -40,6 +40,16 @@ def test_fields_read_as_from_docker_structs(layout: str, expected: str) -> None:
     assert text(layout) == expected
 
 
+def test_what_is_empty_is_left_out_of_the_json_and_there_for_a_template() -> None:
+    """Recorded of a network with a subnet alone, and of a volume."""
+    inspector = Inspector("{{range .IPAM.Config}}{{.Subnet}}|{{.Gateway}}|{{.IPRange}}|{{.AuxAddress}}{{end}} {{.Peers}} {{.Services}}")
+    inspector.add({"Name": "n", "Id": "1", "IPAM": {"Driver": "default", "Options": {}, "Config": [{"Subnet": "198.51.100.0/24"}]}})
+    assert inspector.text() == "198.51.100.0/24|||map[] [] map[]\n"
+    inspector = Inspector("{{.ClusterVolume}}|{{.Status}}|{{.UsageData}}|{{.Labels}}")
+    inspector.add({"Name": "v", "Mountpoint": "/v", "Labels": None})
+    assert inspector.text() == "<nil>|map[]|<nil>|map[]\n"
+
+
 @pytest.mark.parametrize(
     ("layout", "place"),
     [("{{.Bogus}}", '2: executing "" at <.Bogus>'), ("{{.State.Health.Status}}", '8: executing "" at <.State.Health.Status>')],

@@ -21,13 +21,25 @@ _ABSENT: dict[str, Any] = {
     "ExposedPorts": NIL_MAP, "Health": NIL_POINTER, "Healthcheck": NIL_POINTER, "Init": NIL_POINTER, "MacAddress": "", "Mounts": NIL_LIST,
     "ImageManifestDescriptor": NIL_POINTER, "SizeRootFs": NIL_POINTER, "SizeRw": NIL_POINTER,
     "OnBuild": NIL_LIST, "Options": NIL_MAP, "Shell": NIL_LIST, "StopSignal": "", "StopTimeout": NIL_POINTER, "StorageOpt": NIL_MAP,
-    "Status": NIL_MAP, "Sysctls": NIL_MAP, "Tmpfs": NIL_MAP, "UsageData": NIL_POINTER, "Variant": "",
+    "Sysctls": NIL_MAP, "Tmpfs": NIL_MAP, "UsageData": NIL_POINTER, "Variant": "",
 }  # fmt: skip
 _HOST_NAMES = {
     "CPUShares": "CpuShares", "NanoCPUs": "NanoCpus", "CPUPeriod": "CpuPeriod", "CPUQuota": "CpuQuota", "CPUCount": "CpuCount",
     "CPURealtimePeriod": "CpuRealtimePeriod", "CPURealtimeRuntime": "CpuRealtimeRuntime", "CPUPercent": "CpuPercent", "DNS": "Dns",
     "DNSOptions": "DnsOptions", "DNSSearch": "DnsSearch",
 }  # fmt: skip
+_ABSENT_FROM: dict[str, dict[str, Any]] = {  # from a struct, or the elements of a list, of this name
+    "Config": {"ArgsEscaped": False, "NetworkDisabled": False},
+    "Healthcheck": {"Test": NIL_LIST, "Retries": 0, **dict.fromkeys(("Interval", "Timeout", "StartPeriod", "StartInterval"), Duration(0))},
+    "HostConfig": {"KernelMemory": 0, "KernelMemoryTCP": 0},
+    "IPAMConfig": {"IPv4Address": "", "IPv6Address": "", "LinkLocalIPs": NIL_LIST},
+    "Mounts": {
+        "Type": "", "Name": "", "Driver": "", "Source": "", "Target": "", "ReadOnly": False, "Consistency": "",
+        **dict.fromkeys(("BindOptions", "VolumeOptions", "ImageOptions", "TmpfsOptions", "ClusterOptions"), NIL_POINTER),
+    },
+}  # fmt: skip
+_NETWORK_ABSENT: dict[str, Any] = {"Peers": NIL_LIST, "Services": NIL_MAP}
+_VOLUME_ABSENT: dict[str, Any] = {"ClusterVolume": NIL_POINTER, "CreatedAt": "", "Status": NIL_MAP}
 _IMAGE = (
     "Id", "RepoTags", "RepoDigests", "Parent", "Comment", "Created", "DockerVersion", "Author", "Config", "Architecture", "Variant", "Os",
     "OsVersion", "Size", "VirtualSize", "GraphDriver", "RootFS", "Metadata",
@@ -59,7 +71,7 @@ def typed(value: Any, name: str = "", parent: str = "") -> Any:
             return {go_methods.port(key): item for key, item in items.items()}
         if name == "RestartPolicy":
             return go_methods.restart_policy(items, _ABSENT)
-        return items if free else Record(items, optional=_unwritten(value, name))
+        return items if free else Record(items, optional=_unwritten(value, name, parent))
     if isinstance(value, list):
         return [typed(item, "", name) for item in value]
     if parent == "Healthcheck" and isinstance(value, int) and name != "Retries":
@@ -69,15 +81,19 @@ def typed(value: Any, name: str = "", parent: str = "") -> Any:
     return _null(name) if value is None else value
 
 
-def _unwritten(value: dict[str, Any], name: str) -> dict[str, Any]:
+def _unwritten(value: dict[str, Any], name: str, parent: str) -> dict[str, Any]:
     """What a template may ask of a struct beside what its JSON shows: absent fields, and those that JSON names otherwise."""
-    if name == "Healthcheck":
-        return {"Test": NIL_LIST, "Retries": 0, **{span: Duration(0) for span in ("Interval", "Timeout", "StartPeriod", "StartInterval")}}
-    if name == "HostConfig":
-        return {**_ABSENT, **{go: typed(value[key], key) for go, key in _HOST_NAMES.items() if key in value}}
+    found = {**_ABSENT, **_ABSENT_FROM.get(name or parent, {})}
+    if not name and not parent:
+        found |= _NETWORK_ABSENT if "IPAM" in value else _VOLUME_ABSENT if "Mountpoint" in value else {}
+        found |= {"ID": value["Id"]} if "Id" in value else {}
+    elif parent == "Config":
+        found |= {"Subnet": "", "Gateway": "", "IPRange": "", "AuxAddress": typed(value.get("AuxiliaryAddresses"), "AuxiliaryAddresses")}
+    elif name == "HostConfig":
+        found |= {go: typed(value[key], key) for go, key in _HOST_NAMES.items() if key in value}
     if "HostIp" in value:
-        return {**_ABSENT, "HostIP": value["HostIp"]}
-    return {**_ABSENT, "ID": value["Id"]} if not name and "Id" in value else _ABSENT
+        found["HostIP"] = value["HostIp"]
+    return found
 
 
 def _image(value: dict[str, Any]) -> Record:
