@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wherry.build.checks import check
+from wherry.build.failures import DockerfileError
 from wherry.build.instructions import read
 from wherry.build.parse import parse
 
@@ -43,7 +44,7 @@ def remarks(text: str) -> list[str]:
         ),
         ("FROM a\nENV PUBLIC_KEY=1 TOKEN_FILE=2 MONKEY=3\n", []),
         ("FROM a\nEXPOSE 80/TCP\n", ["ExposeProtoCasing: Defined protocol '80/TCP' in EXPOSE instruction should be lowercase (line 2)"]),
-        ("FROM a\nRUN a \\\n\n b\n", ["NoEmptyContinuation: Empty continuation line (line 2)"]),
+        ("FROM a\nRUN a \\\n\n b\n", ["NoEmptyContinuation: Empty continuation line (line 4)"]),
         ("# check=skip=MaintainerDeprecated\nFROM a\nMAINTAINER x\n", []),
         ("# check=skip=all;error=true\nFROM a\nMAINTAINER x\n", []),
     ],
@@ -53,5 +54,20 @@ def test_rules(text: str, expected: list[str]) -> None:
 
 
 def test_all_but_the_last_command_of_a_stage_are_remarked() -> None:
-    found = remarks('FROM a\nCMD ["x"]\nCMD ["y"]\nFROM b\nCMD ["z"]\n')
-    assert [remark.partition(":")[0] for remark in found] == ["MultipleInstructionsDisallowed"] * 2
+    found = remarks('FROM a\nCMD ["x"]\nCMD ["y"]\nCMD ["y"]\nFROM b\nCMD ["z"]\n')
+    words = "Multiple CMD instructions should not be used in the same stage because only the last one will be used"
+    assert found == [f"MultipleInstructionsDisallowed: {words} (line {line})" for line in (2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("directive", "message"),
+    [
+        ("bogus", 'invalid check option "bogus"'),
+        ("skip=all;foo=bar", 'invalid check option "foo"'),
+        ("error=maybe", 'failed to parse check option "error=maybe": strconv.ParseBool: parsing "maybe": invalid syntax'),
+    ],
+)
+def test_wrong_options(directive: str, message: str) -> None:
+    with pytest.raises(DockerfileError) as fault:
+        remarks(f"# check={directive}\nFROM a\n")
+    assert str(fault.value) == f"failed to parse check options: {message}"

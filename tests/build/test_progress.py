@@ -109,11 +109,12 @@ def test_plain_records_end_with_remarks_and_the_id() -> None:
     renderer = PlainRecords()
     events = [Warned(message="JSONArgsRecommended: use it (line 3)"), *EVENTS]
     records = [record for event in events for record in renderer.records(event)]
-    assert text(records).endswith("#3 DONE 0.0s\n\n 1 warning found:\n - JSONArgsRecommended: use it (line 3)\n")
+    remarks = "\n 1 warning found:\n - JSONArgsRecommended: use it (line 3)\n"
+    assert text(records).endswith(f"#3 DONE 0.0s\n{remarks}")
     assert records[-1] == {"aux": {"ID": IMAGE}}
     error = BuildFailed("in the classic words", detail="in BuildKit's", code=3)
     message = "ERROR: failed to build: failed to solve: in BuildKit's"
-    assert list(renderer.failure(error)) == [{"errorDetail": {"code": 3, "message": message}, "error": message}]
+    assert list(renderer.failure(error)) == [{"stream": remarks}, {"errorDetail": {"code": 3, "message": message}, "error": message}]
 
 
 def test_a_quiet_build_that_fails_tells_all_then_up_to_a_limit() -> None:

@@ -120,6 +120,15 @@ def test_empty_lines_of_an_instruction_are_told(bench: Bench) -> None:
     assert [event.line for event in events if isinstance(event, Warned)] == ["RUN true   && true", ""]
 
 
+def test_a_remark_fails_the_build_where_the_dockerfile_says_so(bench: Bench) -> None:
+    text = "FROM base as b\nRUN echo ran\nCMD x\nCMD y\n"
+    rules = "FromAsCasing, JSONArgsRecommended, MultipleInstructionsDisallowed"
+    with pytest.raises(DockerfileError, match=f"^lint violation found for rules: {rules}$"):
+        bench.build("# check=error=true\n" + text)
+    assert bench.build("# check=skip=all;error=true\n" + text).output == "ran\n"
+    assert bench.build("# check=error=false\n" + text).result.warnings
+
+
 def test_no_cache_runs_everything(bench: Bench) -> None:
     text = "FROM base\nRUN echo nocache > /n\n"
     bench.build(text)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from wherry.build.failures import DockerfileError
 from wherry.build.instructions import (
     Arg,
     Cmd,
@@ -26,6 +27,9 @@ from wherry.build.instructions import (
 )
 from wherry.build.parse import Document
 
+EMPTY_CONTINUATION = "NoEmptyContinuation"
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})  # Go's strconv.ParseBool
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 _RESERVED = frozenset({"scratch", "context"})
 _SECRET_WORDS = frozenset("apikey auth credential credentials key password pword passwd secret token".split())
 _HARMLESS_WORDS = frozenset({"public", "file", "version"})
@@ -43,26 +47,52 @@ class Remark:
         return f"{self.rule}: {self.message} (line {self.lines[0]})"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a ``# check=`` directive says.  ``skipped``: rules in lower case, or ``all``; ``error``: a remark fails the build."""
+
+    skipped: frozenset[str] = frozenset()
+    error: bool = False
+
+
+def options(document: Document) -> Options:
+    """The document's directive.  Raises DockerfileError in BuildKit's words."""
+    found = Options()
+    for part in filter(None, document.directives.get("check", "").split(";")):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or name not in ("skip", "error", "experimental"):
+            raise _no_option(f'invalid check option "{name}"')
+        if name == "skip":
+            found = replace(found, skipped=frozenset(rule.strip().lower() for rule in value.split(",")))
+        elif name == "error":
+            if value not in _TRUE | _FALSE:
+                fault = f'strconv.ParseBool: parsing "{value}": invalid syntax'
+                raise _no_option(f'failed to parse check option "{part.strip()}": {fault}')
+            found = replace(found, error=value in _TRUE)
+    return found
+
+
+def _no_option(message: str) -> DockerfileError:
+    return DockerfileError(f"failed to parse check options: {message}")
+
+
 def check(document: Document, instructions: Sequence[Instruction]) -> tuple[Remark, ...]:
-    """All remarks in the order of the file, without those that a ``# check=skip=...`` directive turns off."""
-    skipped = _skipped(document.directives.get("check", ""))
+    """All remarks in the order of the file, without those that the directive turns off.  Raises DockerfileError."""
+    skipped = options(document).skipped
     if "all" in skipped:
         return ()
     found = [*_of_lines(document), *_of_stages(instructions), *_of_instructions(instructions), *_repeated(instructions)]
     return tuple(sorted((remark for remark in found if remark.rule.lower() not in skipped), key=lambda remark: remark.lines))
 
 
-def _skipped(directive: str) -> set[str]:
-    for option in directive.split(";"):
-        name, _, value = option.strip().partition("=")
-        if name.strip().lower() == "skip":
-            return {rule.strip().lower() for rule in value.split(",")}
-    return set()
+def violation(remarks: Iterable[Remark]) -> str:
+    """What a build fails with whose directive says so."""
+    return "lint violation found for rules: " + ", ".join(dict.fromkeys(remark.rule for remark in remarks))
 
 
 def _of_lines(document: Document) -> Iterator[Remark]:
-    for lines in document.empty_continuations:
-        yield Remark(rule="NoEmptyContinuation", message="Empty continuation line", lines=lines)
+    for _, last in document.empty_continuations:
+        yield Remark(rule=EMPTY_CONTINUATION, message="Empty continuation line", lines=(last, last))
     keywords = [line.keyword for line in document.lines]
     upper = sum(keyword.isupper() for keyword in keywords) * 2 >= len(keywords)
     for line in document.lines:
@@ -160,7 +190,8 @@ def _repeated(instructions: Sequence[Instruction]) -> Iterator[Remark]:
             counted.append(((stage, instruction.line.name), instruction))
     times = Counter(key for key, _ in counted)
     for key, instruction in counted:
-        if times[key] > 1:
+        times[key] -= 1
+        if times[key]:
             name = key[1]
             message = f"Multiple {name} instructions should not be used in the same stage because only the last one will be used"
             yield Remark(rule="MultipleInstructionsDisallowed", message=message, lines=instruction.line.lines)

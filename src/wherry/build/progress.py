@@ -316,10 +316,13 @@ class PlainText:
         lines = [f"#{number} exporting to image", f"#{number} writing image {event.image_id} done"]
         lines += [f"#{number} naming to {tag} done" for tag in event.tags]
         lines.append(f"#{number} DONE 0.0s")
-        if self._remarks:
-            count = len(self._remarks)
-            lines += ["", f" {count} warning{'s' if count > 1 else ''} found:", *(f" - {remark}" for remark in self._remarks)]
-        return ("\n" if self._last else "") + "\n".join(lines) + "\n"
+        return ("\n" if self._last else "") + "\n".join(lines) + "\n" + self.remarks()
+
+    def remarks(self) -> str:
+        """What there is to say of the Dockerfile, at the end."""
+        count = len(self._remarks)
+        heading = f"\n {count} warning{'s' if count > 1 else ''} found:\n"
+        return heading + "".join(f" - {remark}\n" for remark in self._remarks) if count else ""
 
 
 class PlainRecords:
@@ -336,7 +339,9 @@ class PlainRecords:
             yield {"aux": {"ID": event.image_id}}
 
     def failure(self, error: EngineError) -> Iterator[dict[str, Any]]:
-        """The stream's last record when the build fails."""
+        """The stream's last records when the build fails."""
+        if remarks := self._text.remarks():
+            yield {"stream": remarks}
         record = error_record(error)
         record["error"] = record["errorDetail"]["message"] = failure_text(error)
         yield record

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from wherry.build.cache import Cache
-from wherry.build.checks import Remark, check
+from wherry.build.checks import EMPTY_CONTINUATION, Remark, check, options, violation
 from wherry.build.context import Source, read_ignore_file
 from wherry.build.failures import BuildFailed, DockerfileError, excerpt
 from wherry.build.graph import make_graph
@@ -75,9 +75,11 @@ async def build(request: BuildRequest, services: BuildServices, progress: Progre
 
 
 async def _solve(work: Work, document: Document, tags: tuple[str, ...]) -> BuildResult:
-    warnings = _warnings(document)
+    warnings, violated = _checked_document(document)
     for warning in warnings:
         work.progress(warning)
+    if violated:
+        raise DockerfileError(violated)
     for number, text in enumerate(work.graph.global_lines, 1):
         work.progress(Declared(step=Step(number=number, total=work.graph.steps, stage="", place=0, places=0, text=text)))
     try:
@@ -206,14 +208,16 @@ async def _directory(services: BuildServices) -> AsyncIterator[str]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _warnings(document: Document) -> tuple[Warned, ...]:
+def _checked_document(document: Document) -> tuple[tuple[Warned, ...], str]:
+    """What there is to remark, and what the build fails with, where its ``# check=error=true`` wants that.  Raises DockerfileError."""
     remarks = check(document, [read(line, document.escape) for line in document.lines])
-    return tuple(Warned(message=str(remark), line=_with_hole(document, remark)) for remark in remarks)
+    warnings = tuple(Warned(message=str(remark), line=_with_hole(document, remark)) for remark in remarks)
+    return warnings, violation(remarks) if remarks and options(document).error else ""
 
 
 def _with_hole(document: Document, remark: Remark) -> str:
     """The instruction that has empty lines in it, where the remark is of them."""
-    if remark.lines not in document.empty_continuations:
+    if remark.rule != EMPTY_CONTINUATION:
         return ""
     return next((line.text for line in document.lines if line.first <= remark.lines[0] <= line.last), "")
 
