@@ -459,3 +459,22 @@ def test_what_a_token_server_says_of_a_password_is_told(answer: dict[str, object
         assert str(caught.value) == f'Head "http://{server.host}/v2/x/y/manifests/1": {words}'
 
     run(body)
+
+
+def test_a_mirror_that_takes_connections_and_says_nothing_is_left_soon() -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        never = asyncio.Event()
+
+        async def silent(request: web.Request) -> web.StreamResponse:
+            await never.wait()
+            return web.Response()
+
+        stack.callback(never.set)
+        mirror = await Server(silent).start(stack)
+        client = Client(patience=Patience(ping_s=0.1, idle_s=3600), mirrors=[parse_mirror(f"http://{mirror.host}")])
+        stack.push_async_callback(client.close)
+        first, *_ = client.sources(parse("library/x:1"), ALICE)
+        with pytest.raises(RegistryError, match=rf'^Get "http://{mirror.host}/v2/": i/o timeout$'):
+            await first.manifest("1")
+
+    run(body)

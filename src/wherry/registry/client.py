@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -169,7 +170,9 @@ class Client:
 
     async def _ping(self, endpoint: Endpoint) -> Endpoint:
         nobody = Authorizer(origin_of(endpoint.base), Credentials())
-        async with self.transport.request(
-            "GET", endpoint.base, nobody, expect=frozenset({200, 401}), retry=False, authorise=False
-        ) as response:
-            return replace(endpoint, challenge=response.headers.get("WWW-Authenticate", ""))
+        asking = self.transport.request("GET", endpoint.base, nobody, expect=frozenset({200, 401}), retry=False, authorise=False)
+        try:
+            async with asyncio.timeout(self.transport.patience.ping_s), asking as response:
+                return replace(endpoint, challenge=response.headers.get("WWW-Authenticate", ""))
+        except TimeoutError as error:
+            raise RegistryError(f'Get "{endpoint.base}": i/o timeout') from error

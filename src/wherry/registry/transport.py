@@ -84,6 +84,7 @@ class Patience:
 
     connect_s: float = 10.0
     idle_s: float = 60.0
+    ping_s: float = 15.0  # whether there is a registry at all, as long as Docker waits
     document_s: float = 120.0  # a manifest, a token: the whole answer
     retries: int = 3
     backoff_s: float = 0.25
