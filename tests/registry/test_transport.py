@@ -478,3 +478,28 @@ def test_a_mirror_that_takes_connections_and_says_nothing_is_left_soon() -> None
             await first.manifest("1")
 
     run(body)
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "words"),
+    [
+        (418, "no more than a thousand cups\n", "unknown: no more than a thousand cups"),
+        (400, '{"errors":[{"message":"only words"}]}', "unknown: only words"),
+        (400, '{"errors":[{"code":"NAME_INVALID","message":"no"}]}', "name invalid: no"),
+        (400, "", "received unexpected HTTP status: 400 Bad Request"),
+        (400, "{}", "unknown: {}"),
+        (501, "<html>", "received unexpected HTTP status: 501 Not Implemented"),
+        (403, "<html>", "denied: requested access to the resource is denied"),
+    ],
+)
+def test_what_is_no_error_of_a_registry_is_told_as_it_is(status: int, text: str, words: str) -> None:
+    async def body(stack: AsyncExitStack) -> None:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            return web.json_response({}) if request.path == "/v2/" else web.Response(status=status, text=text)
+
+        server = await Server(handler).start(stack)
+        with pytest.raises(Refused) as caught:
+            await fetch(server)
+        assert str(caught.value) == words
+
+    run(body)

@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -388,10 +388,12 @@ async def read_capped(response: aiohttp.ClientResponse, limit: int, deadline_s: 
 
 async def _refusal(response: aiohttp.ClientResponse) -> Refused:
     """The registry's own error, in the words Docker makes of it: ``manifest unknown: manifest unknown``."""
-    try:
-        answer = _json_object(await read_capped(response, _MAX_ERROR, 10))
-    except RegistryError:
-        answer = {}
+    raw = b""
+    answer: dict[str, Any] = {}
+    with suppress(RegistryError):
+        raw = await read_capped(response, _MAX_ERROR, 10)
+        answer = _json_object(raw)
+    said: object = "" if answer else raw.decode("utf-8", "replace").strip()
     errors = answer.get("errors")
     retry_after = response.headers.get("Retry-After")
     challenge = response.headers.get("WWW-Authenticate", "")
@@ -402,9 +404,9 @@ async def _refusal(response: aiohttp.ClientResponse) -> Refused:
             return Refused(response.status, kind, _worded(kind, fields.get("error_description") or usual), retry_after=retry_after)
     if isinstance(errors, list) and errors and isinstance(errors[0], dict):
         code = errors[0].get("code")
-        text = errors[0].get("message")
+        said = errors[0].get("message")
         if isinstance(code, str) and re.fullmatch(r"[A-Z_]{1,60}", code):
-            return Refused(response.status, code, _worded(code, text), retry_after=retry_after)
+            return Refused(response.status, code, _worded(code, said), retry_after=retry_after)
     known = {
         401: ("UNAUTHORIZED", "unauthorized: authentication required"),
         403: ("DENIED", "denied: requested access to the resource is denied"),
@@ -412,6 +414,8 @@ async def _refusal(response: aiohttp.ClientResponse) -> Refused:
         429: ("TOOMANYREQUESTS", "toomanyrequests: too many requests"),
     }
     code, words = known.get(response.status, ("", f"received unexpected HTTP status: {response.status} {response.reason or ''}".rstrip()))
+    if response.status not in known and response.status < 500 and said:  # of a proxy, say: it tells more than the number
+        words = _worded("UNKNOWN", said)
     if code and answer.get("details"):  # as Docker Hub's token server says what is wrong with a password
         words = _worded(code, answer["details"])
     return Refused(response.status, code, words, retry_after=retry_after)
