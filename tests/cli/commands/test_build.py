@@ -95,6 +95,7 @@ def test_missing_parts_are_named_as_docker_names_them(tmp_path: Path, path: str,
     [
         (["--secret", "id=a", "."], "--secret is not supported"),
         (["--output", "x", "."], "--output is not supported"),
+        (["--cgroup-parent=/x", "."], "--cgroup-parent is not supported"),
         (["--ssh=default", "."], "--ssh is not supported"),
         (["--progress", "rawjson", "."], "not supported: choose one of auto, plain, quiet"),
         (["--progress", "tty", "."], "not supported: choose one of auto, plain, quiet"),

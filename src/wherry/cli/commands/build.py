@@ -132,7 +132,6 @@ def _query(invocation: Invocation) -> dict[str, Any]:
         "cpuquota": invocation.number("cpu-quota") or None,
         "cpusetcpus": invocation.text("cpuset-cpus") or None,
         "cpusetmems": invocation.text("cpuset-mems") or None,
-        "cgroupparent": invocation.text("cgroup-parent") or None,
         "shmsize": invocation.number("shm-size") or None,
     }
     if invocation.texts("ulimit"):
@@ -305,7 +304,6 @@ COMMAND = Command(
     flags=(
         Flag("add-host", "list", 'Add a custom host-to-IP mapping ("host:ip")', parse=_extra_host),
         Flag("build-arg", "list", "Set build-time variables"),
-        Flag("cgroup-parent", "string", 'Set the parent cgroup for the "RUN" instructions during build'),
         Flag("compress", "bool", "Compress the build context using gzip"),
         Flag("cpu-period", "int", "Limit the CPU CFS (Completely Fair Scheduler) period"),
         Flag("cpu-quota", "int", "Limit the CPU CFS (Completely Fair Scheduler) quota"),
@@ -349,6 +347,7 @@ COMMAND = Command(
                 ("cache-from", "list", "External cache sources", ""),
                 ("cache-to", "list", "Cache export destinations", ""),
                 ("call", "string", "Method for evaluating the build", ""),
+                ("cgroup-parent", "string", "Parent control group of RUN steps", ""),
                 ("check", "bool", "Check the Dockerfile only", ""),
                 ("isolation", "string", "Container isolation technology", ""),
                 ("metadata-file", "string", "Write the result's metadata to a file", ""),
