@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import os
 import signal
@@ -65,10 +66,18 @@ def test_what_waits_and_is_killed_or_let_go_leaves_no_control_group(image, tmp_p
         zygote = b.supervisor._zygote.pid
         until(lambda: is_ready(b) and (waiting() or cgroup.find().v2))
         before = waiting()
+        slow = await asyncio.create_subprocess_exec("sleep", "600")  # as a first process that is not dead yet
         for name in before:
+            for directory in cgroup.find().directories(f"/wherry-test/{name}"):
+                Path(directory, "cgroup.procs").write_text(str(slow.pid))
             os.kill(pid := int(name.rpartition("-")[2]), signal.SIGKILL)
             until(lambda: not os.path.exists(f"/proc/{pid}"))
-        assert await b.shell("echo well") == "well\n"
+        try:
+            assert await b.shell("echo well") == "well\n"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                slow.kill()
+            await slow.wait()
         until(lambda: is_ready(b))
         assert not set(before) & set(waiting())
 

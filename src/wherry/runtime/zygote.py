@@ -144,7 +144,7 @@ class Zygote:
             except channel.Closed:  # it was killed
                 nest.close()
                 if group:
-                    cgroup.remove(self._groups, group)
+                    cgroup.end(self._groups, group)  # its first process dies with it, a moment later
             else:
                 self._starting[nest.fileno()] = nest
                 self._waiting.register(nest, 0)  # its end is told all the same
