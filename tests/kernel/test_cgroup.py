@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.forked import exit_code
 
-from wherry.kernel import cgroup, limits, usage
+from wherry.kernel import cgroup, limits, mount, namespace, usage
 
 
 def test_hybrid_layout_uses_v1(tmp_path):
@@ -25,6 +26,28 @@ def test_hybrid_layout_uses_v1(tmp_path):
     assert found.directories("/a/b") == ["/sys/fs/cgroup/cpu,cpuacct/a/b"]
     mountinfo.write_text("31 25 0:27 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw\n")
     assert cgroup.find(str(mountinfo)).directory("memory", "x") == "/sys/fs/cgroup/x"
+
+
+@pytest.mark.root
+def test_what_no_container_can_do_without_is_named():
+    """In a mount namespace of its own, where groups are made read-only and unmounted."""
+    found = cgroup.find()
+    assert cgroup.lacking(found) == ""
+    assert "no control groups are mounted" in cgroup.lacking(cgroup.Hierarchies({}, None))
+
+    def work() -> None:
+        namespace.unshare(namespace.CLONE_NEWNS)
+        mount.set_propagation("/", mount.MS_REC | mount.MS_PRIVATE)
+        if not found.v2:
+            without = cgroup.Hierarchies({name: root for name, root in found.v1.items() if name != "devices"}, None)
+            assert cgroup.lacking(without) == "controllers of control groups are not mounted: devices"
+        root = found.v2 or found.v1["devices"]
+        tree = mount.open_tree(mount.AT_FDCWD, root)
+        mount.mount_setattr(tree, add=mount.MOUNT_ATTR_RDONLY)
+        mount.move_onto(tree, os.open(root, os.O_PATH | os.O_CLOEXEC))
+        assert cgroup.lacking(cgroup.find()) == f"control groups are mounted read-only: {root}: a container needs one of its own"
+
+    assert exit_code(work) == 0
 
 
 @pytest.mark.root

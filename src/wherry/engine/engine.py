@@ -31,7 +31,7 @@ from wherry.engine.soundness import SoundnessOperations
 from wherry.engine.system import SystemOperations
 from wherry.engine.volumes import VolumeOperations
 from wherry.engine.workers import Workers
-from wherry.errors import EngineError
+from wherry.errors import EngineError, Unavailable
 from wherry.images.partials import Partials
 from wherry.images.service import Images
 from wherry.kernel import cgroup
@@ -101,6 +101,8 @@ async def running_engine(settings: Settings, supervisor: Supervisor, tasks: asyn
         capabilities = _own_capabilities()
         overlay = snapshotter.name != Vfs.name
         groups = cgroup.find()
+        if lack := cgroup.lacking(groups):
+            raise Unavailable(lack)
         if cgroup.vacate_root(groups):
             log.info("the root of this cgroup namespace had processes: they are in its group init now, or no container could have limits")
         trial = tasks.create_task(selftest.weaknesses(settings, supervisor, capabilities, overlay=overlay), name=selftest.CGROUP)

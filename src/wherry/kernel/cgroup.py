@@ -60,6 +60,19 @@ def find(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
     return Hierarchies(v1, None) if v1 else Hierarchies({}, v2)
 
 
+def lacking(found: Hierarchies) -> str:
+    """Why no container could be made here, "" where they can: without a controller of devices a container has all of the machine's."""
+    roots = [found.v2] if found.v2 else list(dict.fromkeys(found.v1.values()))
+    if not roots:
+        return "no control groups are mounted: mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+    for root in roots:
+        if os.statvfs(root).f_flag & os.ST_RDONLY:
+            return f"control groups are mounted read-only: {root}: a container needs one of its own"
+    there = {*controlfiles.read(f"{found.v2}/cgroup.controllers").split(), "devices"} if found.v2 else found.v1.keys()
+    missing = [name for name in ("devices", "pids") if name not in there]
+    return f"controllers of control groups are not mounted: {', '.join(missing)}" if missing else ""
+
+
 def vacate_root(found: Hierarchies) -> bool:
     """Move what runs in the root of this cgroup namespace into a group ``init`` below it, when that is needed; whether it was.
 
