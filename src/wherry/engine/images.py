@@ -152,6 +152,8 @@ class ImageOperations(ContainerOperations):
         await self.rooms.workers.run(self.rooms.images.tag, ref, _new_name(repo, tag))
 
     async def remove_image(self, ref: str, *, force: bool, prune: bool, platform: spec.Platform | None) -> Sequence[ImageDeleted]:
+        if not ref.strip():
+            raise InvalidRequest("image name cannot be blank")
         async with self.gate.removal():
             removed = await self.rooms.workers.run(
                 self.rooms.images.remove, ref, force=force, prune=prune, platform=platform, in_use=self._users_of_image

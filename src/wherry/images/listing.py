@@ -121,7 +121,7 @@ def check(filters: Filters, allowed: frozenset[str]) -> None:
     """Refuse a filter that does not exist.  Raises InvalidRequest in Docker's words."""
     for name in filters:
         if name not in allowed:
-            raise InvalidRequest(f"invalid filter '{name}'")
+            raise InvalidRequest(f"invalid filter '{name}'" if name else "invalid filter")
 
 
 def has_labels(labels: Mapping[str, str], wanted: Sequence[str]) -> bool:
