@@ -34,17 +34,19 @@ class Record(dict[str, Any]):
 
 
 class Named(str):
-    """A string of the Go type ``go_type``, which has methods."""
+    """What JSON has as a string, and Go as the type ``go_type`` with methods; printed as ``shown`` where that is another."""
 
-    __slots__ = ("go_type", "methods")
+    __slots__ = ("go_type", "methods", "shown")
 
     go_type: str
     methods: Mapping[str, Callable[..., Any]]
+    shown: str
 
-    def __new__(cls, text: str, go_type: str, methods: Mapping[str, Callable[..., Any]]) -> Named:
+    def __new__(cls, text: str, go_type: str, methods: Mapping[str, Callable[..., Any]], shown: str | None = None) -> Named:
         made = super().__new__(cls, text)
         made.go_type = go_type
         made.methods = methods
+        made.shown = text if shown is None else shown
         return made
 
 
@@ -121,7 +123,7 @@ def is_true(value: object) -> bool:
 def to_text(value: object) -> str:
     """As an action prints it (``%v``)."""
     if isinstance(value, str):
-        return value
+        return value.shown if isinstance(value, Named) else value
     if value is None or value is MISSING:
         return "<no value>"
     return format_value(value)
@@ -130,7 +132,7 @@ def to_text(value: object) -> str:
 def format_value(value: object) -> str:
     """As ``%v`` prints it."""
     if isinstance(value, str):
-        return value
+        return value.shown if isinstance(value, Named) else value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
@@ -333,6 +335,7 @@ def _format_scalar(verb: str, value: object, flags: str, precision: int | None) 
     if not isinstance(value, str):
         return None
     if verb in "vsq":
+        value = format_value(value)
         text = value if precision is None else value[:precision]
         return quote(text) if verb == "q" or (verb == "v" and "#" in flags) else text
     if verb in "xX":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wherry.cli import go_methods
+from wherry.cli import go_methods, go_moment
 from wherry.cli.template_values import NIL_LIST, NIL_MAP, NIL_POINTER, Duration, Null, Record
 
 _MAPS = frozenset((
@@ -71,11 +71,15 @@ def typed(value: Any, name: str = "", parent: str = "") -> Any:
             return {go_methods.port(key): item for key, item in items.items()}
         if name == "RestartPolicy":
             return go_methods.restart_policy(items, _ABSENT)
+        if not name and not parent and "IPAM" in value and isinstance(value.get("Created"), str):
+            items["Created"] = go_moment.moment(value["Created"])
         return items if free else Record(items, optional=_unwritten(value, name, parent))
     if isinstance(value, list):
         return [typed(item, "", name) for item in value]
     if parent == "Healthcheck" and isinstance(value, int) and name != "Retries":
         return Duration(value)
+    if name == "LastTagTime" and isinstance(value, str):
+        return go_moment.moment(value)
     if parent == "HostConfig" and isinstance(value, str):
         return go_methods.mode(name, value)
     return _null(name) if value is None else value
