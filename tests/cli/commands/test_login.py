@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,3 +93,31 @@ def test_credentials_of_the_environment_are_used_and_told_of(
     monkeypatch.setenv("DOCKER_AUTH_CONFIG", "{")
     assert known_credentials(program, "localhost:1") is None
     assert capsys.readouterr().err.startswith("Failed to create credential store from DOCKER_AUTH_CONFIG:  ")
+
+
+@pytest.mark.parametrize(
+    ("server", "first"), [("localhost:1", "Username: "), ("", "Log in to Docker Hub with your user name and password.")]
+)
+def test_a_terminal_is_asked_for_name_and_password(server: str, first: str, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    words = [
+        sys.executable,
+        "-c",
+        "import sys; from wherry.cli.main import main; sys.exit(main())",
+        "--config",
+        str(tmp_path),
+        "login",
+        *([server] if server else []),
+    ]
+    with open(ours, "r+b", buffering=0) as terminal:
+        with subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as process:
+            os.close(theirs)
+            try:
+                shown = b""
+                for ending, answer in ((b"Username: ", b"alice\n"), (b"Password: ", b"")):
+                    while not shown.endswith(ending):
+                        shown += os.read(terminal.fileno(), 1 << 12)
+                    terminal.write(answer)
+            finally:
+                process.kill()
+    assert shown.decode().splitlines()[0].startswith(first)

@@ -72,7 +72,8 @@ def _ask(server: str, user: str, password: str) -> tuple[str, str]:
     if not sys.stdin.isatty():
         raise Failure("Error: Cannot perform an interactive login from a non TTY device")
     if not user:
-        print(f"Log in to {'Docker Hub' if server == HUB else server} with your user name and password.")
+        if server == HUB:
+            print("Log in to Docker Hub with your user name and password.")
         sys.stdout.write("Username: ")
         sys.stdout.flush()
         user = sys.stdin.readline().strip()
