@@ -51,3 +51,19 @@ def test_an_overlay_that_has_no_room_to_work_is_refused_instead_of_shown_for_rea
         os.close(fd)
     finally:
         subprocess.run(["umount", str(full)], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["back\\slash", "com,ma:colon", "long" * 60, "both\\" * 50])
+def test_an_overlay_takes_directories_of_any_name(name: str, tmp_path: Path) -> None:
+    root = tmp_path / name
+    for part in ("lower", "upper", "work"):
+        (root / part).mkdir(parents=True)
+    (root / "lower/file").write_text("shown")
+    fd = overlay([str(root / "lower")], str(root / "upper"), str(root / "work"))
+    try:
+        assert Path(f"/proc/self/fd/{fd}/file").read_text() == "shown"
+        Path(f"/proc/self/fd/{fd}/made").touch()
+        assert (root / "upper/made").exists()
+    finally:
+        os.close(fd)

@@ -6,10 +6,12 @@ import json
 import random
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.conftest import Daemon, busybox_tar, make_daemon, running
 from tests.security.archives import member, tar_with
+from tests.system.accounting import tar_of
 from tests.system.talk import UnixConnection
 from tests.system.waiting import until
 
@@ -87,3 +89,13 @@ def test_a_layer_that_is_removed_while_it_is_saved_goes_when_that_ends(daemon: D
     assert len(answer.read()) > 20_000_000
     connection.close()
     until(lambda: "layers of no image" not in parts())
+
+
+@pytest.mark.parametrize("name", ["long" * 50, "back\\slash, colon: and blank"])
+def test_a_data_root_may_have_any_path(tmp_path: Path, name: str) -> None:
+    place = tmp_path / name
+    with running(make_daemon("--data-root", str(place))) as daemon:
+        daemon.run("build", "-q", "-t", "built", "-", stdin=tar_of({"Dockerfile": b"FROM bb\nRUN echo built > /file\nCOPY Dockerfile /\n"}))
+        assert daemon.out("run", "--rm", "--net", "none", "-v", "data:/data", "built", "cat", "/file") == "built"
+        assert daemon.out("system", "fsck") == "Nothing is wrong."
+        assert (place / "volumes/data/_data").is_dir()

@@ -7,6 +7,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable
+from contextlib import ExitStack
 
 from wherry.kernel import libc
 
@@ -44,6 +45,7 @@ MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
 _OVERLAY_OPTIONS = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "off"), ("xino", "on"))
+_SETTING_BYTES = 255
 _OVERLAY_PAGE = 4000  # mount(2) takes one page of options
 
 
@@ -138,16 +140,31 @@ def new_mount(kind: str, options: Iterable[tuple[str, str | None]] = (), *, sour
 
     Raises OSError with the kernel's own explanation where it gives one.  Source: fsopen(2), fsconfig(2), fsmount(2).
     """
-    context = libc.check(_fsopen(kind.encode(), 1), "fsopen", kind)
-    try:
+    with ExitStack() as held:
+        context = libc.check(_fsopen(kind.encode(), 1), "fsopen", kind)
+        held.callback(os.close, context)
         if source:
-            _configure(context, kind, FSCONFIG_SET_STRING, "source", source)
+            _configure(context, kind, FSCONFIG_SET_STRING, "source", _short(source, held))
         for key, value in options:
-            _configure(context, kind, FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING, key, value)
+            if value is None:
+                _configure(context, kind, FSCONFIG_SET_FLAG, key, None)
+            else:
+                _configure(context, kind, FSCONFIG_SET_STRING, key, _short(value, held))
         _configure(context, kind, FSCONFIG_CMD_CREATE, None, None)
         return libc.check(_fsmount(context, 1, attributes), "fsmount", kind)
-    finally:
-        os.close(context)
+
+
+def _short(value: str, held: ExitStack) -> str:
+    """fsconfig(2) takes no longer text than this: a path that is longer is told by a descriptor, which ``held`` closes."""
+    if not _is_long(value):
+        return value
+    fd = os.open(value, os.O_PATH | os.O_CLOEXEC)
+    held.callback(os.close, fd)
+    return f"/proc/self/fd/{fd}"
+
+
+def _is_long(value: str) -> bool:
+    return len(os.fsencode(value)) > _SETTING_BYTES and value.startswith("/")
 
 
 def overlay(lower: list[str], upper: str | None, work: str | None, *, attributes: int = 0, options: Iterable[tuple[str, str]] = ()) -> int:
@@ -182,7 +199,9 @@ def _overlay(lower: list[str], upper: str | None, work: str | None, attributes: 
     options = (*_OVERLAY_OPTIONS, *options)
     writable = [("upperdir", upper), ("workdir", work)] if upper is not None and work is not None else []
     if takes_single_layers():
-        settings: list[tuple[str, str | None]] = [*(("lowerdir+", one) for one in lower), *options, *writable]
+        # of these, not of layers, a backslash takes the next; what is too long is told without
+        escaped = [(key, path if _is_long(path) else path.replace("\\", "\\\\")) for key, path in writable]
+        settings: list[tuple[str, str | None]] = [*(("lowerdir+", one) for one in lower), *options, *escaped]
         return new_mount("overlay", settings, source="overlay", attributes=attributes)
     places = [*lower, *(path for _, path in writable)]
     base = os.path.commonpath([os.path.dirname(place) for place in places])
