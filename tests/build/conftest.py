@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from tests.system.waiting import until
 
 from wherry.build.packed import PackedContext
 from wherry.build.progress import Happening, Output, Why
@@ -112,12 +113,16 @@ class Bench:
     def config(self, outcome: Outcome) -> ImageConfig:
         return self.images.resolve(outcome.result.image_id).config
 
-    def left(self) -> tuple[list[str], list[str], list[str]]:
-        """What a failed build must not leave: active snapshots, staging, cgroups."""
+    def left(self) -> tuple[list[str], list[str]]:
+        """What a failed build must not leave: active snapshots, staging; nor cgroups, which go just after an end was told."""
         active = [info.name for info in self.services.snapshotter.items() if info.active]
         staging = os.path.join(self.settings.data_root, "staging")
-        groups = [name for name in os.listdir("/sys/fs/cgroup/pids/" + self.settings.tag)] if self._has_group() else []
-        return active, os.listdir(staging) if os.path.isdir(staging) else [], [name for name in groups if len(name) == 64]
+        until(lambda: not self._groups())
+        return active, os.listdir(staging) if os.path.isdir(staging) else []
+
+    def _groups(self) -> list[str]:
+        names = os.listdir("/sys/fs/cgroup/pids/" + self.settings.tag) if self._has_group() else []
+        return [name for name in names if len(name) == 64]
 
     def _has_group(self) -> bool:
         return os.path.isdir("/sys/fs/cgroup/pids/" + self.settings.tag)

@@ -78,7 +78,7 @@ def test_failures_name_the_address_without_credentials(bench: Bench, server: str
         bench.build(f"FROM base\nADD {server.replace('//', '//user:pw@')}/none?token=t /d/\n")
     assert "pw" not in str(failure.value)
     assert "token" not in str(failure.value)
-    assert bench.left() == ([], [], [])
+    assert bench.left() == ([], [])
 
 
 def test_addresses() -> None:
