@@ -65,7 +65,6 @@ class BuildRequest:
     network_mode: str = ""
     extra_hosts: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
-    cache_from: tuple[str, ...] = ()
     secrets: Mapping[str, bytes] = field(default_factory=dict)
 
 

@@ -176,7 +176,6 @@ class Change:
     declared: tuple[str, ...] | None = None
     author: str | None = None
     own_cmd: bool | None = None
-    warnings: tuple[str, ...] = ()
 
 
 def change(state: State, instruction: Instruction, given: Mapping[str, str | None], predefined: Mapping[str, str], escape: str) -> Change:
