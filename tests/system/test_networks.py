@@ -16,6 +16,7 @@ import pytest
 from tests.conftest import Daemon, make_daemon, running
 from tests.system.outside import Outside, outside
 from tests.system.ports import free_ports
+from tests.system.talk import ask
 from tests.system.waiting import until
 
 from wherry.networks import bridge, namespace
@@ -383,6 +384,16 @@ def test_all_exposed_ports_are_published_by_P(stage: Stage) -> None:
     listed = stage.engine.out("ps", "--filter", f"name={server}", "--format", "{{.Ports}}")
     assert "->80/tcp" in listed
     assert "->90/udp" in listed
+
+
+def test_an_exposed_port_without_a_protocol_is_one_of_tcp(stage: Stage) -> None:
+    box = f"{stage.name}-box"  # Compose's `expose: ["99"]`
+    stage.containers.append(box)
+    body = {"Image": "bb", "Cmd": ["sleep", "1000"], "ExposedPorts": {"99": {}, "98/udp": {}}}
+    assert ask(stage.engine, "POST", f"/containers/create?name={box}", body)[0] == 201
+    stage.engine.run("start", box)
+    assert stage.engine.out("ps", "--filter", f"name={box}", "--format", "{{.Ports}}") == "98/udp, 99/tcp"
+    assert stage.engine.out("inspect", box, "-f", "{{json .NetworkSettings.Ports}}") == '{"98/udp":null,"99/tcp":null}'
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

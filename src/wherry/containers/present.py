@@ -91,8 +91,8 @@ def mount_points(record: ContainerRecord) -> list[MountPoint]:
 
 
 def exposed_ports(record: ContainerRecord, published: PortMap) -> dict[str, list[PortBinding] | None]:
-    """Every port that is exposed or published, in order of number."""
-    names = {*(record.config.exposed_ports or {}), *published}
+    """Every port that is exposed or published, in order of number; Compose exposes `80` and means `80/tcp`."""
+    names = {name if "/" in name else f"{name}/tcp" for name in (*(record.config.exposed_ports or ()), *published)}
     return {name: list(published[name]) if published.get(name) else None for name in sorted(names, key=_port_order)}
 
 
