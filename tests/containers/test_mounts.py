@@ -92,6 +92,10 @@ def test_a_mount_of_each_type() -> None:
             'invalid mount config for type "tmpfs": field ImageOptions must not be specified',
         ),
         (
+            Mount(type="volume", target="/t", read_only=True),
+            'invalid mount config for type "volume": must not set ReadOnly mode when using anonymous volumes',
+        ),
+        (
             Mount(type="volume", target="/t", volume_options=VolumeOptions(subpath="a")),
             'invalid mount config for type "volume": must not set Subpath when using anonymous volumes',
         ),

@@ -140,7 +140,7 @@ def test_a_device_is_made_and_allowed() -> None:
     assert {"allow": True, "type": "c", "major": 1, "minor": 3, "access": "r"} in config["linux"]["resources"]["devices"]
 
 
-@pytest.mark.parametrize("path", ["/no/such", "/etc/hostname"])
+@pytest.mark.parametrize("path", ["/no/such", "/etc/hostname", "/etc"])
 def test_what_is_no_device_is_refused(path: str) -> None:
     with pytest.raises(InvalidRequest, match="error gathering device information while adding custom device"):
         config_of(host=HostConfig(devices=[DeviceMapping(path_on_host=path)]))

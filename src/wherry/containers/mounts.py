@@ -159,6 +159,8 @@ def parse_mount(mount: Mount) -> MountRecord:
     if mount.type == "image":
         return _image(mount, destination)
     options = mount.volume_options
+    if mount.read_only and not mount.source:
+        raise InvalidRequest('invalid mount config for type "volume": must not set ReadOnly mode when using anonymous volumes')
     if options and options.subpath and not mount.source:
         raise InvalidRequest('invalid mount config for type "volume": must not set Subpath when using anonymous volumes')
     return MountRecord(

@@ -284,7 +284,8 @@ def _mapped(mapping: DeviceMapping) -> list[dict[str, Any]]:
     source, target = mapping.path_on_host, mapping.path_in_container or mapping.path_on_host
     if os.path.isdir(source):
         found = [os.path.join(folder, name) for folder, _, names in os.walk(source) for name in names]
-        return [_node(path, target + path.removeprefix(source)) for path in found if _is_device(path)]
+        if nodes := [_node(path, target + path.removeprefix(source)) for path in found if _is_device(path)]:
+            return nodes
     return [_node(source, target)]
 
 
