@@ -61,7 +61,9 @@ def test_a_bad_moment_is_refused(text: str) -> None:
         parameters.moment_ns(text)
 
 
-@pytest.mark.parametrize(("text", "value"), [("all", None), ("", None), ("-1", None), ("x", None), ("0", 0), ("12", 12)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("all", None), ("", None), ("-1", None), ("x", None), ("0", 0), ("12", 12), ("+5", 5), ("++5", None)]
+)
 def test_a_bad_tail_means_everything(text: str, value: int | None) -> None:
     assert parameters.tail(text) == value
 

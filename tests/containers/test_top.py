@@ -24,7 +24,7 @@ def test_named_columns_and_titles() -> None:
 
 
 def test_a_process_that_has_gone_is_left_out() -> None:
-    assert top.table([2**22 - 1], "aux")[1] == []
+    assert top.table([2**22 - 1], "-aux")[1] == []
 
 
 def test_a_table_without_pids_is_refused() -> None:
@@ -35,6 +35,22 @@ def test_a_table_without_pids_is_refused() -> None:
 @pytest.mark.parametrize("arguments", ["-eo pid,cmd", "axo pid,cmd", "-e -o pid -o cmd", "-Ao pid,cmd", "-o pid,cmd"])
 def test_columns_are_chosen_in_all_the_usual_ways(arguments: str) -> None:
     assert [title for title, _ in top.columns(arguments)] == ["PID", "CMD"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "titles"),
+    [
+        *((words, "USER PID %CPU %MEM VSZ RSS TTY STAT START TIME COMMAND") for words in ("aux", "-aux", "axu", "-auxww", "uax")),
+        *((words, "PID TTY STAT TIME COMMAND") for words in ("ax", "-ax", "x")),
+        *((words, "PID TTY TIME CMD") for words in ("-e", "-A", "-w")),
+        ("-aef", "UID PID PPID C STIME TTY TIME CMD"),
+        ("-eo user,group,pid,comm", "USER GROUP PID COMMAND"),
+    ],
+)
+def test_the_usual_tables_have_the_columns_of_ps(arguments: str, titles: str) -> None:
+    found, rows = top.table([os.getpid()], arguments)
+    assert found == titles.split()
+    assert len(rows[0]) == len(found)
 
 
 def test_what_is_not_supported_is_named() -> None:

@@ -63,7 +63,8 @@ def moment_ns(text: str) -> int:
 
 def tail(text: str) -> int | None:
     """The number of log lines to show; None for all of them, which is also what a bad number means to Docker."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+    digits = text.removeprefix("+")
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 16 else None
 
 
 def filters(text: str) -> Filters:

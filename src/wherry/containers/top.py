@@ -5,6 +5,7 @@ Source: ps(1) for the columns' meaning; Engine API 1.51 ContainerTop.
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import re
@@ -85,6 +86,13 @@ def _user(process: Process) -> str:
         return str(process.uid)
 
 
+def _group(process: Process) -> str:
+    try:
+        return grp.getgrgid(process.gid).gr_name
+    except KeyError:
+        return str(process.gid)
+
+
 def _terminal(process: Process) -> str:
     major, minor = process.terminal >> 8 & 0xFFF, process.terminal & 0xFF
     return f"pts/{(major - 136) * 256 + minor}" if 136 <= major < 144 else "?"
@@ -116,6 +124,7 @@ _COLUMNS: dict[str, Column] = {
     "pid": ("PID", lambda p: str(p.pid)),
     "ppid": ("PPID", lambda p: str(p.ppid)),
     "user": ("USER", _user),
+    "group": ("GROUP", _group),
     "uid": ("UID", lambda p: str(p.uid)),
     "gid": ("GID", lambda p: str(p.gid)),
     "comm": ("COMMAND", lambda p: p.name),
@@ -139,6 +148,7 @@ _ALIASES = {
     **dict.fromkeys(("cmd", "command"), "args"),
     **dict.fromkeys(("ucmd", "ucomm"), "comm"),
     **dict.fromkeys(("euser", "uname"), "user"),
+    "egroup": "group",
     **dict.fromkeys(("tname", "tt"), "tty"),
     **dict.fromkeys(("s", "state"), "stat"),
     **dict.fromkeys(("start", "start_time"), "stime"),
@@ -149,6 +159,7 @@ _ALIASES = {
 
 
 _TITLES = {
+    "egroup": "EGROUP",
     **{"cmd": "CMD", "ucmd": "CMD", "euser": "EUSER", "euid": "EUID", "egid": "EGID", "tname": "TTY", "s": "S", "state": "S"},
     **{"start": "STARTED", "start_time": "START", "thcount": "THCNT", "pgrp": "PGRP", "sess": "SESS", "session": "SESS"},
 }
@@ -177,6 +188,7 @@ _BSD = [
     ("TIME", lambda p: f"{int(p.cpu_s) // 60}:{int(p.cpu_s) % 60:02d}"),
     _COLUMNS["args"],
 ]
+_BSD_SHORT = [_COLUMNS["pid"], _renamed("tty", "TTY"), *(_BSD[at] for at in (7, 9, 10))]
 _SHORT = [_COLUMNS["pid"], _renamed("tty", "TTY"), _COLUMNS["time"], _renamed("comm", "CMD")]
 
 
@@ -192,10 +204,10 @@ def columns(arguments: str) -> list[Column]:
         if word.startswith(("-o", "o", "--format")) and word not in ("other",):
             rest = word.removeprefix("--format").removeprefix("-").removeprefix("o").removeprefix("=")
             chosen += _listed(rest or (words.pop(0) if words else ""))
-        elif word.startswith("-") and set(word[1:]) <= set("eAfFw"):
+        elif word.startswith("-") and set(word[1:]) <= set("eAafFw"):
             shape = _FULL if set(word) & {"f", "F"} else shape
-        elif word and set(word) <= set("auxw"):
-            shape = _BSD if "u" in word else shape
+        elif set(word.removeprefix("-")) <= set("auxw") and (word[:1] != "-" or "x" in word):  # `-aux` is known to be meant as `aux`
+            shape = _BSD if "u" in word or shape is _BSD else _BSD_SHORT
         else:
             raise NotSupported(f"top: the ps argument {word!r} is not supported (supported: -ef, aux, -o COLUMN,...)")
     result = chosen or shape

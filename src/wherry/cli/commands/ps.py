@@ -49,7 +49,9 @@ LISTING = Listing(
 
 def run(invocation: Invocation) -> int:
     layout = invocation.text("format") or str(invocation.program.config().get("psFormat") or "")
-    quiet = invocation.flag("quiet") and layout in ("", "table")
+    quiet = invocation.flag("quiet")
+    if quiet and invocation.text("format"):
+        print("WARNING: Ignoring custom format, because both --format and --quiet are set.", file=sys.stderr)
     last = 1 if invocation.flag("latest") else invocation.number("last")
     sizes = invocation.flag("size")
     query = {
@@ -61,7 +63,8 @@ def run(invocation: Invocation) -> int:
     found = invocation.program.engine.get("/containers/json", query) or []
     trunc = not invocation.flag("no-trunc")
     if quiet:
-        sys.stdout.write("".join(f"{item['Id'][:12] if trunc else item['Id']}\n" for item in found))
+        before = "container_id: " if layout == "raw" else ""
+        sys.stdout.write("".join(f"{before}{item['Id'][:12] if trunc else item['Id']}\n" for item in found))
         return 0
     rows = [container_row(item, trunc=trunc) for item in found]
     try:
