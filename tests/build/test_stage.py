@@ -100,6 +100,9 @@ def test_ignored_files_are_not_there(bench: Bench) -> None:
 def test_chmod_in_octal_and_symbols(bench: Bench) -> None:
     text = "FROM base\nCOPY --chmod=0751 a /a\nCOPY --chmod=u=rwX,go=rX d /d\nCOPY --chmod=4755 a /s\n"
     assert listing(bench, text, {"a": "", "d/f": ""}, "stat -c %a /a /d/f /s").split() == ["751", "644", "4755"]
+    text = "FROM base\nCOPY --chmod=4711 a /n/a\nCOPY --chmod=777 d /w/d\nCOPY --chmod=600 a /p/q/a\n"
+    shown = listing(bench, text, {"a": "", "d/f": ""}, "stat -c %a /n /n/a /w /w/d /w/d/f /p /p/q /p/q/a")
+    assert shown.split() == ["711", "4711", "755", "755", "777", "600", "600", "600"]  # directories that are made on the way get less
     with pytest.raises(BuildFailed, match="invalid chmod parameter: '99999'"):
         bench.build("FROM base\nCOPY --chmod=99999 a /a\n", {"a": ""})
 

@@ -62,8 +62,8 @@ class Plan:
 
     @property
     def directory_mode(self) -> int:
-        """Of the directories that lead to the destination, where they are missing."""
-        return apply_mode(self.mode, 0o755, directory=True) if self.mode else 0o755
+        """Of the directories that lead to the destination, where they are missing: under BuildKit's umask, and without set-id bits."""
+        return apply_mode(self.mode, 0o755, directory=True) & 0o755 if self.mode else 0o755
 
     def to_json(self) -> dict[str, Any]:
         items = [
