@@ -13,7 +13,16 @@ from wherry.errors import InvalidRequest
 from wherry.spec.docker.build import BuildCacheRecord, BuildPruned
 from wherry.spec.docker.container import Config, ContainersPruned, ContainerTop, ContainerUpdate, ContainerUpdated
 from wherry.spec.docker.exec import ExecCreate
-from wherry.spec.docker.image import Distribution, HistoryEntry, ImageDeleted, ImageInspect, ImagesPruned, ImageSummary, SearchResult
+from wherry.spec.docker.image import (
+    Distribution,
+    HistoryEntry,
+    ImageConfig,
+    ImageDeleted,
+    ImageInspect,
+    ImagesPruned,
+    ImageSummary,
+    SearchResult,
+)
 from wherry.spec.docker.inside import LayersReport
 from wherry.spec.docker.network import Network, NetworkConnect, NetworkCreate, NetworkCreated, NetworkDisconnect, NetworksPruned
 from wherry.spec.docker.request import CachePrune, CommitRequest, ImportRequest
@@ -133,7 +142,7 @@ TABLE: list[tuple[str, Any, Any, Any, int, Any]] = [
         [],
     ),
     (
-        "GET /v1.24/images/json?filter=a*",
+        "GET /v1.40/images/json?filter=a*",
         None,
         [],
         call("list_images", all=False, filters={"reference": ("a*",)}, shared_size=False, containers=False),
@@ -313,6 +322,28 @@ def test_older_clients_read_the_virtual_size(client: Raw, engine: Recorder) -> N
     engine.answer = lambda: ImageInspect(size=5)
     assert json.loads(client.request("GET", "/v1.44/images/x/json").response()[2])["ContainerConfig"]["Env"] is None
     assert "ContainerConfig" not in json.loads(client.request("GET", "/v1.45/images/x/json").response()[2])
+
+
+def test_older_clients_read_images_without_a_name_and_their_configuration_as_they_knew_them(client: Raw, engine: Recorder) -> None:
+    engine.answer = lambda: [ImageSummary(), ImageSummary(repo_tags=["a:1"])]
+    for version, nameless in (("1.42", (["<none>:<none>"], ["<none>@<none>"])), ("1.43", ([], []))):
+        first, second = json.loads(client.request("GET", f"/v{version}/images/json").response()[2])
+        assert (first["RepoTags"], first["RepoDigests"]) == nameless
+        assert (second["RepoTags"], second["RepoDigests"]) == (["a:1"], [])
+    engine.answer = lambda: ImageInspect(config=ImageConfig(cmd=["x"]))
+    old, new = (json.loads(client.request("GET", f"/v{version}/images/x/json").response()[2])["Config"] for version in ("1.49", "1.50"))
+    assert new == {
+        "Cmd": ["x"],
+        "Entrypoint": None,
+        "Env": None,
+        "Labels": None,
+        "OnBuild": None,
+        "User": "",
+        "Volumes": None,
+        "WorkingDir": "",
+    }
+    off = dict.fromkeys(("AttachStderr", "AttachStdin", "AttachStdout", "OpenStdin", "StdinOnce", "Tty"), False)
+    assert old == {**new, **off, "Domainname": "", "Hostname": "", "Image": ""}
 
 
 def test_an_import_reads_its_source(client: Raw, engine: Recorder) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from wherry.api import parameters, stream
 from wherry.api.exchange import NO_CONTENT, Request, Response, reply
 from wherry.api.ports import Operations
 from wherry.errors import InvalidRequest
 from wherry.spec.docker.container import Config
-from wherry.spec.docker.image import IdCreated
+from wherry.spec.docker.image import IdCreated, OldImageConfig
 from wherry.spec.docker.request import CommitRequest, ImportRequest
 from wherry.spec.docker.system import AuthConfig
 
@@ -17,13 +19,15 @@ SEARCH_LIMIT = 25
 
 async def list_all(engine: Operations, request: Request) -> Response:
     filters = request.filters()
-    if request.version < (1, 25) and request.text("filter"):
+    if request.version < (1, 41) and request.text("filter"):
         filters = {**filters, "reference": (request.text("filter"),)}
     counted = request.version >= (1, 51)
     found = await engine.list_images(all=request.flag("all"), filters=filters, shared_size=request.flag("shared-size"), containers=counted)
-    if request.version < (1, 44):
-        for image in found:
+    for image in found:
+        if request.version < (1, 44):
             image.virtual_size = image.size
+        if request.version < (1, 43) and not image.repo_tags and not image.repo_digests:
+            image.repo_tags, image.repo_digests = ["<none>:<none>"], ["<none>@<none>"]
     return reply(found)
 
 
@@ -35,7 +39,9 @@ async def inspect(engine: Operations, request: Request) -> Response:
     if request.version < (1, 44):
         image.virtual_size = image.size
     if request.version < (1, 45):
-        image.container_config = Config()  # empty, as Docker's: old clients look into it
+        image.container_config = Config(labels=None)  # empty, as Docker's: old clients look into it
+    if request.version < (1, 50) and image.config is not None:
+        image.config = OldImageConfig(**msgspec.structs.asdict(image.config))
     return reply(image, escape_html=True)
 
 

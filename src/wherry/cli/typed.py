@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wherry.cli import go_methods, go_moment
+from wherry.cli import go_methods
 from wherry.cli.template_values import NIL_LIST, NIL_MAP, NIL_POINTER, Duration, Null, Record
 
 _MAPS = frozenset((
@@ -72,14 +72,14 @@ def typed(value: Any, name: str = "", parent: str = "") -> Any:
         if name == "RestartPolicy":
             return go_methods.restart_policy(items, _ABSENT)
         if not name and not parent and "IPAM" in value and isinstance(value.get("Created"), str):
-            items["Created"] = go_moment.moment(value["Created"])
+            items["Created"] = _moment(value["Created"])
         return items if free else Record(items, optional=_unwritten(value, name, parent))
     if isinstance(value, list):
         return [typed(item, "", name) for item in value]
     if parent == "Healthcheck" and isinstance(value, int) and name != "Retries":
         return Duration(value)
     if name == "LastTagTime" and isinstance(value, str):
-        return go_moment.moment(value)
+        return _moment(value)
     if parent == "HostConfig" and isinstance(value, str):
         return go_methods.mode(name, value)
     return _null(name) if value is None else value
@@ -107,6 +107,12 @@ def _image(value: dict[str, Any]) -> Record:
     if isinstance(config, dict):
         items["Config"] = Record({key: config[key] for key in _IMAGE_CONFIG if config.get(key)}, optional=_IMAGE_CONFIG)
     return Record(items, optional={**_IMAGE_ABSENT, "ID": value["Id"]})
+
+
+def _moment(text: str) -> str:
+    from wherry.cli.go_moment import moment  # with datetime, which a container's template does not need
+
+    return moment(text)
 
 
 def _null(name: str) -> Null:

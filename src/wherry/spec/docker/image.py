@@ -26,6 +26,20 @@ class ImageConfig(Body):
     working_dir: str = shown("")
 
 
+class OldImageConfig(ImageConfig):
+    """With what images had in common with containers, before API 1.50."""
+
+    attach_stderr: bool = shown(False)
+    attach_stdin: bool = shown(False)
+    attach_stdout: bool = shown(False)
+    domainname: str = shown("")
+    hostname: str = shown("")
+    image: str = shown("")
+    open_stdin: bool = shown(False)
+    stdin_once: bool = shown(False)
+    tty: bool = shown(False)
+
+
 class RootFS(Body):
     type: str = shown("layers")
     layers: list[str] | None = None
