@@ -360,3 +360,14 @@ def _archive(name: str) -> bytes:
     with tarfile.open(fileobj=made, mode="w") as archive:
         archive.addfile(tarfile.TarInfo(name), io.BytesIO())
     return made.getvalue()
+
+
+def test_proxies_of_the_clients_configuration_are_for_new_containers_and_not_for_execs(engine: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"proxies":{"default":{"httpProxy":"http://p:1"}}}')
+    client = ("--config", str(tmp_path))
+    assert "HTTP_PROXY=http://p:1" in engine.out(*client, "run", "--rm", "bb", "env").split("\n")
+    engine.run("run", "-d", "--name", "unproxied", "bb", "sleep", "1000")
+    try:
+        assert "proxy" not in engine.out(*client, "exec", "unproxied", "env").lower()
+    finally:
+        engine.run("rm", "-f", "unproxied")

@@ -148,6 +148,9 @@ def test_wrong_mounts_are_refused_and_leave_nothing(engine: Daemon, tmp_path: Pa
         refused = engine.run("run", "--rm", *wrong, "bb", "true", check=False)
         assert (refused.code, message in refused.err) == (125, True), refused
     assert engine.out("volume", "ls", "-q") == before
+    engine.run("run", "--name", "mismatched", "-v", f"{tmp_path}/file:/bin", "bb", "true", check=False)
+    assert engine.out("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "mismatched") == "created 127"
+    engine.run("rm", "mismatched")
 
 
 PARTS = """mkdir -p /v/sub/inner; for d in /v /v/sub /v/sub/inner; do echo $d >$d/here; done

@@ -149,7 +149,7 @@ class Mount:
             if self.kind or error.errno not in (errno.ENOTDIR, errno.EINVAL):
                 raise
             where = f'error mounting "{self.source}" to rootfs at "{self.destination}"'
-            raise StartFailure(128, f"{where}: mount src={self.source}, dst={self.destination}: {OF_ANOTHER_KIND}") from error
+            raise StartFailure(127, f"{where}: mount src={self.source}, dst={self.destination}: {OF_ANOTHER_KIND}") from error
 
     @property
     def _is_sealed_later(self) -> bool:

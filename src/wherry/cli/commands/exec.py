@@ -32,7 +32,7 @@ def run(invocation: Invocation) -> int:
         "AttachStdout": not detach,
         "AttachStderr": not detach,
         "DetachKeys": keys,
-        "Env": environment.with_proxies(env, invocation.program) or None,
+        "Env": env or None,
         "WorkingDir": invocation.text("workdir"),
         "Cmd": words,
     }
