@@ -55,6 +55,11 @@ def test_signals() -> None:
         change(played(), StopSignal(line=parse(b"STOPSIGNAL FOO").lines[0], signal="FOO"), {}, {}, "\\")
 
 
+def test_a_volume_has_a_path() -> None:
+    with pytest.raises(DockerfileError, match="VOLUME specified can not be an empty string"):
+        played("VOLUME /a $UNSET")
+
+
 def test_settings_leave_the_key_and_move_the_trail() -> None:
     one, other = played("LABEL a=1"), played("LABEL a=2")
     assert one.key == other.key == "k"

@@ -202,6 +202,8 @@ def change(state: State, instruction: Instruction, given: Mapping[str, str | Non
             return _expose(state, instruction, expander)
         case Volume():
             paths = [expander.one(path) for path in instruction.paths]
+            if "" in paths:
+                raise DockerfileError("VOLUME specified can not be an empty string", instruction.line.lines)
             volumes = {**(state.config.volumes or {}), **{path: {} for path in paths}}
             return _changed(state, instruction, f"VOLUME [{' '.join(paths)}]", volumes=volumes)
         case User():
