@@ -8,11 +8,12 @@ import signal
 import subprocess
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.conftest import WHERRY, Daemon
-from tests.system.talk import ask
+from tests.system.talk import UnixConnection, ask
 from tests.system.waiting import until
 
 pytestmark = pytest.mark.root
@@ -460,6 +461,33 @@ def test_export_is_a_tar_that_import_takes(engine: Daemon, tmp_path: Path) -> No
     assert engine.out("run", "--rm", "from-export:1") == "kept"
     engine.run("rm", "exported")
     engine.run("rmi", "from-export:1")
+
+
+def test_many_copy_into_and_from_a_container_that_does_not_run(engine: Daemon, tmp_path: Path) -> None:
+    """Each mounts its layer: the kernel takes one mount at a time that writes to it."""
+    (tmp_path / "file").write_text("kept")
+    engine.run("create", "--name", "shared", "--net", "none", "bb", "cat", "/tmp/file")
+    with tarfile.open(tmp_path / "file.tar", "w") as tar:
+        tar.add(tmp_path / "file", "file")
+    data = (tmp_path / "file.tar").read_bytes()
+
+    def copy(number: int) -> int:
+        connection = UnixConnection(engine.socket_path)
+        try:
+            if number % 2:
+                connection.request("PUT", "/containers/shared/archive?path=/tmp", data, {"Content-Type": "application/x-tar"})
+            else:
+                connection.request("GET", "/containers/shared/archive?path=/bin/busybox")
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        assert set(pool.map(copy, range(120))) == {200}
+    assert engine.out("start", "-a", "shared") == "kept"
+    engine.run("rm", "shared")
 
 
 def test_commit_makes_an_image_with_another_command(engine: Daemon) -> None:

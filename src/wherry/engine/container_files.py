@@ -11,6 +11,7 @@ import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from wherry.containers.container import Container
 from wherry.containers.lifecycle import Status
@@ -48,6 +49,7 @@ T = TypeVar("T")
 class ContainerFiles:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def _place(self, container: Container, path: str) -> tuple[Rootfs | Process, str, str]:
         """Where a path is worked on: the running container's own mounts; else its layer, or the volume or bind the path lies in.
@@ -70,6 +72,13 @@ class ContainerFiles:
             return Rootfs(upper=holder.source), inside, closed
         return await self._dressed(container), keep, closed
 
+    def _turn(self, container: Container) -> asyncio.Lock:
+        """Whose it is may mount the layer of a container that does not run to write: the kernel takes one such mount at a time."""
+        lock = self._turns.get(container.id)
+        if lock is None:
+            self._turns[container.id] = lock = asyncio.Lock()
+        return lock
+
     async def _dressed(self, container: Container) -> Rootfs:
         return await self._rooms.furniture.dress(self._rooms.snapshotter.rootfs(container.record.snapshot), container.record.chain)
 
@@ -90,7 +99,7 @@ class ContainerFiles:
         """Raises NotFound: `Could not find the file X in container Y`.  ``called``: how the client named it."""
         try:
             facts = await self._there(
-                container, path, lambda target, inside, _: self._rooms.supervisor.task(target, "stat", {"path": inside})
+                container, path, lambda target, inside, _: self._rooms.supervisor.task(_to_read(target), "stat", {"path": inside})
             )
         except OSError as error:
             raise _missing(called, path, error) from error
@@ -109,7 +118,7 @@ class ContainerFiles:
         name = "." if content_only else facts.name.strip("/") or "."
 
         def pack(target: Rootfs | Process, inside: str, _: str, writer: int) -> Awaitable[Mapping[str, object]]:
-            return self._rooms.supervisor.task(target, "pack", {"path": inside, "name": name}, [writer])
+            return self._rooms.supervisor.task(_to_read(target), "pack", {"path": inside, "name": name}, [writer])
 
         return facts, self._packed(container, lambda writer: self._there(container, path, partial(pack, writer=writer)))
 
@@ -126,7 +135,12 @@ class ContainerFiles:
             raise InvalidRequest("extraction point is not a directory")
         user = container.record.config.user if request.copy_ids else ""
         arguments = {"keep_kinds": request.keep_kind, "user": user}
-        await through_file(chunks, lambda file: self._unpack(container, request.path, arguments, file))
+
+        async def unpack(file: Source) -> None:
+            async with self._turn(container):
+                await self._unpack(container, request.path, arguments, file)
+
+        await through_file(chunks, unpack)
 
     async def _unpack(self, container: Container, path: str, arguments: dict[str, object], file: Source) -> None:
         """Decompress outside of the container's root; unpack in a task inside."""
@@ -149,9 +163,7 @@ class ContainerFiles:
 
     async def export(self, container: Container) -> AsyncIterator[bytes]:
         """The whole root as a flat tar, without what is mounted on it."""
-        rootfs = await self._dressed(container)
-        if rootfs.lower and rootfs.upper is not None:
-            rootfs = Rootfs(lower=(rootfs.upper, *rootfs.lower))  # to read: a running container keeps the only writable mount
+        rootfs = _to_read(await self._dressed(container))
         return self._packed(container, lambda writer: self._rooms.supervisor.task(rootfs, "pack", {"path": "/.", "name": ""}, [writer]))
 
     async def _packed(self, container: Container, pack: Callable[[int], Awaitable[Mapping[str, object]]]) -> AsyncIterator[bytes]:
@@ -182,6 +194,13 @@ def _copy_plain(file: Source, writer: int, start: Start) -> None:
         except BrokenPipeError:
             while file.read(COPY_BYTES):
                 pass  # the task has failed and says why; the client's stream is still taken to its end
+
+
+def _to_read(target: T) -> T | Rootfs:
+    """Without a mount that can be written: a container that runs, or whoever copies into it, keeps the only one."""
+    if isinstance(target, Rootfs) and target.lower and target.upper is not None:
+        return Rootfs(lower=(target.upper, *target.lower))
+    return target
 
 
 def _from_root(path: str, target: str) -> str:
