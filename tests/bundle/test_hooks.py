@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 
 import pytest
 from tests.bundle.harness import COMMAND, bundle_config
@@ -55,8 +56,9 @@ def test_a_hook_may_ask_for_its_container(runtime, kind, status):
     command = " ".join((*COMMAND, "--root", str(runtime.place / "state")))
     script = f"{command} state t-asked; {command} list -q; {command} exec t-asked echo inside 2>&1; true"
     configuration = bundle_config("sleep", "600")
+    environment = ["PATH=/bin:/usr/bin", f"PYTHONPATH={':'.join(sys.path)}"]  # where we are not installed
     configuration["hooks"] = {
-        kind: [{"path": "/bin/sh", "args": ["sh", "-c", f"{{ {script}; }} > {record}"], "env": ["PATH=/bin:/usr/bin"], "timeout": 30}]
+        kind: [{"path": "/bin/sh", "args": ["sh", "-c", f"{{ {script}; }} > {record}"], "env": environment, "timeout": 30}]
     }
     runtime("create", "--bundle", str(runtime.bundle(configuration)), "t-asked")
     assert runtime.state("t-asked")["status"] == "created"
