@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ SAY = (
 
 def service(*said: str, **process: Any) -> dict[str, Any]:
     """A container that says this, with the machine's Python."""
-    configuration = bundle_config("/usr/bin/python3", "-c", SAY, *said, **process)
+    configuration = bundle_config(os.path.realpath(sys.executable), "-c", SAY, *said, **process)
     configuration["mounts"] += [
         {"destination": path, "type": "bind", "source": os.path.realpath(path), "options": ["rbind", "ro"]}
-        for path in ("/usr", "/lib", "/lib64")
+        for path in {"/usr", "/lib", "/lib64", sys.base_prefix}
+        if os.path.isdir(path)
     ]
     return configuration
 
