@@ -7,18 +7,19 @@ import os
 
 
 def read(path: str) -> str:
-    """Raises FileNotFoundError also for what goes while it is open."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # open() would cost several times the reading
+    """Raises FileNotFoundError also for what goes meanwhile."""
     try:
-        data = b""
-        while chunk := os.read(fd, 1 << 16):
-            data += chunk
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # open() would cost several times the reading
+        try:
+            data = b""
+            while chunk := os.read(fd, 1 << 16):
+                data += chunk
+        finally:
+            os.close(fd)
     except OSError as error:
-        if error.errno == errno.ENODEV:  # kernfs: its group was removed
+        if error.errno == errno.ENODEV:  # kernfs: its group was removed while it was opened (v2) or read
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
         raise
-    finally:
-        os.close(fd)
     return data.decode(errors="replace")
 
 
