@@ -314,6 +314,15 @@ class Suite:
             assert os.listdir(f"{root}/opt/old") == ["new"]
             assert stat.S_IMODE(os.stat(f"{root}/opt/old").st_mode) == 0o711
 
+    def test_a_directory_that_no_entry_tells_of_takes_the_place_of_what_is_none_below(self, snapshots: Snapshotter, base: Digest) -> None:
+        top = layer(file("etc/passwd/d/new", b"1"), file("link/new", b"2"), file("opt/new", b"3"))
+        diff_id = snapshots.apply(None, base, io.BytesIO(top)).diff_id
+        with mounted(snapshots.view(chain_id([base, diff_id]))) as root:
+            assert listing(f"{root}/etc/passwd") == {"d", "d/new"}
+            assert os.listdir(f"{root}/link") == ["new"]
+            assert not os.path.islink(f"{root}/link")
+            assert {"new", "old", "old/a"} <= listing(f"{root}/opt")
+
     @pytest.mark.parametrize("more", [0, 12])
     def test_an_opaque_root_hides_nothing_however_many_layers_there_are(self, snapshots: Snapshotter, base: Digest, more: int) -> None:
         stack = [base]

@@ -178,6 +178,8 @@ class _Tree:
             return self._root_fd
         fd = self._directories.get(path)
         if fd is None:
+            if create and self._options.whiteouts is Whiteouts.DELETE:
+                self._displace(path)
             try:
                 fd = files.open_in_root(self._root_fd, path, os.O_PATH | os.O_DIRECTORY)
             except FileNotFoundError:
@@ -186,6 +188,23 @@ class _Tree:
                 fd = files.mkdirs_in_root(self._root_fd, path, 0o755, *(self._options.owner or (0, 0)))
             self._remember(path, fd)
         return fd
+
+    def _displace(self, path: str) -> None:
+        """What was there before this archive, and is none, goes where it has a directory that no entry tells of: an overlay hides it."""
+        parts = path.split("/")
+        for count, name in enumerate(parts):
+            parent = "/".join(parts[:count])
+            inner = f"{parent}/{name}" if parent else name
+            parent_fd = files.open_in_root(self._root_fd, parent or ".", os.O_PATH | os.O_DIRECTORY)
+            try:
+                if not stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
+                    if inner not in self._own:
+                        self._clear(inner, parent_fd, name, directory=True)
+                    return
+            except FileNotFoundError:
+                return
+            finally:
+                os.close(parent_fd)
 
     def _remember(self, path: str, fd: int) -> None:
         if len(self._directories) >= _CACHED:
