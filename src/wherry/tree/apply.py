@@ -191,20 +191,32 @@ class _Tree:
 
     def _displace(self, path: str) -> None:
         """What was there before this archive, and is none, goes where it has a directory that no entry tells of: an overlay hides it."""
-        parts = path.split("/")
-        for count, name in enumerate(parts):
-            parent = "/".join(parts[:count])
-            inner = f"{parent}/{name}" if parent else name
-            parent_fd = files.open_in_root(self._root_fd, parent or ".", os.O_PATH | os.O_DIRECTORY)
-            try:
-                if not stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
-                    if inner not in self._own:
-                        self._clear(inner, parent_fd, name, directory=True)
-                    return
-            except FileNotFoundError:
-                return
-            finally:
-                os.close(parent_fd)
+        foreign: list[str] = []
+        while path and path not in self._own:
+            path, _, name = path.rpartition("/")
+            foreign.append(name)
+        if not foreign:
+            return
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = files.open_in_root(self._root_fd, path or ".", flags)
+        except OSError:  # this archive's own link, or no directory: whoever opens it follows, or is told
+            return
+        try:
+            while foreign:
+                name = foreign.pop()
+                path = f"{path}/{name}" if path else name
+                inner = os.open(name, flags, dir_fd=fd)
+                os.close(fd)
+                fd = inner
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in _REPLACED:
+                raise
+            self._clear(path, fd, name, directory=True)
+        finally:
+            os.close(fd)
 
     def _remember(self, path: str, fd: int) -> None:
         if len(self._directories) >= _CACHED:
