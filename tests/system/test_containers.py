@@ -419,6 +419,21 @@ def test_a_program_that_takes_too_much_memory_is_killed_and_it_shows(engine: Dae
     engine.run("rm", "greedy")
 
 
+@pytest.mark.parametrize(("options", "mode", "mounted"), [((), "2", ""), (("--security-opt", "seccomp=unconfined"), "0", "mounted")])
+def test_a_privileged_exec_has_every_capability_and_the_filter_of_its_container(
+    engine: Daemon, options: tuple[str, ...], mode: str, mounted: str
+) -> None:
+    engine.run("run", "-d", "--name", "filtered", *options, "bb", "sleep", "1000")
+    try:
+        status = engine.out("exec", "--privileged", "filtered", "grep", "-E", "CapEff|Seccomp:", "/proc/self/status").split()
+        whole = engine.out("run", "--rm", "--privileged", "bb", "grep", "CapEff", "/proc/self/status").split()
+        assert status == [*whole, "Seccomp:", mode]
+        done = engine.run("exec", "--privileged", "filtered", "sh", "-c", "mount -t tmpfs t /tmp && echo mounted", check=False)
+        assert done.out.strip() == mounted
+    finally:
+        engine.run("rm", "-f", "filtered")
+
+
 def test_privileged_sees_devices_and_may_mount(engine: Daemon) -> None:
     assert engine.out("run", "--rm", "--privileged", "bb", "sh", "-c", "mount -t tmpfs t /tmp && echo mounted") == "mounted"
 

@@ -143,7 +143,7 @@ class Execs:
         host = record.host_config
         around = oci.Surroundings(cgroups_path="", available_capabilities=rooms.capabilities)
         process = oci.process(record, around)
-        capabilities = list(rooms.capabilities) if asked.privileged else oci.capabilities_of(host, rooms.capabilities)
+        own = oci.capabilities_of(host, rooms.capabilities)
         inherited = oci.environment(record.config, (), terminal=record.config.tty and asked.tty)
         changed = {name.partition("=")[0] for name in asked.env or ()}
         process |= {
@@ -155,7 +155,7 @@ class Execs:
                 *(one for one in inherited if one.partition("=")[0] not in changed),
                 *(one for one in asked.env or () if "=" in one),
             ],
-            "capabilities": oci.capability_sets(capabilities),
+            "capabilities": oci.capability_sets(list(rooms.capabilities) if asked.privileged else own),
         }
         size = body.console_size or asked.console_size or (0, 0)
         return ExecLaunch(
@@ -164,9 +164,8 @@ class Execs:
             process=process,
             record_dir="",
             socket_path="",
-            seccomp=None
-            if asked.privileged
-            else oci.seccomp_of(host, capabilities, record.architecture, default=rooms.settings.default_seccomp),
+            # The container's own filter also for a privileged exec, as with Docker: what such a program leaves behind is the container's.
+            seccomp=oci.seccomp_of(host, own, record.architecture, default=rooms.settings.default_seccomp),
             cgroups_path=oci.cgroups_path(record, rooms.settings.tag),
             user=asked.user or record.config.user,
             groups=tuple(host.group_add or ()),
