@@ -179,7 +179,7 @@ WORDS = {
     "endless layer": "more than the expected",
     "wrong config": "error pulling image configuration: image config verification failed for digest sha256:",
     "bad diff_id": "layer has diff_id sha256:",
-    "null rootfs": "rootfs",
+    "null rootfs": "no RootFS key",
     "more diff_ids than layers": "layers from manifest don't match image configuration",
     "null layers": "layers",
     "layers and manifests": "manifests",

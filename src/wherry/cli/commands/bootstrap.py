@@ -113,6 +113,25 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """What the handlers of `_ENDING` would raise is raised behind the block.
+
+    To block the signals would not do: any thread may take one, and the handler runs in the main thread all the same.
+    """
+    came: list[int] = []
+    before = {number: handler for number in _ENDING if callable(handler := signal.getsignal(number))}
+    for number in before:
+        signal.signal(number, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for one in came:
+            signal.raise_signal(one)
+
+
 def _tag(text: str) -> str:
     reference = parse(text)  # its InvalidReference is a ValueError
     if reference.digest is not None:
@@ -238,31 +257,27 @@ def _stream(plan: Plan, command: list[str]) -> Iterator[bytes]:
                 plan.say(line[3:])
 
     pipe = subprocess.PIPE
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # what ends us waits until the program is known
-
-    def begin() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        _leave_mounts()
-
     listener = threading.Thread(target=lambda: listen(process.stderr or ()))
-    try:
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, preexec_fn=begin) as process:
+    with contextlib.ExitStack() as begun:
+        with _signals_wait():  # until it is known what they end
+            process = begun.enter_context(
+                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, preexec_fn=_leave_mounts)
+            )
             assert process.stdout is not None
             listener.start()
-            try:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-                while data := process.stdout.read(PIECE):
-                    yield data
-                process.wait()
-            finally:
-                if process.poll() is None:
-                    process.terminate()
-                listener.join()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            begun.callback(listener.join)
+            begun.callback(_terminate, process)
+        while data := process.stdout.read(PIECE):
+            yield data
+        process.wait()
     if process.returncode:
         tail = "\n".join(line for line in heard[-15:] if line)
         raise Failure(f"wherry: {command[0]} failed with exit code {process.returncode}:\n{tail}")
+
+
+def _terminate(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
 
 
 def _leave_mounts() -> None:
