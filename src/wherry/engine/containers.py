@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
@@ -160,9 +159,7 @@ class ContainerOperations:
             raise Conflict(f"container {container.id} is not running")
         try:
             pids = await self.rooms.workers.run(cgroup.processes, self.rooms.cgroups, self.running.cgroups_path(container))
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENODEV):  # the second while the file is open
-                raise
+        except FileNotFoundError:
             raise Conflict(f"container {container.id} is not running") from None
         titles, rows = await self.rooms.workers.run(top.table, pids, arguments or "-ef")
         self._publish(container, "top")

@@ -276,7 +276,7 @@ def _processes_below(directory: str) -> list[int]:
         try:
             found += [*map(int, controlfiles.read(f"{one}/cgroup.procs").split()), *_processes_below(one)]
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):  # the last: its threads' processes are in a group above
+            if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):  # the last: its threads' processes are in a group above
                 raise
     return found
 
